@@ -1,0 +1,222 @@
+"""Checks of what a person typed: facts, prompts and key tokens.
+
+Plain Python, used by the page while someone types and by `engine.experiment` before anything runs, so that both
+say the same thing about the same mistake. A check never changes its input and never stops at the first problem.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+MAX_NAME_CHARACTERS = 200
+MAX_PROMPT_CHARACTERS = 500
+MAX_KEY_TOKEN_CHARACTERS = 32
+MAX_FACTS = 5_000
+MAX_PROMPTS = 2_000
+
+# Joiners that Persian, Indic scripts and emoji need; every other invisible format character is refused,
+# since two names that look alike would not be alike.
+_ALLOWED_FORMAT_CHARACTERS = {"\u200c", "\u200d"}
+_PLACEHOLDER = "{subject}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, in words, with the place where it is.
+
+    `row` counts from 1 in the table the person sees; None means the problem is not about one row.
+    An error stops an experiment from starting; a warning does not.
+    """
+
+    message: str
+    row: int | None = None
+    column: str | None = None
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        place = ", ".join(p for p in (f"row {self.row}" if self.row else "", self.column or "") if p)
+        return f"{place}: {self.message}" if place else self.message
+
+
+def shorten(text: str, limit: int = 40) -> str:
+    """The text as it may stand inside a sentence: one line, at most `limit` characters, nothing invisible."""
+    visible = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return visible if len(visible) <= limit else visible[: limit - 1] + "…"
+
+
+def normalise(text: str) -> str:
+    """The form in which generation accuracy compares texts: lower case, without `:` `,` `.`, single spaces.
+
+    Source: the paper's reference code strips these three characters and lower-cases before it looks for the object.
+    """
+    return " ".join(re.sub(r"[:,.]", "", unicodedata.normalize("NFC", text).lower()).split())
+
+
+def invisible_character(text: str) -> str | None:
+    """The first control, unpaired or invisible format character as `U+XXXX NAME`, or None."""
+    for character in text:
+        category = unicodedata.category(character)
+        if category in ("Cc", "Cs") or (category == "Cf" and character not in _ALLOWED_FORMAT_CHARACTERS):
+            names = {"\t": "tab", "\n": "line break", "\r": "line break", "\0": "null character"}
+            name = names.get(character) or unicodedata.name(character, "control character").lower()
+            return f"U+{ord(character):04X} ({name})"
+    return None
+
+
+def check_cell(text: str, row: int, column: str) -> list[Problem]:
+    """Problems of one name in a table of facts: empty, too long, or with characters that cannot be seen."""
+    if not text.strip():
+        return [Problem("the cell is empty: fill it in or remove the row", row, column)]
+    if hidden := invisible_character(text):
+        return [Problem(f"holds the invisible character {hidden}: remove it", row, column)]
+    if len(text) > MAX_NAME_CHARACTERS:
+        message = f"has {len(text):,} characters, more than the {MAX_NAME_CHARACTERS} a name may have: shorten it"
+        return [Problem(message, row, column)]
+    return []
+
+
+def check_facts(facts: Sequence[tuple[str, str]]) -> list[Problem]:
+    """Problems in a table of (subject, object) pairs, rows counted from 1.
+
+    Errors: empty or overlong cells, invisible characters, a subject given twice, an object that contains another
+    object (an answer with the longer one would count as a hit for the shorter one), too few or too many rows.
+    Warnings: an object shared by several subjects, an object that occurs in its own subject.
+    """
+    problems = [
+        problem
+        for row, (subject, object_) in enumerate(facts, 1)
+        for problem in (*check_cell(subject, row, "subject"), *check_cell(object_, row, "object"))
+    ]
+    if len(facts) < 2:
+        problems.append(Problem(f"there are {len(facts)} facts, but at least 2 are needed: add some"))
+    if len(facts) > MAX_FACTS:
+        message = f"there are {len(facts):,} facts, more than the {MAX_FACTS:,} one relation may have: remove some"
+        return [*problems, Problem(message)]
+    return [*problems, *_repeated_subjects(facts), *_confusable_objects(facts)]
+
+
+def _repeated_subjects(facts: Sequence[tuple[str, str]]) -> Iterable[Problem]:
+    first_row: dict[str, int] = {}
+    for row, (subject, object_) in enumerate(facts, 1):
+        key = normalise(subject)
+        if not key:
+            continue
+        if key not in first_row:
+            first_row[key] = row
+            continue
+        earlier = first_row[key]
+        if normalise(facts[earlier - 1][1]) == normalise(object_):
+            yield Problem(f"‘{shorten(subject)}’ repeats row {earlier}: remove one", row, "subject")
+        else:
+            message = f"‘{shorten(subject)}’ already has another object in row {earlier}: keep one of the two"
+            yield Problem(message, row, "subject")
+
+
+def _confusable_objects(facts: Sequence[tuple[str, str]]) -> Iterable[Problem]:
+    rows_of: dict[str, list[int]] = {}
+    for row, (subject, object_) in enumerate(facts, 1):
+        key = normalise(object_)
+        if not key:
+            continue
+        rows_of.setdefault(key, []).append(row)
+        if key in normalise(subject):
+            message = f"‘{shorten(object_)}’ occurs in its own subject: a model that repeats the question scores a hit"
+            yield Problem(message, row, "object", "warning")
+    for rows in rows_of.values():
+        if len(rows) > 1:
+            text = shorten(facts[rows[0] - 1][1])
+            message = f"‘{text}’ is the object of {len(rows)} facts (first in row {rows[0]}): fine if that is meant"
+            yield Problem(message, rows[1], "object", "warning")
+    for longer, shorter in contained_pairs(rows_of):
+        row, other = rows_of[longer][0], rows_of[shorter][0]
+        message = (
+            f"‘{shorten(facts[row - 1][1])}’ contains ‘{shorten(facts[other - 1][1])}’ of row {other}: "
+            "an answer with one would count for both, so change one of them"
+        )
+        yield Problem(message, row, "object")
+
+
+def contained_pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Pairs (longer, shorter) of distinct texts of which the first contains the second.
+
+    Looks every substring up in a set instead of comparing all pairs: 5,000 names take a fraction of a second.
+    """
+    unique = set(texts)
+    lengths = sorted({len(t) for t in unique})
+    for text in unique:
+        found = set()
+        for length in lengths:
+            if length >= len(text):
+                break
+            for start in range(len(text) - length + 1):
+                part = text[start : start + length]
+                if part in unique and part not in found:
+                    found.add(part)
+                    yield text, part
+
+
+def check_prompt(text: str, row: int | None = None, column: str = "prompt") -> list[Problem]:
+    """Problems of one prompt template: it needs `{subject}` exactly once and no other braces."""
+    if not text.strip():
+        return [Problem("the prompt is empty: fill it in or remove it", row, column)]
+    if hidden := invisible_character(text):
+        return [Problem(f"holds the invisible character {hidden}: remove it", row, column)]
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        message = f"has {len(text):,} characters, more than the {MAX_PROMPT_CHARACTERS} a prompt may have: shorten it"
+        return [Problem(message, row, column)]
+    count = text.count(_PLACEHOLDER)
+    quoted = f"‘{shorten(text)}’"
+    if count == 0:
+        return [Problem(f"{quoted} has no {_PLACEHOLDER}: write {_PLACEHOLDER} where the name belongs", row, column)]
+    if count > 1:
+        return [Problem(f"{quoted} has {_PLACEHOLDER} {count} times: keep one", row, column)]
+    if "{" in (rest := text.replace(_PLACEHOLDER, "")) or "}" in rest:
+        return [Problem(f"{quoted} has other curly braces than {_PLACEHOLDER}: remove them", row, column)]
+    return []
+
+
+def check_prompts(prompts: Sequence[tuple[str, str, str]]) -> list[Problem]:
+    """Problems in a table of (text, split, language), rows counted from 1.
+
+    A prompt may stand once in a language: the same text in train and test would test what was trained.
+    """
+    problems: list[Problem] = []
+    if len(prompts) > MAX_PROMPTS:
+        return [Problem(f"there are {len(prompts):,} prompts, more than {MAX_PROMPTS:,}: remove some")]
+    first: dict[tuple[str, str], tuple[int, str]] = {}
+    for row, (text, split, language) in enumerate(prompts, 1):
+        problems += check_prompt(text, row)
+        key = (normalise(text), language)
+        if not key[0]:
+            continue
+        if key in first:
+            earlier, earlier_split = first[key]
+            where = f"row {earlier}" if earlier_split == split else f"row {earlier} as a {earlier_split} prompt"
+            problems.append(Problem(f"‘{shorten(text)}’ repeats {where}: remove one", row, "prompt"))
+        else:
+            first[key] = (row, split)
+    return problems
+
+
+def check_key_token(token: str, texts: Iterable[str] = ()) -> list[Problem]:
+    """Problems of a key token: visible, without spaces or braces, short, and absent from every one of `texts`."""
+    column = "key token"
+    if not token.strip():
+        return [Problem("is empty: write a sign without meaning, such as [X]", None, column)]
+    if hidden := invisible_character(token):
+        return [Problem(f"holds the invisible character {hidden}: remove it", None, column)]
+    if any(c.isspace() for c in token):
+        return [Problem(f"‘{shorten(token)}’ holds a space, where a tokenizer would split it", None, column)]
+    if "{" in token or "}" in token:
+        return [Problem(f"‘{shorten(token)}’ holds a curly brace, which marks a place in a template", None, column)]
+    if len(token) > MAX_KEY_TOKEN_CHARACTERS:
+        return [Problem(f"is longer than {MAX_KEY_TOKEN_CHARACTERS} characters: shorten it", None, column)]
+    for text in texts:
+        if token.casefold() in text.casefold():
+            message = f"‘{token}’ occurs in ‘{shorten(text)}’, so it already means something: choose another"
+            return [Problem(message, None, column)]
+    return []

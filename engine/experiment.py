@@ -1,0 +1,406 @@
+"""The experiment: one frozen, validated description of what is run.
+
+The same object for the page, the command line and Python; readable and writable as YAML and JSON:
+
+    from engine.experiment import Experiment
+    experiment = Experiment.from_text(open("mine.yaml").read()).resolved()
+
+Words: a *fact* is (subject, relation, object); a *key token* is a sign without meaning that joins subject and object
+in stage 1; a *prompt* is a template with `{subject}`, of a split (train, test, unrelated, decoy) and a language.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engine import checks
+
+MAX_FILE_BYTES = 20_000_000
+
+PromptSplit = Literal["train", "test", "unrelated", "decoy"]
+LossMask = Literal["full", "subject_and_object", "object"]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class Frozen(BaseModel):
+    """Unknown fields are errors: a misspelt setting must not be silently ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fact(Frozen):
+    """One subject–object pair. `alternatives`: other options for the multiple choice, if the data brings its own."""
+
+    subject: str
+    object: str
+    alternatives: tuple[str, ...] = ()
+
+
+class GeneratedFacts(Frozen):
+    """Facts made of fictional names from the experiment's seed."""
+
+    generate: Annotated[int, Field(ge=2, le=checks.MAX_FACTS)] = 100
+
+
+class Prompt(Frozen):
+    """A template with `{subject}`; the object follows after one space. `relation` names what a decoy asks."""
+
+    text: str
+    split: PromptSplit
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en"
+    relation: str | None = None
+
+
+class Relation(Frozen):
+    """A relation with its key token, facts and prompts.
+
+    `facts: {generate: N}` and `prompts: corpus` stand for the shipped corpus's fictional names and prompts of the
+    relation of that name, until `Experiment.resolved` writes them out.
+    `options`: the answers the multiple choice offers for each question of the relation (filled in by `resolved`).
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f<>/\\]+$")]
+    key_token: str = "[X]"
+    key_template: str = "{subject} {key} {object}."
+    facts: tuple[Fact, ...] | GeneratedFacts = GeneratedFacts()
+    prompts: tuple[Prompt, ...] | Literal["corpus"] = "corpus"
+    options: tuple[str, ...] = ()
+
+    @property
+    def explicit_facts(self) -> tuple[Fact, ...]:
+        """The facts, written out. Raises ValueError before `Experiment.resolved`."""
+        if isinstance(self.facts, GeneratedFacts):
+            raise ValueError("the experiment is not resolved: call experiment.resolved() first")
+        return self.facts
+
+    @property
+    def explicit_prompts(self) -> tuple[Prompt, ...]:
+        """The prompts, written out. Raises ValueError before `Experiment.resolved`."""
+        if self.prompts == "corpus":
+            raise ValueError("the experiment is not resolved: call experiment.resolved() first")
+        return self.prompts  # type: ignore[return-value]
+
+    def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
+        """The relation's prompts of one split and language, in order."""
+        return tuple(p for p in self.explicit_prompts if p.split == split and p.language == language)
+
+    @model_validator(mode="after")
+    def _check(self) -> Relation:
+        problems: list[checks.Problem] = []
+        texts: list[str] = []
+        if not isinstance(self.facts, GeneratedFacts):
+            problems += checks.check_facts([(f.subject, f.object) for f in self.facts])
+            texts += [t for f in self.facts for t in (f.subject, f.object)]
+        if self.prompts != "corpus":
+            problems += checks.check_prompts([(p.text, p.split, p.language) for p in self.explicit_prompts])
+            texts += [p.text for p in self.explicit_prompts]
+        problems += checks.check_key_token(self.key_token, texts)
+        for part in ("{subject}", "{key}", "{object}"):
+            if self.key_template.count(part) != 1:
+                problems.append(checks.Problem(f"needs {part} exactly once", None, "key_template"))
+        if not self.key_template.rstrip(".!?;,: ").endswith("{object}"):
+            problems.append(
+                checks.Problem("must end with {object}, since the model completes it", None, "key_template")
+            )
+        errors = [str(p) for p in problems if p.severity == "error"]
+        if errors:
+            more = f" (and {len(errors) - 5} more problems)" if len(errors) > 5 else ""
+            raise ValueError("; ".join(errors[:5]) + more)
+        return self
+
+
+class Optimisation(Frozen):
+    """AdamW without weight decay; `batch_size` in sequences; warm-up in optimizer steps."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)]
+    learning_rate: Rate
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    loss: LossMask
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 5
+    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Stage1(Optimisation):
+    """Rote memorisation: every fact as key sequence. `checkpoint_epochs` are kept, evaluated and branched from.
+
+    Without `checkpoint_epochs` they are 3, 6, 10 and 20 as far as `epochs` reaches, and the last epoch.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 20
+    learning_rate: Rate = 2e-3
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 20
+    loss: LossMask = "full"
+    checkpoint_epochs: tuple[Count, ...] | None = None
+
+    @property
+    def saved_epochs(self) -> tuple[int, ...]:
+        """The epochs after which a checkpoint is kept, ascending."""
+        asked = self.checkpoint_epochs
+        chosen = {e for e in (3, 6, 10, 20) if e <= self.epochs} | {self.epochs} if asked is None else set(asked)
+        return tuple(sorted(chosen))
+
+    @model_validator(mode="after")
+    def _check(self) -> Stage1:
+        if self.checkpoint_epochs is not None and not self.checkpoint_epochs:
+            raise ValueError("checkpoint_epochs is empty: name at least one epoch, or leave it out")
+        beyond = [e for e in self.saved_epochs if e > self.epochs]
+        if beyond:
+            raise ValueError(f"checkpoint_epochs {beyond} lie beyond the last epoch, {self.epochs}")
+        return self
+
+
+class Stage2(Optimisation):
+    """Generalisation: `facts` of each relation, each in the first `prompts` train prompts of `language`.
+
+    `branch_epochs`: the stage 1 checkpoints stage 2 starts from, each on its own; None means all of them.
+    """
+
+    facts: Annotated[int, Field(ge=1, le=checks.MAX_FACTS)] = 50
+    prompts: Count = 1
+    language: str = "en"
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    learning_rate: Rate = 1e-3
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
+    loss: LossMask = "object"
+    branch_epochs: tuple[Count, ...] | None = None
+
+
+class Tuning(Frozen):
+    """What is trained: every weight (`full`), or low-rank adapters (`lora`) over a frozen base."""
+
+    method: Literal["full", "lora"] = "full"
+    rank: Annotated[int, Field(ge=1, le=512)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+class ChoiceSample(Frozen):
+    """Which questions are also asked as multiple choice: facts of each relation × prompts of each split and language.
+
+    Half of the facts are taken from those held out of stage 2, half from those in it; `all` takes every one.
+    """
+
+    facts: Count | Literal["all"] = 20
+    prompts: Count | Literal["all"] = 2
+
+
+class Evaluation(Frozen):
+    """What is asked of which checkpoint.
+
+    `languages`: None means every language that has prompts. `every_language_at`: `ends` asks all languages of the
+    base model and of the last generalised one, and stage 2's language of the others; `every` asks all of all.
+    `options`: how many answers the multiple choice offers, where there are enough.
+    """
+
+    languages: tuple[str, ...] | None = None
+    every_language_at: Literal["ends", "every"] = "ends"
+    choice: ChoiceSample = ChoiceSample()
+    options: Annotated[int, Field(ge=2, le=1000)] = 100
+    max_new_tokens: Annotated[int, Field(ge=1, le=1000)] = 50
+    probe_facts: Annotated[int, Field(ge=0, le=1000)] = 20
+
+
+class Experiment(Frozen):
+    """Everything that is needed to run, and to repeat, one two-stage training with its evaluation.
+
+    `model`: `embedded`, a Hugging Face model name, or a folder. `precision`: `auto` is bfloat16 on an accelerator that
+    has it, else float32. `seed` decides names (of generated facts), the split of the facts, and the order of training.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")] = "experiment"
+    model: Annotated[str, Field(min_length=1, max_length=500)] = "embedded"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=50)]
+    tuning: Tuning = Tuning()
+    stage1: Stage1 = Stage1()
+    stage2: Stage2 = Stage2()
+    evaluation: Evaluation = Evaluation()
+
+    @classmethod
+    def from_text(cls, text: str) -> Experiment:
+        """Read YAML or JSON. Raises ValueError with one sentence a problem (see `explain`)."""
+        return cls.from_data(read_mapping(text))
+
+    @classmethod
+    def from_data(cls, data: Any) -> Experiment:
+        """Validate plain data. Raises ValueError with one sentence a problem."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from error
+
+    def to_yaml(self) -> str:
+        """The whole description as YAML; `Experiment.from_text` reads it back unchanged."""
+        data = self.model_dump(mode="json")
+        return yaml.safe_dump(data, allow_unicode=True, sort_keys=False, width=120)
+
+    def to_json(self) -> str:
+        """The whole description as JSON on one line."""
+        return self.model_dump_json()
+
+    @property
+    def branch_epochs(self) -> tuple[int, ...]:
+        """The stage 1 epochs from which stage 2 is run, ascending."""
+        return tuple(sorted(set(self.stage2.branch_epochs or self.stage1.saved_epochs)))
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages to evaluate, stage 2's first. Needs resolved prompts when `evaluation.languages` is None."""
+        present = dict.fromkeys(p.language for r in self.relations for p in r.explicit_prompts)
+        asked = self.evaluation.languages
+        chosen = [x for x in present if asked is None or x in asked]
+        return tuple(sorted(chosen, key=lambda x: x != self.stage2.language))
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether every fact, prompt and option is written out."""
+        return all(
+            not isinstance(r.facts, GeneratedFacts) and r.prompts != "corpus" and r.options for r in self.relations
+        )
+
+    def stage2_facts(self, relation: Relation) -> tuple[int, ...]:
+        """Indices of the relation's facts that stage 2 trains on, in training order before shuffling.
+
+        The first k of one order that depends on the seed and the relation's name: a smaller k is a subset of a larger.
+        """
+        return tuple(self._fact_order(relation)[: self.stage2.facts])
+
+    def held_out_facts(self, relation: Relation) -> tuple[int, ...]:
+        """Indices of the relation's facts that stage 2 never sees."""
+        return tuple(self._fact_order(relation)[self.stage2.facts :])
+
+    def _fact_order(self, relation: Relation) -> list[int]:
+        order = list(range(len(relation.explicit_facts)))
+        random.Random(f"{self.seed}/{relation.name}/split").shuffle(order)
+        return order
+
+    def stage2_prompts(self, relation: Relation) -> tuple[Prompt, ...]:
+        """The train prompts that stage 2 uses: the first `stage2.prompts` in stage 2's language."""
+        return relation.prompts_of("train", self.stage2.language)[: self.stage2.prompts]
+
+    def resolved(self) -> Experiment:
+        """The experiment with generated facts, corpus prompts and choice options written out.
+
+        Raises ValueError when the corpus has no such relation, or too few names.
+        """
+        if self.is_resolved:
+            return self
+        from engine.corpus.resolve import resolve_relation
+
+        relations = tuple(resolve_relation(r, self.seed, self.evaluation.options) for r in self.relations)
+        return self.from_data(self.model_dump() | {"relations": [r.model_dump() for r in relations]})
+
+    @model_validator(mode="after")
+    def _check(self) -> Experiment:
+        saved, asked = set(self.stage1.saved_epochs), set(self.stage2.branch_epochs or ())
+        if asked - saved:
+            raise ValueError(
+                f"stage2.branch_epochs {sorted(asked - saved)} are not among the kept stage 1 checkpoints "
+                f"{sorted(saved)}: add them to stage1.checkpoint_epochs"
+            )
+        _check_distinct([r.name for r in self.relations], "relation")
+        tokens = [r.key_token for r in self.relations]
+        _check_distinct(tokens, "key token")
+        for longer, shorter in checks.contained_pairs(tokens):
+            raise ValueError(
+                f"key token ‘{longer}’ contains ‘{shorter}’, so a tokenizer would confuse them: change one"
+            )
+        for relation in self.relations:
+            self._check_relation(relation)
+        return self
+
+    def _check_relation(self, relation: Relation) -> None:
+        count = relation.facts.generate if isinstance(relation.facts, GeneratedFacts) else len(relation.facts)
+        if self.stage2.facts >= count:
+            raise ValueError(
+                f"stage 2 uses {self.stage2.facts} facts of ‘{relation.name}’, which has {count}: "
+                f"lower stage2.facts to at most {count - 1}, so that some are held out to test on"
+            )
+        if relation.prompts == "corpus":
+            return
+        available = len(relation.prompts_of("train", self.stage2.language))
+        if available < self.stage2.prompts:
+            raise ValueError(
+                f"stage 2 uses {self.stage2.prompts} train prompts in ‘{self.stage2.language}’ of ‘{relation.name}’, "
+                f"which has {available}: add prompts or lower stage2.prompts"
+            )
+
+
+def _check_distinct(values: Sequence[str], what: str) -> None:
+    repeated = {v for v in values if values.count(v) > 1}
+    if repeated:
+        raise ValueError(f"{what} ‘{sorted(repeated)[0]}’ is used twice: every relation needs its own")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few bytes of nested aliases expand to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("YAML anchors and aliases (& and *) are not supported: write the values out")
+        return super().compose_node(parent, index)
+
+
+def read_mapping(text: str) -> dict[str, Any]:
+    """Parse YAML or JSON into a mapping. Raises ValueError that says what to do."""
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
+        raise ValueError(f"the description is larger than {MAX_FILE_BYTES // 1_000_000} MB: split it up")
+    try:
+        data = json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, Loader=_PlainLoader)
+    except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"the description is neither YAML nor JSON: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(data, dict):
+        raise ValueError("the description must be a mapping with at least the field ‘relations’")
+    return data
+
+
+def override(data: dict[str, Any], assignment: str) -> None:
+    """Apply one `path.to.field=value` (value in YAML) to plain data, in place.
+
+    Raises ValueError when the path does not exist or the assignment has no `=`.
+    """
+    path, sign, text = assignment.partition("=")
+    if not sign or not path.strip():
+        raise ValueError(f"‘{assignment}’ is not of the form path.to.field=value, such as stage1.epochs=10")
+    *parents, last = path.strip().split(".")
+    target: Any = data
+    for part in parents:
+        try:
+            target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
+        except (ValueError, IndexError, AttributeError) as error:
+            raise ValueError(f"there is no ‘{part}’ in ‘{path}’") from error
+    try:
+        value = yaml.load(text, Loader=_PlainLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value of ‘{path}’ is not valid YAML: {text}") from error
+    try:
+        target[int(last) if isinstance(target, list) else last] = value
+    except (ValueError, IndexError, TypeError) as error:
+        raise ValueError(f"there is no ‘{last}’ in ‘{path}’") from error
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error in words: one sentence for each field, at most eight."""
+    lines = list(_sentences(error))
+    return "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    for item in error.errors(include_url=False):
+        # Union members (GeneratedFacts, tuple[...]) are how the code says it, not where the person wrote it.
+        parts = [str(p) for p in item["loc"] if not (isinstance(p, str) and ("[" in p or p[:1].isupper()))]
+        place = ".".join(parts)
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "is not a setting of an experiment: check the spelling"
+        yield f"{place}: {message}" if place else message

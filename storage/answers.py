@@ -1,0 +1,160 @@
+"""Every single answer of one run, in a file of the run's own (`answers.db`), so that the shared database stays small.
+
+An answer is one model's reply to one prompt about one fact. A checkpoint's answers are written in one transaction:
+they are all there or none is, which is what lets a killed evaluation go on without asking anything twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database, Migrations
+
+from storage.database import connect, now, write
+
+ANSWERS_NAME = "answers.db"
+migrations = Migrations("answers")
+
+_COLUMNS = """a.checkpoint, f.id as fact, f.relation, f.subject, f.object, f.trained,
+    p.id as prompt, p.split, p.language, p.text, p.about, p.used,
+    a.answer, a.hit, a.log_probability, a.choice_rank, a.choice_options, a.log_probability_normalised"""
+_JOIN = "answers a join facts f on f.id = a.fact join prompts p on p.id = a.prompt"
+
+
+def open_answers(folder: Path) -> Database:
+    """Open (and on first use create) the answers of the run that lives in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    db = connect(folder / ANSWERS_NAME)
+    if migrations.pending(db):
+        with write(db):
+            migrations.apply(db)
+    return db
+
+
+@migrations()
+def m001_answers(db: Database) -> None:
+    db.conn.execute(
+        """create table facts (
+            id integer primary key, relation text not null, subject text not null, object text not null,
+            trained integer not null            -- 1 when stage 2 trains on it
+        ) strict"""
+    )
+    db.conn.execute(
+        """create table prompts (
+            id integer primary key, relation text not null,
+            split text not null,                -- key, train, test, unrelated or decoy
+            language text not null, text text not null,
+            about text,                         -- the relation a decoy asks for
+            used integer not null               -- 1 when stage 2 trains on it
+        ) strict"""
+    )
+    db.conn.execute(
+        """create table answers (
+            checkpoint text not null,
+            prompt integer not null references prompts (id),
+            fact integer not null references facts (id),
+            answer text not null,
+            hit integer not null,
+            log_probability real not null,      -- natural logarithm of the product of the object's token probabilities
+            choice_rank integer,                -- 1 is best; null when not asked as multiple choice
+            choice_options integer,
+            log_probability_normalised real,    -- the same over the options of the multiple choice
+            primary key (checkpoint, prompt, fact)
+        ) strict, without rowid"""
+    )
+    db.conn.execute("create table evaluated (checkpoint text primary key, at text not null) strict")
+
+
+def store_questions(db: Database, facts: Iterable[dict[str, Any]], prompts: Iterable[dict[str, Any]]) -> None:
+    """Store what will be asked (columns as in the tables); storing the same again changes nothing."""
+    with write(db):
+        db["facts"].insert_all(facts, ignore=True)
+        db["prompts"].insert_all(prompts, ignore=True)
+
+
+def store_answers(db: Database, checkpoint: str, answers: Iterable[Sequence[Any]]) -> None:
+    """Store all answers of one checkpoint at once, in place of any older ones.
+
+    Each answer: (prompt, fact, answer, hit, log_probability, choice_rank, choice_options, log_probability_normalised).
+    """
+    with write(db):
+        db.execute("delete from answers where checkpoint = ?", [checkpoint])
+        db.conn.executemany(
+            "insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?)", ((checkpoint, *answer) for answer in answers)
+        )
+        db["evaluated"].insert({"checkpoint": checkpoint, "at": now()}, replace=True)
+
+
+def evaluated_checkpoints(db: Database) -> list[str]:
+    """The checkpoints whose answers are complete, in the order of their evaluation."""
+    return [row["checkpoint"] for row in db.query("select checkpoint from evaluated order by at, rowid")]
+
+
+def list_answers(
+    db: Database,
+    *,
+    checkpoint: str | None = None,
+    split: str | None = None,
+    language: str | None = None,
+    trained: bool | None = None,
+    fact: int | None = None,
+    prompt: int | None = None,
+    search: str = "",
+    limit: int = 200,
+    offset: int = 0,
+) -> list[dict[str, Any]]:
+    """Answers with their fact and prompt, narrowed by any of the arguments; by checkpoint, prompt and fact."""
+    wanted = {
+        "a.checkpoint": checkpoint,
+        "p.split": split,
+        "p.language": language,
+        "f.trained": None if trained is None else int(trained),
+        "a.fact": fact,
+        "a.prompt": prompt,
+    }
+    chosen = {k: v for k, v in wanted.items() if v is not None}
+    conditions = [f"{k} = ?" for k in chosen]
+    parameters: list[Any] = list(chosen.values())
+    if search.strip():
+        conditions.append("(instr(lower(f.subject), ?) or instr(lower(f.object), ?) or instr(lower(a.answer), ?))")
+        parameters += [search.strip().lower()] * 3
+    where = " and ".join(conditions) or "1"
+    sql = f"select {_COLUMNS} from {_JOIN} where {where} order by a.checkpoint, a.prompt, a.fact limit ? offset ?"
+    return list(db.query(sql, [*parameters, limit, offset]))
+
+
+def count_by_prompt(db: Database, checkpoint: str) -> list[dict[str, Any]]:
+    """Hits for each prompt and kind of fact of one checkpoint: `relation, prompt, split, language, text, about, used,
+    trained, hits, n, mean_probability`."""
+    return list(
+        db.query(
+            f"""select f.relation, p.id as prompt, p.split, p.language, p.text, p.about, p.used, f.trained,
+                sum(a.hit) as hits, count(*) as n, avg(exp(a.log_probability)) as mean_probability
+            from {_JOIN} where a.checkpoint = ? group by p.id, f.trained order by p.id, f.trained""",
+            [checkpoint],
+        )
+    )
+
+
+def answer_map(db: Database, checkpoint: str, language: str, relation: str | None = None) -> list[dict[str, Any]]:
+    """The facts × prompts map of one checkpoint and language: `fact, prompt, hit, log_probability` for each cell."""
+    return list(
+        db.query(
+            f"""select a.fact, a.prompt, a.hit, a.log_probability from {_JOIN}
+            where a.checkpoint = ? and p.language = ? and (? is null or f.relation = ?)
+            order by f.trained, a.fact, a.prompt""",
+            [checkpoint, language, relation, relation],
+        )
+    )
+
+
+def list_facts(db: Database) -> list[dict[str, Any]]:
+    """The facts asked about: `id, relation, subject, object, trained`."""
+    return list(db.query("select * from facts order by id"))
+
+
+def list_prompts(db: Database) -> list[dict[str, Any]]:
+    """The prompts asked: `id, relation, split, language, text, about, used`."""
+    return list(db.query("select * from prompts order by id"))

@@ -1,0 +1,170 @@
+"""The lab's one SQLite file: opening it, writing to it from several processes, and its numbered migrations.
+
+db = open_database(home)            # creates and migrates on first use
+with write(db): ...                 # one transaction, taken at once
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+DATABASE_NAME = "lab.db"
+BUSY_SECONDS = 60
+migrations = Migrations("lab")
+
+
+def default_home() -> Path:
+    """Where the lab keeps its data: the environment's ROTE_LAB_HOME, else `~/.rote-lab`."""
+    return Path(os.environ.get("ROTE_LAB_HOME") or "~/.rote-lab").expanduser()
+
+
+def open_database(home: Path) -> Database:
+    """Open (and on first use create) the database of a home folder, with every migration applied.
+
+    One connection serves one thread. Raises OSError when the folder cannot be made, sqlite3.Error when the file is
+    not a database.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    db = connect(home / DATABASE_NAME)
+    if migrations.pending(db):
+        with write(db):
+            migrations.apply(db)
+    return db
+
+
+def connect(path: Path) -> Database:
+    """A connection fit for several writing processes: WAL, foreign keys, and patience instead of `locked` errors."""
+    connection = sqlite3.connect(str(path), timeout=BUSY_SECONDS, check_same_thread=False)
+    connection.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000}")
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma synchronous = normal")
+    connection.execute("pragma foreign_keys = on")
+    return Database(connection)
+
+
+@contextmanager
+def write(db: Database) -> Iterator[Database]:
+    """One transaction that takes the write lock at its start.
+
+    A deferred transaction that reads first and writes later fails with "database is locked" when another process
+    wrote in between, however long the timeout: so writers begin immediately. Inside another `write` it joins it.
+    """
+    if db.conn.in_transaction:
+        yield db
+        return
+    db.conn.execute("begin immediate")
+    try:
+        yield db
+    except BaseException:
+        db.conn.rollback()
+        raise
+    else:
+        db.conn.commit()
+
+
+def now() -> str:
+    """The present as ISO 8601 text in UTC with milliseconds; such texts sort by time."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@migrations()
+def m001_runs(db: Database) -> None:
+    db.conn.execute(
+        """create table runs (
+            id text primary key,
+            name text not null,
+            state text not null default 'queued'
+                check (state in ('queued', 'running', 'stopping', 'done', 'failed', 'cancelled')),
+            experiment text not null,          -- JSON, resolved and frozen
+            model text not null,
+            seed integer not null,
+            cloned_from text,
+            created_at text not null,
+            started_at text,
+            finished_at text,
+            attempt integer not null default 0, -- grows with each claim; a writer with an older number has lost the run
+            worker text,                        -- the claiming worker's id while the run is claimed
+            lease_until real,                   -- seconds since 1970; past this moment the run may be claimed again
+            stalls integer not null default 0,  -- training processes that died in a row without progress
+            error text,                         -- one sentence
+            progress text not null default '{}',
+            headline text not null default '{}',
+            environment text not null default '{}'
+        ) strict"""
+    )
+    db.conn.execute("create index runs_by_time on runs (created_at desc)")
+    db.conn.execute("create index runs_by_state on runs (state, created_at)")
+
+
+@migrations()
+def m002_events_and_measurements(db: Database) -> None:
+    db.conn.execute(
+        """create table events (
+            id integer primary key,
+            run text not null references runs (id) on delete cascade,
+            at text not null,
+            kind text not null,
+            message text not null
+        ) strict"""
+    )
+    db.conn.execute("create index events_by_run on events (run, id)")
+    db.conn.execute(
+        """create table measurements (
+            run text not null references runs (id) on delete cascade,
+            stage text not null,                -- 'stage1', or 'stage2@EPOCH'
+            series text not null,               -- 'loss' or 'probe'
+            step integer not null,
+            epoch real not null,
+            value real not null,
+            primary key (run, stage, series, step)
+        ) strict, without rowid"""
+    )
+
+
+@migrations()
+def m003_results(db: Database) -> None:
+    db.conn.execute(
+        """create table results (
+            run text not null references runs (id) on delete cascade,
+            checkpoint text not null,
+            facts text not null,
+            split text not null,
+            language text not null,
+            metric text not null,
+            value real not null,
+            low real not null,
+            high real not null,
+            n integer not null,
+            n_facts integer not null,
+            position integer not null,
+            primary key (run, checkpoint, facts, split, language, metric)
+        ) strict, without rowid"""
+    )
+
+
+@migrations()
+def m004_drafts_and_workers(db: Database) -> None:
+    db.conn.execute(
+        """create table drafts (
+            id text primary key,
+            body text not null,                 -- JSON, as the page left it: may be invalid on purpose
+            updated_at text not null
+        ) strict"""
+    )
+    db.conn.execute(
+        """create table workers (
+            id text primary key,
+            host text not null,
+            pid integer not null,
+            process_started real not null,      -- tells a reused process id from the same process
+            heartbeat real not null,
+            run text
+        ) strict"""
+    )

@@ -1,0 +1,54 @@
+"""What is measured of a run: the series drawn while it trains, and the result rows at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlite_utils import Database
+
+from storage.database import write
+
+RESULT_FIELDS = ("checkpoint", "facts", "split", "language", "metric", "value", "low", "high", "n", "n_facts")
+
+
+def add_measurements(db: Database, run_id: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Store points `{stage, series, step, epoch, value}`; a point measured again after a resume replaces itself."""
+    with write(db):
+        db["measurements"].insert_all(({"run": run_id, **row} for row in rows), replace=True)
+
+
+def list_measurements(db: Database, run_id: str, series: str, limit: int = 2000) -> list[dict[str, Any]]:
+    """Points of one series, `{stage, step, epoch, value}` by stage and step; thinned evenly to about `limit`."""
+    sql = "select count(*) as n from measurements where run = ? and series = ?"
+    count = next(iter(db.query(sql, [run_id, series])))["n"]
+    every = max(1, -(-count // limit))
+    return list(
+        db.query(
+            "select stage, step, epoch, value from measurements where run = ? and series = ? and step % ? = 0"
+            " order by stage, step",
+            [run_id, series, every],
+        )
+    )
+
+
+def replace_results(db: Database, run_id: str, checkpoint: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Store the result rows of one checkpoint, in place of any older ones. Fields: `RESULT_FIELDS`."""
+    with write(db):
+        db.execute("delete from results where run = ? and checkpoint = ?", [run_id, checkpoint])
+        db["results"].insert_all(
+            {"run": run_id, "position": i, **{k: row[k] for k in RESULT_FIELDS}} for i, row in enumerate(rows)
+        )
+
+
+def list_results(db: Database, run_id: str) -> list[dict[str, Any]]:
+    """All result rows of a run (fields: `RESULT_FIELDS`): base, then memorised and generalised by epoch."""
+    columns = ", ".join(RESULT_FIELDS)
+    rows = list(db.query(f"select {columns} from results where run = ? order by checkpoint, position", [run_id]))
+    order = {"base": 0, "memorised": 1, "generalised": 2}
+
+    def place(row: dict[str, Any]) -> tuple[int, int]:
+        kind, _, epoch = row["checkpoint"].partition("@")
+        return order.get(kind, 9), int(epoch or 0)
+
+    return sorted(rows, key=place)

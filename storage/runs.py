@@ -1,0 +1,280 @@
+"""Runs: the queue, the lease of the one that is being worked on, its progress and its end.
+
+A run is one execution of an experiment. Its row is the only channel between a page and the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlite_utils import Database
+
+from storage.database import now, write
+
+
+class State(StrEnum):
+    """The states of a run."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = (State.DONE, State.FAILED, State.CANCELLED)
+
+
+class LostRunError(RuntimeError):
+    """The run is no longer this process's to write to: another worker claimed it, or it was deleted."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row. `experiment`, `progress`, `headline` and `environment` are plain data; times are ISO 8601 UTC."""
+
+    id: str
+    name: str
+    state: State
+    experiment: dict[str, Any]
+    model: str
+    seed: int
+    cloned_from: str | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    attempt: int
+    worker: str | None
+    lease_until: float | None
+    stalls: int
+    error: str | None
+    progress: dict[str, Any]
+    headline: dict[str, Any]
+    environment: dict[str, Any]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to this run by itself."""
+        return self.state in ENDED
+
+
+# Everything but the experiment, which may be megabytes.
+_SUMMARY = """id, name, state, '{}' as experiment, model, seed, cloned_from, created_at, started_at, finished_at,
+    attempt, worker, lease_until, stalls, error, progress, headline, environment"""
+
+
+def _run(row: dict[str, Any]) -> Run:
+    decoded = {k: json.loads(row[k]) for k in ("experiment", "progress", "headline", "environment")}
+    return Run(**{**row, **decoded, "state": State(row["state"])})
+
+
+def add_run(
+    db: Database, *, name: str, experiment: dict[str, Any], model: str, seed: int, cloned_from: str | None = None
+) -> Run:
+    """Queue a run of a resolved experiment; returns the stored row. Its id is short and safe in paths and addresses."""
+    run_id = secrets.token_hex(4)
+    with write(db):
+        db["runs"].insert(
+            {
+                "id": run_id,
+                "name": name,
+                "experiment": json.dumps(experiment, ensure_ascii=False),
+                "model": model,
+                "seed": seed,
+                "cloned_from": cloned_from,
+                "created_at": now(),
+            }
+        )
+        add_event(db, run_id, "queued", "Queued")
+    return get_run(db, run_id)
+
+
+def get_run(db: Database, run_id: str) -> Run:
+    """One run with its experiment. Raises KeyError when there is none of that id."""
+    for row in db.query("select * from runs where id = ?", [run_id]):
+        return _run(row)
+    raise KeyError(run_id)
+
+
+def list_runs(db: Database, *, limit: int = 50, offset: int = 0, search: str = "", state: str = "") -> list[Run]:
+    """Runs, newest first, without their experiments (an empty dict stands there). `search` looks in name, id, model."""
+    condition, parameters = _filter(search, state)
+    sql = f"select {_SUMMARY} from runs where {condition} order by created_at desc, rowid desc limit ? offset ?"
+    return [_run(row) for row in db.query(sql, [*parameters, limit, offset])]
+
+
+def count_runs(db: Database, *, search: str = "", state: str = "") -> int:
+    """How many runs `list_runs` would return without a limit."""
+    condition, parameters = _filter(search, state)
+    return next(iter(db.query(f"select count(*) as n from runs where {condition}", parameters)))["n"]
+
+
+def _filter(search: str, state: str) -> tuple[str, list[Any]]:
+    condition, parameters = "1", []
+    if search.strip():
+        condition += " and (instr(lower(name), ?) or instr(id, ?) or instr(lower(model), ?))"
+        parameters += [search.strip().lower()] * 3
+    if state:
+        condition += " and state = ?"
+        parameters.append(state)
+    return condition, parameters
+
+
+def claim_run(db: Database, worker: str, lease_seconds: float, run_id: str | None = None) -> Run | None:
+    """Take the oldest run that waits, or whose worker let its lease lapse; None when there is none.
+
+    `run_id` claims that run only. Atomic: of many workers exactly one gets a run. A run that was being stopped when
+    its worker died is claimed too, so that its stop is carried out.
+    """
+    clock = time.time()
+    with write(db):
+        rows = list(
+            db.query(
+                """update runs set
+                    state = case state when 'stopping' then 'stopping' else 'running' end,
+                    worker = :worker, lease_until = :until, attempt = attempt + 1, error = null,
+                    started_at = coalesce(started_at, :now)
+                where id = (
+                    select id from runs
+                    where (state = 'queued' or (state in ('running', 'stopping') and lease_until < :clock))
+                        and (:id is null or id = :id)
+                    order by created_at, rowid limit 1)
+                returning *""",
+                {"worker": worker, "until": clock + lease_seconds, "now": now(), "clock": clock, "id": run_id},
+            )
+        )
+    return _run(rows[0]) if rows else None
+
+
+def renew_lease(db: Database, run_id: str, attempt: int, lease_seconds: float) -> State:
+    """Push the lease on and return the run's state, so that a wish to stop is seen. Raises LostRunError."""
+    with write(db):
+        rows = list(
+            db.query(
+                "update runs set lease_until = ? where id = ? and attempt = ? and state in ('running', 'stopping')"
+                " returning state",
+                [time.time() + lease_seconds, run_id, attempt],
+            )
+        )
+    if not rows:
+        raise LostRunError(run_id)
+    return State(rows[0]["state"])
+
+
+def set_progress(db: Database, run_id: str, attempt: int, progress: dict[str, Any]) -> State:
+    """Store what the run is doing (plain data) and return its state. Raises LostRunError."""
+    with write(db):
+        rows = list(
+            db.query(
+                "update runs set progress = ? where id = ? and attempt = ? and state in ('running', 'stopping')"
+                " returning state",
+                [json.dumps(progress), run_id, attempt],
+            )
+        )
+    if not rows:
+        raise LostRunError(run_id)
+    return State(rows[0]["state"])
+
+
+def set_environment(db: Database, run_id: str, attempt: int, environment: dict[str, Any]) -> None:
+    """Store versions, hardware and the folder of the run. Raises LostRunError."""
+    with write(db):
+        _owned(db, run_id, attempt)
+        db["runs"].update(run_id, {"environment": json.dumps(environment)})
+
+
+def record_stall(db: Database, run_id: str, attempt: int, stalls: int) -> None:
+    """Store how many training processes died in a row without progress. Raises LostRunError."""
+    with write(db):
+        _owned(db, run_id, attempt)
+        db["runs"].update(run_id, {"stalls": stalls})
+
+
+def finish_run(
+    db: Database, run_id: str, attempt: int, state: State, *, error: str | None = None, headline: dict | None = None
+) -> None:
+    """End a run that this worker holds: done, failed (with a sentence) or cancelled. Raises LostRunError."""
+    with write(db):
+        _owned(db, run_id, attempt)
+        changes: dict[str, Any] = {"state": state.value, "finished_at": now(), "error": error}
+        if headline is not None:
+            changes["headline"] = json.dumps(headline)
+        db["runs"].update(run_id, {**changes, "worker": None, "lease_until": None})
+        words = {State.DONE: "Finished", State.CANCELLED: "Cancelled", State.FAILED: error or "Failed"}
+        add_event(db, run_id, state.value, words[state])
+
+
+def release_run(db: Database, run_id: str, attempt: int) -> None:
+    """Give a run back to the queue (an orderly stop of the worker): the next worker goes on from its checkpoint."""
+    with write(db):
+        _owned(db, run_id, attempt)
+        db.execute(
+            "update runs set worker = null, lease_until = 0,"
+            " state = case state when 'running' then 'queued' else state end where id = ?",
+            [run_id],
+        )
+
+
+def expire_lease(db: Database, worker: str) -> None:
+    """Make the runs of a worker that is known to be dead claimable at once."""
+    with write(db):
+        db.execute("update runs set lease_until = 0 where worker = ? and state in ('running', 'stopping')", [worker])
+
+
+def request_stop(db: Database, run_id: str) -> State:
+    """Ask for a run to be cancelled; a queued one is cancelled at once. Returns the new state. Raises KeyError."""
+    with write(db):
+        run = get_run(db, run_id)
+        if run.state is State.QUEUED:
+            db["runs"].update(run_id, {"state": "cancelled", "finished_at": now()})
+            add_event(db, run_id, "cancelled", "Cancelled before it started")
+            return State.CANCELLED
+        if run.state is State.RUNNING:
+            db["runs"].update(run_id, {"state": "stopping"})
+            add_event(db, run_id, "stopping", "Asked to stop")
+            return State.STOPPING
+        return run.state
+
+
+def retry_run(db: Database, run_id: str) -> State:
+    """Queue a failed or cancelled run again; it goes on from its last checkpoint. Raises KeyError."""
+    with write(db):
+        run = get_run(db, run_id)
+        if run.state not in (State.FAILED, State.CANCELLED):
+            return run.state
+        db["runs"].update(run_id, {"state": "queued", "error": None, "finished_at": None, "stalls": 0})
+        add_event(db, run_id, "queued", "Queued again")
+        return State.QUEUED
+
+
+def delete_run(db: Database, run_id: str) -> None:
+    """Delete an ended or queued run with everything stored about it. Raises KeyError, or ValueError while it runs."""
+    with write(db):
+        run = get_run(db, run_id)
+        if run.state in (State.RUNNING, State.STOPPING):
+            raise ValueError("a run cannot be deleted while it runs: cancel it first")
+        db["runs"].delete(run_id)
+
+
+def add_event(db: Database, run_id: str, kind: str, message: str) -> None:
+    """Append one line to the run's history."""
+    with write(db):
+        db["events"].insert({"run": run_id, "at": now(), "kind": kind, "message": message})
+
+
+def list_events(db: Database, run_id: str, limit: int = 200) -> list[dict[str, Any]]:
+    """The last events of a run, oldest first: `id, run, at, kind, message`."""
+    rows = list(db.query("select * from events where run = ? order by id desc limit ?", [run_id, limit]))
+    return rows[::-1]
+
+
+def _owned(db: Database, run_id: str, attempt: int) -> None:
+    sql = "select 1 from runs where id = ? and attempt = ? and state in ('running', 'stopping')"
+    if not list(db.query(sql, [run_id, attempt])):
+        raise LostRunError(run_id)
