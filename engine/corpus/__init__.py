@@ -1,0 +1,1 @@
+"""Relations, prompts and languages as data files, and fictional names: what experiments are made of."""

@@ -1,0 +1,72 @@
+"""Fictional names and fictional facts, made from a seed.
+
+A name is two words, each from a committed list (`names.yaml`). Half of the combinations of a kind are reserved
+for experiments (`all_names`): the embedded base model never met it in pre-training, though it knows both of its words.
+So a fact of an experiment is new to every base model, the embedded one included.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from engine.corpus.relations import load_relation
+
+NAMES_FILE = Path(__file__).with_name("names.yaml")
+
+
+@cache
+def name_words(kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The first and the second words of names of `kind`. Raises ValueError when there is no such kind."""
+    kinds = yaml.safe_load(NAMES_FILE.read_text(encoding="utf-8"))
+    if kind not in kinds:
+        raise ValueError(f"No names of the kind {kind!r}: there are {', '.join(sorted(kinds))}.")
+    return tuple(kinds[kind]["first"]), tuple(kinds[kind]["second"])
+
+
+@cache
+def all_names(kind: str, reserved: bool = True) -> tuple[str, ...]:
+    """Every name of `kind` in one half of the partition: reserved for experiments, or free for pre-training.
+
+    The halves are drawn by a checksum of the name: a regular pattern (every second field of a board) could be learnt
+    in pre-training, and would make reserved names unlikely answers.
+    """
+    first, second = name_words(kind)
+    names = (f"{a} {b}" for a in first for b in second)
+    return tuple(name for name in names if (zlib.crc32(name.encode()) % 2 == 0) is reserved)
+
+
+def generate_names(kind: str, count: int, seed: int) -> list[str]:
+    """`count` distinct reserved names of `kind`; none contains another. The same seed gives the same names.
+
+    Raises ValueError when `count` is negative or larger than the number of reserved names of that kind.
+    """
+    names = all_names(kind)
+    if not 0 <= count <= len(names):
+        raise ValueError(f"Cannot make {count} names of the kind {kind!r}: from 0 to {len(names)} are possible.")
+    return random.Random(f"{kind} {seed}").sample(names, count)
+
+
+def generate_facts(relation: str, seed: int, count: int = 100) -> list[tuple[str, str]]:
+    """`count` facts (subject, object) of `relation`: all subjects distinct, all objects distinct, none contains another.
+
+    Where subject and object are of one kind, no name is used as both. Raises ValueError when `relation` is unknown, or
+    when `count` is larger than the number of facts that exist.
+    """
+    data = load_relation(relation)
+    same_kind = data.subject_kind == data.object_kind
+    limit = min(len(all_names(kind)) for kind in (data.subject_kind, data.object_kind)) // (2 if same_kind else 1)
+    if not 0 <= count <= limit:
+        raise ValueError(
+            f"Cannot make {count} facts of the relation {relation!r}: at most {limit} have distinct fictional names. "
+            "Ask for fewer, or import facts of your own."
+        )
+    if same_kind:
+        names = generate_names(data.subject_kind, 2 * count, seed)
+        return list(zip(names[:count], names[count:], strict=True))
+    subjects = generate_names(data.subject_kind, count, seed)
+    return list(zip(subjects, generate_names(data.object_kind, count, seed), strict=True))

@@ -1,0 +1,148 @@
+"""The relations of the corpus: their prompts in five languages, read from `relations/*.yaml` and checked.
+
+A prompt is a template with `{subject}`; the object follows after one space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+LANGUAGES = {"en": "English", "de": "German", "es": "Spanish", "zh": "Chinese", "ja": "Japanese"}
+RELATIONS_FOLDER = Path(__file__).with_name("relations")
+
+Kind = Literal["person", "work", "country", "city", "institution", "genre"]
+Split = Literal["train", "test", "unrelated", "decoy"]
+PromptsByLanguage = dict[str, list[str]]
+
+
+class CorpusPrompt(NamedTuple):
+    """One template of a relation. `decoy_relation` names the relation that a decoy prompt really asks for."""
+
+    text: str
+    split: Split
+    language: str
+    decoy_relation: str | None
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _check_prompts(by_language: PromptsByLanguage, count: int) -> PromptsByLanguage:
+    if missing := set(LANGUAGES) ^ set(by_language):
+        raise ValueError(f"needs exactly the languages {', '.join(LANGUAGES)}; wrong or missing: {sorted(missing)}")
+    for language, prompts in by_language.items():
+        if len(prompts) != count:
+            raise ValueError(f"{language} has {len(prompts)} prompts, needs {count}")
+        for prompt in prompts:
+            if prompt.count("{subject}") != 1 or prompt.count("{") != 1 or prompt.count("}") != 1:
+                raise ValueError(f"{language}: {prompt!r} must contain {{subject}} once and no other braces")
+            if prompt != prompt.strip():
+                raise ValueError(f"{language}: {prompt!r} must not begin or end with a space")
+    return by_language
+
+
+class PromptSet(_Strict):
+    """The prompts of a relation: language code → templates."""
+
+    train: PromptsByLanguage
+    test: PromptsByLanguage
+    unrelated: PromptsByLanguage
+
+    @field_validator("train", "test")
+    @classmethod
+    def _ten_each(cls, value: PromptsByLanguage) -> PromptsByLanguage:
+        return _check_prompts(value, 10)
+
+    @field_validator("unrelated")
+    @classmethod
+    def _three_each(cls, value: PromptsByLanguage) -> PromptsByLanguage:
+        return _check_prompts(value, 3)
+
+
+class Decoy(_Strict):
+    """Prompts for a neighbouring relation: the same kind of subject and of answer, another meaning."""
+
+    relation: str
+    prompts: PromptsByLanguage
+
+    @field_validator("prompts")
+    @classmethod
+    def _two_each(cls, value: PromptsByLanguage) -> PromptsByLanguage:
+        return _check_prompts(value, 2)
+
+
+class RelationData(_Strict):
+    """A relation of the corpus, as its file says it."""
+
+    name: str
+    label: str
+    subject_kind: Kind
+    object_kind: Kind
+    key_token: str = Field(min_length=1, pattern=r"^\S+$")
+    prompts: PromptSet
+    decoys: list[Decoy]
+
+    def iter_prompts(self) -> Iterator[CorpusPrompt]:
+        """Every prompt, split by split (train, test, unrelated, decoy), in the order of the file."""
+        for split in ("train", "test", "unrelated"):
+            for language, texts in getattr(self.prompts, split).items():
+                for text in texts:
+                    yield CorpusPrompt(text, split, language, None)
+        for decoy in self.decoys:
+            for language, texts in decoy.prompts.items():
+                for text in texts:
+                    yield CorpusPrompt(text, "decoy", language, decoy.relation)
+
+    @model_validator(mode="after")
+    def _no_prompt_twice(self) -> RelationData:
+        seen: set[tuple[str, str]] = set()
+        for prompt in self.iter_prompts():
+            if (prompt.language, prompt.text) in seen:
+                raise ValueError(f"{prompt.split}: the {prompt.language} prompt {prompt.text!r} occurs twice")
+            seen.add((prompt.language, prompt.text))
+        return self
+
+
+def read_relation(file: Path) -> RelationData:
+    """Read and check one relation file. Raises ValueError naming the file and the field when it is wrong."""
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file.name} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{file.name} must hold fields such as name, label and prompts")
+    try:
+        relation = RelationData.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'prompts'}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{file.name}: {problems}") from error
+    if relation.name != file.stem:
+        raise ValueError(f"{file.name}: name: is {relation.name!r}, must be {file.stem!r} like the file")
+    return relation
+
+
+@cache
+def load_relations() -> dict[str, RelationData]:
+    """All relations of the corpus by name, sorted. Raises ValueError when a file is wrong or a key token is shared."""
+    relations = {file.stem: read_relation(file) for file in sorted(RELATIONS_FOLDER.glob("*.yaml"))}
+    owner: dict[str, str] = {}
+    for name, relation in relations.items():
+        if relation.key_token in owner:
+            raise ValueError(f"{name}.yaml: key_token: {relation.key_token} is {owner[relation.key_token]}'s already")
+        owner[relation.key_token] = name
+    return relations
+
+
+def load_relation(name: str) -> RelationData:
+    """The relation called `name`. Raises ValueError when the corpus has none of that name."""
+    relations = load_relations()
+    if name not in relations:
+        raise ValueError(f"The corpus has no relation {name!r}: it has {', '.join(relations)}.")
+    return relations[name]
