@@ -217,6 +217,7 @@ class Experiment(Frozen):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")] = "experiment"
+    description: Annotated[str, Field(max_length=2000)] = ""
     model: Annotated[str, Field(min_length=1, max_length=500)] = "embedded"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -70,8 +70,8 @@ def m001_answers(db: Database) -> None:
 def store_questions(db: Database, facts: Iterable[dict[str, Any]], prompts: Iterable[dict[str, Any]]) -> None:
     """Store what will be asked (columns as in the tables); storing the same again changes nothing."""
     with write(db):
-        db["facts"].insert_all(facts, ignore=True)
-        db["prompts"].insert_all(prompts, ignore=True)
+        db.table("facts").insert_all(facts, ignore=True)
+        db.table("prompts").insert_all(prompts, ignore=True)
 
 
 def store_answers(db: Database, checkpoint: str, answers: Iterable[Sequence[Any]]) -> None:
@@ -84,7 +84,7 @@ def store_answers(db: Database, checkpoint: str, answers: Iterable[Sequence[Any]
         db.conn.executemany(
             "insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?)", ((checkpoint, *answer) for answer in answers)
         )
-        db["evaluated"].insert({"checkpoint": checkpoint, "at": now()}, replace=True)
+        db.table("evaluated").insert({"checkpoint": checkpoint, "at": now()}, replace=True)
 
 
 def evaluated_checkpoints(db: Database) -> list[str]:

@@ -14,7 +14,7 @@ def save_draft(db: Database, draft_id: str, body: dict[str, Any]) -> None:
     """Store the draft of that id, in place of the older one."""
     row = {"id": draft_id, "body": json.dumps(body, ensure_ascii=False), "updated_at": now()}
     with write(db):
-        db["drafts"].insert(row, replace=True)
+        db.table("drafts").insert(row, replace=True)
 
 
 def load_draft(db: Database, draft_id: str) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ RESULT_FIELDS = ("checkpoint", "facts", "split", "language", "metric", "value", 
 def add_measurements(db: Database, run_id: str, rows: Iterable[dict[str, Any]]) -> None:
     """Store points `{stage, series, step, epoch, value}`; a point measured again after a resume replaces itself."""
     with write(db):
-        db["measurements"].insert_all(({"run": run_id, **row} for row in rows), replace=True)
+        db.table("measurements").insert_all(({"run": run_id, **row} for row in rows), replace=True)
 
 
 def list_measurements(db: Database, run_id: str, series: str, limit: int = 2000) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def replace_results(db: Database, run_id: str, checkpoint: str, rows: Iterable[d
     """Store the result rows of one checkpoint, in place of any older ones. Fields: `RESULT_FIELDS`."""
     with write(db):
         db.execute("delete from results where run = ? and checkpoint = ?", [run_id, checkpoint])
-        db["results"].insert_all(
+        db.table("results").insert_all(
             {"run": run_id, "position": i, **{k: row[k] for k in RESULT_FIELDS}} for i, row in enumerate(rows)
         )
 

@@ -80,7 +80,7 @@ def add_run(
     """Queue a run of a resolved experiment; returns the stored row. Its id is short and safe in paths and addresses."""
     run_id = secrets.token_hex(4)
     with write(db):
-        db["runs"].insert(
+        db.table("runs").insert(
             {
                 "id": run_id,
                 "name": name,
@@ -186,14 +186,14 @@ def set_environment(db: Database, run_id: str, attempt: int, environment: dict[s
     """Store versions, hardware and the folder of the run. Raises LostRunError."""
     with write(db):
         _owned(db, run_id, attempt)
-        db["runs"].update(run_id, {"environment": json.dumps(environment)})
+        db.table("runs").update(run_id, {"environment": json.dumps(environment)})
 
 
 def record_stall(db: Database, run_id: str, attempt: int, stalls: int) -> None:
     """Store how many training processes died in a row without progress. Raises LostRunError."""
     with write(db):
         _owned(db, run_id, attempt)
-        db["runs"].update(run_id, {"stalls": stalls})
+        db.table("runs").update(run_id, {"stalls": stalls})
 
 
 def finish_run(
@@ -205,7 +205,7 @@ def finish_run(
         changes: dict[str, Any] = {"state": state.value, "finished_at": now(), "error": error}
         if headline is not None:
             changes["headline"] = json.dumps(headline)
-        db["runs"].update(run_id, {**changes, "worker": None, "lease_until": None})
+        db.table("runs").update(run_id, {**changes, "worker": None, "lease_until": None})
         words = {State.DONE: "Finished", State.CANCELLED: "Cancelled", State.FAILED: error or "Failed"}
         add_event(db, run_id, state.value, words[state])
 
@@ -232,11 +232,11 @@ def request_stop(db: Database, run_id: str) -> State:
     with write(db):
         run = get_run(db, run_id)
         if run.state is State.QUEUED:
-            db["runs"].update(run_id, {"state": "cancelled", "finished_at": now()})
+            db.table("runs").update(run_id, {"state": "cancelled", "finished_at": now()})
             add_event(db, run_id, "cancelled", "Cancelled before it started")
             return State.CANCELLED
         if run.state is State.RUNNING:
-            db["runs"].update(run_id, {"state": "stopping"})
+            db.table("runs").update(run_id, {"state": "stopping"})
             add_event(db, run_id, "stopping", "Asked to stop")
             return State.STOPPING
         return run.state
@@ -248,7 +248,7 @@ def retry_run(db: Database, run_id: str) -> State:
         run = get_run(db, run_id)
         if run.state not in (State.FAILED, State.CANCELLED):
             return run.state
-        db["runs"].update(run_id, {"state": "queued", "error": None, "finished_at": None, "stalls": 0})
+        db.table("runs").update(run_id, {"state": "queued", "error": None, "finished_at": None, "stalls": 0})
         add_event(db, run_id, "queued", "Queued again")
         return State.QUEUED
 
@@ -259,13 +259,13 @@ def delete_run(db: Database, run_id: str) -> None:
         run = get_run(db, run_id)
         if run.state in (State.RUNNING, State.STOPPING):
             raise ValueError("a run cannot be deleted while it runs: cancel it first")
-        db["runs"].delete(run_id)
+        db.table("runs").delete(run_id)
 
 
 def add_event(db: Database, run_id: str, kind: str, message: str) -> None:
     """Append one line to the run's history."""
     with write(db):
-        db["events"].insert({"run": run_id, "at": now(), "kind": kind, "message": message})
+        db.table("events").insert({"run": run_id, "at": now(), "kind": kind, "message": message})
 
 
 def list_events(db: Database, run_id: str, limit: int = 200) -> list[dict[str, Any]]:

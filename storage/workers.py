@@ -14,7 +14,7 @@ def beat(db: Database, *, worker: str, host: str, pid: int, process_started: flo
     """Register the worker, or renew its heartbeat."""
     row = {"id": worker, "host": host, "pid": pid, "process_started": process_started, "heartbeat": time.time()}
     with write(db):
-        db["workers"].insert({**row, "run": run}, replace=True)
+        db.table("workers").insert({**row, "run": run}, replace=True)
 
 
 def list_workers(db: Database) -> list[dict[str, Any]]:

@@ -1,0 +1,50 @@
+"""Write out what an experiment leaves to the corpus: generated facts, shipped prompts, multiple-choice options."""
+
+from __future__ import annotations
+
+from engine.checks import contained_pairs, normalise
+from engine.corpus.names import generate_facts, generate_names
+from engine.corpus.relations import RelationData, load_relations
+from engine.experiment import Fact, GeneratedFacts, Prompt, Relation
+
+
+def resolve_relation(relation: Relation, seed: int, options: int) -> Relation:
+    """The relation with facts, prompts and options written out.
+
+    Raises ValueError when facts or prompts are left to a corpus that has no relation of this name, or when it cannot
+    make that many names.
+    """
+    corpus = load_relations()
+    data = corpus.get(relation.name)
+    if data is None and (isinstance(relation.facts, GeneratedFacts) or relation.prompts == "corpus"):
+        raise ValueError(
+            f"the corpus has no relation ‘{relation.name}’ (it has {', '.join(sorted(corpus))}): "
+            "write its facts and prompts out"
+        )
+    facts = relation.facts
+    if isinstance(facts, GeneratedFacts):
+        facts = tuple(Fact(subject=s, object=o) for s, o in generate_facts(relation.name, seed, facts.generate))
+    prompts = relation.prompts
+    if prompts == "corpus":
+        assert data is not None
+        prompts = tuple(
+            Prompt(text=text, split=split, language=language, relation=about)
+            for text, split, language, about in data.iter_prompts()
+        )
+    chosen = relation.options or _options(facts, data, seed, options)
+    return relation.model_copy(update={"facts": facts, "prompts": prompts, "options": chosen})
+
+
+def _options(facts: tuple[Fact, ...], data: RelationData | None, seed: int, count: int) -> tuple[str, ...]:
+    """The facts' distinct objects, filled up with fictional names of the same kind where the corpus knows the kind.
+
+    A filler that contains, or is contained in, another option is left out: it could not be told from it.
+    """
+    objects = list(dict.fromkeys(f.object for f in facts))[:count]
+    if len(objects) < count and data is not None:
+        for name in generate_names(data.object_kind, count, seed + 1):
+            if len(objects) == count:
+                break
+            if not any(contained_pairs(normalise(x) for x in [*objects, name])) and name not in objects:
+                objects.append(name)
+    return tuple(objects)

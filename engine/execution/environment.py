@@ -1,0 +1,41 @@
+"""What a run ran on: versions, code, hardware. Stored with the run, so that it can be repeated."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from engine.models.device import describe_hardware
+
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "sqlite-utils")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions of Python and of the packages that decide a result, the code's commit if it is known, the hardware."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "code": code_version(),
+        "hardware": describe_hardware(),
+    }
+
+
+def code_version() -> str:
+    """The commit of the running code (with `+changes` when files differ from it), or `unknown` outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+changes"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

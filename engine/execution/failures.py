@@ -1,0 +1,44 @@
+"""Why a run failed, in one sentence that says what to do. The log keeps the whole story."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+import torch
+
+
+class PlainError(Exception):
+    """An error whose message is already a sentence for the person."""
+
+
+def explain_failure(error: BaseException) -> str:
+    """One sentence for any exception that ended a run."""
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return (
+            "The accelerator ran out of memory: choose a smaller batch size, LoRA instead of full fine-tuning, "
+            "or a smaller model, then retry."
+        )
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
+        return (
+            "The machine ran out of memory: choose a smaller batch size, LoRA instead of full fine-tuning, "
+            "or a smaller model, then retry."
+        )
+    if is_disk_full(error):
+        return "The disk is full: free some space (old runs can be deleted on the Runs page), then retry."
+    if isinstance(error, PermissionError):
+        return f"A file may not be read or written ({error.filename or text}): mend its permissions, then retry."
+    if isinstance(error, (PlainError, ValueError)) and text:
+        return text if text.endswith((".", "!", "?")) else f"{text}."
+    return f"Something unforeseen went wrong ({type(error).__name__}: {text[:200]}): the log has the details."
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the error says, in any of its dialects, that no space is left."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    text = str(error).lower()
+    sqlite_full = isinstance(error, sqlite3.Error) and ("disk is full" in text or "disk i/o" in text)
+    # safetensors wraps the operating system's error in one of its own and keeps only the words.
+    return sqlite_full or "no space left on device" in text or "os error 28" in text

@@ -1,0 +1,29 @@
+"""Where a run keeps its files.
+
+    HOME/runs/ID/run.json              what was run, on what
+    HOME/runs/ID/log.txt               everything the training process printed
+    HOME/runs/ID/answers.db            every single answer
+    HOME/runs/ID/checkpoints/NAME/     memorised@3, generalised@3, …
+    HOME/runs/ID/resume/STAGE/         the newest epoch of a stage that is under way
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def run_folder(home: Path, run_id: str) -> Path:
+    """The folder of one run. Raises ValueError for anything that is not a run's id."""
+    if not run_id.isalnum():
+        raise ValueError(f"‘{run_id}’ is not the id of a run")
+    return home / "runs" / run_id
+
+
+def checkpoint_folder(folder: Path, name: str) -> Path:
+    """The folder of one kept checkpoint of the run in `folder`."""
+    return folder / "checkpoints" / name
+
+
+def resume_folder(folder: Path, stage: str) -> Path:
+    """The folder of the newest epoch of a stage that is under way."""
+    return folder / "resume" / stage
