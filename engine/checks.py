@@ -79,65 +79,70 @@ def check_cell(text: str, row: int, column: str) -> list[Problem]:
     return []
 
 
-def check_facts(facts: Sequence[tuple[str, str]]) -> list[Problem]:
-    """Problems in a table of (subject, object) pairs, rows counted from 1.
+def check_facts(facts: Sequence[tuple[str, str]], rows: Sequence[int] | None = None) -> list[Problem]:
+    """Problems in a table of (subject, object) pairs. `rows` numbers the facts; without it they count from 1.
 
     Errors: empty or overlong cells, invisible characters, a subject given twice, an object that contains another
     object (an answer with the longer one would count as a hit for the shorter one), too few or too many rows.
     Warnings: an object shared by several subjects, an object that occurs in its own subject.
     """
+    numbers = range(1, len(facts) + 1) if rows is None else rows
     problems = [
         problem
-        for row, (subject, object_) in enumerate(facts, 1)
+        for row, (subject, object_) in zip(numbers, facts, strict=True)
         for problem in (*check_cell(subject, row, "subject"), *check_cell(object_, row, "object"))
     ]
     if len(facts) < 2:
-        problems.append(Problem(f"there are {len(facts)} facts, but at least 2 are needed: add some"))
+        there_are = "there is 1 fact" if facts else "there are no facts"
+        problems.append(Problem(f"{there_are}, but at least 2 are needed: add some"))
     if len(facts) > MAX_FACTS:
         message = f"there are {len(facts):,} facts, more than the {MAX_FACTS:,} one relation may have: remove some"
         return [*problems, Problem(message)]
-    return [*problems, *_repeated_subjects(facts), *_confusable_objects(facts)]
+    return [*problems, *_repeated_subjects(facts, numbers), *_confusable_objects(facts, numbers)]
 
 
-def _repeated_subjects(facts: Sequence[tuple[str, str]]) -> Iterable[Problem]:
-    first_row: dict[str, int] = {}
-    for row, (subject, object_) in enumerate(facts, 1):
+def _repeated_subjects(facts: Sequence[tuple[str, str]], numbers: Sequence[int]) -> Iterable[Problem]:
+    first: dict[str, int] = {}
+    for i, (subject, object_) in enumerate(facts):
         key = normalise(subject)
         if not key:
             continue
-        if key not in first_row:
-            first_row[key] = row
+        if key not in first:
+            first[key] = i
             continue
-        earlier = first_row[key]
-        if normalise(facts[earlier - 1][1]) == normalise(object_):
-            yield Problem(f"‘{shorten(subject)}’ repeats row {earlier}: remove one", row, "subject")
+        earlier = first[key]
+        if normalise(facts[earlier][1]) == normalise(object_):
+            message = f"‘{shorten(subject)}’ repeats row {numbers[earlier]}: remove one"
         else:
-            message = f"‘{shorten(subject)}’ already has another object in row {earlier}: keep one of the two"
-            yield Problem(message, row, "subject")
+            message = f"‘{shorten(subject)}’ already has another object in row {numbers[earlier]}: keep one of the two"
+        yield Problem(message, numbers[i], "subject")
 
 
-def _confusable_objects(facts: Sequence[tuple[str, str]]) -> Iterable[Problem]:
-    rows_of: dict[str, list[int]] = {}
-    for row, (subject, object_) in enumerate(facts, 1):
+def _confusable_objects(facts: Sequence[tuple[str, str]], numbers: Sequence[int]) -> Iterable[Problem]:
+    places: dict[str, list[int]] = {}
+    for i, (subject, object_) in enumerate(facts):
         key = normalise(object_)
         if not key:
             continue
-        rows_of.setdefault(key, []).append(row)
+        places.setdefault(key, []).append(i)
         if key in normalise(subject):
             message = f"‘{shorten(object_)}’ occurs in its own subject: a model that repeats the question scores a hit"
-            yield Problem(message, row, "object", "warning")
-    for rows in rows_of.values():
-        if len(rows) > 1:
-            text = shorten(facts[rows[0] - 1][1])
-            message = f"‘{text}’ is the object of {len(rows)} facts (first in row {rows[0]}): fine if that is meant"
-            yield Problem(message, rows[1], "object", "warning")
-    for longer, shorter in contained_pairs(rows_of):
-        row, other = rows_of[longer][0], rows_of[shorter][0]
+            yield Problem(message, numbers[i], "object", "warning")
+    for found in places.values():
+        if len(found) > 1:
+            text = shorten(facts[found[0]][1])
+            message = (
+                f"‘{text}’ is the object of {len(found)} facts (first in row {numbers[found[0]]}): "
+                "fine if that is meant"
+            )
+            yield Problem(message, numbers[found[1]], "object", "warning")
+    pairs = [(places[longer][0], places[shorter][0]) for longer, shorter in contained_pairs(places)]
+    for i, other in sorted(pairs):
         message = (
-            f"‘{shorten(facts[row - 1][1])}’ contains ‘{shorten(facts[other - 1][1])}’ of row {other}: "
+            f"‘{shorten(facts[i][1])}’ contains ‘{shorten(facts[other][1])}’ of row {numbers[other]}: "
             "an answer with one would count for both, so change one of them"
         )
-        yield Problem(message, row, "object")
+        yield Problem(message, numbers[i], "object")
 
 
 def contained_pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:

@@ -1,10 +1,10 @@
 """Where a run keeps its files.
 
-    HOME/runs/ID/run.json              what was run, on what
-    HOME/runs/ID/log.txt               everything the training process printed
-    HOME/runs/ID/answers.db            every single answer
-    HOME/runs/ID/checkpoints/NAME/     memorised@3, generalised@3, …
-    HOME/runs/ID/resume/STAGE/         the newest epoch of a stage that is under way
+HOME/runs/ID/run.json              what was run, on what
+HOME/runs/ID/log.txt               everything the training process printed
+HOME/runs/ID/answers.db            every single answer
+HOME/runs/ID/checkpoints/NAME/     memorised@3, generalised@3, …
+HOME/runs/ID/resume/STAGE/         the newest epoch of a stage that is under way
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Experiments that come with the lab, one YAML file each in this folder: add a file and it is a preset.
 
-    python -m engine presets
+python -m engine presets
 """
 
 from __future__ import annotations

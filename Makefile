@@ -1,0 +1,76 @@
+# Rote Lab. `make run` opens the lab, `make test` proves it, on a machine with Python 3.11, make and pip.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+HOST ?= 127.0.0.1
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# Compiled files make every start after the first some seconds faster.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help run test test-fast check bench pictures base clean
+
+help:
+	@echo "make run      set up and open the lab"
+	@echo "make test     set up and run every test (unit, integration, browser)"
+	@echo "make check    lint, format, types, links in the documents"
+	@echo "make bench    speed against peers, measured side by side"
+	@echo "make pictures photograph every page into pictures/"
+	@echo "make base     pre-train the embedded base model again"
+	@echo "make clean    remove the environments and caches"
+
+run: $(VENV)/lab
+	$(BIN)/python -m app --host $(HOST) $(if $(PORT),--port $(PORT))
+
+test: $(VENV)/dev browser
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/dev
+	$(BIN)/python -m pytest tests/unit
+
+check: $(VENV)/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m tests.links
+
+bench: $(VENV)/bench
+	$(BIN)/python -m tests.bench.bench_choice
+	$(BIN)/python -m tests.bench.bench_training
+
+pictures: $(VENV)/dev browser
+	$(BIN)/python -m tests.browser.pictures pictures
+
+base: $(VENV)/lab
+	$(BIN)/python -m engine.models.base train
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/lab: requirements.txt constraints.txt | $(BIN)/python
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/dev: requirements-dev.txt $(VENV)/lab
+	$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/bench: requirements-bench.txt $(VENV)/dev
+	$(INSTALL) -r requirements-bench.txt
+	@touch $@
+
+# Browser tests drive Debian's chromium, with fonts for the Chinese and Japanese in the pictures.
+.PHONY: browser
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+				chromium fonts-noto-cjk fonts-noto-color-emoji >/dev/null; \
+		else echo "No chromium: browser tests are skipped (install it: apt-get install chromium)" >&2; fi; }
