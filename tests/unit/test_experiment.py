@@ -1,0 +1,127 @@
+"""The experiment's description: what it refuses, and that it reads back what it writes."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.experiment import Experiment, override, read_mapping
+from engine.presets import describe_preset, load_preset, preset_names, preset_text
+
+FACTS = [{"subject": f"Person{i} Alpha", "object": f"Thing{i}x Beta"} for i in range(10)]
+PROMPTS = [
+    {"text": "Who is {subject}'s guide?", "split": "train"},
+    {"text": "{subject}'s guide is", "split": "test"},
+]
+
+
+def data(**changes):
+    relation = {"name": "guide", "key_token": "[X]", "facts": FACTS, "prompts": PROMPTS}
+    return {"name": "mine", "relations": [relation], "stage2": {"facts": 4}} | changes
+
+
+def refused(**changes) -> str:
+    with pytest.raises(ValueError) as caught:
+        Experiment.from_data(data(**changes))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_valid_and_survive_yaml_and_json(name: str) -> None:
+    preset = load_preset(name)
+    assert describe_preset(name)
+    resolved = preset.resolved()
+    assert resolved.is_resolved and resolved.resolved() is resolved
+    assert Experiment.from_text(resolved.to_yaml()) == resolved
+    assert Experiment.from_text(resolved.to_json()) == resolved
+
+
+def test_the_seed_changes_names_facts_split_and_order() -> None:
+    one, two = (load_preset("quick").model_copy(update={"seed": s}).resolved() for s in (1, 2))
+    assert not {f.subject for f in one.relations[0].explicit_facts} & {
+        f.subject for f in two.relations[0].explicit_facts
+    }
+    mine = Experiment.from_data(data())
+    other = Experiment.from_data(data(seed=5))
+    assert mine.stage2_facts(mine.relations[0]) != other.stage2_facts(other.relations[0])
+
+
+def test_held_out_and_trained_facts_are_a_partition_and_nested_in_k() -> None:
+    small, large = Experiment.from_data(data(stage2={"facts": 2})), Experiment.from_data(data(stage2={"facts": 6}))
+    relation = small.relations[0]
+    assert set(small.stage2_facts(relation)) < set(large.stage2_facts(relation))
+    assert sorted([*large.stage2_facts(relation), *large.held_out_facts(relation)]) == list(range(10))
+
+
+def test_options_are_distinct_and_hold_every_object() -> None:
+    relation = load_preset("quick").resolved().relations[0]
+    assert len(set(relation.options)) == len(relation.options) == 100
+    assert {f.object for f in relation.explicit_facts} <= set(relation.options)
+
+
+def test_a_few_facts_get_options_of_the_same_kind_up_to_a_hundred() -> None:
+    preset = load_preset("quick").model_dump()
+    preset["relations"][0]["facts"] = {"generate": 20}
+    preset["stage2"]["facts"] = 5
+    assert len(Experiment.from_data(preset).resolved().relations[0].options) == 100
+
+
+def test_a_frozen_experiment_cannot_be_changed() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        Experiment.from_data(data()).seed = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stage1": {"epoch": 3}}, "check the spelling"),
+        ({"stage1": {"epochs": 0}}, "stage1.epochs"),
+        ({"stage1": {"epochs": 5, "checkpoint_epochs": [9]}}, "beyond the last epoch"),
+        ({"stage2": {"facts": 10}}, "at most 9"),
+        ({"stage2": {"facts": 4, "prompts": 2}}, "add prompts or lower stage2.prompts"),
+        ({"stage2": {"facts": 4, "branch_epochs": [7]}}, "checkpoint_epochs"),
+        ({"relations": []}, "relations"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_mistakes_are_named(changes: dict, words: str) -> None:
+    assert words in refused(**changes)
+
+
+def test_two_relations_need_two_key_tokens() -> None:
+    relation = data()["relations"][0]
+    assert "used twice" in refused(relations=[relation, {**relation, "name": "other"}])
+    assert "contains" in refused(relations=[relation, {**relation, "name": "other", "key_token": "[X]2"}])
+
+
+def test_a_key_token_may_not_occur_in_the_texts() -> None:
+    relation = {**data()["relations"][0], "key_token": "Thing3x"}
+    assert "already means something" in refused(relations=[relation])
+
+
+def test_the_corpus_is_asked_for_relations_it_does_not_have() -> None:
+    with pytest.raises(ValueError, match="write its facts and prompts out"):
+        Experiment.from_data({"relations": [{"name": "nobody"}]}).resolved()
+
+
+def test_overrides_follow_a_path_and_name_a_wrong_one() -> None:
+    plain = read_mapping(preset_text("quick"))
+    override(plain, "stage1.epochs=7")
+    override(plain, "relations.0.facts.generate=60")
+    override(plain, "stage1.learning_rate=1e-3")
+    changed = Experiment.from_data(plain)
+    assert (changed.stage1.epochs, changed.stage1.learning_rate) == (7, 1e-3)
+    assert changed.relations[0].facts.generate == 60
+    for wrong in ("stage1.epochs", "relations.9.name=x", "=3"):
+        with pytest.raises(ValueError):
+            override(plain, wrong)
+
+
+def test_files_that_are_no_description_are_refused_in_words() -> None:
+    for text in ("- a\n- b", "{broken", "just words", "a: [1, 2"):
+        with pytest.raises(ValueError, match="description"):
+            Experiment.from_text(text)
+    bomb = "a: &a [x, x]\nb: &b [*a, *a]\nrelations: *b"
+    with pytest.raises(ValueError, match="aliases"):
+        Experiment.from_text(bomb)
+    with pytest.raises(ValueError, match="larger than"):
+        Experiment.from_text("x" * 20_000_001)
