@@ -34,7 +34,8 @@ def decode(source: str | bytes, name: str = "") -> tuple[str, list[str], Problem
         megabytes = f"{size / 1e6:.1f} MB, more than the {MAX_IMPORT_BYTES // 1_000_000} MB that can be read"
         return "", [], Problem(f"{called} is {megabytes}: split it into smaller files")
     if isinstance(source, str):
-        text, notes = source.removeprefix("\ufeff"), []
+        text = source.removeprefix("\ufeff")
+        notes: list[str] = []
     else:
         for magic, kind in _MAGIC.items():
             if source.startswith(magic):
@@ -51,8 +52,8 @@ def _decode_bytes(source: bytes) -> tuple[str, list[str]]:
     for mark, encoding in _MARKS:
         if source.startswith(mark):
             return source.decode(encoding, "replace"), _replaced(source, encoding)
-    if encoding := _unmarked_utf16(source):
-        return source.decode(encoding), ["read as UTF-16, which the file does not say of itself"]
+    if unmarked := _unmarked_utf16(source):
+        return source.decode(unmarked), ["read as UTF-16, which the file does not say of itself"]
     try:
         return source.decode("utf-8"), []
     except UnicodeDecodeError:

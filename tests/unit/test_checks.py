@@ -38,10 +38,9 @@ def test_good_facts_have_no_problem() -> None:
     ],
 )
 def test_errors_of_facts(extra: tuple[str, str], says: str) -> None:
-    problems = check_facts([*GOOD, extra])
-    assert len(problems) == 1
-    assert problems[0].severity == "error"
-    assert says in str(problems[0])
+    errors = [str(p) for p in check_facts([*GOOD, extra]) if p.severity == "error"]
+    assert len(errors) == 1
+    assert says in errors[0]
 
 
 @pytest.mark.parametrize(

@@ -22,18 +22,19 @@ def words(imported: ImportedFacts) -> list[str]:
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("header", ["", "subject{}object\n", "SUBJECT{}Object\n", "Head{}Fact\n"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_reads_every_separator_header_and_encoding(separator: str, header: str, encoding: str) -> None:
-    if encoding == "utf-16-le" and not header:
-        pytest.skip("too few Western letters to recognise UTF-16 without its mark")
     text = header.format(separator) + "".join(f"{s}{separator}{o}\n" for s, o in PAIRS)
-    if encoding == "utf-16-le":
-        text = text.replace("李 小龙", "Lee")
     imported = read_facts(text.encode(encoding), "facts.csv")
     assert pairs(imported)[0] == PAIRS[0]
     assert len(imported.facts) == 2
     assert not imported.problems
     assert imported.rows == ((2, 3) if header else (1, 2))
+
+
+def test_utf_16_without_its_mark_is_recognised() -> None:
+    imported = read_facts("subject;object\nAnn;Zoë\nBo;Cy\n".encode("utf-16-le"))
+    assert pairs(imported) == [("Ann", "Zoë"), ("Bo", "Cy")]
 
 
 def test_text_pasted_from_a_spreadsheet() -> None:
