@@ -1,0 +1,63 @@
+"""The command line: one line for a mistake, exit code 2, and nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.cli import main
+from storage.database import open_database
+from storage.runs import count_runs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nobody"], "neither a preset nor a file"),
+        (["run", "quick", "--sed", "3"], "No such option"),
+        (["frobnicate"], "No such command"),
+        (["run", "quick", "--set", "stage1.epoch=3"], "check the spelling"),
+        (["run", "quick", "--set", "stage2.facts=100"], "at most 99"),
+        (["run", "quick", "--seed", "-4"], "seed"),
+        (["run", "quick", "--results", "/no/such/folder/r.json"], "does not exist"),
+        (["cancel", "nosuchrun"], "there is no run"),
+        (["results", "../../etc/passwd"], "there is no run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROTE_LAB_HOME", str(tmp_path / "home"))
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err and len(printed.err.strip().splitlines()) == 1
+    assert printed.out == ""
+
+
+def test_a_file_of_ones_own_is_queued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "quick", "--seed", "9"]) == 0
+    shown = capsys.readouterr().out
+    file = tmp_path / "mine.yaml"
+    file.write_text(shown, encoding="utf-8")
+    assert main(["queue", str(file), "--home", str(tmp_path / "home")]) == 0
+    assert count_runs(open_database(tmp_path / "home")) == 1
+    assert main(["runs", "--home", str(tmp_path / "home")]) == 0
+    assert "queued" in capsys.readouterr().out
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, content in {"binary.yaml": b"\xff\xfe\x00\x01", "list.yaml": b"- 1\n- 2\n", "empty.yaml": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        assert main(["queue", str(tmp_path / name), "--home", str(tmp_path / "home")]) == 2
+        assert name in capsys.readouterr().err
+
+
+def test_a_home_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "home").write_text("not a folder")
+    assert main(["runs", "--home", str(tmp_path / "home")]) == 2
+    assert "cannot be used as the lab's home" in capsys.readouterr().err
