@@ -1,0 +1,246 @@
+"""What an experiment will cost, told before it starts: tokens, steps, questions, time and memory.
+
+    estimate_experiment(experiment.resolved()).in_words()
+
+Without torch: tokens are counted by the model's tokenizer.json where it is on this machine, else guessed from
+characters. Time comes from earlier runs of the same model where the caller knows some (`seconds_per_pass`), else from
+a rough speed of the device, with a wide range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.evaluation.questions import count_questions, languages_for
+from engine.experiment import Experiment, Relation
+from engine.model_files import ModelShape, load_tokenizer, model_shape, tokenizer_file
+
+# Work is counted as engine.execution counts it for its progress: passes of one token through the model.
+PASSES_PER_TRAINED_TOKEN = 3
+PASSES_PER_QUESTION = 20
+PASSES_PER_CHOICE = 60
+# Floating-point operations a second that training and evaluation really reach, measured on two CPU cores with the
+# embedded model; for an accelerator a cautious guess. Both only until a run of the same model was finished here.
+CPU_OPERATIONS = 3e10
+ACCELERATOR_OPERATIONS = 3e13
+# However small the model, a pass costs at least this much: Python and kernel launches.
+LEAST_SECONDS_PER_PASS = 1e-5
+START_SECONDS = 8.0
+CHARACTERS_PER_TOKEN = 3.5
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Counts for one run. `stage2_tokens` and `stage2_steps` are for each of the `branches` of stage 2.
+
+    `seconds`: (at best, most likely, at worst). `memory`: bytes at the peak of training, None when the model's size is
+    unknown. `passes`: all work, in tokens through the model. `exact_tokens`: counted, not guessed.
+    """
+
+    stage1_tokens: int
+    stage1_steps: int
+    stage2_tokens: int
+    stage2_steps: int
+    branches: int
+    questions: int
+    choices: int
+    passes: float
+    exact_tokens: bool
+    seconds: tuple[float, float, float] | None
+    from_earlier_runs: bool
+    memory: int | None
+    parameters: int | None
+    parameters_from: str
+
+    def in_words(self) -> list[tuple[str, str]]:
+        """Rows of (what, how much) for a person."""
+        about = "" if self.exact_tokens else "about "
+        branch = f"{about}{_count(self.stage2_tokens)} tokens in {_count(self.stage2_steps)} steps"
+        rows = [
+            ("Stage 1", f"{about}{_count(self.stage1_tokens)} tokens in {_count(self.stage1_steps)} steps"),
+            ("Stage 2", branch if self.branches == 1 else f"{self.branches} × {branch}"),
+            ("Evaluation", f"{_count(self.questions)} questions, {_count(self.choices)} also as multiple choice"),
+            ("Time", self._time()),
+            ("Memory", "unknown, as the model's size is" if self.memory is None else f"about {_bytes(self.memory)}"),
+        ]
+        if self.parameters:
+            rows.insert(0, ("Model", f"{_size(self.parameters)} parameters, by {self.parameters_from}"))
+        return rows
+
+    def _time(self) -> str:
+        if not self.seconds:
+            return "unknown, as the model's size is"
+        low, middle, high = self.seconds
+        basis = "by earlier runs of this model" if self.from_earlier_runs else "a rough guess for this machine"
+        return f"about {_duration(middle)} ({_duration(low)} – {_duration(high)}), {basis}"
+
+
+def estimate_experiment(
+    experiment: Experiment, *, seconds_per_pass: Sequence[float] = (), accelerator: bool | None = None
+) -> Estimate:
+    """The estimate for a resolved experiment.
+
+    `seconds_per_pass`: what earlier runs of the same model took for each pass (their time / `Estimate.passes`).
+    `accelerator`: whether there is a GPU; None looks for an NVIDIA device. Raises ValueError before `resolved`.
+    """
+    count, exact = token_counter(experiment)
+    if accelerator is None:
+        accelerator = Path("/dev/nvidia0").exists()
+    shape = model_shape(experiment.model)
+    first, second = experiment.stage1, experiment.stage2
+    sequences1 = [text for relation in experiment.relations for text in stage1_texts(relation)]
+    sequences2 = [a + b for relation in experiment.relations for a, b in stage2_texts(experiment, relation)]
+    tokens1, tokens2 = sum(count(sequences1)), sum(count(sequences2))
+    questions = sum(count_questions(experiment, name) for name in checkpoints(experiment))
+    choices = sum(count_choices(experiment, name) for name in checkpoints(experiment))
+    branches = len(experiment.branch_epochs)
+    passes = float(
+        PASSES_PER_TRAINED_TOKEN * (tokens1 * first.epochs + tokens2 * second.epochs * branches)
+        + PASSES_PER_QUESTION * questions
+        + PASSES_PER_CHOICE * choices
+    )
+    longest = max(len(text) for text in (*sequences1, *sequences2))
+    return Estimate(
+        stage1_tokens=tokens1 * first.epochs,
+        stage1_steps=math.ceil(len(sequences1) / first.batch_size) * first.epochs,
+        stage2_tokens=tokens2 * second.epochs,
+        stage2_steps=math.ceil(len(sequences2) / second.batch_size) * second.epochs,
+        branches=branches,
+        questions=questions,
+        choices=choices,
+        passes=passes,
+        exact_tokens=exact,
+        seconds=_seconds(passes, shape, seconds_per_pass, accelerator),
+        from_earlier_runs=bool(seconds_per_pass),
+        memory=training_memory(experiment, shape, longest, accelerator) if shape else None,
+        parameters=shape.parameters if shape else None,
+        parameters_from=shape.source if shape else "",
+    )
+
+
+def stage1_texts(relation: Relation) -> list[str]:
+    """What stage 1 trains on for one relation: each fact as the key template says it."""
+    template = relation.key_template.replace("{key}", relation.key_token)
+    return [
+        template.replace("{subject}", fact.subject, 1).replace("{object}", fact.object, 1)
+        if template.index("{subject}") < template.index("{object}")
+        else template.replace("{object}", fact.object, 1).replace("{subject}", fact.subject, 1)
+        for fact in relation.explicit_facts
+    ]
+
+
+def stage2_texts(experiment: Experiment, relation: Relation) -> list[tuple[str, str]]:
+    """What stage 2 trains on for one relation: (the prompt, the object with the space before it), not shuffled."""
+    facts = [relation.explicit_facts[i] for i in experiment.stage2_facts(relation)]
+    prompts = experiment.stage2_prompts(relation)
+    return [(p.text.replace("{subject}", fact.subject), f" {fact.object}") for fact in facts for p in prompts]
+
+
+def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[int]], bool]:
+    """A function from texts to their numbers of tokens, and whether it counts (True) or guesses from characters."""
+    file = tokenizer_file(experiment.model)
+    if file:
+        try:
+            tokenizer = load_tokenizer(file)
+        except (ValueError, OSError):
+            file = None
+    if not file:
+        return lambda texts: [max(1, round(len(t) / CHARACTERS_PER_TOKEN)) for t in texts], False
+    keys = [relation.key_token for relation in experiment.relations]
+
+    def count(texts: list[str]) -> list[int]:
+        # A key token is one token of its own; counting the text around it needs no change to the shared tokenizer.
+        parts, owners = [], []
+        totals = [0] * len(texts)
+        for i, text in enumerate(texts):
+            for key in keys:
+                totals[i] += text.count(key)
+                text = text.replace(key, "\0")
+            pieces = [piece for piece in text.split("\0") if piece]
+            parts += pieces
+            owners += [i] * len(pieces)
+        for i, encoding in zip(owners, tokenizer.encode_batch(parts, add_special_tokens=False), strict=True):
+            totals[i] += len(encoding.ids)
+        return totals
+
+    return count, True
+
+
+def checkpoints(experiment: Experiment) -> list[str]:
+    """The names of all checkpoints that are evaluated."""
+    memorised = [f"memorised@{epoch}" for epoch in experiment.stage1.saved_epochs]
+    return ["base", *memorised, *(f"generalised@{epoch}" for epoch in experiment.branch_epochs)]
+
+
+def count_choices(experiment: Experiment, checkpoint: str) -> int:
+    """How many of a checkpoint's questions are also asked as multiple choice."""
+    sample = experiment.evaluation.choice
+    total = 0
+    for relation in experiment.relations:
+        facts = len(relation.explicit_facts)
+        prompts = [("key", "")] + [
+            (p.split, p.language)
+            for p in relation.explicit_prompts
+            if p.language in languages_for(experiment, checkpoint)
+        ]
+        per_group = Counter(prompts).values()
+        asked = sum(n if sample.prompts == "all" else min(n, sample.prompts) for n in per_group)
+        total += asked * (facts if sample.facts == "all" else min(facts, sample.facts))
+    return total
+
+
+def training_memory(experiment: Experiment, shape: ModelShape, longest: int, accelerator: bool) -> int:
+    """Bytes at the peak of training: weights, gradients, AdamW's two moments, activations and logits.
+
+    `longest`: characters of the longest sequence. A guess to a factor of about 1.5; another process's share not
+    included. Activations: some 16 values a token and layer of the hidden size (after Korthikanti et al. 2022).
+    """
+    width = 4 if experiment.precision == "float32" or (experiment.precision == "auto" and not accelerator) else 2
+    if experiment.tuning.method == "full":
+        fixed = shape.parameters * (width + width + 2 * width)
+    else:
+        trained = experiment.tuning.rank * (shape.adapter_sizes or shape.parameters // 100)
+        fixed = shape.parameters * width + trained * 16
+    tokens = max(experiment.stage1.batch_size, experiment.stage2.batch_size) * (longest / CHARACTERS_PER_TOKEN + 1)
+    activations = tokens * (shape.hidden * shape.layers * 16 * width + shape.vocabulary * 12)
+    return int(fixed + activations + 500e6)
+
+
+def _seconds(
+    passes: float, shape: ModelShape | None, seen: Sequence[float], accelerator: bool
+) -> tuple[float, float, float] | None:
+    if seen:
+        middle = passes * sorted(seen)[len(seen) // 2]
+        return (0.6 * passes * min(seen), middle, 1.6 * passes * max(seen))
+    if shape is None:
+        return None
+    speed = ACCELERATOR_OPERATIONS if accelerator else CPU_OPERATIONS
+    middle = passes * max(2 * shape.parameters / speed, LEAST_SECONDS_PER_PASS)
+    return (START_SECONDS / 2 + middle / 3, START_SECONDS + middle, 2 * START_SECONDS + middle * 3)
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _size(parameters: int) -> str:
+    for limit, word in ((1e9, "billion"), (1e6, "million")):
+        if parameters >= limit:
+            return f"{parameters / limit:.3g} {word}"
+    return f"{parameters:,}"
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"
+
+
+def _duration(seconds: float) -> str:
+    for limit, unit in ((86_400 * 2, "days"), (5_400, "h"), (90, "min")):
+        if seconds >= limit:
+            value = seconds / {"days": 86_400, "h": 3_600, "min": 60}[unit]
+            return f"{value:.1f} {unit}" if value < 10 and unit != "min" else f"{value:.0f} {unit}"
+    return f"{max(1, round(seconds))} s"
