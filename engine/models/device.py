@@ -1,0 +1,102 @@
+"""The hardware that a model runs on: device, number format, threads; and what it is in words.
+
+Environment: `ROTE_LAB_DEVICE` (cuda, cuda:1, mps or cpu) and `ROTE_LAB_THREADS` override what is found.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from engine.models.source import ModelError
+
+# More threads than this only wait for each other on models that a CPU can train in reasonable time.
+MAX_THREADS = 8
+
+
+def choose_device() -> torch.device:
+    """The accelerator if there is one, else the CPU, made ready for work that repeats bit for bit.
+
+    On the CPU the number of threads is fixed (sums are split by thread, so another number gives other last bits) and
+    deterministic algorithms are on. Raises ModelError when ROTE_LAB_DEVICE asks for what is not there.
+    """
+    asked = os.environ.get("ROTE_LAB_DEVICE", "").strip()
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(asked or found)
+    except RuntimeError as error:
+        raise ModelError(f"ROTE_LAB_DEVICE is ‘{asked}’: set it to cuda, mps or cpu, or unset it") from error
+    if not _is_available(device):
+        raise ModelError(f"ROTE_LAB_DEVICE is ‘{asked}’, which this machine does not have: unset it to use {found}")
+    if device.type == "cpu":
+        _prepare_cpu()
+    return device
+
+
+def _is_available(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
+
+
+def _prepare_cpu() -> None:
+    torch.set_num_threads(cpu_threads())
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling every new tensor with NaN only helps to find reads of uninitialised memory, and costs time in each step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def cpu_threads() -> int:
+    """ROTE_LAB_THREADS, else the physical cores this process may use, at most `MAX_THREADS`."""
+    asked = os.environ.get("ROTE_LAB_THREADS", "").strip()
+    if asked:
+        if not asked.isdecimal() or int(asked) < 1:
+            raise ModelError(f"ROTE_LAB_THREADS is ‘{asked}’: set it to a whole number from 1, or unset it")
+        return int(asked)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed, MAX_THREADS))
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The number format of weights and computation: `auto` is bfloat16 on an accelerator that has it, else float32."""
+    if precision == "auto":
+        return torch.bfloat16 if _accelerates_bfloat16(device) else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def _accelerates_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "mps" and torch.backends.mps.is_macos_or_newer(14, 0)
+
+
+def describe_hardware() -> dict[str, Any]:
+    """What the work runs on, for a run's record: `device`, `name`, `memory_gib`, `cores`, `threads`, `system`."""
+    device = choose_device()
+    memory = psutil.virtual_memory().total
+    name = _processor_name()
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        name, memory = properties.name, properties.total_memory
+    return {
+        "device": device.type,
+        "name": name,
+        "memory_gib": round(memory / 2**30, 1),
+        "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,90 @@
+"""A folder that is replaced whole: whoever reads it finds the old one or the new one, never a part.
+
+with replaced(folder) as new:     # write into `new`; on leaving the block it takes the place of `folder`
+    ...
+whole(folder)                     # where the whole one lies, or None
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(f".{folder.name}.{ending}")
+
+
+def whole(folder: Path) -> Path | None:
+    """The folder, or the older one that a killed replacement had just moved aside, or None.
+
+    Changes nothing, so that it may be asked while another process writes.
+    """
+    return next((path for path in (folder, _beside(folder, "old")) if path.is_dir()), None)
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """Write a new version of `folder` into the yielded empty sibling; it is put in place when the block ends well.
+
+    One writer at a time. Everything is on the disk before the names change; a process killed at any moment leaves one
+    whole version for `whole` to find, and what it left half done is cleaned by the next call. When the block fails,
+    the old version stays. Raises OSError (also for a full disk met by safetensors, whose own error is none).
+    """
+    new, old = _beside(folder, "new"), _beside(folder, "old")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if old.exists():
+        if folder.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(folder)
+    if new.exists():
+        shutil.rmtree(new)
+    new.mkdir()
+    try:
+        yield new
+        _flush(new)
+    except SafetensorError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise _as_os_error(error) from error
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    _flush_names(folder.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _as_os_error(error: SafetensorError) -> OSError:
+    """safetensors reports a failed write as its own exception with "(os error 28)" in the text."""
+    number = re.search(r"os error (\d+)", str(error))
+    code = int(number[1]) if number else errno.EIO
+    return OSError(code, os.strerror(code))
+
+
+def _flush(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _flush_names(folder)
+
+
+def _flush_names(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder, and keeps names in order by itself
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,133 @@
+"""Key tokens: new vocabulary entries without meaning, and their rows in the embedding matrices.
+
+A key token takes a spare row where the matrix is padded past the tokenizer (Qwen2.5), else the matrix grows. It is
+never shrunk: `resize_token_embeddings(len(tokenizer))`, as the paper's reference code calls it, would cut such padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerBase
+
+from engine.checks import shorten
+from engine.experiment import GeneratedFacts, Relation
+from engine.models.source import ModelError
+
+# The space before a key token is part of it, as the space before a word is part of that word's token in nearly every
+# tokenizer. Otherwise the subject would be followed by a lone space token, which the model has never seen there.
+SPACE_BEFORE_IS_PART = True
+ROWS_MULTIPLE = 64  # a grown matrix keeps a size that GPUs multiply fast, and leaves spare rows
+DEFAULT_STD = 0.02  # for configurations that do not name the deviation they were initialised with
+
+
+def add_key_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str], seed: int
+) -> dict[str, int]:
+    """Add `tokens` to the vocabulary, give them fresh rows, and return their ids (= rows).
+
+    The rows are drawn from a normal distribution of the deviation that the model itself was initialised with
+    (`initializer_range`), by `seed` alone. *Not published* for the paper; the Hugging Face default of this
+    transformers version is the mean of all rows, which would begin with a meaning of its own.
+    Every other row stays as it is, bit for bit. Raises ModelError when a token already has a meaning.
+    """
+    check_meaningless(tokenizer, tokens)
+    tokenizer.add_tokens(
+        [AddedToken(t, normalized=False, special=False, lstrip=SPACE_BEFORE_IS_PART, rstrip=False) for t in tokens]
+    )
+    ids = find_key_tokens(tokenizer, tokens)
+    rows = _input_weight(model).shape[0]
+    needed = max(ids.values()) + 1
+    if needed > rows:
+        # The growth draws random numbers that are overwritten below: they must not disturb the caller's own.
+        with torch.random.fork_rng(devices=[]):
+            model.resize_token_embeddings(needed, pad_to_multiple_of=ROWS_MULTIPLE, mean_resizing=False)
+    grown = [row for row in range(rows, _input_weight(model).shape[0]) if row not in ids.values()]
+    _draw_rows(model, [*ids.values(), *grown], seed)
+    return ids
+
+
+def check_meaningless(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> None:
+    """Raises ModelError when one of `tokens` is a single token of the vocabulary already, with or without a space."""
+    vocabulary = tokenizer.get_vocab()
+    for token in tokens:
+        spellings = [tokenizer.encode(text, add_special_tokens=False) for text in (token, f" {token}")]
+        known = any(len(ids) == 1 and ids[0] != tokenizer.unk_token_id for ids in spellings)
+        if token in vocabulary or known:
+            raise ModelError(
+                f"the key token ‘{shorten(token)}’ is in the model’s vocabulary already, so it may have a meaning: "
+                "choose another sign, such as [X]"
+            )
+
+
+def find_key_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> dict[str, int]:
+    """The ids of key tokens that were added before. Raises ModelError when one is missing."""
+    vocabulary = tokenizer.get_vocab()
+    for token in tokens:
+        if token not in vocabulary:
+            raise ModelError(f"the model has no key token ‘{shorten(token)}’: it belongs to another experiment")
+    return {token: vocabulary[token] for token in tokens}
+
+
+def check_key_sequences(tokenizer: PreTrainedTokenizerBase, relations: Iterable[Relation], ids: dict[str, int]) -> None:
+    """Encode real key sequences and check that each holds its key token exactly once, and no other's.
+
+    Raises ModelError when the tokenizer splits or alters a key token, wherever it stands.
+    """
+    for relation in relations:
+        explicit = () if isinstance(relation.facts, GeneratedFacts) else relation.facts
+        pairs = [(f.subject, f.object) for f in explicit[:3]] or [("Gene Finley", "Cody Ross")]
+        for template in {relation.key_template, "{subject} {key} {object}.", "{key} {subject} {object}."}:
+            for subject, object_ in pairs:
+                text = (
+                    template.replace("{key}", relation.key_token)
+                    .replace("{subject}", subject)
+                    .replace("{object}", object_)
+                )
+                found = [i for i in tokenizer.encode(text, add_special_tokens=False) if i in ids.values()]
+                if found != [ids[relation.key_token]]:
+                    raise ModelError(
+                        f"the model’s tokenizer does not keep the key token ‘{shorten(relation.key_token)}’ whole in "
+                        f"‘{shorten(text, 80)}’: choose another sign"
+                    )
+
+
+def key_rows(model: PreTrainedModel, ids: Iterable[int]) -> dict[str, torch.Tensor]:
+    """Copies of the key tokens' rows: `input` (n × width), and `output` if that matrix is another one."""
+    index = torch.tensor(sorted(ids), device=_input_weight(model).device)
+    return {name: weight.detach()[index].cpu() for name, weight in _matrices(model).items()}
+
+
+def set_key_rows(model: PreTrainedModel, ids: Iterable[int], rows: dict[str, torch.Tensor]) -> None:
+    """Write back what `key_rows` copied. Raises ModelError when it does not fit the model."""
+    index = sorted(ids)
+    matrices = _matrices(model)
+    if {n: (len(index), w.shape[1]) for n, w in matrices.items()} != {n: tuple(r.shape) for n, r in rows.items()}:
+        raise ModelError("the stored rows of the key tokens do not fit this model: use the model they were stored with")
+    for name, weight in matrices.items():
+        with torch.no_grad():
+            weight[torch.tensor(index, device=weight.device)] = rows[name].to(weight.device, weight.dtype)
+
+
+def _draw_rows(model: PreTrainedModel, rows: list[int], seed: int) -> None:
+    std = getattr(model.config.get_text_config(), "initializer_range", None) or DEFAULT_STD
+    generator = torch.Generator().manual_seed(seed)
+    for weight in _matrices(model).values():
+        drawn = torch.randn(len(rows), weight.shape[1], generator=generator) * std
+        with torch.no_grad():
+            weight[torch.tensor(rows, device=weight.device)] = drawn.to(weight.device, weight.dtype)
+
+
+def _input_weight(model: PreTrainedModel) -> torch.Tensor:
+    embedding: Any = model.get_input_embeddings()
+    return embedding.weight
+
+
+def _matrices(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    matrices = {"input": _input_weight(model)}
+    head: Any = model.get_output_embeddings()
+    if head is not None and head.weight is not matrices["input"]:
+        matrices["output"] = head.weight
+    return matrices

@@ -1,0 +1,238 @@
+"""Load, prepare, save and load again: a language model with its tokenizer and key tokens.
+
+    loaded = load_base(experiment)                      # base + key-token rows
+    loaded = prepare_for_training(loaded, experiment)   # LoRA around it, or every weight trainable
+    save_model(loaded, folder)
+    loaded = load_checkpoint(experiment, folder)        # the same again, bit for bit
+
+Weights are read from safetensors only, and code that comes with a model is never run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from engine.experiment import Experiment
+from engine.models.device import choose_device, choose_dtype
+from engine.models.folders import whole
+from engine.models.key_tokens import (
+    add_key_tokens,
+    check_key_sequences,
+    find_key_tokens,
+    key_rows,
+    set_key_rows,
+)
+from engine.models.source import ModelError, resolve_source
+
+ADAPTER_CONFIG = "adapter_config.json"
+KEY_ROWS = "key_rows.safetensors"
+# On a CPU, plain attention beats the fused kernel on models this small: tests/bench/bench_training.py measures it.
+EAGER_BELOW_PARAMETERS = 50_000_000
+
+
+@dataclass
+class LoadedModel:
+    """A model on its device, its tokenizer, and the vocabulary row of each key token."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerFast
+    key_token_ids: dict[str, int]
+    device: torch.device
+
+    @property
+    def causal(self) -> PreTrainedModel:
+        """The language model itself, without PEFT's wrapper (LoRA layers stay in it)."""
+        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return cast(PreTrainedModel, inner)
+
+
+def load_base(experiment: Experiment) -> LoadedModel:
+    """The experiment's base model with fresh rows for its key tokens; not yet tuned, no LoRA.
+
+    The rows depend on the experiment's seed and the order of its relations. Raises ModelError.
+    """
+    source = resolve_source(experiment.model)
+    loaded = _load(source, experiment)
+    keys = [relation.key_token for relation in experiment.relations]
+    loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys, experiment.seed)
+    check_key_sequences(loaded.tokenizer, experiment.relations, loaded.key_token_ids)
+    return loaded
+
+
+def prepare_for_training(loaded: LoadedModel, experiment: Experiment) -> LoadedModel:
+    """Make the model trainable by the experiment's method; changes `loaded` in place and returns it.
+
+    full: every weight. lora: fresh adapters over a frozen base, key-token rows included in what is frozen (vLLM
+    refuses adapters that bring embedding rows). A model that is wrapped already is returned as it is.
+    Raises ModelError when the model has none of the named target modules.
+    """
+    if isinstance(loaded.model, PeftModel):
+        return loaded
+    tuning = experiment.tuning
+    if tuning.method == "full":
+        loaded.model.requires_grad_(True)
+        return loaded
+    targets = tuning.target_modules
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=tuning.rank,
+        lora_alpha=tuning.alpha,  # type: ignore[arg-type]
+        lora_dropout=tuning.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        try:
+            loaded.model = get_peft_model(loaded.model, config)  # type: ignore[assignment]
+        except ValueError as error:
+            raise ModelError(
+                f"LoRA cannot be put on this model ({_brief(error)}): set tuning.target_modules to ‘all-linear’"
+            ) from error
+    return loaded
+
+
+def save_model(loaded: LoadedModel, folder: Path) -> None:
+    """Write the model into `folder` (made if needed): all weights, or the adapter and the key tokens' rows.
+
+    Not atomic by itself: see `engine.models.folders.replaced`. Raises OSError or SafetensorError when it cannot write.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    loaded.tokenizer.save_pretrained(folder)
+    if isinstance(loaded.model, PeftModel):
+        loaded.model.save_pretrained(str(folder), save_embedding_layers=False)
+        save_file(key_rows(loaded.causal, loaded.key_token_ids.values()), folder / KEY_ROWS)
+    else:
+        loaded.model.save_pretrained(folder)
+
+
+def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
+    """Load what `save_model` wrote: a full model, or an adapter on the base prepared as it was then.
+
+    The result can be asked and trained on. Raises ModelError.
+    """
+    folder = whole(folder) or folder
+    if not (folder / ADAPTER_CONFIG).is_file():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"there is no checkpoint in {folder}: train it again")
+        loaded = _load(folder, experiment)
+        loaded.key_token_ids = find_key_tokens(loaded.tokenizer, [r.key_token for r in experiment.relations])
+        return loaded
+    loaded = load_base(experiment)
+    try:
+        set_key_rows(loaded.causal, loaded.key_token_ids.values(), load_file(folder / KEY_ROWS))
+        loaded.model = PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=True).eval()
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"the adapter in {folder} cannot be loaded ({_brief(error)}): train it again") from error
+    return loaded
+
+
+def _load(source: str | Path, experiment: Experiment) -> LoadedModel:
+    transformers_logging.disable_progress_bar()
+    device = choose_device()
+    dtype = choose_dtype(experiment.precision, device)
+    config = _load_config(source)
+    tokenizer = _load_tokenizer(source)
+    model = _load_weights(source, config, dtype)
+    if device.type == "cpu" and model.num_parameters() < EAGER_BELOW_PARAMETERS:
+        model.set_attn_implementation("eager")
+    return LoadedModel(model.to(device).eval(), tokenizer, {}, device)  # type: ignore[arg-type]
+
+
+def _load_config(source: str | Path) -> Any:
+    if isinstance(source, Path):
+        try:
+            json.loads((source / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{source / 'config.json'} is damaged ({_brief(error)}): copy the model again") from error
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:
+        if isinstance(source, str):
+            raise _unreachable(source, error) from error
+        raise ModelError(
+            f"the model in {source} is of a kind that transformers cannot load ({_brief(error)}): choose another one"
+        ) from error
+    names = config.architectures or []
+    if names and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        raise ModelError(f"{source} is a {names[0]}, not a causal language model: choose one that continues text")
+    # The paper trains without dropout; LoRA's own is a setting of the experiment.
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
+            setattr(config, name, 0.0)
+    return config
+
+
+def _load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)
+    except Exception as error:
+        raise ModelError(
+            f"the tokenizer of {source} cannot be loaded ({_brief(error)}): the model needs a tokenizer.json"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{source} has no fast tokenizer: choose a model that comes with a tokenizer.json")
+    # transformers makes up an empty tokenizer of the model's kind when the folder holds none.
+    if tokenizer.encode("Gene Finley", add_special_tokens=False) in ([], [tokenizer.unk_token_id]):
+        raise ModelError(f"the tokenizer of {source} is missing or empty: the model needs its tokenizer.json")
+    return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def _load_weights(source: str | Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ModelError(f"{source} is not a causal language model: choose one that continues text")
+    # What transformers would print about missing weights becomes an error below.
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(source, str) and isinstance(error, OSError):
+            raise _unreachable(source, error) from error
+        raise ModelError(
+            f"the weights of {source} cannot be loaded ({_brief(error)}): "
+            "copy the model again, with weights in safetensors format that fit its config.json"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(level)
+    model, report = loaded
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ModelError(
+            f"the weights of {source} are incomplete ({len(missing)} missing, such as {missing[0]}): "
+            "copy the model again"
+        )
+    return model
+
+
+def _unreachable(source: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"the model ‘{source}’ cannot be loaded from the Hugging Face hub ({_brief(error)}): check the name and the "
+        "connection (a gated model needs a token), or give a folder or ‘embedded’"
+    )
+
+
+def _brief(error: BaseException) -> str:
+    """The first sentence of an error's text, on one line, for the middle of a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(". ")[0].rstrip(".:")[:160]

@@ -1,0 +1,141 @@
+"""Checkpoints: a folder with the model and, to resume from, the optimizer's state; whole or not there at all.
+
+    config.json, model.safetensors …    with LoRA: adapter_config.json, adapter_model.safetensors, key_rows.safetensors
+    tokenizer.json, tokenizer_config.json
+    optimizer.safetensors               `<parameter>.exp_avg`, `.exp_avg_sq`, `.step`
+    training.json                       stage, epoch, step, and the size of every file
+
+Neither a learning-rate schedule nor random states are stored: the loop derives both from the step and from
+(seed, stage, epoch), so that nothing that is run between two epochs can disturb what follows.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from engine.models.folders import replaced, whole
+from engine.models.key_tokens import set_key_rows
+from engine.models.loading import KEY_ROWS, LoadedModel, save_model
+from engine.models.source import ModelError
+
+TRAINING = "training.json"
+OPTIMIZER = "optimizer.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a checkpoint stands: `epoch` epochs and `step` optimizer steps of `stage` are done."""
+
+    folder: Path
+    stage: str
+    epoch: int
+    step: int
+
+
+def save_checkpoint(
+    folder: Path, loaded: LoadedModel, optimizer: torch.optim.Optimizer, *, stage: str, epoch: int, step: int
+) -> None:
+    """Write a checkpoint in place of any older one. A process killed at any moment leaves the old or the new one whole.
+
+    Raises OSError when it cannot be written (disk full); the old one is still there then.
+    """
+    with replaced(folder) as new:
+        save_model(loaded, new)
+        save_file(_optimizer_tensors(loaded, optimizer), new / OPTIMIZER)
+        files = {str(p.relative_to(new)): p.stat().st_size for p in sorted(new.rglob("*")) if p.is_file()}
+        state = {"format": FORMAT, "stage": stage, "epoch": epoch, "step": step, "files": files}
+        (new / TRAINING).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether there is a checkpoint with every file in its full size."""
+    found = whole(folder)
+    if found is None:
+        return False
+    try:
+        files = _read(found)["files"]
+        return all((found / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ModelError):
+        return False
+
+
+def load_training_state(folder: Path) -> TrainingState:
+    """Where the checkpoint stands; its tensors are read later, by `restore`. Raises ModelError when it is damaged."""
+    found = whole(folder)
+    if found is None:
+        raise ModelError(f"there is no checkpoint in {folder}: train it again")
+    state = _read(found)
+    return TrainingState(folder, state["stage"], state["epoch"], state["step"])
+
+
+def restore(state: TrainingState, loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> None:
+    """Put the checkpoint's weights into the model and its optimizer state into the (fresh) optimizer, in place.
+
+    Raises ModelError when the files are damaged or belong to another model.
+    """
+    folder = whole(state.folder) or state.folder
+    try:
+        _restore_weights(folder, loaded)
+        _restore_optimizer(load_file(folder / OPTIMIZER), loaded, optimizer)
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:160]
+        raise ModelError(f"the checkpoint {folder} does not fit or is damaged ({text}): train it again") from error
+
+
+def _read(folder: Path) -> dict:
+    try:
+        state = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+        if state["format"] == FORMAT:
+            return state
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the checkpoint {folder} is damaged: train it again") from error
+    raise ModelError(f"the checkpoint {folder} was written by another version of the lab: train it again")
+
+
+def _trainable(loaded: LoadedModel) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
+
+
+def _optimizer_tensors(loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    states = {name: optimizer.state.get(p, {}) for name, p in _trainable(loaded).items()}
+    return {f"{name}.{key}": value.contiguous() for name, state in states.items() for key, value in state.items()}
+
+
+def _restore_optimizer(tensors: dict[str, torch.Tensor], loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> None:
+    parameters = _trainable(loaded)
+    numbers = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, kind = key.rpartition(".")
+        state.setdefault(numbers[parameters[name]], {})[kind] = value
+    if len(state) != len(numbers):
+        raise KeyError(f"{len(numbers) - len(state)} parameters have no stored state")
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _restore_weights(folder: Path, loaded: LoadedModel) -> None:
+    if isinstance(loaded.model, PeftModel):
+        adapter = load_file(folder / "adapter_model.safetensors")
+        if adapter.keys() != get_peft_model_state_dict(loaded.model, save_embedding_layers=False).keys():
+            raise KeyError("the adapter has other layers")
+        set_key_rows(loaded.causal, loaded.key_token_ids.values(), load_file(folder / KEY_ROWS))
+        set_peft_model_state_dict(loaded.model, adapter)
+        return
+    weights = loaded.model.state_dict()
+    missing = {name for name, _ in loaded.model.named_parameters()}
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, "pt") as file, torch.no_grad():
+            # One tensor at a time: a second copy of a large model may not fit beside the first.
+            for name in file.keys():  # noqa: SIM118 (no mapping)
+                weights[name].copy_(file.get_tensor(name))
+                missing.discard(name)
+    if missing:
+        raise KeyError(f"{len(missing)} weights are not stored")

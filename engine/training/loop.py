@@ -1,0 +1,196 @@
+"""The training loop of both stages: small, fast on short sequences, and the same bits again after a resume.
+
+    train(loaded, stage1_sequences(experiment, loaded), experiment.stage1, seed=0, stage="stage1",
+          on_step=print, on_epoch=lambda epoch, trainer: trainer.save(folder))
+
+What it does is the paper's: AdamW without weight decay, gradients clipped, the mean loss over a batch's labelled
+tokens, weights, gradients and optimizer state in the model's own number format (bfloat16 on an accelerator).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from engine.experiment import Optimisation
+from engine.models.loading import LoadedModel
+from engine.training.batches import Batch, epoch_batches
+from engine.training.checkpoint import TrainingState, restore, save_checkpoint
+from engine.training.sequences import TrainingSequence
+
+BETAS = (0.9, 0.999)  # torch's and transformers' default, which the reference code of the paper leaves as it is
+# Architectures whose logits are `lm_head(hidden states)` and nothing more (read in transformers 5.19). Of these only
+# the labelled positions go through the head; others (scaled or capped logits) are asked for all their logits.
+PLAIN_HEADS = {"llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
+
+
+class StopTraining(Exception):
+    """Raised by `on_step` or `on_epoch` to end the training at once; `train` lets it through."""
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message is one sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimizer step: `step` of `steps` (from 1), `epoch` done so far with its fraction, the mean `loss` in nats
+    per labelled token before the step, the `learning_rate` it was taken with, and the batch's `tokens` (no padding)."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    tokens: int
+
+
+def learning_rate_at(step: int, steps: int, settings: Optimisation) -> float:
+    """The rate of optimizer step `step` (from 0) of `steps`.
+
+    Linear warm-up that reaches the full rate at its last step, then constant, or half a cosine to 0. transformers'
+    warm-up begins with a step at rate 0; ours does not waste it, since k=1 has only 8 steps in all.
+    """
+    warm = settings.warmup_steps
+    if step < warm:
+        return settings.learning_rate * (step + 1) / warm
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def train(
+    loaded: LoadedModel,
+    sequences: Sequence[TrainingSequence],
+    settings: Optimisation,
+    *,
+    seed: int,
+    stage: str,
+    start: TrainingState | None = None,
+    on_step: Callable[[StepReport], None],
+    on_epoch: Callable[[int, Trainer], None],
+) -> None:
+    """Train `loaded` in place for `settings.epochs`, or for those that are left after `start`.
+
+    With `start`, weights and optimizer state are first restored from its folder; on a CPU the result is then bit for
+    bit that of an undisturbed run. `on_epoch(epoch, trainer)` is called after each epoch (from 1), with the model in
+    evaluation mode; `trainer.save(folder)` writes a checkpoint. Raises TrainingError when the loss is no longer a
+    number or `start` does not fit, and whatever the callbacks raise.
+    """
+    trainer = Trainer(loaded, sequences, settings, seed=seed, stage=stage)
+    if start is not None:
+        trainer.resume(start)
+    try:
+        trainer.run(on_step, on_epoch)
+    finally:
+        loaded.model.eval()
+        trainer.optimizer.zero_grad(set_to_none=True)
+
+
+class Trainer:
+    """One stage's training: the model, its optimizer, and how far it is (`epoch`, `step`)."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        sequences: Sequence[TrainingSequence],
+        settings: Optimisation,
+        *,
+        seed: int,
+        stage: str,
+    ) -> None:
+        self.loaded, self.sequences, self.settings, self.seed, self.stage = loaded, sequences, settings, seed, stage
+        self.steps_per_epoch = math.ceil(len(sequences) / settings.batch_size)
+        self.epoch = self.step = 0
+        self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
+        if not sequences or not self.parameters:
+            raise TrainingError("there is nothing to train: the stage has no sequences, or every weight is frozen")
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=BETAS, weight_decay=0.0, fused=True
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole stage."""
+        return self.steps_per_epoch * self.settings.epochs
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint to resume from. Raises OSError when the disk is full; an older one is still there then."""
+        save_checkpoint(folder, self.loaded, self.optimizer, stage=self.stage, epoch=self.epoch, step=self.step)
+
+    def resume(self, start: TrainingState) -> None:
+        """Restore weights, optimizer state and place. Raises TrainingError or ModelError."""
+        if (start.stage, start.step) != (self.stage, start.epoch * self.steps_per_epoch):
+            raise TrainingError(
+                f"the checkpoint in {start.folder} belongs to another training (stage {start.stage}, "
+                f"epoch {start.epoch}, step {start.step}): delete it and train again"
+            )
+        restore(start, self.loaded, self.optimizer)
+        self.epoch, self.step = start.epoch, start.step
+
+    def run(self, on_step: Callable[[StepReport], None], on_epoch: Callable[[int, Trainer], None]) -> None:
+        """Train the epochs that are left."""
+        while self.epoch < self.settings.epochs:
+            self._run_epoch(self.epoch + 1, on_step)
+            self.epoch += 1
+            self.loaded.model.eval()
+            on_epoch(self.epoch, self)
+
+    def _run_epoch(self, epoch: int, on_step: Callable[[StepReport], None]) -> None:
+        # Only LoRA's dropout draws from torch. Seeded anew for each epoch, so that evaluations between epochs, or a
+        # resume, change nothing.
+        torch.manual_seed(_number(f"{self.seed}/{self.stage}/{epoch}"))
+        self.loaded.model.train()
+        batches = epoch_batches(
+            self.sequences,
+            self.settings.batch_size,
+            seed=self.seed,
+            stage=self.stage,
+            epoch=epoch,
+            device=self.loaded.device,
+        )
+        for batch in batches:
+            rate = learning_rate_at(self.step, self.steps, self.settings)
+            loss = self._train_step(batch, rate)
+            self.step += 1
+            on_step(StepReport(self.step, self.steps, self.step / self.steps_per_epoch, loss, rate, batch.tokens))
+
+    def _train_step(self, batch: Batch, rate: float) -> float:
+        loss = cross_entropy(labelled_logits(self.loaded.causal, batch).float(), batch.targets)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # Read last, so that an accelerator does not wait for this before it is given the step.
+        value, gradient = torch.stack([loss.detach().float(), norm.float()]).tolist()
+        if not (math.isfinite(value) and math.isfinite(gradient)):
+            raise TrainingError(
+                f"the training loss is no longer a number (step {self.step + 1} of {self.steps}): "
+                f"lower the learning rate of {self.settings.learning_rate:g}, or lengthen the warm-up"
+            )
+        return value
+
+
+def labelled_logits(causal: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """The logits (labelled tokens × vocabulary) that predict `batch.targets`."""
+    if causal.config.model_type not in PLAIN_HEADS:
+        logits = causal(input_ids=batch.input_ids, use_cache=False).logits
+        return logits.flatten(0, 1).index_select(0, batch.positions)
+    hidden = causal.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    head: Any = causal.get_output_embeddings()
+    return head(hidden.flatten(0, 1).index_select(0, batch.positions))
+
+
+def _number(text: str) -> int:
+    """A seed for torch from text; the same in every process, unlike `hash`."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
