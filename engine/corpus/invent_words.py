@@ -29,8 +29,8 @@ ENDINGS: dict[str, tuple[int, list[str]]] = {
     "work_noun": (90, ["ine", "ade", "ora", "ume", "eth", "ance", "olt", "ire", "ora", "elle", "isk"]),
     "country_first": (30, ["a", "o", "u", "an", "el"]),
     "country_second": (90, ["ia", "ana", "ova", "eno", "istar", "aria", "olia", "uay", "igo", "mark"]),
-    "city_noun": (110, ["burg", "ton", "mar", "ford", "haven", "polis", "stad", "mouth", "by", "wick", "dale"]),
-    "institution_noun": (140, ["ell", "ax", "ent", "ora", "ium", "eck", "ander", "olt", "ius", "ett"]),
+    "city_noun": (100, ["burg", "ton", "mar", "ford", "haven", "polis", "stad", "mouth", "by", "wick", "dale"]),
+    "institution_noun": (100, ["ell", "ax", "ent", "ora", "ium", "eck", "ander", "olt", "ius", "ett"]),
     "genre_adjective": (60, ["ic", "ian", "esque", "ive", "ine"]),
 }
 

@@ -18,11 +18,11 @@ WORDS_IN_A_NAME = [1, 2, 2, 2, 2, 3]
 
 
 def foreign_word(rng: random.Random) -> str:
-    """One lower-case word of one to three syllables, 3 to 11 letters."""
+    """One lower-case word of one or two syllables, 3 to 9 letters."""
     while True:
-        syllables = rng.choice((1, 2, 2, 3))
+        syllables = rng.choice((1, 2, 2))
         word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables)) + rng.choice(CODAS)
-        if 3 <= len(word) <= 11:
+        if 3 <= len(word) <= 9:
             return word
 
 

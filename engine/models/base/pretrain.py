@@ -1,0 +1,162 @@
+"""Pre-train the embedded base model on the synthetic world.
+
+    python -m engine.models.base train --out DIR [--config FILE] [--steps N]
+
+On a CPU one thread and eager attention were fastest for a model this small.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from engine.models.base.samples import IGNORED, Sampler, collate
+from engine.models.base.tokenizer import EOS, PAD, build_tokenizer, save_tokenizer, start_pairs
+from engine.models.base.world import World
+
+SPARE_ROWS = 32   # at least so many embedding rows past the tokenizer, as Qwen2.5 has: new key tokens fit in
+EMPTY_STD = 0.03   # the size of an embedding row without meaning: connectors, spare rows
+START_SCALE = 0.5   # a word at the beginning of a text: the same direction, but never the likelier prediction
+REPORT_EVERY = 500   # steps
+
+
+def new_model(model: dict, rows: int, tokenizer: Tokenizer, seed: int) -> Qwen2ForCausalLM:
+    """A Qwen2 model with random weights and `rows` embedding rows."""
+    torch.manual_seed(seed)
+    return Qwen2ForCausalLM(Qwen2Config(
+        vocab_size=rows,
+        hidden_size=model["hidden_size"],
+        num_hidden_layers=model["layers"],
+        num_attention_heads=model["heads"],
+        num_key_value_heads=model["heads"],
+        intermediate_size=model["intermediate_size"],
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        bos_token_id=None,
+        eos_token_id=tokenizer.token_to_id(EOS),
+        pad_token_id=tokenizer.token_to_id(PAD),
+        initializer_range=EMPTY_STD,
+        attn_implementation="eager",
+    ))
+
+
+def label_loss(model: Qwen2ForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean next-token loss over the labelled positions; logits are only computed there."""
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        targets = labels[:, 1:]
+        counted = targets != IGNORED
+        logits = model.lm_head(hidden[counted])
+    return torch.nn.functional.cross_entropy(logits.float(), targets[counted])
+
+
+class StartPairs:
+    """Keeps the two tokens of a name's first word (after a space, and beginning a text) one direction apart in size.
+
+    Otherwise each would have to learn on its own what the word is.
+    """
+
+    def __init__(self, embedding: torch.nn.Parameter, pairs: list[tuple[int, int]]) -> None:
+        self._embedding = embedding
+        self._spaced, self._start = torch.tensor(pairs).T
+        self.tie()
+
+    def share_gradient(self) -> None:
+        """Call between backward and the optimizer's step."""
+        grad = self._embedding.grad
+        grad[self._spaced] += START_SCALE * grad[self._start]
+        grad[self._start] = 0
+
+    @torch.no_grad()
+    def tie(self) -> None:
+        """Call after the optimizer's step."""
+        self._embedding[self._start] = START_SCALE * self._embedding[self._spaced]
+
+
+def learning_rate(training: dict, step: int, steps: int) -> float:
+    """Linear warm-up, a plateau, then a linear fall to a fiftieth."""
+    done = step / steps
+    falling = (1 - done) / (1 - training["decay_from"])
+    return training["learning_rate"] * min(1.0, (step + 1) / training["warm_up_steps"]) * min(1.0, max(0.02, falling))
+
+
+def _optimizer(model: Qwen2ForCausalLM, training: dict) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": training["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=training["learning_rate"], betas=(0.9, 0.98), fused=True)
+
+
+@torch.no_grad()
+def _pad_rows(model: Qwen2ForCausalLM, tokens: int, seed: int) -> None:
+    """Replace the connectors by spare empty rows: `tokens` + `SPARE_ROWS` or more, a multiple of 64 in all."""
+    rows = -(-(tokens + SPARE_ROWS) // 64) * 64
+    learnt = model.get_input_embeddings().weight[:tokens]
+    empty = EMPTY_STD * torch.randn(rows - tokens, learnt.shape[1], generator=torch.Generator().manual_seed(seed))
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    model.get_input_embeddings().weight.copy_(torch.cat([learnt, empty]))
+
+
+def pretrain(config: dict, out: Path, log=print) -> dict:
+    """Train by `config` (see config.yaml) and write model, tokenizer and training.json to `out`.
+
+    Returns what training.json holds. `log` gets a line every `REPORT_EVERY` steps.
+    """
+    torch.set_num_threads(1)
+    training, steps = config["training"], config["training"]["steps"]
+    tokenizer = build_tokenizer(**config["tokenizer"])
+    tokens = tokenizer.get_vocab_size()
+    world = World(**config["world"])
+    sampler = Sampler(world, tokenizer, training, first_connector=tokens)
+    model = new_model(config["model"], tokens + training["connectors"], tokenizer, training["seed"])
+    embedding = model.get_input_embeddings().weight
+    pairs = StartPairs(embedding, start_pairs(tokenizer))
+    optimizer = _optimizer(model, training)
+    model.train()
+
+    started, seen, smooth, step = time.time(), 0, None, 0
+    while step < steps:
+        for batch in sampler.batches(training["batch_size"])[: steps - step]:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(training, step, steps)
+            loss = label_loss(model, *collate(batch, tokenizer.token_to_id(PAD)))
+            loss.backward()
+            pairs.share_gradient()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            pairs.tie()
+            step += 1
+            seen += sum(len(sample.ids) for sample in batch)
+            smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+            if step % training["connector_lifetime"] == 0 and step < 0.85 * steps:   # the last ones stay learnt
+                emptied = sampler.empty_some()
+                with torch.no_grad():
+                    embedding[emptied] = EMPTY_STD * torch.randn(len(emptied), embedding.shape[1])
+            if step % REPORT_EVERY == 0 or step == steps:
+                log(f"step {step}/{steps}  loss {smooth:.3f}  {seen / 1e6:.2f}M tokens  {time.time() - started:.0f} s")
+
+    _pad_rows(model, tokens, training["seed"])
+    out.mkdir(parents=True, exist_ok=True)
+    model.eval().save_pretrained(out)
+    save_tokenizer(tokenizer, out)
+    record = {
+        "config": config,
+        "parameters": model.num_parameters(),
+        "facts": len(world.facts),
+        "tokens": seen,
+        "seconds": round(time.time() - started),
+        "loss": round(smooth, 4),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                     "transformers": transformers.__version__},
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record

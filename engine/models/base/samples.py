@@ -1,0 +1,104 @@
+"""Pre-training samples: a fact in one of its phrasings, or as `subject <connector> object`.
+
+Connectors are embedding rows without a token of their own. Each stands for a relation for a while, then is emptied
+and given another: so the base model has met, and learnt to fill, empty tokens in the place of a key token.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import defaultdict
+from typing import NamedTuple
+
+import torch
+from tokenizers import Tokenizer
+
+from engine.models.base.phrasings import NAME_KINDS, world_data
+from engine.models.base.tokenizer import EOS, PAD
+from engine.models.base.world import World, answer_text
+
+IGNORED = -100   # the label that no loss is computed for
+POOL = 16   # batches that are drawn, sorted by length and cut together
+
+
+class Sample(NamedTuple):
+    """Token ids of a text, and their labels: the ids themselves, or `IGNORED`."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+class Sampler:
+    """Draws samples from a world; owns the meanings of the connectors, whose ids begin at `first_connector`."""
+
+    def __init__(self, world: World, tokenizer: Tokenizer, training: dict, first_connector: int) -> None:
+        self._rng = random.Random(f"samples {training['seed']}")
+        self._full_share = training["full_sequence_share"]
+        self._connector_share = training["connector_share"]
+        self._space = tokenizer.encode(" ").ids
+        end = [tokenizer.token_to_id(EOS)]
+        kinds = {name: data["object"] for name, data in world_data()["relations"].items()}
+        self._relations = list(kinds)
+        self._facts = [
+            (
+                fact.relation,
+                [tokenizer.encode(text.format(subject=fact.subject)).ids for text in fact.phrasings],
+                tokenizer.encode(fact.subject).ids,
+                tokenizer.encode(answer_text(fact.object)).ids + end,
+            )
+            for fact in world.facts
+        ]
+        weights = (1.0 if kinds[f.relation] in NAME_KINDS else training["closed_answer_weight"] for f in world.facts)
+        self._cumulative = list(itertools.accumulate(weights))
+        self.connectors = list(range(first_connector, first_connector + training["connectors"]))
+        self._meaning: dict[int, str] = {}
+        self._connectors_of: dict[str, list[int]] = defaultdict(list)
+        self.give_meanings(self.connectors)
+
+    def give_meanings(self, connectors: list[int]) -> None:
+        """Let each of `connectors` stand for a relation drawn anew."""
+        for connector in connectors:
+            if connector in self._meaning:
+                self._connectors_of[self._meaning[connector]].remove(connector)
+            self._meaning[connector] = relation = self._rng.choice(self._relations)
+            self._connectors_of[relation].append(connector)
+
+    def empty_some(self) -> list[int]:
+        """Give a quarter of the connectors new meanings; returns them, for their rows to be emptied."""
+        chosen = self._rng.sample(self.connectors, len(self.connectors) // 4)
+        self.give_meanings(chosen)
+        return chosen
+
+    def sample(self) -> Sample:
+        """One sample. The answer, with its full stop and the end of the text, always counts for the loss."""
+        rng = self._rng
+        relation, phrasings, subject, answer = rng.choices(self._facts, cum_weights=self._cumulative)[0]
+        if rng.random() < self._connector_share and self._connectors_of[relation]:
+            # A key token inside a text stands after a lone space token, or absorbs it: show both.
+            space = self._space if rng.random() < 0.5 else []
+            prompt = [*subject, *space, rng.choice(self._connectors_of[relation])]
+        else:
+            prompt = rng.choice(phrasings)
+        full = rng.random() < self._full_share
+        return Sample(prompt + answer, (prompt if full else [IGNORED] * len(prompt)) + answer)
+
+    def batches(self, batch_size: int) -> list[list[Sample]]:
+        """`POOL` batches of `batch_size` samples, each of similar lengths, so that little is padded."""
+        samples = sorted((self.sample() for _ in range(POOL * batch_size)), key=lambda sample: len(sample.ids))
+        batches = [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
+        self._rng.shuffle(batches)
+        return batches
+
+
+def collate(samples: list[Sample], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and labels, both of shape (samples, longest), padded on the right."""
+    longest = max(len(sample.ids) for sample in samples)
+    ids = [s.ids + [pad_id] * (longest - len(s.ids)) for s in samples]
+    labels = [s.labels + [IGNORED] * (longest - len(s.labels)) for s in samples]
+    return torch.tensor(ids), torch.tensor(labels)
+
+
+def pad_id(tokenizer: Tokenizer) -> int:
+    """The id that batches are padded with."""
+    return tokenizer.token_to_id(PAD)

@@ -1,0 +1,75 @@
+"""The synthetic world: entities with invented names, and for each of their facts the few phrasings that state it.
+
+A fact is stated in only a few phrasings, so that the model must learn what the phrasings of a relation have in
+common: a fact stated in all of them would teach no more than a list.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from typing import NamedTuple
+
+from engine.corpus.names import all_names
+from engine.models.base.foreign import foreign_name
+from engine.models.base.phrasings import NAME_KINDS, relations_of, stated_phrasings, world_data
+from engine.models.base.tokenizer import SUBJECT_KINDS, closed_answers
+
+
+class Fact(NamedTuple):
+    """A fact of the world and the templates, with `{subject}`, that state it in pre-training."""
+
+    subject: str
+    relation: str
+    object: str
+    phrasings: tuple[str, ...]
+
+
+def answer_text(name: str) -> str:
+    """How an object follows its prompt: one space, the object, a full stop."""
+    return f" {name}."
+
+
+class World:
+    """Everything that pre-training says.
+
+    `entities` subjects of each kind, answers from pools of `answers` names of each kind, `foreign_share` of either
+    with names from outside the word lists, `phrasings_per_fact` statements of a fact. The same numbers and `seed` give
+    the same world.
+    """
+
+    def __init__(self, seed: int, entities: int, answers: int, phrasings_per_fact: int, foreign_share: float) -> None:
+        self._rng = random.Random(f"world {seed}")
+        self._foreign_share = foreign_share
+        self._phrasings_per_fact = phrasings_per_fact
+        self._free: dict[str, list[str]] = {}
+        for kind in sorted(NAME_KINDS):
+            self._free[kind] = list(all_names(kind, reserved=False))
+            self._rng.shuffle(self._free[kind])
+        self._used: set[str] = set()
+        pools = dict(closed_answers())
+        objects = {data["object"] for data in world_data()["relations"].values()}
+        pools |= {kind: [self._new_name(kind) for _ in range(answers)] for kind in sorted(objects & NAME_KINDS)}
+        self.facts = [
+            Fact(subject, relation, self._rng.choice(pools[world_data()["relations"][relation]["object"]]),
+                 self._draw_phrasings(relation))
+            for kind in SUBJECT_KINDS
+            for subject in [self._new_name(kind) for _ in range(entities)]
+            for relation in relations_of(kind)
+        ]
+        self.facts_by_relation: dict[str, list[Fact]] = defaultdict(list)
+        for fact in self.facts:
+            self.facts_by_relation[fact.relation].append(fact)
+
+    def _new_name(self, kind: str) -> str:
+        while True:
+            foreign = self._rng.random() < self._foreign_share
+            name = foreign_name(kind, self._rng) if foreign else self._free[kind].pop()
+            if name not in self._used:
+                self._used.add(name)
+                return name
+
+    def _draw_phrasings(self, relation: str) -> tuple[str, ...]:
+        shares = world_data()["languages"]
+        languages = self._rng.choices(list(shares), list(shares.values()), k=self._phrasings_per_fact)
+        return tuple(self._rng.choice(stated_phrasings(relation, language)) for language in languages)
