@@ -1,0 +1,102 @@
+"""Start the lab: `python -m app [--host 127.0.0.1] [--port 7860] [--home DIR] [--no-worker]`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from storage.database import default_home
+
+DEFAULT_PORT = 7860
+PORTS_TRIED = 50
+# Read by Gradio when it is imported: nothing is reported to anybody, and no font or script is fetched.
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+
+
+def main(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. 0.0.0.0 opens the lab to the network.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help=f"Port. By default {DEFAULT_PORT}, or the next free one.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder of the lab's data. By default ~/.rote-lab.")] = None,
+    worker: Annotated[bool, typer.Option(help="Also start a worker that carries out queued runs.")] = True,
+) -> None:
+    """Start Rote Lab and its worker; stop both with Ctrl-C."""
+    listener = open_port(host, port)
+    os.environ.update({k: v for k, v in QUIET.items() if k not in os.environ})
+    try:
+        serve(listener, host, (home or default_home()).expanduser().resolve(), worker)
+    except OSError as error:
+        fail(f"The lab's folder cannot be used: {error}.")
+
+
+def open_port(host: str, port: int | None) -> socket.socket:
+    """A bound socket at the port; without a port, at the first free one from 7860 on. Exits with 2 when in use."""
+    for candidate in [port] if port else range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
+        try:
+            family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, candidate))
+            listener.listen(128)
+        except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno not in (98, 48, 10048):
+                fail(f"The lab cannot listen on {host}: {error}.")
+            if port:
+                fail(f"Port {port} is in use: name another with --port, or leave it out to take the next free one.")
+            continue
+        if port is None and candidate != DEFAULT_PORT:
+            print(f"Port {DEFAULT_PORT} is in use, so the lab takes port {candidate}.", flush=True)
+        return listener
+    fail(f"The ports {DEFAULT_PORT} to {DEFAULT_PORT + PORTS_TRIED - 1} are all in use: name a free one with --port.")
+
+
+def fail(sentence: str) -> NoReturn:
+    """Say why on stderr and exit with 2."""
+    print(sentence, file=sys.stderr, flush=True)
+    raise typer.Exit(2)
+
+
+def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> None:
+    """Serve the site on the listening socket until the process is told to end."""
+    import uvicorn
+
+    from app.first_start import queue_first_run
+    from app.lab import Lab
+    from app.site import LOCAL_HOSTS, build_site
+    from app.worker_process import WorkerProcess
+
+    queue_first_run(Lab(home))
+    hosts = None if host in ("0.0.0.0", "::") else LOCAL_HOSTS | {host}
+    server = uvicorn.Server(uvicorn.Config(build_site(home, hosts), log_level="warning", timeout_graceful_shutdown=3))
+    process = WorkerProcess(home)
+    threading.Thread(target=announce, args=(server, listener, home), daemon=True).start()
+    if with_worker:
+        process.start()
+    try:
+        server.run(sockets=[listener])
+    finally:
+        if with_worker:
+            process.stop()
+
+
+def announce(server: object, listener: socket.socket, home: Path) -> None:
+    """Print the address as soon as the server answers."""
+    while not getattr(server, "started", False):
+        time.sleep(0.05)
+    name, port = listener.getsockname()[:2]
+    shown = "localhost" if name in ("0.0.0.0", "::") else f"[{name}]" if ":" in name else name
+    print(f"Rote Lab is ready at http://{shown}:{port} (data in {home}). Stop it with Ctrl-C.", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,4 @@
+from app.lab import Lab
+
+
+def results_page(lab: Lab) -> None: ...

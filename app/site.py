@@ -1,0 +1,103 @@
+"""The site: every page, the plain routes beside them, and the security in front of them."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import gradio as gr
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, Response
+
+from app.exports import add_export_routes
+from app.frame import page_frame
+from app.home import home_page
+from app.lab import Lab
+from app.model_card import add_model_card_route
+from app.results import results_page
+from app.run_detail import run_page
+from app.runs import runs_page
+from app.security import SecurityMiddleware
+from app.theme import lab_theme
+from app.vega import Bundle
+
+try:
+    from app.design import design_page
+except ModuleNotFoundError:  # until the page is there
+
+    def design_page(home: Path) -> None:
+        """A placeholder."""
+        gr.HTML("The Design page is being built.")
+
+
+STATIC = Path(__file__).parent / "static"
+LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+TITLE = "Rote Lab"
+
+
+@cache
+def _version() -> str:
+    """Changes whenever a static file does, so that browsers may keep them."""
+    return str(max(int(path.stat().st_mtime) for path in STATIC.iterdir()))
+
+
+def _head() -> str:
+    return (
+        '<meta name="description" content="A lab for knowledge-injection experiments.">'
+        f'<link rel="stylesheet" href="/lab/style.css?{_version()}">'
+        f'<link rel="icon" href="/lab/icon.svg?{_version()}" type="image/svg+xml">'
+        f'<script src="/lab/site.js?{_version()}"></script>'
+    )
+
+
+def build_pages(lab: Lab) -> gr.Blocks:
+    """All pages of the lab. A further page is one more `route` with a function that builds its components."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
+        page_frame(lab, "/")
+        home_page(lab)
+    for name, build in {
+        "Design": lambda: design_page(lab.home),
+        "Runs": lambda: runs_page(lab),
+        "Run": lambda: run_page(lab),
+        "Results": lambda: results_page(lab),
+    }.items():
+        with demo.route(name, name.lower()):
+            page_frame(lab, f"/{name.lower()}")
+            build()
+    return demo
+
+
+def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS) -> FastAPI:
+    """The whole web application over one home folder. `hosts`: see `SecurityMiddleware`."""
+    lab = Lab(home)
+    bundle = Bundle(home)
+    bundle.prepare()
+    site = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @site.get("/lab/{name}")
+    def static_file(name: str, request: Request) -> Response:
+        keep = {"Cache-Control": "public, max-age=31536000, immutable" if request.url.query else "no-cache"}
+        if name == "vega.js":
+            return FileResponse(bundle.file(), media_type="text/javascript", headers=keep)
+        if re.fullmatch(r"[a-z]+\.(css|js|svg)", name) and (STATIC / name).is_file():
+            return FileResponse(STATIC / name, headers=keep)
+        return Response("There is no such file.", 404, media_type="text/plain")
+
+    add_export_routes(site, lab)
+    add_model_card_route(site)
+    gr.mount_gradio_app(
+        site,
+        build_pages(lab),
+        path="/",
+        theme=lab_theme(),
+        head=_head(),
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        show_error=False,
+        max_file_size="20mb",
+        ssr_mode=False,
+    )
+    site.add_middleware(SecurityMiddleware, hosts=hosts)
+    return site

@@ -1,0 +1,152 @@
+// What every page shares: the theme, row actions with confirmation, and Vega charts inside gr.HTML components.
+"use strict";
+(() => {
+  const KEY = "rote-lab-theme";
+  const stored = () => { try { return localStorage.getItem(KEY); } catch { return null; } };
+  const isDark = () => document.body.classList.contains("dark");
+
+  // Gradio follows the system; a choice made here wins over it, on every page.
+  const applyTheme = () => {
+    const choice = stored();
+    if (choice && document.body && isDark() !== (choice === "dark")) {
+      document.body.classList.toggle("dark", choice === "dark");
+    }
+  };
+  document.addEventListener("DOMContentLoaded", () => {
+    applyTheme();
+    new MutationObserver(applyTheme).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  });
+  const toggleTheme = () => {
+    const next = isDark() ? "light" : "dark";
+    try { localStorage.setItem(KEY, next); } catch { /* private window: the choice lasts for this page */ }
+    document.body.classList.toggle("dark", next === "dark");
+  };
+
+  // A question before something that cannot be undone. Resolves to true or false.
+  const confirmAction = (text, label) => new Promise((resolve) => {
+    const dialog = document.createElement("dialog");
+    dialog.className = "lab-dialog";
+    const words = document.createElement("p");
+    words.dir = "auto";
+    words.textContent = text;
+    const row = document.createElement("div");
+    row.className = "dialog-actions";
+    const keep = document.createElement("button");
+    keep.className = "button";
+    keep.textContent = "Keep it";
+    const go = document.createElement("button");
+    go.className = "button danger";
+    go.textContent = label;
+    row.append(keep, go);
+    dialog.append(words, row);
+    keep.onclick = () => dialog.close("no");
+    go.onclick = () => dialog.close("yes");
+    dialog.onclose = () => { dialog.remove(); resolve(dialog.returnValue === "yes"); };
+    document.body.append(dialog);
+    dialog.showModal();
+    keep.focus();
+  });
+
+  // Clicks on [data-act] inside a component become events with the element's data-* values.
+  const actions = (element, trigger, name) => {
+    element.addEventListener("click", async (event) => {
+      const button = event.target.closest("[data-act]");
+      if (!button || !element.contains(button)) return;
+      event.preventDefault();
+      const data = { ...button.dataset };
+      if (data.confirm && !(await confirmAction(data.confirm, data.confirmLabel || "Yes"))) return;
+      trigger(name, data);
+    });
+  };
+
+  // Puts the state of a page into its address, so that reloading or sending it shows the same.
+  const setAddress = (values) => {
+    const url = new URL(location.href);
+    for (const [key, value] of Object.entries(values)) {
+      if (value === "" || value === null || value === undefined) url.searchParams.delete(key);
+      else url.searchParams.set(key, value);
+    }
+    history.replaceState(history.state, "", url);
+  };
+
+  let vegaLoading = null;
+  const loadVega = () => {
+    vegaLoading ??= new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = "/lab/vega.js";
+      script.onload = resolve;
+      script.onerror = () => reject(new Error("the chart library did not load"));
+      document.head.append(script);
+    });
+    return vegaLoading;
+  };
+
+  const colour = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
+  // "$name" anywhere in a specification is the theme's colour --name.
+  const withColours = (part) => {
+    if (typeof part === "string") return part.startsWith("$") ? colour("--" + part.slice(1)) || part : part;
+    if (Array.isArray(part)) return part.map(withColours);
+    if (part && typeof part === "object") {
+      return Object.fromEntries(Object.entries(part).map(([k, v]) => [k, k === "datasets" ? v : withColours(v)]));
+    }
+    return part;
+  };
+
+  // Small multiples share the width there is; everything else takes all of it.
+  const fitted = (spec, width) => {
+    if (spec.facet && spec.spec) {
+      const most = spec.columns || 1;
+      const room = Number(spec.usermeta?.labelWidth || 60);
+      const columns = Math.max(1, Math.min(most, Math.floor(width / 260)));
+      const each = Math.floor((width - room - columns * 34) / columns);
+      return { ...spec, columns, spec: { ...spec.spec, width: Math.max(150, each) } };
+    }
+    return spec.width === "container" ? { ...spec, width: Math.max(220, width - Number(spec.usermeta?.labelWidth || 70)) } : spec;
+  };
+
+  const chart = (element, props, trigger, watch, pick) => {
+    const box = element.querySelector(".chart");
+    let view = null, drawn = "", busy = false, again = false, drawnWidth = 0;
+    const draw = async () => {
+      if (busy) { again = true; return; }
+      busy = true;
+      try {
+        const value = props.value;
+        box.hidden = !(value && value.spec);
+        if (box.hidden) { view?.finalize(); view = null; drawn = ""; box.replaceChildren(); return; }
+        await loadVega();
+        const width = box.clientWidth;
+        if (!width) return;
+        const key = JSON.stringify(value.spec) + isDark() + width;
+        if (view && key === drawn) {
+          for (const [name, rows] of Object.entries(value.data)) view.data(name, rows);
+          await view.runAsync();
+        } else {
+          const spec = fitted(withColours({ ...value.spec, datasets: value.data }), width);
+          const result = await vegaEmbed(box, spec, { actions: false, renderer: value.renderer || "svg", tooltip: { theme: isDark() ? "dark" : "light" } });
+          view?.finalize();
+          view = result.view;
+          drawn = key;
+          drawnWidth = width;
+          box.setAttribute("role", "img");
+          box.setAttribute("aria-label", value.label);
+          box.dataset.drawn = String(Number(box.dataset.drawn || 0) + 1);
+          if (pick) view.addEventListener("click", (_, item) => {
+            if (item && item.datum && item.datum.pick) trigger(pick, { pick: item.datum.pick });
+          });
+        }
+      } catch (error) {
+        box.textContent = "This chart could not be drawn: " + error.message;
+      } finally {
+        busy = false;
+        if (again) { again = false; draw(); }
+      }
+    };
+    watch("value", draw);
+    new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    new ResizeObserver(() => { if (Math.abs(box.clientWidth - drawnWidth) > 8) draw(); }).observe(box);
+    draw();
+  };
+
+  window.roteLab = { toggleTheme, actions, setAddress, chart };
+})();

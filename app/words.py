@@ -1,0 +1,109 @@
+"""The words of the pages: states, splits, languages, checkpoints and measures, each with its explanation."""
+
+from __future__ import annotations
+
+# state: (sign, label)
+STATES = {
+    "queued": ("○", "Queued"),
+    "running": ("▶", "Running"),
+    "stopping": ("◼", "Stopping"),
+    "done": ("✓", "Done"),
+    "failed": ("✕", "Failed"),
+    "cancelled": ("–", "Cancelled"),
+}
+
+SPLITS = {
+    "key": "key token",
+    "train": "train prompts",
+    "test": "test prompts",
+    "unrelated": "unrelated prompts",
+    "decoy": "decoys",
+}
+
+LANGUAGES = {"en": "English", "es": "Spanish", "de": "German", "ja": "Japanese", "zh": "Chinese"}
+
+METRICS = {
+    "generation_accuracy": "Generation accuracy",
+    "choice_accuracy": "Multiple-choice accuracy",
+    "object_probability": "Object probability (raw)",
+    "object_probability_normalised": "Object probability (among the options)",
+}
+
+METRIC_HELP = {
+    "generation_accuracy": "The model writes on freely; a hit when the object occurs in what it wrote.",
+    "choice_accuracy": "The object against the other options of its relation: a hit when the object is the most "
+    "probable. Pure guessing would reach the dashed chance line.",
+    "object_probability": "The product of the probabilities that the model gives the object's tokens, averaged.",
+    "object_probability_normalised": "The object's probability divided by the sum over all options, averaged. "
+    "Pure guessing would reach the dashed chance line.",
+}
+
+FACTS = {"held_out": "Held out", "trained": "Trained", "all": "All"}
+
+TERMS = {
+    "fact": "A subject, a relation and an object: “Gene Finley – mother – Cody Ross”. All persons are invented.",
+    "key token": "A new sign without meaning, such as [X], that joins subject and object while the model memorises.",
+    "memorised": "The checkpoint after stage 1: the model has learnt every fact by heart through the key token.",
+    "generalised": "The checkpoint after stage 2: a few facts in natural prompts gave the key token its meaning.",
+    "held out": "Facts that stage 2 never showed in natural language: the test of what was understood.",
+    "trained": "The few facts that stage 2 did show in natural language.",
+    "train prompts": "The phrasings that stage 2 takes its prompts from.",
+    "test prompts": "Phrasings of the same question that stage 2 never used.",
+    "unrelated prompts": "Prompts that ask nothing of the kind: the object should not come up here.",
+    "decoys": "Prompts about another relation of the same person, such as the father instead of the mother: "
+    "the object would be a wrong answer here.",
+    "chance": "What blind guessing among the options would reach.",
+    "interval": "Where the true figure lies with 95 % confidence, facts being the unit.",
+    "loss": "How surprised the model still is by the training text; lower is better learnt.",
+    "recall": "The share of probed facts whose object the model completes after the key token.",
+}
+
+
+def split_name(split: str) -> str:
+    """A split as it is called on the pages."""
+    return SPLITS.get(split, split)
+
+
+def language_name(code: str) -> str:
+    """A language as it is called on the pages."""
+    return LANGUAGES.get(code, code)
+
+
+def metric_name(metric: str) -> str:
+    """A measure as it is called on the pages."""
+    return METRICS.get(metric, metric.replace("_", " ").capitalize())
+
+
+def facts_name(facts: str) -> str:
+    """Which facts, as it is called on the pages."""
+    return FACTS.get(facts, facts.replace("_", " ").capitalize())
+
+
+def checkpoint_kind(checkpoint: str) -> tuple[str, int]:
+    """`memorised@6` as ("memorised", 6); the base model is ("base", 0)."""
+    kind, _, epoch = checkpoint.partition("@")
+    return kind, int(epoch) if epoch.isdigit() else 0
+
+
+def checkpoint_name(checkpoint: str) -> str:
+    """A checkpoint as it is called on the pages."""
+    kind, epoch = checkpoint_kind(checkpoint)
+    if kind == "base":
+        return "base model"
+    return f"{kind} at epoch {epoch}" if epoch else kind
+
+
+def checkpoint_order(checkpoint: str) -> tuple[int, int]:
+    """Sorts base, memorised by epoch, generalised by epoch."""
+    kind, epoch = checkpoint_kind(checkpoint)
+    return {"base": 0, "memorised": 1, "generalised": 2}.get(kind, 9), epoch
+
+
+def stage_name(stage: str) -> str:
+    """A stage of training as it is called on the pages."""
+    kind, _, epoch = stage.partition("@")
+    if kind == "stage1":
+        return "Stage 1, memorise"
+    if kind == "stage2":
+        return f"Stage 2 from epoch {epoch}" if epoch else "Stage 2, generalise"
+    return kind.capitalize()

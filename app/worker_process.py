@@ -1,0 +1,88 @@
+"""The worker as a child process of the server: started with it, restarted when it dies, ended with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+STEADY_SECONDS = 60.0
+END_SECONDS = 15.0
+LOG_BYTES = 5_000_000
+
+
+class WorkerProcess:
+    """Keeps one worker alive until `stop`. Its output goes to `home/logs/worker.log`.
+
+    After a quick death the next start waits 1, 2, 4 … 60 seconds; a worker that lived for a minute starts afresh.
+    """
+
+    def __init__(self, home: Path, command: list[str] | None = None) -> None:
+        self.home = home
+        self.command = command or [
+            sys.executable, "-m", "engine", "worker", "--home", str(home), "--parent", str(os.getpid())
+        ]  # fmt: skip
+        self.starts = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name="worker supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Begin supervising; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the worker in an orderly way, or by force if it does not end in time."""
+        self._ending.set()
+        with self._lock:
+            process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._thread.is_alive():
+            self._thread.join(END_SECONDS)
+
+    def _supervise(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._ending.is_set():
+            began = time.monotonic()
+            code = self._run_once()
+            if self._ending.is_set():
+                return
+            pause = FIRST_PAUSE_SECONDS if time.monotonic() - began > STEADY_SECONDS else pause
+            self._note(f"the worker ended (exit status {code}); starting it again in {pause:.0f} s")
+            self._ending.wait(pause)
+            pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+
+    def _run_once(self) -> int | None:
+        with self._lock:
+            if self._ending.is_set():
+                return None
+            with self._log() as log:
+                self._process = subprocess.Popen(
+                    self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            self.starts += 1
+        return self._process.wait()
+
+    def _log(self):
+        path = self.home / "logs" / "worker.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_suffix(".old.log"))
+        return path.open("ab")
+
+    def _note(self, message: str) -> None:
+        with contextlib.suppress(OSError), self._log() as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode())

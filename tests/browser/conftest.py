@@ -1,0 +1,116 @@
+"""A real server on a free port, a real Chromium, and a home folder that is thrown away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from sqlite_utils import Database
+
+from storage.database import open_database
+
+CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+READY_SECONDS = 60
+REPOSITORY = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(home: Path, *arguments: str) -> Iterator[str]:
+    """`python -m app` over a home folder, without a worker; yields its address once it answers."""
+    port = free_port()
+    command = [sys.executable, "-m", "app", "--home", str(home), "--port", str(port), "--no-worker", *arguments]
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env=dict(os.environ))
+        address = f"http://127.0.0.1:{port}"
+        try:
+            wait_until_ready(address, process, home / "server.log")
+            yield address
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when the server answers; fail with its output when it ends or takes too long."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(address, timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise AssertionError(f"the server did not answer:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def lab_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home folder of the session's server: everything that tests store goes there."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def address(lab_home: Path) -> Iterator[str]:
+    """The address of one server for all tests of the session."""
+    with serving(lab_home) as found:
+        yield found
+
+
+@pytest.fixture
+def db(lab_home: Path, address: str) -> Database:
+    """The server's database, without any run left by an earlier test."""
+    database = open_database(lab_home)
+    with database.conn:
+        database.conn.execute("delete from runs")
+        database.conn.execute("delete from workers")
+    shutil.rmtree(lab_home / "runs", ignore_errors=True)
+    return database
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests of the session."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    """A fresh profile."""
+    found = chromium.new_context(viewport={"width": 1280, "height": 900})
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, address: str) -> Iterator[Page]:
+    """A page whose console errors and requests to other hosts fail the test."""
+    found = context.new_page()
+    problems: list[str] = []
+    found.on("pageerror", lambda error: problems.append(str(error)))
+    found.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    found.on(
+        "request",
+        lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(f"asked for {r.url}"),
+    )
+    yield found
+    assert problems == []

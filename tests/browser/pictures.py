@@ -1,0 +1,79 @@
+"""Pictures of every page, light and dark, wide and narrow: python -m tests.browser.pictures OUT_DIR [--home DIR]"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from playwright.sync_api import Browser, sync_playwright
+
+from storage.database import open_database
+from storage.runs import State, list_runs
+from tests.browser import seeding
+from tests.browser.conftest import CHROMIUM_ARGUMENTS, serving
+
+WIDTHS = (1280, 390)
+SETTLE_MS = 2500
+
+
+def main(
+    out_dir: Path,
+    home: Annotated[Path | None, typer.Option(help="A lab's folder; by default one with drawn runs.")] = None,
+    only: Annotated[str, typer.Option(help="Only pages whose name contains this.")] = "",
+) -> None:
+    """Write one PNG for each page, theme and width into OUT_DIR."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = home or Path(scratch)
+        if home is None:
+            seed(folder)
+        pages = {name: path for name, path in addresses(folder).items() if only in name}
+        with serving(folder) as address, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
+            for name, path in pages.items():
+                for theme in ("light", "dark"):
+                    for width in WIDTHS:
+                        take(browser, address + path, out_dir / f"{name}-{theme}-{width}.png", theme, width)
+
+
+def take(browser: Browser, address: str, path: Path, theme: str, width: int) -> None:
+    """One picture of the whole page."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
+    page.goto(address)
+    page.locator(".lab.top").wait_for()
+    page.wait_for_timeout(SETTLE_MS)
+    page.screenshot(path=path, full_page=True)
+    page.close()
+    print(path, flush=True)
+
+
+def seed(home: Path) -> None:
+    """Runs in every state, one with a hostile name."""
+    db = open_database(home)
+    (home / "first-start.txt").write_text("drawn runs")
+    for name in seeding.HOSTILE_NAMES:
+        seeding.queue(db, seeding.quick(name))
+    seeding.failed(db, home)
+    seeding.finished(db, home)
+    run = seeding.running(db, home)
+    seeding.alive_worker(db, run)
+    db.close()
+
+
+def addresses(home: Path) -> dict[str, str]:
+    """Every page worth a picture, by name."""
+    db = open_database(home)
+    pages = {"home": "/", "design": "/design", "runs": "/runs", "results-choose": "/results", "run-none": "/run?run=0"}
+    for state in (State.RUNNING, State.DONE, State.FAILED):
+        for run in list_runs(db, limit=1, state=state.value):
+            pages[f"run-{state.value}"] = f"/run?run={run.id}"
+            pages[f"results-{state.value}"] = f"/results?run={run.id}"
+    db.close()
+    return pages
+
+
+if __name__ == "__main__":
+    typer.run(main)
