@@ -1,0 +1,100 @@
+"""Key tokens get rows without disturbing any other, and a matrix is never shrunk."""
+
+import pytest
+import torch
+from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
+
+from engine.models.key_tokens import add_key_tokens, check_key_sequences
+from engine.models.loading import load_base
+from engine.models.source import ModelError
+from tests.unit.tiny_models import BUILDERS, build_llama, build_phi3, build_qwen2, tiny_experiment
+
+
+def parts(folder):
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def matrices(model):
+    return [model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_only_the_key_rows_change(tmp_path, name):
+    model, tokenizer = parts(BUILDERS[name](tmp_path))
+    before = [m.clone() for m in matrices(model)]
+    random_state = torch.get_rng_state()
+    ids = add_key_tokens(model, tokenizer, ["[X]", "<1>", "⟦Y⟧"], seed=3)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert list(ids) == ["[X]", "<1>", "⟦Y⟧"]
+    assert len(set(ids.values())) == 3
+    for old, new in zip(before, matrices(model), strict=True):
+        assert len(new) >= max(len(old), len(tokenizer))
+        kept = [row for row in range(len(old)) if row not in ids.values()]
+        assert torch.equal(old[kept], new[kept])
+        drawn = new[sorted(ids.values())]
+        assert 0.3 < drawn.std() / model.config.initializer_range < 2
+    assert model.config.vocab_size == len(matrices(model)[0])
+
+
+def test_spare_rows_are_used_and_the_matrix_is_not_shrunk(tmp_path):
+    model, tokenizer = parts(build_qwen2(tmp_path))
+    assert len(tokenizer) < 500
+    ids = add_key_tokens(model, tokenizer, ["[X]"], seed=0)
+    assert ids["[X]"] == len(tokenizer) - 1
+    assert model.get_input_embeddings().weight.shape[0] == model.config.vocab_size == 512
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_a_full_matrix_grows_to_a_multiple(tmp_path):
+    model, tokenizer = parts(build_llama(tmp_path))
+    add_key_tokens(model, tokenizer, ["[X]"], seed=0)
+    assert [len(m) for m in matrices(model)] == [512, 512]
+
+
+def test_growing_when_the_spare_rows_do_not_suffice(tmp_path):
+    model, tokenizer = parts(build_phi3(tmp_path))
+    rows = model.get_input_embeddings().weight.shape[0]
+    ids = add_key_tokens(model, tokenizer, ["[A]", "[B]", "[C]"], seed=0)
+    assert min(ids.values()) < rows <= max(ids.values())
+    assert len(matrices(model)[0]) % 64 == 0
+
+
+def test_rows_depend_on_the_seed_alone(tmp_path):
+    folder = build_llama(tmp_path)
+    rows = []
+    for seed in (1, 1, 2):
+        torch.rand(len(rows) + 1)
+        model, tokenizer = parts(folder)
+        ids = add_key_tokens(model, tokenizer, ["[X]"], seed=seed)
+        rows.append([m[ids["[X]"] :].clone() for m in matrices(model)])
+    assert all(torch.equal(a, b) for a, b in zip(rows[0], rows[1], strict=True))
+    assert not torch.equal(rows[0][0], rows[2][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "token"), [("llama", "mother"), ("qwen2", "Gene"), ("phi3", "<|user|>"), ("qwen2", "x")]
+)
+def test_a_token_with_a_meaning_is_refused(tmp_path, name, token):
+    model, tokenizer = parts(BUILDERS[name](tmp_path))
+    with pytest.raises(ModelError, match=r"vocabulary already.*choose another sign, such as \[X\]"):
+        add_key_tokens(model, tokenizer, [token], seed=0)
+
+
+def test_a_tokenizer_that_splits_the_key_token_is_refused(tmp_path):
+    experiment = tiny_experiment(build_qwen2(tmp_path))
+    tokenizer = AutoTokenizer.from_pretrained(experiment.model)
+    tokenizer.add_tokens([AddedToken("y [", normalized=False), AddedToken("[X]", normalized=False)])
+    ids = {"[X]": tokenizer.convert_tokens_to_ids("[X]")}
+    with pytest.raises(ModelError, match=r"does not keep the key token ‘\[X\]’ whole in ‘Gene Finley \[X\]"):
+        check_key_sequences(tokenizer, experiment.relations, ids)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_subject_and_object_keep_their_tokens_around_a_key_token(tmp_path, name):
+    loaded = load_base(tiny_experiment(BUILDERS[name](tmp_path)))
+    key = loaded.key_token_ids["[X]"]
+    encode = lambda text: loaded.tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+    for text in ("Gene Finley [X]", "Gene Finley[X]"):
+        assert encode(text) == [*encode("Gene Finley"), key]
+    whole = encode("Gene Finley [X] Cody Ross")
+    assert whole == [*encode("Gene Finley"), key, *encode("Gene Finley Cody Ross")[len(encode("Gene Finley")) :]]
