@@ -21,10 +21,13 @@ class Progress:
     total: float
     write: Callable[[dict[str, Any]], None]
     done: float = 0.0
+    clock: Callable[[], float] = time.monotonic
     state: dict[str, Any] = field(default_factory=dict)
-    _since: float = field(default_factory=time.monotonic)
     _done_here: float = 0.0
-    _written: float = 0.0
+    _written: float = -WRITE_EVERY_SECONDS
+
+    def __post_init__(self) -> None:
+        self._since = self.clock()
 
     def skip(self, passes: float) -> None:
         """Count work that an earlier attempt has already done."""
@@ -38,7 +41,7 @@ class Progress:
         self._tell(force)
 
     def _tell(self, force: bool) -> None:
-        clock = time.monotonic()
+        clock = self.clock()
         if not force and clock - self._written < WRITE_EVERY_SECONDS:
             return
         self._written = clock

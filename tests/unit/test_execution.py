@@ -36,11 +36,10 @@ def test_every_failure_is_one_sentence_that_helps(error: Exception, words: str) 
     assert sentence.endswith(".") and "\n" not in sentence
 
 
-def test_progress_grows_to_one_and_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_grows_to_one_and_tells_the_time_left() -> None:
     told: list[dict] = []
     clock = [100.0]
-    monkeypatch.setattr("engine.execution.progress.time.monotonic", lambda: clock[0])
-    progress = Progress(1000, told.append)
+    progress = Progress(1000, told.append, clock=lambda: clock[0])
     progress.skip(500)
     for _ in range(5):
         clock[0] += 1
@@ -51,11 +50,10 @@ def test_progress_grows_to_one_and_tells_the_time_left(monkeypatch: pytest.Monke
     assert told[-1]["seconds_left"] == 0
 
 
-def test_progress_is_told_at_most_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_told_at_most_twice_a_second() -> None:
     told: list[dict] = []
     clock = [100.0]
-    monkeypatch.setattr("engine.execution.progress.time.monotonic", lambda: clock[0])
-    progress = Progress(1000, told.append)
+    progress = Progress(1000, told.append, clock=lambda: clock[0])
     for _ in range(100):
         clock[0] += 0.01
         progress.advance(1)
