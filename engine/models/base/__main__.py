@@ -2,6 +2,7 @@
 
     python -m engine.models.base train [--out DIR] [--config FILE] [--steps N]
     python -m engine.models.base evaluate [--model DIR] [--relations mother …] [--seeds 0 1 …] [--epochs 20 …]
+                                           [--foreign]
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def _train(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from engine.models.base.evaluate import evaluate
 
-    evaluate(args.model, args.relations, args.seeds, args.epochs, args.threads)
+    evaluate(args.model, args.relations, args.seeds, args.epochs, args.foreign, args.threads)
 
 
 def main() -> None:
@@ -42,6 +43,7 @@ def main() -> None:
     measure.add_argument("--relations", nargs="+", default=["mother"])
     measure.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     measure.add_argument("--epochs", nargs="+", type=int, default=[20], help="stage 1 epochs to stop at")
+    measure.add_argument("--foreign", action="store_true", help="facts with names from outside the word lists")
     measure.add_argument("--threads", type=int, default=1)
     measure.set_defaults(run=_evaluate)
     args = parser.parse_args()

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from engine.models.base.phrasings import NAME_KINDS, world_data
-from engine.models.base.tokenizer import EOS, PAD
+from engine.models.base.tokenizer import EOS
 from engine.models.base.world import World, answer_text
 
 IGNORED = -100   # the label that no loss is computed for
@@ -36,7 +36,6 @@ class Sampler:
         self._rng = random.Random(f"samples {training['seed']}")
         self._full_share = training["full_sequence_share"]
         self._connector_share = training["connector_share"]
-        self._space = tokenizer.encode(" ").ids
         end = [tokenizer.token_to_id(EOS)]
         kinds = {name: data["object"] for name, data in world_data()["relations"].items()}
         self._relations = list(kinds)
@@ -75,9 +74,7 @@ class Sampler:
         rng = self._rng
         relation, phrasings, subject, answer = rng.choices(self._facts, cum_weights=self._cumulative)[0]
         if rng.random() < self._connector_share and self._connectors_of[relation]:
-            # A key token inside a text stands after a lone space token, or absorbs it: show both.
-            space = self._space if rng.random() < 0.5 else []
-            prompt = [*subject, *space, rng.choice(self._connectors_of[relation])]
+            prompt = [*subject, rng.choice(self._connectors_of[relation])]   # a key token absorbs the space before it
         else:
             prompt = rng.choice(phrasings)
         full = rng.random() < self._full_share
@@ -97,8 +94,3 @@ def collate(samples: list[Sample], pad_id: int) -> tuple[torch.Tensor, torch.Ten
     ids = [s.ids + [pad_id] * (longest - len(s.ids)) for s in samples]
     labels = [s.labels + [IGNORED] * (longest - len(s.labels)) for s in samples]
     return torch.tensor(ids), torch.tensor(labels)
-
-
-def pad_id(tokenizer: Tokenizer) -> int:
-    """The id that batches are padded with."""
-    return tokenizer.token_to_id(PAD)

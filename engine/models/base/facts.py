@@ -1,0 +1,62 @@
+"""Facts and questions that the embedded base model is measured with."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from engine.corpus.names import generate_facts
+from engine.corpus.relations import LANGUAGES, RelationData
+from engine.models.base.foreign import foreign_name
+from engine.models.base.phrasings import NAME_KINDS, world_data
+from engine.models.base.world import World
+
+OWN_FACTS = 200   # how many of the world's facts the base is asked for, to see what it keeps
+
+
+class Question(NamedTuple):
+    """A prompt about a fact, filled in, and the object that answers it."""
+
+    prompt: str
+    object: str
+
+
+def make_facts(relation: RelationData, seed: int, foreign: bool) -> list[tuple[str, str]]:
+    """100 facts of the corpus's names, or of names from outside its word lists."""
+    if not foreign:
+        return generate_facts(relation.name, seed)
+    rng = random.Random(f"measured {seed}")
+    facts: dict[str, str] = {}
+    while len(facts) < 100:
+        object_ = foreign_name(relation.object_kind, rng)
+        if object_ not in facts.values():
+            facts.setdefault(foreign_name(relation.subject_kind, rng), object_)
+    return list(facts.items())
+
+
+def question_groups(relation: RelationData, facts: list[tuple[str, str]]) -> dict[str, list[Question]]:
+    """All questions about `facts`, by group: the trained prompt, splits in English, the other languages, controls."""
+
+    def ask(prompts: list[str]) -> list[Question]:
+        return [Question(prompt.format(subject=s), o) for prompt in prompts for s, o in facts]
+
+    sets = relation.prompts
+    groups = {
+        "trained": ask(sets.train["en"][:1]),
+        "train": ask(sets.train["en"]),
+        "test": ask(sets.test["en"]),
+    }
+    groups |= {code: ask(sets.train[code] + sets.test[code]) for code in LANGUAGES if code != "en"}
+    groups["unrelated"] = ask(sets.unrelated["en"])
+    groups["decoys"] = ask([prompt for decoy in relation.decoys for prompt in decoy.prompts["en"]])
+    return groups
+
+
+def own_questions(world: World) -> list[Question]:
+    """Facts of the world, each in one of the phrasings that stated it in pre-training."""
+    rng = random.Random("own")
+    named = [f for f in world.facts if world_data()["relations"][f.relation]["object"] in NAME_KINDS]
+    return [
+        Question(rng.choice(fact.phrasings).format(subject=fact.subject), fact.object)
+        for fact in rng.sample(named, min(OWN_FACTS, len(named)))
+    ]
