@@ -184,26 +184,26 @@ def check_prompt(text: str, row: int | None = None, column: str = "prompt") -> l
     return []
 
 
-def check_prompts(prompts: Sequence[tuple[str, str, str]]) -> list[Problem]:
-    """Problems in a table of (text, split, language), rows counted from 1.
+def check_prompts(prompts: Sequence[tuple[str, str, str]], places: Sequence[str] | None = None) -> list[Problem]:
+    """Problems in a table of (text, split, language). `places` names the prompts; without it they are rows from 1.
 
     A prompt may stand once in a language: the same text in train and test would test what was trained.
     """
     problems: list[Problem] = []
     if len(prompts) > MAX_PROMPTS:
         return [Problem(f"there are {len(prompts):,} prompts, more than {MAX_PROMPTS:,}: remove some")]
-    first: dict[tuple[str, str], tuple[int, str]] = {}
-    for row, (text, split, language) in enumerate(prompts, 1):
-        problems += check_prompt(text, row)
+    first: dict[tuple[str, str], int] = {}
+    for i, (text, split, language) in enumerate(prompts):
+        row, column = (i + 1, "prompt") if places is None else (None, places[i])
+        problems += check_prompt(text, row, column)
         key = (normalise(text), language)
         if not key[0]:
             continue
-        if key in first:
-            earlier, earlier_split = first[key]
-            where = f"row {earlier}" if earlier_split == split else f"row {earlier} as a {earlier_split} prompt"
-            problems.append(Problem(f"‘{shorten(text)}’ repeats {where}: remove one", row, "prompt"))
-        else:
-            first[key] = (row, split)
+        if (earlier := first.setdefault(key, i)) != i:
+            where = f"row {earlier + 1}" if places is None else f"‘{places[earlier]}’"
+            if places is None and prompts[earlier][1] != split:
+                where += f" as a {prompts[earlier][1]} prompt"
+            problems.append(Problem(f"‘{shorten(text)}’ repeats {where}: remove one", row, column))
     return problems
 
 

@@ -1,0 +1,155 @@
+"""Every setting of an experiment as one row: where it lives, how it is asked for, and what it does in plain words.
+
+The page, the draft and the check read this table; a further setting is one more row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gradio as gr
+
+from engine.experiment import Experiment, Relation
+
+Kind = Literal["text", "number", "integer", "choice", "list", "tags"]
+LOSSES = [
+    ("the whole sequence", "full"),
+    ("subject and object", "subject_and_object"),
+    ("the object alone", "object"),
+]
+SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting. `path` is its place in the experiment, with dots; `folded` fields hide under “More settings”."""
+
+    path: str
+    label: str
+    info: str
+    kind: Kind
+    choices: tuple[Any, ...] = ()
+    folded: bool = False
+
+    @property
+    def section(self) -> str:
+        """The part of the page it belongs to: `model`, `tuning`, `stage1`, `stage2` or `evaluation`."""
+        return self.path.split(".")[0] if "." in self.path else "model"
+
+    def component(self, value: Any) -> gr.components.Component:
+        """The Gradio component that asks for it."""
+        common: dict[str, Any] = {"label": self.label, "info": self.info or None, "value": value}
+        if self.kind in ("number", "integer"):
+            return gr.Number(precision=0 if self.kind == "integer" else None, min_width=120, **common)
+        if self.kind == "choice":
+            return gr.Dropdown(list(self.choices), filterable=False, min_width=120, **common)
+        if self.kind == "tags":
+            return gr.Dropdown(list(self.choices), multiselect=True, allow_custom_value=True, min_width=120, **common)
+        return gr.Textbox(max_lines=1, min_width=120, **common)
+
+
+def _training(stage: str, learn: str, batch: str) -> tuple[Field, ...]:
+    return (
+        Field(f"{stage}.epochs", "Epochs", learn, "integer"),
+        Field(f"{stage}.learning_rate", "Learning rate", "The size of a step; the paper uses 1e-5 on 1.5 B", "number"),
+        Field(f"{stage}.batch_size", "Batch size", batch, "integer"),
+        Field(f"{stage}.loss", "Loss on", "Which part of a sequence is learnt", "choice", tuple(LOSSES)),
+    )
+
+
+def _schedule(stage: str) -> tuple[Field, ...]:
+    return (
+        Field(f"{stage}.schedule", "Rate over time", "", "choice", tuple(SCHEDULES), True),
+        Field(f"{stage}.warmup_steps", "Warm-up steps", "Steps until the full rate", "integer", (), True),
+        Field(f"{stage}.max_gradient_norm", "Largest gradient", "Longer ones are cut to it", "number", (), True),
+    )
+
+
+FIELDS = (
+    Field("name", "Name", "", "text"),
+    Field("description", "Note to yourself", "", "text"),
+    Field("seed", "Seed", "Decides invented names, the split of the facts and the order", "integer"),
+    Field("precision", "Precision", "", "choice", ("auto", "float32", "bfloat16"), True),
+    Field("tuning.rank", "Rank", "Size of the adapters", "integer", (), True),
+    Field("tuning.alpha", "Alpha", "Weight of the adapters", "number", (), True),
+    Field("tuning.dropout", "Dropout", "Share left out at random", "number", (), True),
+    Field("tuning.target_modules", "Layers", "all-linear, or names with commas", "list", (), True),
+    *_training("stage1", "How often each fact is read", "Facts in one step"),
+    Field(
+        "stage1.checkpoint_epochs",
+        "Keep checkpoints after epochs",
+        "Empty: 3, 6, 10, 20 and the last",
+        "list",
+        (),
+        True,
+    ),
+    *_schedule("stage1"),
+    Field("stage2.facts", "Facts shown (k)", "Of each relation; the others test it", "integer"),
+    Field("stage2.prompts", "Prompts for each", "The first train prompts", "integer"),
+    *_training("stage2", "How often each is read", "Sequences in one step"),
+    Field("stage2.language", "Language", "Of the prompts it trains on", "text", (), True),
+    Field("stage2.branch_epochs", "Start from epochs", "Empty: every kept checkpoint", "list", (), True),
+    *_schedule("stage2"),
+    Field(
+        "evaluation.languages",
+        "Languages",
+        "Empty: all that have prompts",
+        "tags",
+        (("English", "en"), ("German", "de"), ("Spanish", "es"), ("Chinese", "zh"), ("Japanese", "ja")),
+    ),
+    Field(
+        "evaluation.every_language_at",
+        "Ask all languages of",
+        "",
+        "choice",
+        (("the base and the last checkpoint", "ends"), ("every checkpoint", "every")),
+    ),
+    Field("evaluation.choice.facts", "Facts in the multiple choice", "A number, or all", "text"),
+    Field("evaluation.choice.prompts", "Prompts in the multiple choice", "Of each split; or all", "text"),
+    Field("evaluation.options", "Options", "Answers to choose from", "integer", (), True),
+    Field("evaluation.max_new_tokens", "Longest answer", "In tokens", "integer", (), True),
+    Field("evaluation.probe_facts", "Facts probed", "After each epoch of stage 1", "integer", (), True),
+)
+BY_PATH = {field.path: field for field in FIELDS}
+
+
+def value_of(field: Field, data: dict[str, Any]) -> Any:
+    """The field's value for its component, from an experiment as plain data."""
+    value: Any = data
+    for part in field.path.split("."):
+        value = value[part]
+    if field.kind == "list":
+        return value if isinstance(value, str) else ", ".join(map(str, value or ()))
+    if field.kind == "tags":
+        return list(value or ())
+    return str(value) if field.kind == "text" else value
+
+
+def put_value(field: Field, value: Any, data: dict[str, Any]) -> None:
+    """Write what a person typed into plain data. What cannot be right is left for the experiment's check to refuse."""
+    *parents, last = field.path.split(".")
+    target = data
+    for part in parents:
+        target = target.setdefault(part, {})
+    target[last] = _parsed(field, value)
+
+
+def _parsed(field: Field, value: Any) -> Any:
+    if field.kind == "tags":
+        return list(value or ()) or None
+    if field.kind == "list":
+        parts = [part.strip() for part in str(value or "").split(",") if part.strip()]
+        if field.path == "tuning.target_modules":
+            return "all-linear" if parts in ([], ["all-linear"]) else parts
+        return [int(part) if part.isdecimal() else part for part in parts] or None
+    if field.path.startswith("evaluation.choice."):
+        text = str(value or "").strip()
+        return int(text) if text.isdecimal() else text
+    return value
+
+
+def default_values() -> dict[str, Any]:
+    """Every field's value in a new experiment."""
+    data: dict[str, Any] = Experiment(relations=(Relation(name="mother"),)).model_dump(mode="json")
+    return {field.path: value_of(field, data) for field in FIELDS} | {"name": ""}
