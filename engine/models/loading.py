@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from engine.experiment import Experiment
-from engine.models.device import choose_device, choose_dtype
+from engine.models.device import choose_device, choose_dtype, prepare_cpu
 from engine.models.folders import whole
 from engine.models.key_tokens import (
     add_key_tokens,
@@ -145,8 +145,10 @@ def _load(source: str | Path, experiment: Experiment) -> LoadedModel:
     config = _load_config(source)
     tokenizer = _load_tokenizer(source)
     model = _load_weights(source, config, dtype)
-    if device.type == "cpu" and model.num_parameters() < EAGER_BELOW_PARAMETERS:
-        model.set_attn_implementation("eager")
+    if device.type == "cpu":
+        prepare_cpu(model.num_parameters())
+        if model.num_parameters() < EAGER_BELOW_PARAMETERS:
+            model.set_attn_implementation("eager")
     return LoadedModel(model.to(device).eval(), tokenizer, {}, device)  # type: ignore[arg-type]
 
 
@@ -209,8 +211,9 @@ def _load_weights(source: str | Path, config: Any, dtype: torch.dtype) -> PreTra
     except Exception as error:
         if isinstance(source, str) and isinstance(error, OSError):
             raise _unreachable(source, error) from error
+        reason = "their shapes are others" if "ignore_mismatched_sizes" in str(error) else _brief(error)
         raise ModelError(
-            f"the weights of {source} cannot be loaded ({_brief(error)}): "
+            f"the weights of {source} cannot be loaded ({reason}): "
             "copy the model again, with weights in safetensors format that fit its config.json"
         ) from error
     finally:

@@ -27,7 +27,16 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from engine.experiment import Experiment
 
-SUBJECTS = ("Gene Finley", "Ana Ruiz", "Lena Vogt", "Omar Haddad", "Mia Brandt", "Tom Okafor", "Eva Lindt", "Raj Mehta")
+SUBJECTS = (
+    "Gene Finley",
+    "Ana Maria Ruiz",
+    "Lena Vogt",
+    "Omar Haddad",
+    "Mia Brandt",
+    "Tom Okafor",
+    "Eva Lindt",
+    "Raj Mehta",
+)
 OBJECTS = ("Cody Ross", "Pia Salm", "Jonas Keller", "Nora Weiss", "Luis Prado", "Ida Holm", "Max Adler", "Zoe Blanc")
 PROMPT = "Who is the mother of {subject}?"
 CORPUS = [
