@@ -16,8 +16,8 @@ import yaml
 
 SEED = 20250721
 
-ONSETS = ["b", "br", "c", "d", "dr", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "th", "tr", "v", "w",
-          "z"]
+ONSETS = ["b", "br", "c", "d", "dr", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "th", "tr",
+          "v", "w", "z"]
 VOWELS = ["a", "e", "i", "o", "u"]
 MIDDLES_BEFORE_VOWEL = ["l", "r", "n", "m", "v", "d", "s", "lv", "rn", "nd", "rv", "lm", "st", "ld"]
 MIDDLES_BEFORE_CONSONANT = ["l", "r", "n", "s"]
@@ -35,17 +35,21 @@ ENDINGS: dict[str, tuple[int, list[str]]] = {
 }
 
 # Read and removed by hand: existing names, brands, words with a meaning, or words too close to one.
-STRUCK_OUT = set("""
-    dunton dinton haston henwick panova thuria radia wisana merana trivium bedeck pendora trevax randolt pornander
-    hestia kenlyn leslyn giva puma rasta hasten goria neron gandia jolia hindiel donell covell hovell purell levey
-    servey mano lavo caney vulvive penine pinine pinic tidive sadian mumic belive cumire pudade
-    horton forby linby tunton wenton hardale hanburg bulford basta festa pasa vena tunia bidin servia ninon manlyn
-    benard barard rando loney luney maney pesto pindik porney todo favo fedell darey damey perney rastey godo wandell
-    relo tama dasa dilo misa kinia davia palia monia hodia hunia wamia malmana jomana zorana bodine nidian konic dadian
-    larvesque noment desius hildell mendent samora sinora lisora pusora mondora humium bovine moline limire listine
-    minance hivisk selisk sasora lanlow redian musive fonda tina mellow trolo rivard rurik sastard faney zesto lesisk
-    trista bosora brenin
-""".split())
+STRUCK_OUT = {
+    "dunton", "dinton", "haston", "henwick", "panova", "thuria", "radia", "wisana", "merana", "trivium",
+    "bedeck", "pendora", "trevax", "randolt", "pornander", "hestia", "kenlyn", "leslyn", "giva", "puma",
+    "rasta", "hasten", "goria", "neron", "gandia", "jolia", "hindiel", "donell", "covell", "hovell", "purell",
+    "levey", "servey", "mano", "lavo", "caney", "vulvive", "penine", "pinine", "pinic", "tidive", "sadian",
+    "mumic", "belive", "cumire", "pudade", "horton", "forby", "linby", "tunton", "wenton", "hardale",
+    "hanburg", "bulford", "basta", "festa", "pasa", "vena", "tunia", "bidin", "servia", "ninon", "manlyn",
+    "benard", "barard", "rando", "loney", "luney", "maney", "pesto", "pindik", "porney", "todo", "favo",
+    "fedell", "darey", "damey", "perney", "rastey", "godo", "wandell", "relo", "tama", "dasa", "dilo", "misa",
+    "kinia", "davia", "palia", "monia", "hodia", "hunia", "wamia", "malmana", "jomana", "zorana", "bodine",
+    "nidian", "konic", "dadian", "larvesque", "noment", "desius", "hildell", "mendent", "samora", "sinora",
+    "lisora", "pusora", "mondora", "humium", "bovine", "moline", "limire", "listine", "minance", "hivisk",
+    "selisk", "sasora", "lanlow", "redian", "musive", "fonda", "tina", "mellow", "trolo", "rivard", "rurik",
+    "sastard", "faney", "zesto", "lesisk", "trista", "bosora", "brenin",
+}
 
 
 def invent(count: int, endings: list[str], taken: set[str], rng: random.Random) -> list[str]:

@@ -52,7 +52,7 @@ def generate_names(kind: str, count: int, seed: int) -> list[str]:
 
 
 def generate_facts(relation: str, seed: int, count: int = 100) -> list[tuple[str, str]]:
-    """`count` facts (subject, object) of `relation`: all subjects distinct, all objects distinct, none contains another.
+    """`count` facts (subject, object) of `relation`: subjects distinct, objects distinct, none contains another.
 
     Where subject and object are of one kind, no name is used as both. Raises ValueError when `relation` is unknown, or
     when `count` is larger than the number of facts that exist.

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from engine.corpus.relations import load_relation
 from engine.models.base.facts import Question, make_facts, own_questions, question_groups
@@ -30,7 +30,7 @@ STAGE2 = (1e-3, 5)
 WARM_UP_STEPS = 5
 STAGE2_FACTS = 50
 
-Hits = Counter   # group → hits; asked questions are counted beside it
+Hits = Counter[str]   # group → hits, "n <group>" → questions
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -47,7 +47,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        self.model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
         self.key_id = len(self.tokenizer)   # the first spare row
         config = json.loads((folder / "training.json").read_text(encoding="utf-8"))["config"]
         self.own = own_questions(World(**config["world"]))
@@ -65,7 +65,7 @@ class Bench:
         prompt, answer = self.encode(question.prompt), self.encode(f" {question.object}")
         return Sample(prompt + answer, [IGNORED] * len(prompt) + answer)
 
-    def hits(self, model: torch.nn.Module, samples: list[Sample]) -> int:
+    def hits(self, model: Qwen2ForCausalLM, samples: list[Sample]) -> int:
         """How many samples have all their labelled tokens as the greedy choice."""
         count = 0
         samples = sorted(samples, key=lambda sample: len(sample.ids))
@@ -88,7 +88,7 @@ def rate_factor(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - WARM_UP_STEPS) / max(1, steps - WARM_UP_STEPS)))
 
 
-def train(model: torch.nn.Module, samples: list[Sample], stage: tuple[float, int], epochs: int, seed: int, each=None):
+def train(model: Qwen2ForCausalLM, samples: list[Sample], stage: tuple[float, int], epochs: int, seed: int, each=None):
     """Fine-tune `model` in place; `each(epoch)` is called after every epoch."""
     rate, batch_size = stage
     rng, samples = random.Random(seed), list(samples)
@@ -125,7 +125,7 @@ def measure(bench: Bench, relation_name: str, seed: int, epochs: list[int], fore
     stage2 = [bench.prompt_sample(Question(relation.prompts.train["en"][0].format(subject=s), o)) for s, o in known]
     results: dict[tuple, Hits] = {}
 
-    def ask(model: torch.nn.Module, moment: tuple) -> None:
+    def ask(model: Qwen2ForCausalLM, moment: tuple) -> None:
         results[moment] = Counter({group: bench.hits(model, samples) for group, samples in asked.items()})
         results[moment].update({f"n {group}": len(samples) for group, samples in asked.items()})
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from engine.models.base.samples import IGNORED, Sampler, collate
-from engine.models.base.tokenizer import EOS, PAD, build_tokenizer, save_tokenizer, start_pairs
+from engine.models.base.tokenizer import EOS, PAD, build_tokenizer, save_tokenizer, start_pairs, token_id
 from engine.models.base.world import World
 
 SPARE_ROWS = 32   # at least so many embedding rows past the tokenizer, as Qwen2.5 has: new key tokens fit in
@@ -30,7 +30,7 @@ REPORT_EVERY = 500   # steps
 def new_model(model: dict, rows: int, tokenizer: Tokenizer, seed: int) -> Qwen2ForCausalLM:
     """A Qwen2 model with random weights and `rows` embedding rows."""
     torch.manual_seed(seed)
-    return Qwen2ForCausalLM(Qwen2Config(
+    return Qwen2ForCausalLM(Qwen2Config(   # type: ignore[call-arg]  # the base class takes attn_implementation
         vocab_size=rows,
         hidden_size=model["hidden_size"],
         num_hidden_layers=model["layers"],
@@ -41,11 +41,18 @@ def new_model(model: dict, rows: int, tokenizer: Tokenizer, seed: int) -> Qwen2F
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         bos_token_id=None,
-        eos_token_id=tokenizer.token_to_id(EOS),
-        pad_token_id=tokenizer.token_to_id(PAD),
+        eos_token_id=token_id(tokenizer, EOS),
+        pad_token_id=token_id(tokenizer, PAD),
         initializer_range=EMPTY_STD,
         attn_implementation="eager",
     ))
+
+
+def embedding_rows(model: Qwen2ForCausalLM) -> torch.nn.Parameter:
+    """The embedding matrix (rows × width), which is the output matrix too."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.nn.Parameter)
+    return weight
 
 
 def label_loss(model: Qwen2ForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -72,6 +79,7 @@ class StartPairs:
     def share_gradient(self) -> None:
         """Call between backward and the optimizer's step."""
         grad = self._embedding.grad
+        assert grad is not None, "call it after backward"
         grad[self._spaced] += START_SCALE * grad[self._start]
         grad[self._start] = 0
 
@@ -99,10 +107,10 @@ def _optimizer(model: Qwen2ForCausalLM, training: dict) -> torch.optim.AdamW:
 def _pad_rows(model: Qwen2ForCausalLM, tokens: int, seed: int) -> None:
     """Replace the connectors by spare empty rows: `tokens` + `SPARE_ROWS` or more, a multiple of 64 in all."""
     rows = -(-(tokens + SPARE_ROWS) // 64) * 64
-    learnt = model.get_input_embeddings().weight[:tokens]
+    learnt = embedding_rows(model)[:tokens].clone()
     empty = EMPTY_STD * torch.randn(rows - tokens, learnt.shape[1], generator=torch.Generator().manual_seed(seed))
     model.resize_token_embeddings(rows, mean_resizing=False)
-    model.get_input_embeddings().weight.copy_(torch.cat([learnt, empty]))
+    embedding_rows(model).copy_(torch.cat([learnt, empty]))
 
 
 def pretrain(config: dict, out: Path, log=print) -> dict:
@@ -113,21 +121,21 @@ def pretrain(config: dict, out: Path, log=print) -> dict:
     torch.set_num_threads(1)
     training, steps = config["training"], config["training"]["steps"]
     tokenizer = build_tokenizer(**config["tokenizer"])
-    tokens = tokenizer.get_vocab_size()
+    tokens, pad_id = tokenizer.get_vocab_size(), token_id(tokenizer, PAD)
     world = World(**config["world"])
     sampler = Sampler(world, tokenizer, training, first_connector=tokens)
     model = new_model(config["model"], tokens + training["connectors"], tokenizer, training["seed"])
-    embedding = model.get_input_embeddings().weight
+    embedding = embedding_rows(model)
     pairs = StartPairs(embedding, start_pairs(tokenizer))
     optimizer = _optimizer(model, training)
     model.train()
 
-    started, seen, smooth, step = time.time(), 0, None, 0
+    started, seen, smooth, step = time.time(), 0, 0.0, 0
     while step < steps:
         for batch in sampler.batches(training["batch_size"])[: steps - step]:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(training, step, steps)
-            loss = label_loss(model, *collate(batch, tokenizer.token_to_id(PAD)))
+            loss = label_loss(model, *collate(batch, pad_id))
             loss.backward()
             pairs.share_gradient()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -136,7 +144,7 @@ def pretrain(config: dict, out: Path, log=print) -> dict:
             pairs.tie()
             step += 1
             seen += sum(len(sample.ids) for sample in batch)
-            smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+            smooth = 0.98 * smooth + 0.02 * loss.item() if step > 1 else loss.item()
             if step % training["connector_lifetime"] == 0 and step < 0.85 * steps:   # the last ones stay learnt
                 emptied = sampler.empty_some()
                 with torch.no_grad():

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from engine.models.base.phrasings import NAME_KINDS, world_data
-from engine.models.base.tokenizer import EOS
+from engine.models.base.tokenizer import EOS, token_id
 from engine.models.base.world import World, answer_text
 
 IGNORED = -100   # the label that no loss is computed for
@@ -36,7 +36,7 @@ class Sampler:
         self._rng = random.Random(f"samples {training['seed']}")
         self._full_share = training["full_sequence_share"]
         self._connector_share = training["connector_share"]
-        end = [tokenizer.token_to_id(EOS)]
+        end = [token_id(tokenizer, EOS)]
         kinds = {name: data["object"] for name, data in world_data()["relations"].items()}
         self._relations = list(kinds)
         self._facts = [

@@ -83,10 +83,18 @@ def build_tokenizer(seed: int, vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of `token`. Raises ValueError when the vocabulary lacks it: it is too small for the word lists."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"the vocabulary has no token {token!r}: enlarge tokenizer.vocabulary in config.yaml")
+    return found
+
+
 def start_pairs(tokenizer: Tokenizer) -> list[tuple[int, int]]:
     """For each first word of a subject's name: its token after a space, and its token at the beginning of a text."""
     words = [word for kind in SUBJECT_KINDS for word in name_words(kind)[0]]
-    return [(tokenizer.token_to_id(f"Ġ{word}"), tokenizer.token_to_id(word)) for word in words]
+    return [(token_id(tokenizer, f"Ġ{word}"), token_id(tokenizer, word)) for word in words]
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
