@@ -88,6 +88,13 @@ def figure(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
+def chance_words(value: float) -> str:
+    """A probability as a percentage that does not round a small one to nothing."""
+    if value >= 0.1:
+        return f"{100 * value:.0f} %"
+    return f"{100 * value:.2g} %" if value >= 0.0001 else "< 0.01 %"
+
+
 def clock(text: str) -> str:
     """The time of day of a stored time, in UTC."""
     return f"{moment(text):%H:%M:%S}"
@@ -110,6 +117,7 @@ ENVIRONMENT.filters |= {
     "language_name": words.language_name,
     "metric_name": words.metric_name,
     "facts_name": words.facts_name,
+    "chance_words": chance_words,
     "checkpoint_name": words.checkpoint_name,
     "stage_name": words.stage_name,
 }

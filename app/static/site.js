@@ -5,9 +5,10 @@
   const stored = () => { try { return localStorage.getItem(KEY); } catch { return null; } };
   const isDark = () => document.body.classList.contains("dark");
 
-  // Gradio follows the system; a choice made here wins over it, on every page.
+  // Gradio follows the system, and pages without it do so here; a choice made by hand wins over both, on every page.
+  const system = () => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   const applyTheme = () => {
-    const choice = stored();
+    const choice = stored() || (document.querySelector("gradio-app") ? null : system());
     if (choice && document.body && isDark() !== (choice === "dark")) {
       document.body.classList.toggle("dark", choice === "dark");
     }

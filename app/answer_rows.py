@@ -1,0 +1,69 @@
+"""Searching the single answers of one run: what the table of the Results page shows, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlite_utils import Database
+
+PLACEHOLDER = "{subject}"
+
+_COLUMNS = """a.checkpoint, f.id as fact, f.relation, f.subject, f.object, f.trained,
+    p.id as prompt, p.split, p.language, p.text, p.about,
+    a.answer, a.hit, exp(a.log_probability) as probability, a.choice_rank, a.choice_options,
+    exp(a.log_probability_normalised) as normalised"""
+_JOIN = "answers a join facts f on f.id = a.fact join prompts p on p.id = a.prompt"
+_ORDER = """case substr(a.checkpoint, 1, 1) when 'b' then 0 when 'm' then 1 else 2 end,
+    cast(substr(a.checkpoint, instr(a.checkpoint, '@') + 1) as integer), a.prompt, a.fact"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which answers; None and the empty text mean any."""
+
+    checkpoint: str | None = None
+    split: str | None = None
+    language: str | None = None
+    hit: bool | None = None
+    fact: int | None = None
+    prompt: int | None = None
+    search: str = ""
+
+    def where(self) -> tuple[str, list[Any]]:
+        """The condition in SQL and its parameters."""
+        fields = {
+            "a.checkpoint": self.checkpoint,
+            "p.split": self.split,
+            "p.language": self.language,
+            "a.hit": None if self.hit is None else int(self.hit),
+            "a.fact": self.fact,
+            "a.prompt": self.prompt,
+        }
+        chosen = {k: v for k, v in fields.items() if v is not None}
+        conditions, parameters = [f"{k} = ?" for k in chosen], list(chosen.values())
+        if text := self.search.strip().lower():
+            columns = ("f.subject", "f.object", "a.answer", "p.text")
+            conditions.append("(" + " or ".join(f"instr(lower({c}), ?)" for c in columns) + ")")
+            parameters += [text] * len(columns)
+        return " and ".join(conditions) or "1", parameters
+
+
+def find_answers(db: Database, wanted: Wanted, limit: int, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """One page of answers, by checkpoint, prompt and fact; and how many there are in all.
+
+    `before` and `after` are the prompt around its subject.
+    """
+    where, parameters = wanted.where()
+    total = next(iter(db.query(f"select count(*) as n from {_JOIN} where {where}", parameters)))["n"]
+    return list(iterate_answers(db, wanted, limit, offset)), total
+
+
+def iterate_answers(db: Database, wanted: Wanted, limit: int = -1, offset: int = 0) -> Iterator[dict[str, Any]]:
+    """Answers one by one, as `find_answers` orders them; all of them without a limit."""
+    where, parameters = wanted.where()
+    sql = f"select {_COLUMNS} from {_JOIN} where {where} order by {_ORDER} limit ? offset ?"
+    for row in db.query(sql, [*parameters, limit, offset]):
+        before, _, after = row["text"].partition(PLACEHOLDER)
+        yield row | {"before": before, "after": after}
