@@ -1,0 +1,117 @@
+"""Which questions are computed together, and how many at once.
+
+Questions of exactly equal length share a batch, so no padding stands before a prompt. Those of one prompt begin with
+the same tokens ("According to the records, the mother of …"); that beginning is computed once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+# Measured: on a CPU more rows leave the cache and cost more a row; a GPU is only busy with many.
+CPU_ROWS, GPU_ROWS = 256, 1024
+CPU_BYTES = 256_000_000
+# A batch narrower than this costs mostly overhead, so it takes in questions that share less of their beginning.
+NARROW = 64
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class EvaluationError(RuntimeError):
+    """A model's outputs cannot be evaluated; the message is one sentence for the person who runs it."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows (indices of questions) of equal prompt length; their first `shared` tokens are equal within a group."""
+
+    rows: np.ndarray
+    shared: int
+
+
+def plan_batches(prompts: Sequence[Sequence[int]], groups: Sequence[int], rows_of: Callable[[int], int]) -> list[Batch]:
+    """Cut questions into batches of equal prompt length.
+
+    prompts: token ids of each question; groups: questions of one number have a beginning in common;
+    rows_of(length): how many rows of that length fit into one batch. Depends on nothing else, so the batches of two
+    evaluations of the same questions are the same.
+    """
+    by_length: dict[int, dict[int, list[int]]] = {}
+    for row, (ids, group) in enumerate(zip(prompts, groups, strict=True)):
+        by_length.setdefault(len(ids), {}).setdefault(group, []).append(row)
+    batches = []
+    for length, grouped in sorted(by_length.items()):
+        pieces = [(common_beginning([prompts[r] for r in rows]), rows) for rows in grouped.values()]
+        pieces.sort(key=lambda piece: -piece[0])
+        batches += list(_fill(pieces, rows_of(length)))
+    return batches
+
+
+def _fill(pieces: list[tuple[int, list[int]]], limit: int) -> Iterator[Batch]:
+    waiting: list[int] = []
+    shared = 0
+    for common, rows in pieces:
+        if waiting and common < shared and len(waiting) >= NARROW:
+            yield Batch(np.array(waiting), shared)
+            waiting = []
+        waiting = waiting + rows
+        shared = common
+        while len(waiting) >= limit:
+            yield Batch(np.array(waiting[:limit]), shared)
+            waiting = waiting[limit:]
+    if waiting:
+        yield Batch(np.array(waiting), shared)
+
+
+def common_beginning(sequences: Sequence[Sequence[int]]) -> int:
+    """How many tokens all sequences of equal length begin with; the last token is never counted."""
+    first = np.array(sequences[0])
+    equal = (np.array(sequences) == first).all(axis=0)[:-1]
+    return int(np.argmin(equal)) if not equal.all() else len(equal)
+
+
+def rows_that_fit(model: Any, tokens: int, logit_positions: int) -> int:
+    """How many rows of `tokens` tokens with logits at `logit_positions` places to compute at once.
+
+    Estimates logits (with their float32 copies) and the key-value cache (with the copy made while it grows), against
+    a fixed budget on a CPU and a quarter of what is free on a GPU.
+    """
+    config = model.config.get_text_config()
+    width = model.dtype.itemsize
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    cache = 4 * config.num_hidden_layers * heads * head_size * width * tokens
+    logits = logit_positions * config.vocab_size * (width + 8)
+    if model.device.type == "cuda":
+        budget, most = torch.cuda.mem_get_info(model.device)[0] // 4, GPU_ROWS
+    else:
+        budget, most = CPU_BYTES, CPU_ROWS
+    return max(1, min(most, int(budget // (cache + logits))))
+
+
+def in_halves(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+    """`work(items)`, in ever smaller parts when the accelerator runs out of memory."""
+    try:
+        return work(items)
+    except torch.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+    torch.cuda.empty_cache()
+    middle = len(items) // 2
+    return in_halves(work, items[:middle]) + in_halves(work, items[middle:])
+
+
+def log_normaliser(logits: torch.Tensor) -> torch.Tensor:
+    """log Σ exp over the vocabulary of float32 logits (…, vocabulary). Raises EvaluationError when it is no number."""
+    total = logits.logsumexp(-1)
+    if not bool(total.isfinite().all()):
+        raise EvaluationError(
+            "The model's outputs are not numbers: its training has diverged. Lower the learning rate and run it anew."
+        )
+    return total

@@ -1,0 +1,137 @@
+"""Multiple choice: which option the model finds most probable, and where the truth ranks.
+
+The paper's measure: arg max over the options of the product of the option's token probabilities, without length
+normalisation; a tie goes against the truth.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from engine.evaluation.batches import in_halves, rows_that_fit
+from engine.evaluation.parallel import Stopped, compute
+from engine.evaluation.plain import Pair, log_probabilities
+from engine.evaluation.questions import Question
+from engine.evaluation.tree import Ids, Tree, build_tree, score_tree
+from engine.training.sequences import tokenise_questions
+
+# Measured: on a CPU batches of about this many tokens are fastest; larger ones outgrow the processor's cache.
+CPU_TOKENS = 768
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The outcome of one question.
+
+    `rank` of the object among `options` answers: 1 is best, a tie goes against it. `log_probability`: the natural
+    logarithm of its probability normalised over the options.
+    """
+
+    rank: int
+    options: int
+    log_probability: float
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Questions (rows) whose prompts are equally long, with one tree; or one question with options of its own."""
+
+    rows: tuple[int, ...]
+    prompts: tuple[Ids, ...] = ()
+    tree: Tree | None = None
+    pairs: tuple[Pair, ...] = ()
+
+
+def judge(scores: np.ndarray, truth: int) -> Choice:
+    """The outcome from ln P of every option (options) and the index of the true one."""
+    rank = 1 + int((np.delete(scores, truth) >= scores[truth]).sum())
+    return Choice(rank, len(scores), float(scores[truth] - np.logaddexp.reduce(scores)))
+
+
+def answer_choices(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    encoded: Sequence[Pair],
+    *,
+    trees: bool = True,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> list[Choice]:
+    """The outcome of every question, in their order; each needs `options` that contain its object.
+
+    encoded: (prompt ids, object ids) of each question; trees=False, for models that do not honour masks, scores every
+    option as a sequence of its own; on_rows(n) is told of n more finished questions, also of 0 as a sign of life, and
+    may raise to stop. Raises EvaluationError on logits that are not numbers.
+    """
+    outcomes: list[Choice | None] = [None] * len(questions)
+
+    def work(batch: _Batch, stop: threading.Event) -> list[np.ndarray]:
+        if stop.is_set():
+            raise Stopped
+        if batch.tree is None:
+            return [np.array(in_halves(lambda part: log_probabilities(model, part), batch.pairs))]
+        tree = batch.tree
+        return in_halves(lambda part: list(score_tree(model, part, tree)), batch.prompts)
+
+    def take(batch: _Batch, found: list[np.ndarray]) -> None:
+        for row, scores in zip(batch.rows, found, strict=True):
+            outcomes[row] = judge(scores, questions[row].options.index(questions[row].object))
+        on_rows(len(batch.rows))
+
+    batches = list(_batches(model, tokenizer, questions, encoded, trees))
+    compute(work, batches, model.device, on_result=take, on_wait=lambda: on_rows(0))
+    return outcomes  # type: ignore[return-value]
+
+
+def _batches(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    encoded: Sequence[Pair],
+    trees: bool,
+) -> Iterator[_Batch]:
+    together: dict[tuple[Ids, ...], dict[int, list[tuple[int, Ids]]]] = {}
+    for row, pairs in enumerate(encode_options(tokenizer, questions, encoded)):
+        prompt = tuple(pairs[0][0])
+        if trees and all(tuple(p) == prompt for p, _ in pairs):
+            options = tuple(tuple(o) for _, o in pairs)
+            together.setdefault(options, {}).setdefault(len(prompt), []).append((row, prompt))
+        else:
+            yield _Batch((row,), pairs=tuple(pairs))
+    for options, by_length in together.items():
+        tree = build_tree(options)
+        nodes = len(tree.tokens)
+        for length, asked in sorted(by_length.items()):
+            size = rows_that_fit(model, length + nodes, nodes + 1)
+            if model.device.type == "cpu":
+                size = max(1, min(size, CPU_TOKENS // (length + nodes)))
+            for start in range(0, len(asked), size):
+                rows, prompts = zip(*asked[start : start + size], strict=True)
+                yield _Batch(rows, prompts, tree)
+
+
+def encode_options(
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], encoded: Sequence[Pair]
+) -> Iterator[list[Pair]]:
+    """For each question the (prompt ids, option ids) of each of its options, as in the text `prompt + " " + option`.
+
+    How an option is split into tokens can depend on the end of the prompt. It is worked out once for each last word,
+    and used again only where it agrees with the question's own object.
+    """
+    known: dict[tuple[tuple[str, ...], str], list[Ids]] = {}
+    for question, (prompt, object_ids) in zip(questions, encoded, strict=True):
+        key = (question.options, question.text.rsplit(" ", 1)[-1])
+        options = known.get(key)
+        if options is not None and options[question.options.index(question.object)] == tuple(object_ids):
+            yield [(prompt, option) for option in options]
+            continue
+        pairs = tokenise_questions(tokenizer, [(question.text, option) for option in question.options])
+        if all(p == prompt for p, _ in pairs):
+            known[key] = [tuple(o) for _, o in pairs]
+        yield list(pairs)

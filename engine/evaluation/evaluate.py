@@ -1,0 +1,135 @@
+"""Ask one checkpoint everything the experiment wants to know of it.
+
+rows = evaluate_checkpoint(loaded, experiment, "generalised@20", on_progress=lambda done, total: None)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from engine.evaluation.choice import answer_choices
+from engine.evaluation.generation import end_tokens, reply_to
+from engine.evaluation.hits import is_hit
+from engine.evaluation.plain import Pair
+from engine.evaluation.questions import Question, key_questions, questions_for
+from engine.evaluation.tree import honours_masks
+from engine.experiment import Experiment
+from engine.models.loading import LoadedModel
+from engine.training.sequences import tokenise_questions
+
+# How many answers try out whether a model honours masks; a few show it.
+PROBED_ANSWERS = 8
+
+AnswerRow = tuple[int, int, str, int, float, int | None, int | None, float | None]
+
+
+def evaluate_checkpoint(
+    loaded: LoadedModel,
+    experiment: Experiment,
+    checkpoint: str,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[AnswerRow]:
+    """Answers to all questions of a checkpoint, by prompt and fact.
+
+    Each row is (prompt, fact, answer, hit, log_probability, choice_rank, choice_options, log_probability_normalised),
+    the last three None where it was not asked as multiple choice. `on_progress(done, total)` is called several times a
+    second from this thread, counts each multiple choice as one more question, and may raise to stop. The rows are the
+    same, bit for bit, each time on the same CPU. Raises EvaluationError when the model's outputs are not numbers.
+    """
+    questions = questions_for(experiment, checkpoint)
+    chosen = [row for row, question in enumerate(questions) if question.options]
+    total, done = len(questions) + len(chosen), 0
+
+    def on_rows(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(done, total)
+
+    on_progress(0, total)
+    tokenizer: Any = loaded.tokenizer
+    encoded = _encode(tokenizer, questions)
+    with _asking(loaded) as model:
+        masks = _masks_work(model, encoded)
+        replies = reply_to(
+            model,
+            encoded,
+            [question.prompt for question in questions],
+            max_new_tokens=experiment.evaluation.max_new_tokens,
+            ends=end_tokens(model, tokenizer),
+            draft=masks,
+            on_rows=on_rows,
+        )
+        choices = answer_choices(
+            model,
+            tokenizer,
+            [questions[row] for row in chosen],
+            [encoded[row] for row in chosen],
+            trees=masks,
+            on_rows=on_rows,
+        )
+    texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
+    outcomes = dict(zip(chosen, choices, strict=True))
+    rows: list[AnswerRow] = []
+    for row, (question, reply, text) in enumerate(zip(questions, replies, texts, strict=True)):
+        outcome = outcomes.get(row)
+        choice = (outcome.rank, outcome.options, outcome.log_probability) if outcome else (None, None, None)
+        hit = int(is_hit(text, question.object))
+        rows.append((question.prompt, question.fact, text, hit, reply.log_probability, *choice))
+    return rows
+
+
+def probe_key_tokens(loaded: LoadedModel, experiment: Experiment, count: int) -> float:
+    """Key-token recall: the share of the first `count` facts of each relation that greedy decoding completes.
+
+    Cheap enough for the middle of training: it decodes just as far as the longest object asked for. Leaves torch's
+    random state and the model's training mode as they were. Raises EvaluationError when the outputs are not numbers.
+    """
+    questions = key_questions(experiment, count)
+    if not questions:
+        return 0.0
+    tokenizer: Any = loaded.tokenizer
+    encoded = _encode(tokenizer, questions)
+    with _asking(loaded) as model:
+        replies = reply_to(
+            model,
+            encoded,
+            [question.prompt for question in questions],
+            max_new_tokens=max(len(object_ids) for _, object_ids in encoded),
+            ends=end_tokens(model, tokenizer),
+            draft=_masks_work(model, encoded),
+        )
+    texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
+    return sum(is_hit(text, q.object) for text, q in zip(texts, questions, strict=True)) / len(questions)
+
+
+def decode_answers(tokenizer: Any, answers: list[tuple[int, ...]]) -> list[str]:
+    """The answers as text, without the space before the first word; special tokens stay visible."""
+    texts = tokenizer.batch_decode([list(ids) for ids in answers], skip_special_tokens=False)
+    return [text.strip() for text in texts]
+
+
+def _encode(tokenizer: Any, questions: list[Question]) -> list[Pair]:
+    return list(tokenise_questions(tokenizer, [(question.text, question.object) for question in questions]))
+
+
+def _masks_work(model: Any, encoded: list[Pair]) -> bool:
+    """Tried out on the first prompt and made-up answers: objects with the prompt's tokens behind them, so that the
+    tree is deep and wide also where every object is one token."""
+    prompt = encoded[0][0]
+    answers = dict.fromkeys((*object_ids, *prompt[:3]) for _, object_ids in encoded[: 4 * PROBED_ANSWERS])
+    return honours_masks(model, prompt, list(answers)[:PROBED_ANSWERS])
+
+
+@contextmanager
+def _asking(loaded: LoadedModel) -> Iterator[Any]:
+    """The model in evaluation mode, put back into the mode that it was in."""
+    modes = {module: module.training for module in loaded.model.modules()}
+    loaded.model.eval()
+    try:
+        yield loaded.causal
+    finally:
+        for module, training in modes.items():
+            module.training = training

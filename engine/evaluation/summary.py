@@ -1,0 +1,108 @@
+"""From single answers to result rows: means with intervals, for each kind of fact, split of prompts and language.
+
+Values: `generation_accuracy` (share of answers with the object in them), `choice_accuracy` (share of multiple-choice
+questions whose truth ranks first), `object_probability` (mean product of the object's token probabilities) and
+`object_probability_normalised` (mean of that product over the sum of the options' products).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.evaluation.intervals import interval
+from engine.evaluation.questions import fact_rows, prompt_rows
+from engine.experiment import Experiment
+
+# Metric, and whether its values are hits and misses.
+METRICS = (
+    ("generation_accuracy", True),
+    ("choice_accuracy", True),
+    ("object_probability", False),
+    ("object_probability_normalised", False),
+)
+FACTS = ("held_out", "trained")
+
+
+def summarise(answers: Iterable[Sequence[Any]], experiment: Experiment, checkpoint: str) -> list[dict[str, Any]]:
+    """Result rows of one checkpoint, pooled over relations.
+
+    answers: as `evaluate_checkpoint` gives them. Rows: `checkpoint, facts (held_out or trained), split, language,
+    metric, value, low, high, n (answers), n_facts`, splits and languages in the prompts' order. All prompts of a split
+    count alike, whether stage 2 used them or not: that is in the rows of `summarise_prompts`.
+    """
+    table = _Table(answers, experiment)
+    prompts = prompt_rows(experiment)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row in prompts:
+        groups.setdefault((row["split"], row["language"]), []).append(row["id"])
+    return [
+        {"checkpoint": checkpoint, "facts": kind, "split": split, "language": language, **figures}
+        for kind in FACTS
+        for (split, language), ids in groups.items()
+        for figures in table.figures(kind, ids)
+    ]
+
+
+def summarise_prompts(
+    answers: Iterable[Sequence[Any]], experiment: Experiment, checkpoint: str
+) -> list[dict[str, Any]]:
+    """The rows of `summarise` for each prompt alone: with `prompt, relation, text, about` and `used` (by stage 2)."""
+    table = _Table(answers, experiment)
+    return [
+        {
+            "checkpoint": checkpoint,
+            "facts": kind,
+            "prompt": row["id"],
+            **{k: row[k] for k in ("relation", "split", "language", "text", "about", "used")},
+            **figures,
+        }
+        for row in prompt_rows(experiment)
+        for kind in FACTS
+        for figures in table.figures(kind, [row["id"]])
+    ]
+
+
+class _Table:
+    """Answers as columns, sorted by prompt, so that a prompt's answers are one slice."""
+
+    def __init__(self, answers: Iterable[Sequence[Any]], experiment: Experiment) -> None:
+        rows = sorted(answers, key=lambda row: (row[0], row[1]))
+        self.prompt = np.array([row[0] for row in rows], dtype=np.int64)
+        self.fact = np.array([row[1] for row in rows], dtype=np.int64)
+        rank = np.array([np.nan if row[5] is None else row[5] for row in rows], dtype=np.float64)
+        normalised = np.array([np.nan if row[7] is None else row[7] for row in rows], dtype=np.float64)
+        self.values = {
+            "generation_accuracy": np.array([row[3] for row in rows], dtype=np.float64),
+            "choice_accuracy": np.where(np.isnan(rank), np.nan, rank == 1),
+            "object_probability": np.exp(np.array([row[4] for row in rows], dtype=np.float64)),
+            "object_probability_normalised": np.exp(normalised),
+        }
+        trained = np.array([False, *(row["trained"] == 1 for row in fact_rows(experiment))])
+        self.of_kind = {"trained": trained[self.fact], "held_out": ~trained[self.fact]}
+        self.seed = experiment.seed
+
+    def figures(self, kind: str, prompts: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """`metric, value, low, high, n, n_facts` of each metric that the prompts were asked for."""
+        ranges = [np.arange(*np.searchsorted(self.prompt, [p, p + 1])) for p in prompts]
+        places = np.concatenate(ranges)
+        places = places[self.of_kind[kind][places]]
+        for metric, share in METRICS:
+            values = self.values[metric][places]
+            asked = ~np.isnan(values)
+            if not asked.any():
+                continue
+            values, facts = values[asked], self.fact[places][asked]
+            _, number = np.unique(facts, return_inverse=True)
+            sums, counts = np.bincount(number, values), np.bincount(number)
+            low, high = interval(sums, counts, share=share, seed=self.seed)
+            yield {
+                "metric": metric,
+                "value": float(values.mean()),
+                "low": low,
+                "high": high,
+                "n": len(values),
+                "n_facts": len(counts),
+            }

@@ -1,0 +1,105 @@
+"""All options of a question scored as one tree in one forward pass.
+
+Options that begin alike share their beginning, and all of them share the prompt. The tree's nodes are fed behind the
+prompt as one sequence: a 4-D mask lets each node see the prompt, its ancestors and itself, and its position is its
+depth. The last token of an option is only predicted, never fed. The log-probabilities are those of scoring each option
+as a sequence of its own, at about a tenth of the work (tests/bench/bench_choice.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.evaluation.batches import log_normaliser
+from engine.evaluation.plain import log_probabilities
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The options of a question as a tree.
+
+    tokens, depths: (nodes); sees: (nodes, nodes), whether a node is another's ancestor or itself;
+    sources, targets, counted: (options, longest option): token `targets[o, i]` is predicted at place `sources[o, i]`,
+    where 0 is the prompt's last token and 1 + n is node n; `counted` is False where an option is shorter.
+    """
+
+    tokens: torch.Tensor
+    depths: torch.Tensor
+    sees: torch.Tensor
+    sources: torch.Tensor
+    targets: torch.Tensor
+    counted: torch.Tensor
+
+
+def build_tree(options: Sequence[Ids]) -> Tree:
+    """The tree of the options' token ids, each of at least one token."""
+    node_of: dict[Ids, int] = {(): -1}
+    tokens: list[int] = []
+    parents: list[int] = []
+    longest = max(len(o) for o in options)
+    sources = torch.zeros(len(options), longest, dtype=torch.long)
+    targets = torch.zeros(len(options), longest, dtype=torch.long)
+    counted = torch.zeros(len(options), longest, dtype=torch.bool)
+    for number, option in enumerate(options):
+        for place, token in enumerate(option):
+            path = option[:place]
+            if path not in node_of:
+                node_of[path] = len(tokens)
+                tokens.append(path[-1])
+                parents.append(node_of[path[:-1]])
+            sources[number, place] = node_of[path] + 1
+            targets[number, place] = token
+            counted[number, place] = True
+    sees = torch.eye(len(tokens), dtype=torch.bool)
+    depths = torch.zeros(len(tokens), dtype=torch.long)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            sees[node] |= sees[parent]
+            depths[node] = depths[parent] + 1
+    return Tree(torch.tensor(tokens, dtype=torch.long), depths, sees, sources, targets, counted)
+
+
+@torch.inference_mode()
+def score_tree(model: Any, prompts: Sequence[Sequence[int]], tree: Tree) -> np.ndarray:
+    """ln P(option | prompt) for prompts (token ids) of equal length: float64, (prompts, options).
+
+    Raises EvaluationError on logits that are not numbers.
+    """
+    device, length, nodes = model.device, len(prompts[0]), len(tree.tokens)
+    asked = torch.tensor([list(p) for p in prompts])
+    fed = torch.cat([asked, tree.tokens.expand(len(prompts), -1)], 1).to(device)
+    positions = torch.cat([torch.arange(length), length + tree.depths])[None].to(device)
+    sees = torch.ones(length + nodes, length + nodes, dtype=torch.bool).tril()
+    sees[length:, length:] = tree.sees
+    mask = torch.where(sees, 0.0, torch.finfo(model.dtype).min).to(device, model.dtype)[None, None]
+    places = torch.arange(length - 1, length + nodes, device=device)
+    logits = model(
+        fed, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=places
+    ).logits.float()
+    totals = log_normaliser(logits)
+    sources, targets, counted = (x.to(device) for x in (tree.sources, tree.targets, tree.counted))
+    steps = logits[:, sources, targets] - totals[:, sources]
+    return (steps.double() * counted).sum(-1).cpu().numpy()
+
+
+def honours_masks(model: Any, prompt: Sequence[int], options: Sequence[Ids]) -> bool:
+    """Whether the model gives options in one tree the log-probabilities that it gives them as plain sequences.
+
+    That needs a model that respects 4-D masks and `position_ids`; the tolerance leaves room for the number format's
+    rounding only. Raises EvaluationError on logits that are not numbers.
+    """
+    plain = np.array(log_probabilities(model, [(prompt, option) for option in options]))
+    try:
+        difference = np.abs(score_tree(model, [prompt], build_tree(options))[0] - plain).max()
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False
+    return bool(difference <= 1e-3 + 4 * torch.finfo(model.dtype).eps * np.abs(plain).max())
