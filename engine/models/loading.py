@@ -36,8 +36,6 @@ from engine.models.source import ModelError, resolve_source
 
 ADAPTER_CONFIG = "adapter_config.json"
 KEY_ROWS = "key_rows.safetensors"
-# On a CPU, plain attention beats the fused kernel on models this small: tests/bench/bench_training.py measures it.
-EAGER_BELOW_PARAMETERS = 50_000_000
 
 
 @dataclass
@@ -147,8 +145,6 @@ def _load(source: str | Path, experiment: Experiment) -> LoadedModel:
     model = _load_weights(source, config, dtype)
     if device.type == "cpu":
         prepare_cpu(model.num_parameters())
-        if model.num_parameters() < EAGER_BELOW_PARAMETERS:
-            model.set_attn_implementation("eager")
     return LoadedModel(model.to(device).eval(), tokenizer, {}, device)  # type: ignore[arg-type]
 
 

@@ -16,10 +16,12 @@ from engine.training.sequences import IGNORED, TrainingSequence
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`input_ids` (sequences × longest); `positions` (n) index the flattened hidden states that predict `targets` (n).
+    """`input_ids` (sequences × longest - 1); `positions` (n) index the flattened hidden states that
+    predict `targets` (n).
 
+    The last token of a sequence is a target only: nothing is predicted from it, so it is not fed.
     There is no attention mask: padding stands on the right, where causal attention never looks, and has no target.
-    `tokens` counts the ids without padding.
+    `tokens` counts the sequences' ids, without padding.
     """
 
     input_ids: torch.Tensor
@@ -46,13 +48,13 @@ def epoch_batches(
 
 def make_batch(sequences: Sequence[TrainingSequence], device: torch.device) -> Batch:
     """One batch on the device. The padding id is 0: any id does, since nothing sees it."""
-    longest = max(len(s.input_ids) for s in sequences)
-    rows = [s.input_ids + [0] * (longest - len(s.input_ids)) for s in sequences]
+    width = max(2, *(len(s.input_ids) for s in sequences)) - 1
+    rows = [s.input_ids[:width] + [0] * (width - len(s.input_ids)) for s in sequences]
     positions, targets = [], []
     for row, sequence in enumerate(sequences):
         for place, label in enumerate(sequence.labels):
             if label != IGNORED and place:
-                positions.append(row * longest + place - 1)
+                positions.append(row * width + place - 1)
                 targets.append(label)
     return Batch(
         torch.tensor(rows).to(device, non_blocking=True),

@@ -166,18 +166,20 @@ class Trainer:
     def _train_step(self, batch: Batch, rate: float) -> float:
         loss = cross_entropy(labelled_logits(self.loaded.causal, batch).float(), batch.targets)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        # Read last, so that an accelerator does not wait for this before it is given the step.
-        value, gradient = torch.stack([loss.detach().float(), norm.float()]).tolist()
-        if not (math.isfinite(value) and math.isfinite(gradient)):
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        value, length = torch.stack([loss.detach().float(), norm.float()]).tolist()
+        if not (math.isfinite(value) and math.isfinite(length)):
             raise TrainingError(
                 f"the training loss is no longer a number (step {self.step + 1} of {self.steps}): "
                 f"lower the learning rate of {self.settings.learning_rate:g}, or lengthen the warm-up"
             )
+        if length > self.settings.max_gradient_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.max_gradient_norm, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         return value
 
 

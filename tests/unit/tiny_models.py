@@ -115,7 +115,7 @@ def build_qwen2(parent: Path, seed: int = 0, **shape: Any) -> Path:
     """A tied Qwen2 whose matrix has 512 rows, many more than the tokenizer has tokens."""
     tokenizer = byte_level_tokenizer()
     torch.manual_seed(seed)
-    config = Qwen2Config(vocab_size=512, tie_word_embeddings=True, bos_token_id=None, **{**SHAPE, **shape})
+    config = Qwen2Config(tie_word_embeddings=True, bos_token_id=None, **{"vocab_size": 512, **SHAPE, **shape})
     special = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
     return _save(parent / "qwen2", Qwen2ForCausalLM(config), tokenizer, **special)
 
