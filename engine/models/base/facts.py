@@ -35,7 +35,7 @@ def make_facts(relation: RelationData, seed: int, foreign: bool) -> list[tuple[s
 
 
 def question_groups(relation: RelationData, facts: list[tuple[str, str]]) -> dict[str, list[Question]]:
-    """All questions about `facts`, by group: the trained prompt, splits in English, the other languages, controls."""
+    """All questions about `facts`, by group: the trained prompt, splits in English, test prompts abroad, controls."""
 
     def ask(prompts: list[str]) -> list[Question]:
         return [Question(prompt.format(subject=s), o) for prompt in prompts for s, o in facts]
@@ -46,7 +46,7 @@ def question_groups(relation: RelationData, facts: list[tuple[str, str]]) -> dic
         "train": ask(sets.train["en"]),
         "test": ask(sets.test["en"]),
     }
-    groups |= {code: ask(sets.train[code] + sets.test[code]) for code in LANGUAGES if code != "en"}
+    groups |= {code: ask(sets.test[code]) for code in LANGUAGES if code != "en"}
     groups["unrelated"] = ask(sets.unrelated["en"])
     groups["decoys"] = ask([prompt for decoy in relation.decoys for prompt in decoy.prompts["en"]])
     return groups
