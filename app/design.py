@@ -39,6 +39,21 @@ IN_ORDER: dict[str, Any] = {
     "concurrency_id": "design",
     "concurrency_limit": 1,
 }
+# Requests may overtake each other: each says when the browser read its fields.
+STAMP = "(...values) => { values[values.length - 1] = performance.timeOrigin + performance.now(); return values; }"
+# A Textbox tells of its input only when keys are pressed (not of pasting, cutting, composing), and of its change also
+# when the server made it, field by field while others are still old. So the page listens to the fields themselves.
+TYPING = """
+let timer = null;
+const tell = () => { clearTimeout(timer); timer = null; trigger("typed"); };
+const mine = (node) => node.closest(".design-columns") && !node.closest(".facts-table, .paste-panel, fieldset");
+document.addEventListener("input", (event) => {
+  if (!mine(event.target)) return;
+  clearTimeout(timer);
+  timer = setTimeout(tell, 200);
+});
+document.addEventListener("focusout", () => { if (timer) setTimeout(() => timer && tell(), 30); });
+"""
 GO_TO_RUN = "(run) => { if (run) location.assign('/run?run=' + encodeURIComponent(run)); }"
 FORGET_CLONE = "() => roteLab.setAddress({clone: ''})"
 
@@ -55,32 +70,33 @@ def design_page(home: Path) -> None:
             preview_section(c)
         with gr.Column(scale=4, min_width=300, elem_classes="side-column"):
             side_panel(c)
+    c["typing"] = gr.HTML(js_on_load=TYPING, apply_default_css=False, elem_classes="lab-html slot")
     c["draft_id"] = gr.BrowserState("", storage_key=BROWSER_KEY, secret=BROWSER_SECRET)
     # In the browser, beside the fields they belong to: which relation and language those show, and where to go.
     c["editing"] = gr.Textbox(visible=False)
     c["go"] = gr.Textbox(visible=False)
+    c["stamp"] = gr.Number(visible=False)
     _wire(c, Shown(DraftStore(Lab(home))))
 
 
 def _wire(c: Components, shown: Shown) -> None:
     names = [name for name in c if name != "draft_id"]
     outputs = [c[name] for name in names]
-    form = [c["draft_id"], c["editing"], *(c[key] for key in FORM_KEYS)]
+    form = [c["draft_id"], c["editing"], *(c[key] for key in FORM_KEYS), c["stamp"]]
 
     def handler(action: Callable[..., dict[str, Any]], extra: int) -> Callable[..., list[Any]]:
         """Give an action the draft's id, what was typed and its own inputs; turn its answer into outputs."""
 
         def run(*values: Any) -> list[Any]:
-            own, (draft_id, editing, *typed) = values[:extra], values[extra:]
-            answer = action(shown, actions.Request(draft_id, editing, typed), *own)
+            own, (draft_id, editing, *typed, stamp) = values[:extra], values[extra:]
+            answer = action(shown, actions.Request(draft_id, editing or "", typed, stamp or 0), *own)
             return [answer.get(name, gr.skip()) for name in names]
 
         return run
 
     def on(event: Any, action: Callable[..., dict[str, Any]], *inputs: str, **settings: Any) -> Any:
-        return event(
-            handler(action, len(inputs)), [*(c[name] for name in inputs), *form], outputs, **{**IN_ORDER, **settings}
-        )
+        own = [c[name] for name in inputs]
+        return event(handler(action, len(inputs)), [*own, *form], outputs, js=STAMP, **{**IN_ORDER, **settings})
 
     def told(event: Any, action: Callable[..., dict[str, Any]]) -> None:
         """An event of the facts table, which tells in its data what was done."""
@@ -88,18 +104,21 @@ def _wire(c: Components, shown: Shown) -> None:
         def run(event_data: gr.EventData, *values: Any) -> list[Any]:
             return handler(partial(action, event=event_data), 0)(*values)
 
-        event(run, form, outputs, trigger_mode="multiple", **IN_ORDER)
+        event(run, form, outputs, js=STAMP, trigger_mode="multiple", **IN_ORDER)
 
     def opened(request: gr.Request, draft_id: Any) -> list[Any]:
         answer = actions.open_page(shown, draft_id, str(request.query_params.get("clone", "")))
         return [answer["draft_id"], *(answer.get(name, gr.skip()) for name in names)]
 
-    gr.on(None, opened, c["draft_id"], [c["draft_id"], *outputs], **IN_ORDER).then(None, js=FORGET_CLONE, **_quiet())
+    # With inputs of its own, `gr.on(None, …)` would run again whenever they change.
+    loaded = gr.on(None, None, **_quiet()).then(opened, c["draft_id"], [c["draft_id"], *outputs], **IN_ORDER)
+    loaded.then(None, js=FORGET_CLONE, **_quiet())
 
-    structural = {"model_kind", "method", "relation.facts_from", "relation.prompts_from"}
-    for key in FORM_KEYS:
-        action = actions.edit_and_show if key in structural else actions.edit
-        on(c[key].input, action, trigger_mode="always_last")
+    structural = ("model_kind", "method", "relation.facts_from", "relation.prompts_from")
+    on(c["typing"].typed, actions.edit, trigger_mode="always_last")
+    chosen = [c[key] for key in FORM_KEYS if key not in structural and isinstance(c[key], gr.Dropdown)]
+    on(partial(gr.on, [field.input for field in chosen]), actions.edit, trigger_mode="always_last")
+    on(partial(gr.on, [c[key].input for key in structural]), actions.edit_and_show, trigger_mode="always_last")
 
     on(c["picker"].input, actions.pick, "picker")
     on(c["language"].input, actions.pick_language, "language")

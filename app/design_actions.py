@@ -12,7 +12,7 @@ import gradio as gr
 from app import design_draft as drafts
 from app.design_check import examine
 from app.design_draft import Draft, find_relation
-from app.design_form import FORM_KEYS, commit, language_code
+from app.design_form import commit, language_code
 from app.design_show import Shown, full_yaml
 from app.design_store import new_draft_id, remembered, valid_id
 from app.design_views import problem_list
@@ -30,6 +30,7 @@ class Request:
     draft_id: str
     editing: str
     typed: Sequence[Any]
+    stamp: float
 
     @property
     def relation_id(self) -> str:
@@ -52,12 +53,10 @@ def open_page(shown: Shown, draft_id: Any, clone: str) -> Answer:
 
 def edit(shown: Shown, request: Request) -> Answer:
     """Take over the fields and show what follows, without touching the fields."""
-    if not request.editing:
-        return {}
     with shown.store.change(request.draft_id) as draft:
-        commit(draft, request.editing, request.typed)
+        changed = commit(draft, request.editing, request.typed, request.stamp)
         adapted = drafts.adapt(draft)
-    return outcome(shown, request, draft, adapted)
+    return outcome(shown, request, draft, adapted) if changed else {}
 
 
 def outcome(shown: Shown, request: Request, draft: Draft, adapted: bool) -> Answer:
@@ -106,7 +105,7 @@ def add_own(shown: Shown, request: Request) -> Answer:
 
 def _add(shown: Shown, request: Request, add: Callable[[Draft], dict[str, Any]]) -> Answer:
     with shown.store.change(request.draft_id) as draft:
-        commit(draft, request.editing, request.typed)
+        commit(draft, request.editing, request.typed, request.stamp)
         relation = add(draft)
         drafts.adapt(draft)
     return shown.everything(request.draft_id, relation["id"])
@@ -193,9 +192,9 @@ def start(shown: Shown, request: Request) -> Answer:
 
 
 def take_over(shown: Shown, request: Request) -> Draft:
+    """The draft with what the fields hold."""
     with shown.store.change(request.draft_id) as draft:
-        if request.editing and len(request.typed) == len(FORM_KEYS):
-            commit(draft, request.editing, request.typed)
+        if commit(draft, request.editing, request.typed, request.stamp):
             drafts.adapt(draft)
     return draft
 

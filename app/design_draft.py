@@ -143,8 +143,11 @@ def add_facts(relation: dict[str, Any], facts: Sequence[Fact], place: int) -> No
     relation["facts"][place:place] = rows
 
 
-def set_rows(relation: dict[str, Any], rows: Sequence[Sequence[Any]]) -> None:
-    """Take over the rows of the table: [id or None, subject, object]."""
+def set_rows(relation: dict[str, Any] | None, rows: Sequence[Sequence[Any]], stamp: float) -> None:
+    """Take over the rows of the table: [id or None, subject, object], unless newer ones (by `stamp`) came before."""
+    if relation is None or stamp < relation.get("stamp", 0):
+        return
+    relation["stamp"] = stamp
     free = max((row[0] for row in relation["facts"]), default=0) + 1
     taken = []
     for row_id, subject, object_ in rows:

@@ -30,10 +30,8 @@ def table_rows(shown: Shown, request: Request, event: gr.EventData) -> Answer:
     if told.removed:
         shown.store.remember(request.draft_id, f"removing {told.removed}")
     with shown.store.change(request.draft_id) as draft:
-        commit(draft, request.editing, request.typed)
-        relation = find_relation(draft, told.relation)
-        if relation:
-            drafts.set_rows(relation, told.rows)
+        commit(draft, request.editing, request.typed, request.stamp)
+        drafts.set_rows(find_relation(draft, told.relation), told.rows, request.stamp)
         adapted = drafts.adapt(draft)
     return outcome(shown, request, draft, adapted)
 
@@ -44,10 +42,8 @@ def table_paste(shown: Shown, request: Request, event: gr.EventData) -> Answer:
     if told is None:
         return {}
     with shown.store.change(request.draft_id) as draft:
-        commit(draft, request.editing, request.typed)
-        relation = find_relation(draft, told.relation)
-        if relation:
-            drafts.set_rows(relation, told.rows)
+        commit(draft, request.editing, request.typed, request.stamp)
+        drafts.set_rows(find_relation(draft, told.relation), told.rows, request.stamp)
     return _import(shown, request, read_facts(told.text), told.at)
 
 

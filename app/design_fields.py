@@ -52,9 +52,9 @@ class Field:
 def _training(stage: str, learn: str, batch: str) -> tuple[Field, ...]:
     return (
         Field(f"{stage}.epochs", "Epochs", learn, "integer"),
-        Field(f"{stage}.learning_rate", "Learning rate", "The size of a step; the paper uses 1e-5 on 1.5 B", "number"),
+        Field(f"{stage}.learning_rate", "Learning rate", "Large models need 1e-5", "number"),
         Field(f"{stage}.batch_size", "Batch size", batch, "integer"),
-        Field(f"{stage}.loss", "Loss on", "Which part of a sequence is learnt", "choice", tuple(LOSSES)),
+        Field(f"{stage}.loss", "Loss on", "The part that is learnt", "choice", tuple(LOSSES)),
     )
 
 
@@ -69,7 +69,7 @@ def _schedule(stage: str) -> tuple[Field, ...]:
 FIELDS = (
     Field("name", "Name", "", "text"),
     Field("description", "Note to yourself", "", "text"),
-    Field("seed", "Seed", "Decides invented names, the split of the facts and the order", "integer"),
+    Field("seed", "Seed", "Decides names, split and order", "integer"),
     Field("precision", "Precision", "", "choice", ("auto", "float32", "bfloat16"), True),
     Field("tuning.rank", "Rank", "Size of the adapters", "integer", (), True),
     Field("tuning.alpha", "Alpha", "Weight of the adapters", "number", (), True),
@@ -85,7 +85,7 @@ FIELDS = (
         True,
     ),
     *_schedule("stage1"),
-    Field("stage2.facts", "Facts shown (k)", "Of each relation; the others test it", "integer"),
+    Field("stage2.facts", "Facts shown (k)", "The others test it", "integer"),
     Field("stage2.prompts", "Prompts for each", "The first train prompts", "integer"),
     *_training("stage2", "How often each is read", "Sequences in one step"),
     Field("stage2.language", "Language", "Of the prompts it trains on", "text", (), True),
@@ -105,8 +105,8 @@ FIELDS = (
         "choice",
         (("the base and the last checkpoint", "ends"), ("every checkpoint", "every")),
     ),
-    Field("evaluation.choice.facts", "Facts in the multiple choice", "A number, or all", "text"),
-    Field("evaluation.choice.prompts", "Prompts in the multiple choice", "Of each split; or all", "text"),
+    Field("evaluation.choice.facts", "Choice facts", "Also as multiple choice; or all", "text"),
+    Field("evaluation.choice.prompts", "Choice prompts", "Of each split; or all", "text"),
     Field("evaluation.options", "Options", "Answers to choose from", "integer", (), True),
     Field("evaluation.max_new_tokens", "Longest answer", "In tokens", "integer", (), True),
     Field("evaluation.probe_facts", "Facts probed", "After each epoch of stage 1", "integer", (), True),

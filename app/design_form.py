@@ -37,28 +37,44 @@ def form_values(draft: Draft, relation_id: str, language: str) -> dict[str, Any]
     return values | {f"prompts.{split}": prompts.get(split, "") for split in SPLITS}
 
 
-def commit(draft: Draft, editing: str, typed: Sequence[Any]) -> None:
-    """Take over what the fields hold (in the order of FORM_KEYS). `editing`: `RELATION LANGUAGE` they belong to."""
+def commit(draft: Draft, editing: str, typed: Sequence[Any], stamp: float) -> bool:
+    """Take over what the fields hold (in the order of FORM_KEYS); returns whether that changed the draft.
+
+    `editing`: `RELATION LANGUAGE` they belong to. `stamp`: when the browser read them. Requests overtake each other,
+    so that what is older than what was taken over already is left alone.
+    """
+    if not editing or len(typed) != len(FORM_KEYS) or stamp < draft.get("stamp", 0):
+        return False
+    draft["stamp"] = stamp
     values = {key: _cut(value) for key, value in zip(FORM_KEYS, typed, strict=True)}
+    changed = False
     for field in FIELDS:
         if values[field.path] != draft["values"].get(field.path):
             draft["values"][field.path] = values[field.path]
+            changed = True
             if field.path not in draft["touched"]:
                 draft["touched"].append(field.path)
-    for key in DRAFT_KEYS:
-        draft[key] = values[key] or ""
+    changed |= _put(draft, {key: values[key] or "" for key in DRAFT_KEYS})
     relation_id, _, language = editing.partition(" ")
     relation = find_relation(draft, relation_id)
     if relation is None:
-        return
-    for key in RELATION_KEYS:
-        relation[key] = values[f"relation.{key}"] if key == "generate" else values[f"relation.{key}"] or ""
+        return changed
+    new = {key: values[f"relation.{key}"] for key in RELATION_KEYS}
+    changed |= _put(relation, {key: value if key == "generate" else value or "" for key, value in new.items()})
     if relation["prompts_from"] == "own" and not relation["prompts"]:
         relation["prompts"] = corpus_prompts(relation["name"].strip())
-        return
+        return True
     typed_prompts = {split: values[f"prompts.{split}"] or "" for split in SPLITS}
     if language and (any(typed_prompts.values()) or language in relation["prompts"]):
-        relation["prompts"][language] = typed_prompts
+        changed |= _put(relation["prompts"], {language: typed_prompts})
+    return changed
+
+
+def _put(target: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Update the mapping; returns whether it differs afterwards."""
+    changed = any(target.get(key) != value for key, value in new.items())
+    target.update(new)
+    return changed
 
 
 def _cut(value: Any) -> Any:

@@ -95,7 +95,7 @@ def relation_section(c: Components) -> None:
         with gr.Row(elem_classes="relation-bar"):
             c["picker"] = gr.Radio([], show_label=False, container=False, elem_id="relations", scale=3, min_width=220)
             c["add_corpus"] = gr.Dropdown(
-                sorted(load_relations()), value=None, show_label=False, container=False, min_width=170, scale=0,
+                sorted(load_relations()), value=None, show_label=False, container=False, min_width=210, scale=0,
                 elem_id="add-corpus",
             )  # fmt: skip
             c["add_own"] = gr.Button("Add my own", size="sm", scale=0, min_width=110)
@@ -171,19 +171,20 @@ def _prompts(c: Components) -> None:
 
 def recipe_section(c: Components) -> None:
     """Both stages and the evaluation; what is seldom changed is folded."""
-    parts = (
-        ("stage1", "Stage 1 – memorise", "Every fact is read again and again, joined by its key token."),
-        ("stage2", "Stage 2 – generalise", "A few of the facts in natural prompts give the key token its meaning."),
-        ("evaluation", "Evaluation", "What every checkpoint is asked."),
-    )
-    for section, title, words in parts:
-        with gr.Column(elem_classes="design-card"):
-            heading(title, words)
-            with gr.Row(elem_classes="fields"):
-                _fields(c, section, folded=False)
-            with gr.Accordion("More settings", open=False), gr.Row(elem_classes="fields"):
-                _fields(c, section, folded=True)
-            c[f"problems.{section}"] = html(elem_classes=["slot"])
+    with gr.Row(elem_classes="design-pair"):
+        _part(c, "stage1", "Stage 1: memorise", "Every fact is read again and again, joined by its key token.")
+        _part(c, "stage2", "Stage 2: generalise", "A few facts in natural prompts give the key token its meaning.")
+    _part(c, "evaluation", "Evaluation", "What every checkpoint is asked.")
+
+
+def _part(c: Components, section: str, title: str, words: str) -> None:
+    with gr.Column(elem_classes="design-card", min_width=300):
+        heading(title, words)
+        with gr.Row(elem_classes="fields"):
+            _fields(c, section, folded=False)
+        with gr.Accordion("More settings", open=False), gr.Row(elem_classes="fields"):
+            _fields(c, section, folded=True)
+        c[f"problems.{section}"] = html(elem_classes=["slot"])
 
 
 def _fields(c: Components, section: str, folded: bool) -> None:

@@ -30,6 +30,7 @@ from storage.runs import list_runs
 EARLIER_RUNS = 30
 # Writing YAML takes a second for thousands of facts: more than this only when the panel is opened.
 LIVE_YAML_FACTS = 300
+SAVED = '<div class="lab saved"><p class="small muted">Draft saved at {}</p></div>'
 NO_YAML = "# Comes as soon as nothing is left to mend."
 LATER_YAML = "# Many facts: close and open this panel to see the present state."
 
@@ -81,7 +82,7 @@ class Shown:
             "undo": gr.update(visible=label is not None, value=f"Undo {label}" if label else "Undo"),
             "model_name": gr.update(visible=draft["model_kind"] == "other"),
             "lora_row": gr.update(visible=draft["method"] == "lora"),
-            "saved": f'<p class="lab small muted saved">Draft saved at {time.strftime("%H:%M:%S")}</p>',
+            "saved": SAVED.format(time.strftime("%H:%M:%S")),
             "yaml": _live_yaml(draft, examination),
         }
         return answer
