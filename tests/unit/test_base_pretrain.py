@@ -10,6 +10,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.models.base import WEIGHTS
+from engine.models.base.__main__ import main
 from engine.models.base.pretrain import START_SCALE, StartPairs, label_loss, learning_rate, new_model, pretrain
 from engine.models.base.samples import IGNORED, Sample, Sampler, collate
 from engine.models.base.tokenizer import build_tokenizer
@@ -122,3 +123,14 @@ def test_the_committed_weights_are_small_fast_to_load_and_of_the_committed_recip
     assert model.num_parameters() < 1.5e6
     assert (WEIGHTS / "model.safetensors").stat().st_size < 8e6
     assert json.loads((WEIGHTS / "training.json").read_text())["config"] == CONFIG
+
+
+def test_the_command_line_trains_by_a_given_config(tmp_path, monkeypatch, capsys):
+    config = CONFIG | {"model": TINY, "world": CONFIG["world"] | {"entities": 2, "answers": 4}}
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(config))
+    out = tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["base", "train", "--out", str(out), "--config", str(file), "--steps", "2"])
+    main()
+    assert "step 2/2" in capsys.readouterr().out
+    assert json.loads((out / "training.json").read_text())["config"]["training"]["steps"] == 2
