@@ -60,18 +60,18 @@ def prompt_sentence(prompt: str, fact: Fact) -> Sentence:
 def stage1_sequences(experiment: Experiment, loaded: LoadedModel) -> list[TrainingSequence]:
     """Every fact of every relation with its key token, masked by `stage1.loss`. Raises ModelError: see `_build`."""
     sentences = [key_sentence(r, fact) for r in experiment.relations for fact in r.explicit_facts]
-    return _build(loaded, sentences, experiment.stage1.loss)
+    return _build(loaded, sentences, experiment.stage1.loss, key_tokens=1)
 
 
 def stage2_sequences(experiment: Experiment, loaded: LoadedModel) -> list[TrainingSequence]:
-    """Stage 2's facts of every relation, each in each of its prompts, masked by `stage2.loss`."""
+    """Stage 2's facts of every relation, each in each of its prompts, masked by `stage2.loss`. Raises ModelError."""
     sentences = [
         prompt_sentence(prompt.text, relation.explicit_facts[index])
         for relation in experiment.relations
         for index in experiment.stage2_facts(relation)
         for prompt in experiment.stage2_prompts(relation)
     ]
-    return _build(loaded, sentences, experiment.stage2.loss)
+    return _build(loaded, sentences, experiment.stage2.loss, key_tokens=0)
 
 
 def tokenise_sentences(
@@ -143,14 +143,18 @@ def _overlap(offset: Span, span: Span) -> bool:
     return offset[0] < span[1] and offset[1] > span[0]
 
 
-def _build(loaded: LoadedModel, sentences: list[Sentence], mask: LossMask) -> list[TrainingSequence]:
-    """Raises ModelError when a sentence is longer than the model's positions reach."""
+def _build(loaded: LoadedModel, sentences: list[Sentence], mask: LossMask, key_tokens: int) -> list[TrainingSequence]:
+    """Raises ModelError when a sentence is too long for the model, holds another number of key tokens than
+    `key_tokens` (a name or prompt spells one), or has nothing to learn (the tokenizer drops its signs)."""
     sequences = tokenise_sentences(loaded.tokenizer, sentences, mask)
     limit = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    keys = set(loaded.key_token_ids.values())
     for sentence, sequence in zip(sentences, sequences, strict=True):
-        if limit and len(sequence.input_ids) > limit:
-            raise ModelError(
-                f"‘{shorten(sentence.text, 60)}’ has {len(sequence.input_ids)} tokens, more than the {limit} the "
-                "model can read: shorten it"
-            )
+        ids, text = sequence.input_ids, shorten(sentence.text, 60)
+        if limit and len(ids) > limit:
+            raise ModelError(f"‘{text}’ has {len(ids)} tokens, more than the {limit} the model can read: shorten it")
+        if sum(i in keys for i in ids) != key_tokens:
+            raise ModelError(f"‘{text}’ holds a key token where none belongs: choose another key token")
+        if all(label == IGNORED for label in sequence.labels):
+            raise ModelError(f"the model’s tokenizer has no tokens for the object of ‘{text}’: rename it")
     return sequences

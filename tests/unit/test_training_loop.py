@@ -129,6 +129,23 @@ def test_resumed_equals_undisturbed_bit_for_bit(tmp_path, build, tuning, start_f
     assert resumed == expected[6:]
 
 
+def test_bfloat16_trains_and_resumes_in_bfloat16(tmp_path):
+    experiment = tiny_experiment(build_qwen2(tmp_path), precision="bfloat16")
+    undisturbed = prepared(experiment)
+    sequences = stage1_sequences(experiment, undisturbed)
+
+    def keep_the_second(epoch, trainer):
+        if epoch == 2:
+            trainer.save(tmp_path / "c")
+
+    expected = run(undisturbed, sequences, settings(), on_epoch=keep_the_second)
+    assert expected[-1].loss < expected[0].loss
+    assert {p.dtype for p in undisturbed.model.parameters()} == {torch.bfloat16}
+    fresh = prepared(experiment)
+    run(fresh, sequences, settings(), start=load_training_state(tmp_path / "c"))
+    assert_same_bits(weights(undisturbed), weights(fresh))
+
+
 def test_two_runs_give_the_same_bits_and_another_seed_does_not(tmp_path):
     experiment = tiny_experiment(build_qwen2(tmp_path))
     outcomes = []

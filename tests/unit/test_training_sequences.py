@@ -190,6 +190,17 @@ def test_stages_hold_every_sentence_once_and_no_special_tokens(tmp_path):
     assert not special & {i for s in stage1 for i in s.input_ids}
 
 
+def test_a_prompt_that_spells_another_relations_key_token(tmp_path):
+    first = tiny_experiment(build_llama(tmp_path)).relations[0].model_dump()
+    other = {**first, "name": "father", "key_token": "mother-of", "prompts": [{"text": "{subject}:", "split": "train"}]}
+    first["prompts"] = [{"text": "mother-of {subject}:", "split": "train"}]
+    experiment = tiny_experiment(tmp_path / "llama", relations=[first, other])
+    loaded = load_base(experiment)
+    stage1_sequences(experiment, loaded)
+    with pytest.raises(ModelError, match="holds a key token where none belongs: choose another key token"):
+        stage2_sequences(experiment, loaded)
+
+
 def test_too_long_for_the_model(tmp_path):
     experiment = tiny_experiment(build_llama(tmp_path, max_position_embeddings=8))
     loaded = load_base(experiment)
