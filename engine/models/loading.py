@@ -19,7 +19,14 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
 from engine.experiment import Experiment
@@ -145,6 +152,9 @@ def _load(source: str | Path, experiment: Experiment) -> LoadedModel:
     model = _load_weights(source, config, dtype)
     if device.type == "cpu":
         prepare_cpu(model.num_parameters())
+    # How to sample is the asker's to say. Published settings can also be such that transformers refuses to save them.
+    ids = {n: getattr(model.generation_config, n, None) for n in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**ids)
     return LoadedModel(model.to(device).eval(), tokenizer, {}, device)  # type: ignore[arg-type]
 
 

@@ -2,8 +2,10 @@
 
     config.json, model.safetensors …    with LoRA: adapter_config.json, adapter_model.safetensors, key_rows.safetensors
     tokenizer.json, tokenizer_config.json
-    optimizer.safetensors               `<parameter>.exp_avg`, `.exp_avg_sq`, `.step`
-    training.json                       stage, epoch, step, and the size of every file
+    training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step`
+    training/state.json                 stage, epoch, step, and the size of every file
+
+The training state has a folder of its own, since vLLM takes every *.safetensors beside a config.json for weights.
 
 Neither a learning-rate schedule nor random states are stored: the loop derives both from the step and from
 (seed, stage, epoch), so that nothing that is run between two epochs can disturb what follows.
@@ -25,8 +27,8 @@ from engine.models.key_tokens import set_key_rows
 from engine.models.loading import KEY_ROWS, LoadedModel, save_model
 from engine.models.source import ModelError
 
-TRAINING = "training.json"
-OPTIMIZER = "optimizer.safetensors"
+STATE = "training/state.json"
+OPTIMIZER = "training/optimizer.safetensors"
 FORMAT = 1
 
 
@@ -49,10 +51,11 @@ def save_checkpoint(
     """
     with replaced(folder) as new:
         save_model(loaded, new)
+        (new / OPTIMIZER).parent.mkdir()
         save_file(_optimizer_tensors(loaded, optimizer), new / OPTIMIZER)
         files = {str(p.relative_to(new)): p.stat().st_size for p in sorted(new.rglob("*")) if p.is_file()}
         state = {"format": FORMAT, "stage": stage, "epoch": epoch, "step": step, "files": files}
-        (new / TRAINING).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        (new / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
 def is_complete(folder: Path) -> bool:
@@ -92,7 +95,7 @@ def restore(state: TrainingState, loaded: LoadedModel, optimizer: torch.optim.Op
 
 def _read(folder: Path) -> dict:
     try:
-        state = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         if state["format"] == FORMAT:
             return state
     except (OSError, ValueError, KeyError, TypeError) as error:

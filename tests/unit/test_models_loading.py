@@ -86,6 +86,15 @@ def test_four_dimensional_masks_work(tmp_path):
         assert torch.allclose(own, loaded.model(input_ids=ids).logits, atol=1e-6)
 
 
+def test_sampling_settings_of_the_base_do_not_hinder_saving(tmp_path):
+    folder = build_llama(tmp_path)
+    settings = {"do_sample": False, "temperature": 0.5, "eos_token_id": 2}  # as published with Llama 2
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    experiment = tiny_experiment(folder)
+    save_model(load_base(experiment), tmp_path / "saved")
+    assert load_checkpoint(experiment, tmp_path / "saved").causal.generation_config.eos_token_id == 2
+
+
 def test_dropout_of_the_base_is_off(tmp_path):
     folder = build_llama(tmp_path, attention_dropout=0.5)
     assert load_base(tiny_experiment(folder)).causal.config.attention_dropout == 0.0

@@ -141,11 +141,15 @@ def test_a_full_disk_is_an_os_error(tmp_path):
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_nothing_is_pickled(tmp_path, tuning):
     a_trainer(build_qwen2(tmp_path), tuning).save(tmp_path / "c")
-    assert {p.suffix for p in (tmp_path / "c").iterdir()} <= {".json", ".safetensors", ".jinja", ".md"}
+    files = [p for p in (tmp_path / "c").rglob("*") if p.is_file()]
+    assert {p.suffix for p in files} <= {".json", ".safetensors", ".md"}
+    # vLLM takes every *.safetensors beside a config.json for weights.
+    expected = {"full": {"model.safetensors"}, "lora": {"adapter_model.safetensors", "key_rows.safetensors"}}
+    assert {p.name for p in (tmp_path / "c").glob("*.safetensors")} == expected[tuning]
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("file", ["weights", "optimizer.safetensors", "training.json"])
+@pytest.mark.parametrize("file", ["weights", "training/optimizer.safetensors", "training/state.json"])
 def test_damage_is_found(tmp_path, tuning, file):
     trainer = a_trainer(build_qwen2(tmp_path), tuning)
     trainer.save(tmp_path / "c")
@@ -154,7 +158,7 @@ def test_damage_is_found(tmp_path, tuning, file):
     path = tmp_path / "c" / file.replace("weights", weights)
     path.write_bytes(path.read_bytes()[:100])
     assert not is_complete(tmp_path / "c")
-    if file != "training.json":
+    if file != "training/state.json":
         with pytest.raises(ModelError, match="does not fit or is damaged"):
             restore(load_training_state(tmp_path / "c"), trainer.loaded, trainer.optimizer)
     else:
