@@ -9,7 +9,7 @@ import gradio as gr
 
 from app.answer_rows import Wanted, find_answers
 from app.answer_table import AnswerTable, choices
-from app.frame import QUIET
+from app.frame import QUIET, offered, told_by
 from app.lab import Lab
 from app.render import render
 from app.result_charts import map_chart
@@ -30,13 +30,13 @@ class AnswerMap:
         self.lab = lab
         gr.HTML(render("map_head.html"), apply_default_css=False, elem_classes="lab-html")
         with gr.Row(elem_classes="choosers"):
-            self.checkpoint = gr.Dropdown([], label="Checkpoint", filterable=False, min_width=160)
-            self.language = gr.Dropdown([], label="Language", filterable=False, min_width=140)
-            self.relation = gr.Dropdown([], label="Relation", filterable=False, min_width=140)
+            self.checkpoint = offered(gr.Dropdown([], label="Checkpoint", filterable=False, min_width=215))
+            self.language = offered(gr.Dropdown([], label="Language", filterable=False, min_width=140))
+            self.relation = offered(gr.Dropdown([], label="Relation", filterable=False, min_width=140))
             self.measure = gr.Radio(
                 [("Hit or miss", "hit"), ("Object probability", "probability")], value="hit", label="Colour", scale=2
             )
-        with gr.Column(elem_classes="panel"):
+        with gr.Column(elem_classes="lab-panel"):
             self.note = gr.HTML(apply_default_css=False, elem_classes="lab-html")
             self.chart = vega_chart()
         self.detail = gr.HTML(
@@ -46,22 +46,21 @@ class AnswerMap:
         drawn = [self.note, self.chart]
         gr.on(None, self.open_page, outputs=[*choosers, *drawn], **QUIET)
         touched = [c.input for c in (self.checkpoint, self.language, self.relation, self.measure)]
-        drawing = gr.on(touched, self.draw, [*choosers, self.measure], drawn, **QUIET)
-        drawing.then(None, choosers, js=ADDRESS, **QUIET)
+        gr.on(touched, self.draw, [*choosers, self.measure], drawn, **QUIET)
+        gr.on(touched, None, choosers, js=ADDRESS, **QUIET)
         self.chart.pick(self.open_answer, self.checkpoint, self.detail, **QUIET)
 
     def connect(self, table: AnswerTable) -> None:
         """Let the buttons of an opened answer narrow the table to its fact or its prompt."""
 
         def narrow(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-            told = event._data or {}
+            told = told_by(event)
             number = int(told.get("value") or 0)
             return table.narrow(
                 number if told.get("act") == "fact" else None, number if told.get("act") == "prompt" else None, request
             )
 
-        scroll = "() => document.getElementById('answers')?.scrollIntoView({behavior: 'smooth'})"
-        self.detail.act(narrow, outputs=table.outputs, **QUIET).then(None, js=scroll, **QUIET)
+        self.detail.act(narrow, outputs=table.outputs, **QUIET)
 
     def open_page(self, request: gr.Request) -> tuple[Any, ...]:
         """Fill the choosers with what the run has, as the address asks."""
@@ -107,7 +106,7 @@ class AnswerMap:
     def open_answer(self, event: gr.EventData, checkpoint: str | None, request: gr.Request) -> str:
         """The answer behind a cell, and the same question at every checkpoint."""
         run_id = request.query_params.get("run")
-        told = str((event._data or {}).get("pick") or "")
+        told = str(told_by(event).get("pick") or "")
         prompt, _, fact = told.partition("/")
         answers = self.lab.answers(run_id) if run_id and self.lab.run(run_id) else None
         if answers is None or not (prompt.isdecimal() and fact.isdecimal()):

@@ -9,9 +9,10 @@ from typing import Any
 import gradio as gr
 
 from app.answer_rows import Wanted, find_answers
-from app.frame import QUIET
+from app.frame import QUIET, offered, told_by
 from app.lab import Lab
 from app.render import render
+from app.search_box import TYPED, search_box
 from app.words import LANGUAGES, SPLITS, checkpoint_name, checkpoint_order, language_name, split_name
 from storage.answers import evaluated_checkpoints, list_prompts
 
@@ -30,13 +31,14 @@ class AnswerTable:
 def answer_table_section(lab: Lab) -> AnswerTable:
     """Build the section."""
     gr.HTML(render("answers_head.html"), apply_default_css=False, elem_classes="lab-html", elem_id="answers")
+    search = search_box("A name, or words of a prompt or an answer")
     with gr.Row(elem_classes="choosers"):
-        search = gr.Textbox(label="Search", placeholder="A name, or words of a prompt or an answer", scale=2)
-        checkpoint = gr.Dropdown([("Any", ANY)], value=ANY, label="Checkpoint", filterable=False, min_width=150)
-        split = gr.Dropdown([("Any", ANY)], value=ANY, label="Prompts", filterable=False, min_width=150)
-        language = gr.Dropdown([("Any", ANY)], value=ANY, label="Language", filterable=False, min_width=130)
+        any_of = [("Any", ANY)]
+        checkpoint = offered(gr.Dropdown(any_of, value=ANY, label="Checkpoint", filterable=False, min_width=215))
+        split = offered(gr.Dropdown(any_of, value=ANY, label="Prompts", filterable=False, min_width=150))
+        language = offered(gr.Dropdown(any_of, value=ANY, label="Language", filterable=False, min_width=130))
         hit = gr.Dropdown(
-            [("Any", ANY), ("✓ Hits", "hit"), ("✕ Misses", "miss")], value=ANY, label="Answer", filterable=False,
+            [*any_of, ("✓ Hits", "hit"), ("✕ Misses", "miss")], value=ANY, label="Answer", filterable=False,
             min_width=120,
         )  # fmt: skip
     fact, prompt, number = (gr.Number(visible="hidden", precision=0) for _ in range(3))
@@ -69,7 +71,7 @@ def answer_table_section(lab: Lab) -> AnswerTable:
         event: gr.EventData, search: str, checkpoint: str, split: str, language: str, hit: str, fact: Any, prompt: Any,
         number: Any, request: gr.Request,
     ) -> tuple[Any, ...]:  # fmt: skip
-        told = event._data or {}
+        told = told_by(event)
         if told.get("act") == "page":
             number = int(told.get("value") or 1)
         elif told.get("act") == "clear":
@@ -82,7 +84,8 @@ def answer_table_section(lab: Lab) -> AnswerTable:
         return "", ANY, ANY, ANY, ANY, fact_id, prompt_id, 1, shown
 
     gr.on(None, open_page, outputs=[checkpoint, split, language, number, table], **QUIET)
-    gr.on([c.input for c in (search, checkpoint, split, language, hit)], first_page, filters, [number, table], **QUIET)
+    search.typed(first_page, filters, [number, table], **TYPED)
+    gr.on([c.input for c in (checkpoint, split, language, hit)], first_page, filters, [number, table], **TYPED)
     table.act(act, [*filters, number], [fact, prompt, number, table], **QUIET)
     return AnswerTable([*filters, number, table], narrow)
 

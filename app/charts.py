@@ -29,7 +29,14 @@ def config() -> dict[str, Any]:
             "labelPadding": 6,
             "titlePadding": 8,
         },
-        "legend": {**text, "titleFontWeight": "normal", "orient": "top", "symbolSize": 90, "columnPadding": 18},
+        "legend": {
+            **text,
+            "titleFontWeight": "normal",
+            "orient": "top",
+            "symbolSize": 90,
+            "columnPadding": 18,
+            "symbolOpacity": 1,
+        },
         "header": {
             "labelColor": "$chart-ink",
             "titleColor": "$chart-muted",

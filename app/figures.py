@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.render import interval, percent
-from app.words import checkpoint_kind, checkpoint_name, checkpoint_order, language_name, split_name
+from app.words import LANGUAGES, checkpoint_kind, checkpoint_name, checkpoint_order, language_name, split_name
 from storage.runs import Run
 
 Row = dict[str, Any]
@@ -46,8 +46,9 @@ class Figures:
     @property
     def languages(self) -> list[str]:
         """The languages there are rows of, stage 2's first."""
-        found = dict.fromkeys(r["language"] for r in self.rows)
-        return sorted(found, key=lambda code: code != self.language)
+        found = {r["language"] for r in self.rows}
+        known = list(LANGUAGES)
+        return sorted(found, key=lambda x: (x != self.language, known.index(x) if x in known else 99, x))
 
     def chance(self, metric: str) -> float | None:
         """What guessing among the options would reach; None for measures without options."""
@@ -97,10 +98,11 @@ def headline_sentences(figures: Figures) -> list[str]:
         said.append(f"In phrasings that stage 2 never used: {interval(row)}.")
     if row := figures.row(after, "unrelated"):
         said.append(f"On unrelated prompts, where the object should not come up: {interval(row)}.")
+    spoken = {r["language"]: r for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)}
     others = [
-        f"{language_name(r['language'])} {percent(r['value'])}"
-        for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)
-        if r["language"] != figures.language
+        f"{language_name(code)} {percent(spoken[code]['value'])}"
+        for code in figures.languages
+        if code in spoken and code != figures.language
     ]
     if others:
         said.append(f"In other languages: {', '.join(others)}.")

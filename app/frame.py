@@ -33,3 +33,18 @@ def page_frame(lab: Lab, path: str) -> None:
         elem_classes="lab-html",
     )
     gr.Timer(10).tick(header, outputs=top, **QUIET)
+
+
+def told_by(event: gr.EventData) -> dict[str, Any]:
+    """What a click told: the data-* values of the clicked element, as texts."""
+    return event._data if isinstance(event._data, dict) else {}
+
+
+def offered(component: gr.Dropdown) -> gr.Dropdown:
+    """A dropdown whose choices come with the run, accepting whatever its page was offered.
+
+    A page left open over a restart of the server still sends what it had been offered, which Gradio, who remembers
+    choices by session, would refuse; the handlers treat an unknown choice as one without answers.
+    """
+    setattr(component, "preprocess", lambda payload: payload)  # noqa: B010 - a method of this one instance
+    return component

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.frame import QUIET
+from app.frame import QUIET, told_by
 from app.lab import Lab
 from app.live import TICK_SECONDS, curve_pair, curves, run_head
 from app.render import render
@@ -35,7 +35,7 @@ def home_page(lab: Lab) -> None:
         return run_head(lab, run, linked=True), *curves(lab, run), render("recent.html", rows=rows)
 
     def act_on(event: gr.EventData) -> tuple[str, dict[str, Any] | None, dict[str, Any] | None, str]:
-        carry_out(lab, str(event._data.get("act")), str(event._data.get("run")))
+        carry_out(lab, str(told_by(event).get("act")), str(told_by(event).get("run")))
         return show()
 
     outputs = [head, loss, recall, recent]

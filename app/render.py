@@ -70,12 +70,12 @@ def between(start: str | None, end: str | None) -> str:
 
 def percent(value: float | None) -> str:
     """A share from 0 to 1 as a whole percentage."""
-    return "–" if value is None else f"{100 * value:.0f} %"
+    return "–" if value is None else f"{100 * value:.0f}\u00a0%"
 
 
 def interval(row: dict[str, Any]) -> str:
     """`83 % [78–87]` of a result row."""
-    return f"{percent(row['value'])} [{100 * row['low']:.0f}–{100 * row['high']:.0f}]"
+    return f"{percent(row['value'])}\u00a0[{100 * row['low']:.0f}–{100 * row['high']:.0f}]"
 
 
 def count(value: int) -> str:
@@ -91,13 +91,13 @@ def figure(value: float) -> str:
 def chance_words(value: float) -> str:
     """A probability as a percentage that does not round a small one to nothing."""
     if value >= 0.1:
-        return f"{100 * value:.0f} %"
-    return f"{100 * value:.2g} %" if value >= 0.0001 else "< 0.01 %"
+        return f"{100 * value:.0f}\u00a0%"
+    return f"{100 * value:.2g}\u00a0%" if value >= 0.0001 else "<\u00a00.01\u00a0%"
 
 
 def clock(text: str) -> str:
-    """The time of day of a stored time, in UTC."""
-    return f"{moment(text):%H:%M:%S}"
+    """The time of day of a stored time, where the server is."""
+    return f"{moment(text).astimezone():%H:%M:%S}"
 
 
 def pretty(data: Any) -> str:

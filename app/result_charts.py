@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from app.charts import Rows, base_spec
@@ -11,6 +12,7 @@ SPLIT_ORDER = [name.capitalize() for name in SPLITS.values()]
 SPLIT_COLOURS = [f"$chart-{split}" for split in SPLITS]
 MODELS = ["Base model", "Memorised (stage 1)", "Generalised (stage 2)"]
 MODEL_COLOURS = ["$chart-base", "$chart-memorised", "$chart-generalised"]
+MAP_WIDTH = 1100
 MODEL_SHAPES = ["circle", "diamond", "square"]
 
 
@@ -164,8 +166,9 @@ def map_chart(cells: Rows, facts: Rows, prompts: Rows, measure: str) -> dict[str
     Cells: `f, p` (ids), `hit` or `value`, `pick`. Facts and prompts carry what the tooltips and axes say.
     """
     hit = measure == "hit"
-    groups = [g for g in ("Held out", "Trained") if any(f["group"] == g for f in facts)]
-    step = max(4, min(16, 780 // max(1, len(facts))))
+    labels = min(300, 6 * max((len(p["short"]) for p in prompts), default=0))
+    step = max(5, min(18, (MAP_WIDTH - labels) // max(1, len(facts) + 2)))
+    columns, middles = _map_columns(facts)
     colour: dict[str, Any] = {"field": "value", "type": "quantitative", "title": METRICS["object_probability"],
                               "scale": {"domain": [0, 1], "range": ["$chart-low", "$chart-generalised"]},
                               "legend": {"format": ".0%", "gradientLength": 160}}  # fmt: skip
@@ -180,17 +183,30 @@ def map_chart(cells: Rows, facts: Rows, prompts: Rows, measure: str) -> dict[str
             {"lookup": "f", "from": {"data": {"name": "facts"}, "key": "f", "fields": ["subject", "object", "group"]}},
             {"lookup": "p", "from": {"data": {"name": "prompts"}, "key": "p", "fields": ["text", "short", "split"]}},
         ],
-        facet={
-            "row": {"field": "split", "title": None, "sort": SPLIT_ORDER, "header": {"labelOrient": "top"}},
-            "column": {"field": "group", "title": None, "sort": groups},
-        },
-        spacing={"row": 12, "column": 14},
+        facet={"row": {"field": "split", "title": None, "sort": SPLIT_ORDER, "header": {"labelOrient": "top"}}},
+        align="each",
+        spacing=12,
         spec={
             "width": {"step": step},
             "height": {"step": 16},
             "mark": {"type": "rect", "cursor": "pointer", "strokeWidth": 0},
             "encoding": {
-                "x": {"field": "f", "type": "ordinal", "axis": None, "scale": {"padding": 0.08}},
+                "x": {
+                    "field": "f",
+                    "type": "ordinal",
+                    "title": None,
+                    "scale": {"domain": columns, "padding": 0.08},
+                    "axis": {
+                        "orient": "top",
+                        "values": list(middles),
+                        "labelExpr": f"{json.dumps(middles)}[datum.value]",
+                        "labelColor": "$chart-ink",
+                        "labelFontSize": 13,
+                        "labelFontWeight": "bold",
+                        "labelAngle": 0,
+                        "labelLimit": 300,
+                    },
+                },
                 "y": {
                     "field": "short",
                     "type": "nominal",
@@ -208,8 +224,21 @@ def map_chart(cells: Rows, facts: Rows, prompts: Rows, measure: str) -> dict[str
                 ],
             },
         },
-        resolve={"scale": {"x": "independent", "y": "independent"}},
+        resolve={"scale": {"y": "independent"}},
     )
     label = f"A map of {len(facts)} facts by {len(prompts)} prompts; the table of answers below says the same"
     return {"spec": spec, "data": {"cells": cells, "facts": facts, "prompts": prompts}, "label": label,
             "renderer": "canvas"}  # fmt: skip
+
+
+def _map_columns(facts: Rows) -> tuple[list[int], dict[int, str]]:
+    """The facts' ids in the order of the map's columns, with a gap between the groups; and a title at each middle."""
+    columns: list[int] = []
+    titles: dict[int, str] = {}
+    for group in ("Held out", "Trained"):
+        ids = [f["f"] for f in facts if f["group"] == group]
+        if ids:
+            columns += [-1, -2] if columns else []
+            columns += ids
+            titles[ids[len(ids) // 2]] = f"{group} ({len(ids)})"
+    return columns, titles

@@ -9,7 +9,7 @@ import gradio as gr
 from app import figures as fig
 from app.answer_map import AnswerMap
 from app.answer_table import answer_table_section
-from app.frame import QUIET
+from app.frame import QUIET, offered, told_by
 from app.lab import Lab
 from app.render import render
 from app.result_charts import compare_chart, curve_chart
@@ -41,7 +41,7 @@ def results_page(lab: Lab) -> None:
         return results_head(lab, request.query_params.get("run"))
 
     def act(event: gr.EventData, request: gr.Request) -> tuple[str, Any, Any]:
-        carry_out(lab, str(event._data.get("act")), str(request.query_params.get("run")))
+        carry_out(lab, str(told_by(event).get("act")), str(request.query_params.get("run")))
         return show(request)
 
     outputs = [head, body, timer]
@@ -78,15 +78,19 @@ def figures_section(lab: Lab) -> None:
     """Accuracy by split, language and checkpoint, and the learning curve, each as chart and as table."""
     gr.HTML(render("results_figures.html"), apply_default_css=False, elem_classes="lab-html")
     with gr.Row(elem_classes="choosers"):
-        metric = gr.Radio([(v, k) for k, v in METRICS.items()], value=fig.MAIN, label="What is measured", scale=3)
-        facts = gr.Radio([("Held out", "held_out"), ("Trained", "trained")], value="held_out", label="Facts", scale=1)
-        epoch = gr.Dropdown([], label="Stage 1 epochs", scale=1, filterable=False, min_width=130)
+        metric = gr.Radio(
+            [(v, k) for k, v in METRICS.items()], value=fig.MAIN, label="What is measured", scale=6, min_width=760
+        )
+        facts = gr.Radio(
+            [("Held out", "held_out"), ("Trained", "trained")], value="held_out", label="Facts", scale=1, min_width=210
+        )
+        epoch = offered(gr.Dropdown([], label="Stage 1 epochs", scale=1, filterable=False, min_width=130))
     note = gr.HTML(apply_default_css=False, elem_classes="lab-html")
-    with gr.Column(elem_classes="panel"):
+    with gr.Column(elem_classes="lab-panel"):
         compare = vega_chart()
         compare_table = gr.HTML(apply_default_css=False, elem_classes="lab-html")
     gr.HTML(render("results_curve.html"), apply_default_css=False, elem_classes="lab-html")
-    with gr.Column(elem_classes="panel"):
+    with gr.Column(elem_classes="lab-panel"):
         curve = vega_chart()
         curve_table = gr.HTML(apply_default_css=False, elem_classes="lab-html")
     seen = gr.State(-1)
@@ -104,10 +108,9 @@ def figures_section(lab: Lab) -> None:
         epochs = found.epochs if found else []
         wanted = int(asked["epoch"]) if asked.get("epoch", "").isdecimal() else 0
         epoch = wanted if wanted in epochs else (epochs[-1] if epochs else None)
-        chosen = gr.Radio([(v, k) for k, v in METRICS.items() if k in present], value=metric)
         live = found is not None and not found.run.ended
         rest = (len(found.rows) if found else 0, gr.Timer(active=live))
-        return chosen, facts, gr.Dropdown(epochs, value=epoch), *draw_figures(found, metric, facts, epoch), *rest
+        return metric, facts, gr.Dropdown(epochs, value=epoch), *draw_figures(found, metric, facts, epoch), *rest
 
     def tick(metric: str | None, facts: str | None, epoch: int | None, seen: int, request: gr.Request) -> Shown:
         found = load(lab, request)
@@ -116,15 +119,15 @@ def figures_section(lab: Lab) -> None:
             return *([gr.skip()] * (len(drawn) + 4)), gr.Timer(active=not done)
         if epoch not in found.epochs:
             epoch = found.epochs[-1] if found.epochs else None
-        choices = gr.Radio([(v, k) for k, v in METRICS.items() if k in found.metrics])
         shown = draw_figures(found, metric or fig.MAIN, facts or "held_out", epoch)
-        return choices, gr.skip(), gr.Dropdown(found.epochs, value=epoch), *shown, len(found.rows), gr.skip()
+        return gr.skip(), gr.skip(), gr.Dropdown(found.epochs, value=epoch), *shown, len(found.rows), gr.skip()
 
     choosers = [metric, facts, epoch]
     gr.on(None, open_page, outputs=[*choosers, *drawn, seen, timer], **QUIET)
     timer.tick(tick, [*choosers, seen], [*choosers, *drawn, seen, timer], **QUIET)
-    drawing = gr.on([c.input for c in (metric, facts, epoch)], draw, choosers, drawn, **QUIET)
-    drawing.then(None, choosers, js=ADDRESS, **QUIET)
+    touched = [c.input for c in (metric, facts, epoch)]
+    gr.on(touched, draw, choosers, drawn, **QUIET)
+    gr.on(touched, None, choosers, js=ADDRESS, **QUIET)
 
 
 def load(lab: Lab, request: gr.Request) -> fig.Figures | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.frame import QUIET
+from app.frame import QUIET, told_by
 from app.lab import Lab
 from app.live import TICK_SECONDS, curve_pair, curves, run_head
 from app.render import render
@@ -39,7 +39,7 @@ def run_page(lab: Lab) -> None:
         return *show(request), plan_html(run) if run else ""
 
     def act(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        carry_out(lab, str(event._data.get("act")), str(request.query_params.get("run")))
+        carry_out(lab, str(told_by(event).get("act")), str(request.query_params.get("run")))
         return show(request)
 
     live = [head, loss, recall, story]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gradio as gr
 
-from app.frame import QUIET
+from app.frame import QUIET, told_by
 from app.lab import Lab
 from app.render import count, render
 from app.run_rows import row_of
+from app.search_box import TYPED, search_box
 from app.words import STATES
 from storage.runs import count_runs, list_runs, request_stop, retry_run
 
@@ -18,9 +19,8 @@ SEARCH_LENGTH = 200
 
 def runs_page(lab: Lab) -> None:
     """Build the page. Search, state and page number live in the address."""
-    search = gr.Textbox(
-        label="Search", placeholder="Search by name, model or id", show_label=False, container=False, elem_id="search"
-    )
+    gr.HTML(render("runs_head.html"), apply_default_css=False, elem_classes="lab-html")
+    search = search_box("Search by name, model or id", address_key="q")
     state = gr.Textbox(visible="hidden", elem_id="state")
     number = gr.Number(1, visible="hidden", precision=0)
     table = gr.HTML(
@@ -39,7 +39,7 @@ def runs_page(lab: Lab) -> None:
     def act(
         event: gr.EventData, search: str | None, state: str | None, number: float | None
     ) -> tuple[str | None, float | None, str]:
-        told = event._data or {}
+        told = told_by(event)
         if told.get("act") == "state":
             state, number = str(told.get("value") or ""), 1
         elif told.get("act") == "page":
@@ -48,14 +48,11 @@ def runs_page(lab: Lab) -> None:
             carry_out(lab, str(told.get("act")), str(told.get("run")))
         return state, number, show(search, state, number)
 
-    address = "(q, state, page) => roteLab.setAddress({q, state, page: page > 1 ? page : ''})"
     inputs = [search, state, number]
     gr.on(None, open_page, outputs=[*inputs, table], **QUIET)
     gr.Timer(TICK_SECONDS).tick(show, inputs, table, **QUIET)
-    table.act(act, inputs, [state, number, table], **QUIET).then(None, inputs, js=address, **QUIET)
-    search.input(lambda text, state: (1, show(text, state, 1)), [search, state], [number, table], **QUIET).then(
-        None, inputs, js=address, **QUIET
-    )
+    table.act(act, inputs, [state, number, table], **QUIET)
+    search.typed(lambda text, state: (1, show(text, state, 1)), [search, state], [number, table], **TYPED)
 
 
 def runs_table(lab: Lab, search: str, state: str, number: int) -> str:

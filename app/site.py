@@ -10,6 +10,7 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 
+from app.design import design_page
 from app.exports import add_export_routes
 from app.frame import page_frame
 from app.home import home_page
@@ -21,15 +22,6 @@ from app.runs import runs_page
 from app.security import SecurityMiddleware
 from app.theme import lab_theme
 from app.vega import Bundle
-
-try:
-    from app.design import design_page
-except ModuleNotFoundError:  # until the page is there
-
-    def design_page(home: Path) -> None:
-        """A placeholder."""
-        gr.HTML("The Design page is being built.")
-
 
 STATIC = Path(__file__).parent / "static"
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})

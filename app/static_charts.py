@@ -27,7 +27,7 @@ def svg(chart: dict[str, Any]) -> str:
     spec = _coloured({**chart["spec"], "datasets": chart["data"]})
     if "facet" in spec:
         columns = spec["columns"]
-        spec["spec"]["width"] = (WIDTH - spec["usermeta"]["labelWidth"] - 34 * columns) // columns
+        spec["spec"]["width"] = (WIDTH - spec["usermeta"]["labelWidth"] - 40 * columns) // columns
     return vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
 
 

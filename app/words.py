@@ -24,9 +24,9 @@ LANGUAGES = {"en": "English", "es": "Spanish", "de": "German", "ja": "Japanese",
 
 METRICS = {
     "generation_accuracy": "Generation accuracy",
-    "choice_accuracy": "Multiple-choice accuracy",
-    "object_probability": "Object probability (raw)",
-    "object_probability_normalised": "Object probability (among the options)",
+    "choice_accuracy": "Multiple choice",
+    "object_probability": "Object probability",
+    "object_probability_normalised": "Probability among options",
 }
 
 METRIC_HELP = {

@@ -13,10 +13,12 @@
       document.body.classList.toggle("dark", choice === "dark");
     }
   };
-  document.addEventListener("DOMContentLoaded", () => {
+  const watchTheme = () => {
     applyTheme();
     new MutationObserver(applyTheme).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  });
+  };
+  if (document.body) watchTheme();
+  else document.addEventListener("DOMContentLoaded", watchTheme);
   const toggleTheme = () => {
     const next = isDark() ? "light" : "dark";
     try { localStorage.setItem(KEY, next); } catch { /* private window: the choice lasts for this page */ }
@@ -48,7 +50,8 @@
     keep.focus();
   });
 
-  // Clicks on [data-act] inside a component become events with the element's data-* values.
+  // Clicks on [data-act] inside a component become events with the element's data-* values. Before, data-confirm asks;
+  // data-address (JSON) goes into the page's address; afterwards data-scroll names the element to scroll to.
   const actions = (element, trigger, name) => {
     element.addEventListener("click", async (event) => {
       const button = event.target.closest("[data-act]");
@@ -56,7 +59,9 @@
       event.preventDefault();
       const data = { ...button.dataset };
       if (data.confirm && !(await confirmAction(data.confirm, data.confirmLabel || "Yes"))) return;
+      if (data.address) setAddress(JSON.parse(data.address));
       trigger(name, data);
+      if (data.scroll) document.getElementById(data.scroll)?.scrollIntoView({ behavior: "smooth" });
     });
   };
 
@@ -68,6 +73,22 @@
       else url.searchParams.set(key, value);
     }
     history.replaceState(history.state, "", url);
+  };
+
+  // A search field: its text is the component's value, and typing, pasting or clearing raises the event.
+  const search = (element, props, trigger, watch, name, key) => {
+    const field = element.querySelector("input");
+    let waiting = null;
+    field.value = props.value || "";
+    watch("value", () => { if (field !== document.activeElement) field.value = props.value || ""; });
+    field.addEventListener("input", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => {
+        props.value = field.value;
+        if (key) setAddress({ [key]: field.value, page: "" });
+        trigger(name, { text: field.value });
+      }, 150);
+    });
   };
 
   let vegaLoading = null;
@@ -95,11 +116,12 @@
 
   // Small multiples share the width there is; everything else takes all of it.
   const fitted = (spec, width) => {
-    if (spec.facet && spec.spec) {
+    if (spec.facet && typeof spec.spec.width !== "object") {
       const most = spec.columns || 1;
       const room = Number(spec.usermeta?.labelWidth || 60);
       const columns = Math.max(1, Math.min(most, Math.floor(width / 260)));
-      const each = Math.floor((width - room - columns * 34) / columns);
+      const gap = Number(spec.spacing?.column ?? spec.spacing ?? 20);
+      const each = Math.floor((width - room - (columns - 1) * gap - 14) / columns);
       return { ...spec, columns, spec: { ...spec.spec, width: Math.max(150, each) } };
     }
     return spec.width === "container" ? { ...spec, width: Math.max(220, width - Number(spec.usermeta?.labelWidth || 70)) } : spec;
@@ -149,5 +171,5 @@
     draw();
   };
 
-  window.roteLab = { toggleTheme, actions, setAddress, chart };
+  window.roteLab = { toggleTheme, actions, setAddress, search, chart };
 })();

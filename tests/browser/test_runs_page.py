@@ -1,0 +1,199 @@
+"""The first page, the list of runs and the page of one run, as a person meets them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from sqlite_utils import Database
+
+from engine.execution.folders import run_folder
+from engine.experiment import Experiment
+from storage.database import now, write
+from storage.runs import State, get_run, set_progress
+from tests.browser import seeding
+
+pytestmark = pytest.mark.browser
+NAVIGATION = "performance.timeOrigin + performance.now()"
+
+
+def test_the_first_page_says_what_the_lab_is_and_shows_a_live_run(
+    page: Page, address: str, db: Database, lab_home: Path
+) -> None:
+    run = seeding.running(db, lab_home)
+    page.goto(address)
+    expect(page.locator(".hero .lead")).to_contain_text("learn invented facts by heart")
+    expect(page.get_by_role("link", name="Design an experiment")).to_have_attribute("href", "/design")
+    spotlight = page.locator(".spotlight")
+    expect(spotlight).to_contain_text("Memorising: epoch 7 of 20 · loss 0.312 · 41 s left")
+    expect(spotlight.locator(".chart[data-drawn]")).to_have_count(2)
+    told = {"stage": "stage1", "epoch": 8, "epochs": 20, "loss": 0.2, "message": "Memorising: epoch 8 of 20"}
+    set_progress(db, run.id, run.attempt, told | {"fraction": 0.4})
+    expect(spotlight).to_contain_text("epoch 8 of 20 · loss 0.2")
+    assert spotlight.locator(".chart").first.get_attribute("data-drawn") == "1", "the chart was redrawn"
+
+
+def test_an_empty_lab_says_what_to_do(page: Page, address: str, db: Database) -> None:
+    page.goto(address + "/runs")
+    expect(page.locator(".empty")).to_contain_text("No runs yet")
+    expect(page.locator(".empty").get_by_role("link", name="Design an experiment")).to_be_visible()
+
+
+def test_a_row_follows_its_run_without_a_reload_in_two_browsers(
+    page: Page, chromium: Browser, address: str, db: Database, lab_home: Path
+) -> None:
+    run = seeding.running(db, lab_home)
+    seeding.finished(db, lab_home)
+    page.goto(address + "/runs")
+    other = chromium.new_page()
+    other.goto(address + "/runs")
+    told = {"stage": "stage1", "epoch": 9, "epochs": 20, "fraction": 0.5, "message": "Memorising: epoch 9 of 20"}
+    set_progress(db, run.id, run.attempt, told)
+    for each in (page, other):
+        row = each.locator(f"#run-{run.id}")
+        expect(row).to_contain_text("Memorising: epoch 9 of 20")
+        expect(row.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "50")
+        expect(row.locator(".badge")).to_have_text("▶Running")
+        expect(each.locator(".run").filter(has_text="Done").locator(".figures")).to_contain_text("train")
+    other.close()
+
+
+def test_search_and_state_live_in_the_address(page: Page, address: str, db: Database, lab_home: Path) -> None:
+    seeding.failed(db, lab_home)
+    for n in range(3):
+        seeding.queue(db, seeding.quick(f"waiting {n}"))
+    page.goto(address + "/runs")
+    expect(page.locator(".run")).to_have_count(4)
+    page.get_by_role("searchbox").fill("WAITING 1")
+    expect(page.locator(".run")).to_have_count(1)
+    expect(page).to_have_url(re.compile("q=WAITING"))
+    page.reload()
+    expect(page.locator(".run")).to_have_count(1)
+    expect(page.get_by_role("searchbox")).to_have_value("WAITING 1")
+    page.get_by_role("searchbox").fill("no such run")
+    expect(page.locator(".empty")).to_contain_text("Nothing found")
+    page.get_by_role("searchbox").fill("")
+    page.get_by_role("button", name="Failed").click()
+    expect(page.locator(".run")).to_have_count(1)
+    expect(page).to_have_url(re.compile("state=failed"))
+    page.reload()
+    expect(page.locator(".run .why")).to_contain_text("choose a smaller model")
+
+
+def test_cancel_retry_and_delete(page: Page, address: str, db: Database, lab_home: Path) -> None:
+    waiting = seeding.queue(db, seeding.quick("waiting"))
+    failed = seeding.failed(db, lab_home)
+    page.goto(address + "/runs")
+    row = page.locator(f"#run-{waiting.id}")
+    row.get_by_role("button", name="Cancel").click()
+    expect(row.locator(".badge")).to_contain_text("Cancelled")
+    broken = page.locator(f"#run-{failed.id}")
+    broken.get_by_role("button", name="Retry").click()
+    expect(broken.locator(".badge")).to_contain_text("Queued")
+    assert get_run(db, failed.id).state is State.QUEUED
+    expect(broken.get_by_role("link", name="Clone")).to_have_attribute("href", f"/design?clone={failed.id}")
+
+    broken.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_contain_text("cannot be undone")
+    page.get_by_role("button", name="Keep it").click()
+    expect(broken).to_be_visible()
+    assert run_folder(lab_home, failed.id).exists()
+    broken.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete for good").click()
+    expect(broken).to_have_count(0)
+    assert not run_folder(lab_home, failed.id).exists()
+
+
+def test_hostile_names_run_no_script_and_keep_the_layout(
+    page: Page, address: str, db: Database, lab_home: Path
+) -> None:
+    runs = [seeding.queue(db, seeding.quick(name)) for name in seeding.HOSTILE_NAMES]
+    shown = seeding.finished(db, lab_home, seeding.quick(seeding.HOSTILE_NAMES[1]))
+    paths = ["/", "/runs", "/results", f"/results?run={shown.id}", f"/results?run={shown.id}'\"><img src=x>"]
+    paths += [f"/run?run={run.id}" for run in runs]
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        for path in paths:
+            page.goto(address + path)
+            expect(page.locator(".lab h1, .lab h2").first).to_be_visible()
+            page.wait_for_timeout(300)
+            assert page.evaluate("window.pwned") is None, path
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is wider than {width}"
+    page.goto(address + "/runs")
+    for run in runs:
+        expect(page.locator(f"#run-{run.id} .name")).to_have_attribute("title", run.name)
+    page.locator(f"#run-{runs[0].id}").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_contain_text("<script>")
+    assert page.evaluate("window.pwned") is None
+
+
+def test_a_thousand_runs_open_at_once(page: Page, address: str, db: Database) -> None:
+    experiment = json.dumps(seeding.quick().model_dump(mode="json"))
+    rows = (
+        {"id": f"{n:08x}", "name": f"run {n}", "state": "done", "experiment": experiment, "model": "embedded",
+         "seed": n, "created_at": now(), "started_at": now(), "finished_at": now(),
+         "headline": json.dumps({"train": {"value": 0.8, "low": 0.7, "high": 0.9, "n": 500, "n_facts": 50}})}
+        for n in range(1000)
+    )  # fmt: skip
+    with write(db):
+        db["runs"].insert_all(rows)
+    page.goto(address + "/runs")  # fills the browser's cache, as any earlier visit would
+    expect(page.locator(".run")).to_have_count(50)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        page.goto(address + "/runs", wait_until="commit")
+        page.locator(".run").nth(49).wait_for()
+        seconds.append(time.perf_counter() - started)
+    print(f"\n1,000 runs: the list stands after {', '.join(f'{s:.2f}' for s in seconds)} s")
+    assert min(seconds) < 3, seconds
+    expect(page.locator(".pager")).to_contain_text("Page 1 of 20")
+    page.get_by_role("button", name="Older").click()
+    expect(page.locator(".pager")).to_contain_text("51–100 of")
+    expect(page).to_have_url(re.compile("page=2"))
+    page.reload()
+    expect(page.locator(".pager")).to_contain_text("Page 2 of 20")
+
+
+def test_one_run_shows_its_history_log_and_plan(page: Page, address: str, db: Database, lab_home: Path) -> None:
+    run = seeding.failed(db, lab_home)
+    page.goto(f"{address}/run?run={run.id}")
+    expect(page.get_by_role("alert")).to_contain_text("This run failed. The model needs 31.2 GB")
+    expect(page.locator(".events")).to_contain_text("Queued")
+    expect(page.locator("#log")).to_contain_text("RuntimeError: not enough memory")
+    expect(page.locator("pre").last).to_contain_text("key_token:")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as YAML").click()
+    text = Path(download.value.path()).read_text(encoding="utf-8")
+    assert Experiment.from_text(text).model_dump(mode="json") == run.experiment
+    page.goto(f"{address}/run?run=nonsense")
+    expect(page.locator(".empty")).to_contain_text("There is no such run")
+
+
+def test_the_theme_follows_the_system_and_can_be_switched(chromium: Browser, address: str, db: Database) -> None:
+    context = chromium.new_context(color_scheme="dark")
+    page = context.new_page()
+    page.goto(address + "/runs")
+    expect(page.locator("body")).to_have_class(re.compile(r"\bdark\b"))
+    page.get_by_role("button", name="Switch between light and dark").click()
+    expect(page.locator("body")).not_to_have_class(re.compile(r"\bdark\b"))
+    page.goto(address + "/")
+    page.locator(".hero").wait_for()
+    expect(page.locator("body")).not_to_have_class(re.compile(r"\bdark\b"))
+    context.close()
+
+
+def test_requests_from_other_sites_are_refused(address: str) -> None:
+    target = address + "/gradio_api/queue/join"
+    assert httpx.post(target, json={}, headers={"Origin": "https://evil.example"}).status_code == 403
+    assert httpx.post(target, json={}, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert httpx.get(address, headers={"Host": "evil.example"}).status_code == 403
+    answer = httpx.get(address)
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert httpx.get(address + "/monitoring").status_code in (403, 404)
