@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 VEGA_LITE = "6.4"
+PREPARE_AFTER_SECONDS = 4.0
 
 
 def vega_chart(value: dict[str, Any] | None = None, **settings: Any) -> gr.HTML:
@@ -40,8 +42,10 @@ class Bundle:
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
-        """Begin to make the script in the background."""
-        threading.Thread(target=self.file, name="vega bundle", daemon=True).start()
+        """Make the script in the background, a moment later: the server's start comes first."""
+        timer = threading.Timer(PREPARE_AFTER_SECONDS, self.file)
+        timer.daemon = True
+        timer.start()
 
     def file(self) -> Path:
         """The script's file, made now if it is not there yet."""
@@ -50,7 +54,7 @@ class Bundle:
                 import vl_convert
 
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                part = self.path.with_suffix(".part")
+                part = self.path.with_suffix(f".{os.getpid()}.part")
                 # Without a snippet the bundle sets window.vegaEmbed; its type stub wrongly asks for one.
                 script = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
                 part.write_text("(() => {" + script + "})();", encoding="utf-8")

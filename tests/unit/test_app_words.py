@@ -1,0 +1,126 @@
+"""What the pages say about runs and results, and how they escape what a person typed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.exports import csv_lines
+from app.figures import Figures, compared, curve, headline_sentences, table
+from app.lab import Lab
+from app.model_card import card_html
+from app.render import ago, duration, interval, percent, render
+from app.run_rows import progress_words, row_of
+from storage.database import now
+from storage.runs import Run, State, add_run
+
+BLANK: dict[str, Any] = {"experiment": {}, "model": "embedded", "seed": 0}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return add_run(Lab(tmp_path).db, name="one", **BLANK)
+
+
+def row(checkpoint: str, split: str, value: float, language: str = "en", **more: Any) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint, "facts": "held_out", "split": split, "language": language,
+        "metric": "generation_accuracy", "value": value, "low": max(0, value - 0.05), "high": min(1, value + 0.05),
+        "n": 500, "n_facts": 50, **more,
+    }  # fmt: skip
+
+
+ROWS = [
+    row("base", "train", 0.02),
+    row("memorised@20", "train", 0.27),
+    row("memorised@20", "key", 0.99),
+    row("generalised@20", "train", 0.83),
+    row("generalised@20", "test", 0.54),
+    row("generalised@20", "unrelated", 0.05),
+    row("generalised@20", "train", 0.55, "es"),
+]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59.4, "59 s"), (185, "3 min 5 s"), (1500, "25 min"), (7800, "2 h 10 min"), (400000, "4 days")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_figures_in_words() -> None:
+    assert percent(0.834) == "83\u00a0%"
+    assert interval({"value": 0.834, "low": 0.78, "high": 0.874}) == "83\u00a0%\u00a0[78–87]"
+    assert ago(now()) == "just now"
+
+
+def test_what_a_running_run_is_doing(run: Run) -> None:
+    told = {"stage": "stage1", "epoch": 7, "epochs": 20, "loss": 0.3123, "seconds_left": 40.2}
+    live = replace(run, state=State.RUNNING, progress=told)
+    assert progress_words(live, True) == "Memorising: epoch 7 of 20 · loss 0.312 · 40 s left"
+    assert progress_words(replace(live, progress={}), True) == "Starting"
+    assert progress_words(run, False) == "Waits for a worker: none is running"
+    stopping = replace(live, state=State.STOPPING)
+    assert progress_words(stopping, True).startswith("Stops after the current step")
+
+
+def test_the_headline_says_after_before_and_elsewhere(run: Run) -> None:
+    said = " ".join(headline_sentences(Figures(run, ROWS))).replace("\u00a0", " ")
+    assert "answers 83 % [78–88] of the questions about 50 facts" in said
+    assert "27 % before stage 2 and 2 % in the base model" in said
+    assert "never used: 54 %" in said
+    assert "Spanish 55 %" in said
+
+
+def test_the_headline_of_a_run_that_has_not_come_to_stage_2(run: Run) -> None:
+    said = headline_sentences(Figures(run, ROWS[:3]))
+    assert said[0] == "Stage 2 has not been evaluated yet."
+    assert headline_sentences(Figures(run, [])) == []
+
+
+def test_rows_for_charts_and_tables(run: Run) -> None:
+    found = Figures(run, ROWS)
+    assert {r["model"] for r in compared(found, "generation_accuracy", "held_out", 20)} == {
+        "Base model", "Memorised (stage 1)", "Generalised (stage 2)",
+    }  # fmt: skip
+    drawn = curve(found, "generation_accuracy", "held_out")
+    assert [(r["panel"], r["epoch"]) for r in drawn if r["split"] == "Train prompts"] == [
+        ("After stage 2", 0), ("After stage 2", 20), ("Before stage 2", 0), ("Before stage 2", 20),
+    ]  # fmt: skip
+    lines = table(found, "generation_accuracy", "held_out", found.checkpoints)
+    assert [(x["split"], x["language"]) for x in lines][:2] == [("key", "en"), ("train", "en")]
+
+
+def test_chance_is_one_over_the_options(run: Run) -> None:
+    found = Figures(run, [])
+    assert found.chance("generation_accuracy") is None
+    assert found.chance("choice_accuracy") == 0.01
+    few = replace(run, experiment={"relations": [{"options": ["a", "b", "c", "d"]}]})
+    assert Figures(few, []).chance("choice_accuracy") == 0.25
+
+
+@pytest.mark.parametrize("name", ["<script>x</script>", "' onclick='x", '" onmouseover="x', "${alert(1)} {{7*7}} `"])
+def test_whatever_a_person_typed_is_escaped(run: Run, name: str) -> None:
+    hostile = replace(run, name=name, model=name, error=name, state=State.FAILED)
+    html = render("run_head.html", row=row_of(hostile, True), linked=False)
+    assert "<script" not in html
+    assert "onclick='x" not in html
+    assert 'onmouseover="x' not in html
+    assert "49" not in html.replace(run.id, "")
+
+
+def test_spreadsheets_get_no_formula() -> None:
+    text = "".join(csv_lines(["a"], [{"a": "=1+1"}, {"a": "@x"}, {"a": "plain"}, {"a": -1.5}]))
+    assert text.splitlines() == ["a", "'=1+1", "'@x", "plain", "-1.5"]
+
+
+def test_a_model_card_cannot_bring_script() -> None:
+    html = card_html("---\nlicense: x\n---\n# Card\n<script>x</script>\n[go](javascript:x)\n\n|a|b|\n|-|-|\n|1|2|\n")
+    assert "<h1>Card</h1>" in html
+    assert "<script>" not in html
+    assert 'href="javascript' not in html
+    assert "<table>" in html
