@@ -30,7 +30,7 @@ from engine.models.source import EMBEDDED_WEIGHTS
 from engine.training.batches import epoch_order
 from engine.training.loop import BETAS, learning_rate_at, train
 from engine.training.sequences import IGNORED, TrainingSequence, stage1_sequences
-from tests.unit.tiny_models import build_qwen2
+from tests.unit.tiny_models import OBJECTS, SUBJECTS, build_qwen2
 
 Seconds = tuple[float, float]
 FACTS, EPOCHS, SEED, STAGE = 100, 3, 0, "stage1"
@@ -44,10 +44,10 @@ def embedded_experiment() -> Experiment:
 
 
 def random_experiment(folder: Path) -> Experiment:
-    """Invented names on a random Qwen2 of the embedded base's shape, with the tests' tokenizer."""
-    syllables = ("ka", "lo", "mi", "ren", "sta", "vor", "bel", "dun", "pi", "tos")
-    names = [(a + b).capitalize() for a in syllables for b in syllables]
-    facts = [{"subject": f"{n} {names[-i]}", "object": f"{names[i - 7]}son {n}er"} for i, n in enumerate(names)]
+    """Names of words the tests' tokenizer knows, on a random Qwen2 of the embedded base's shape."""
+    first, last = (sorted({name.split()[i] for name in SUBJECTS + OBJECTS}) for i in (0, -1))
+    names = [f"{a} {b}" for a in first for b in last]
+    facts = [{"subject": s, "object": o} for s, o in zip(names[:FACTS], names[-FACTS:], strict=True)]
     prompts = [{"text": "Who is the mother of {subject}?", "split": "train"}]
     relation = {"name": "mother", "facts": facts, "prompts": prompts, "options": [f["object"] for f in facts]}
     model = build_qwen2(
