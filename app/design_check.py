@@ -123,6 +123,8 @@ def _validation_findings(error: ValidationError, draft: Draft, early: set[str]) 
 
 def _validation_finding(item: Any, draft: Draft, early: set[str]) -> Finding | None:
     location, message = item["loc"], item["msg"].removeprefix("Value error, ")
+    if location == ("relations",):
+        return None  # pydantic counts relations with errors as missing; that there is none at all is told already
     if len(location) >= 2 and location[0] == "relations":
         relation = draft["relations"][location[1]]
         place = f"{relation['id']}/relation"

@@ -10,7 +10,7 @@ from app.design_fields import BY_PATH, FIELDS
 from app.facts_table import facts_table
 from engine.corpus.relations import load_relations
 from engine.model_files import EMBEDDED
-from engine.presets import preset_names
+from engine.presets import describe_preset, preset_names
 
 Components = dict[str, Any]
 TITLE = """<div class="lab"><div class="page-head"><div><h1>Design an experiment</h1>
@@ -40,7 +40,8 @@ def start_bar(c: Components) -> None:
     """Where to begin: a preset, an earlier run, a file; undo and starting over."""
     html(value=TITLE, head='<link rel="stylesheet" href="/lab/design.css">')
     with gr.Row(elem_classes="start-bar"):
-        c["preset"] = gr.Dropdown(preset_names(), value=None, label="Start from a preset", min_width=160)
+        presets = [(f"{name}: {describe_preset(name)}", name) for name in preset_names()]
+        c["preset"] = gr.Dropdown(presets, value=None, label="Start from a preset", min_width=160)
         c["earlier"] = gr.Dropdown([], value=None, label="or from an earlier run", min_width=200)
         c["from_file"] = gr.Button("From a file …", min_width=110, scale=0)
         c["start_over"] = gr.Button("Start over", min_width=100, scale=0)
@@ -123,7 +124,7 @@ def _facts(c: Components) -> None:
         c["relation.generate"] = gr.Number(
             label="How many", info="Fictional names from the seed", precision=0, min_width=140, scale=1
         )
-        c["generated"] = html()
+        c["generated"] = html(elem_classes=["slot"])
     c["copy_generated"] = gr.Button(
         "Edit them as my own", size="sm", elem_classes="quiet-button", scale=0, visible=False
     )
@@ -149,7 +150,7 @@ def _prompts(c: Components) -> None:
     c["relation.prompts_from"] = gr.Radio(
         [("From the corpus", "corpus"), ("My own", "own")], label="Prompts", elem_classes="switch"
     )
-    c["corpus_prompts"] = html()
+    c["corpus_prompts"] = html(elem_classes=["slot"])
     with gr.Column(visible=False, elem_classes="own-prompts") as c["own_prompts"]:
         c["language"] = gr.Dropdown(
             [], label="Language", info="Or write the code of another one, such as fr", allow_custom_value=True

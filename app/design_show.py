@@ -105,7 +105,7 @@ class Shown:
         own_facts, own_prompts = relation["facts_from"] == "own", relation["prompts_from"] == "own"
         facts = examination.at(f"{relation_id}/facts")
         general = [p for p in facts if p.row is None]
-        in_rows = len(facts) - len(general)
+        in_rows = len({p.row for p in facts} - {None})
         rows = len(typed_rows(relation))
         if not rows and own_facts:
             general, more = (
@@ -113,8 +113,7 @@ class Shown:
                 "No facts yet: type them, paste rows from a spreadsheet into the table, or upload a file.",
             )
         else:
-            more = f"{rows:,} facts" if own_facts else ""
-            more += f", {in_rows:,} remark{'s' * (in_rows > 1)} under their rows" if in_rows else ""
+            more = f"{in_rows:,} of {rows:,} rows have a remark." if in_rows else ""
         return {
             "editor": gr.update(visible=True),
             "generate_row": gr.update(visible=not own_facts),

@@ -10,6 +10,7 @@ a rough speed of the device, with a wide range.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -124,11 +125,12 @@ def estimate_experiment(
 
 def stage1_texts(relation: Relation) -> list[str]:
     """What stage 1 trains on for one relation: each fact as the key template says it."""
-    template = relation.key_template.replace("{key}", relation.key_token)
+    parts = re.split(r"\{(subject|key|object)\}", relation.key_template)
     return [
-        template.replace("{subject}", fact.subject, 1).replace("{object}", fact.object, 1)
-        if template.index("{subject}") < template.index("{object}")
-        else template.replace("{object}", fact.object, 1).replace("{subject}", fact.subject, 1)
+        "".join(
+            {"subject": fact.subject, "key": relation.key_token, "object": fact.object}[part] if i % 2 else part
+            for i, part in enumerate(parts)
+        )
         for fact in relation.explicit_facts
     ]
 

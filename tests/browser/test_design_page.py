@@ -1,0 +1,245 @@
+"""The Design page in a real browser: from pasted facts to a queued run, and nothing typed ever lost."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
+from sqlite_utils import Database
+
+from engine.experiment import Experiment
+from engine.presets import load_preset
+from storage.runs import add_run, get_run, list_runs
+
+pytestmark = pytest.mark.browser
+
+FACTS = [("Ann Bee", "Cy Dee"), ("El Eff", "Gee Aitch"), ("Kay Ell", "Em En"), ("Oh Pee", "Qu Ar")]
+PROMPTS = {
+    "Train prompts": "{subject} works for\nThe employer of {subject} is",
+    "Test prompts": "Who employs {subject}?",
+    "Unrelated prompts": "{subject} was born in",
+    "Decoys": "friend | The friend of {subject} is",
+}
+
+
+def open_design(page: Page, address: str, query: str = "") -> None:
+    page.goto(f"{address}/design{query}")
+    page.locator("#summary .state").wait_for()
+
+
+def field(page: Page, label: str) -> Locator:
+    """The first field whose label begins so; the explanation below a field is part of its label."""
+    return page.get_by_label(re.compile(r"^\s*" + re.escape(label).replace("\\ ", " "))).first
+
+
+def paste(page: Page, text: str) -> None:
+    """Paste into the focused element, as a person does."""
+    page.evaluate("text => navigator.clipboard.writeText(text)", text)
+    page.keyboard.press("Control+V")
+
+
+def cells(page: Page) -> list[str]:
+    return [field.input_value() for field in page.locator("#facts-table input").all()]
+
+
+def own_relation(page: Page) -> None:
+    """A relation of one's own, alone in the design."""
+    page.get_by_role("button", name="Add my own").click()
+    expect(page.get_by_label("Relation", exact=True)).to_have_value("relation 1")
+    page.locator("#relations").get_by_text("mother").click()
+    expect(page.get_by_label("Relation", exact=True)).to_have_value("mother")
+    page.get_by_role("button", name="Remove this relation").click()
+    expect(page.get_by_label("Relation", exact=True)).to_have_value("relation 1")
+
+
+@pytest.fixture
+def design(context: BrowserContext, page: Page, address: str, db: Database) -> Page:
+    """The page of a first visitor, who may paste."""
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    open_design(page, address)
+    return page
+
+
+def test_from_pasted_facts_to_a_queued_run(design: Page, address: str, db: Database) -> None:
+    page, summary = design, design.locator("#summary")
+    own_relation(page)
+    page.get_by_label("Relation", exact=True).fill("employer")
+    expect(page.locator("#relations")).to_contain_text("employer · 0")
+    expect(summary).to_contain_text("there are no facts")
+    expect(page.locator("#start")).to_be_disabled()
+
+    page.locator("#facts-table input").first.click()
+    broken = [*FACTS[:3], ("Ann Bee", "Qu Ar")]
+    paste(page, "\n".join(f"{s}\t{o}" for s, o in broken))
+    expect(page.locator("#facts-table tr.problem")).to_contain_text("‘Ann Bee’ already has another object in row 1")
+    expect(summary).to_contain_text("employer, facts, row 4, subject: ‘Ann Bee’ already has another object")
+    page.get_by_label("Subject, row 4").fill("Oh Pee")
+    expect(page.locator("#facts-table tr.problem")).to_have_count(0)
+
+    for label, text in PROMPTS.items():
+        field(page, label).fill(text.replace("{subject}", "{subjekt}", 1))
+    expect(summary).to_contain_text("English, train prompts, line 1")
+    for label, text in PROMPTS.items():
+        field(page, label).fill(text)
+    page.get_by_label("Name", exact=True).fill("my employers")
+    expect(summary).to_contain_text("Ready to start")
+    expect(page.get_by_label("Facts shown (k)")).to_have_value("2")
+    expect(page.locator("#examples")).to_contain_text("4 facts: 2 shown in stage 2, 2 held out")
+    expect(page.locator("#examples")).to_contain_text("Ann Bee [X1] Cy Dee.")
+    expect(summary).to_contain_text("MB")
+
+    page.reload()
+    summary.locator(".state").wait_for()
+    assert cells(page) == [c for pair in FACTS for c in pair] + ["", ""]
+    assert [field(page, label).input_value() for label in PROMPTS] == list(PROMPTS.values())
+
+    page.locator("#start").dblclick()
+    page.wait_for_url("**/run?run=*")
+    runs = list_runs(db)
+    assert [run.name for run in runs] == ["my employers"], "a double click starts once"
+    assert page.url.endswith(runs[0].id)
+    experiment = Experiment.from_data(get_run(db, runs[0].id).experiment)
+    assert experiment.is_resolved
+    (relation,) = experiment.relations
+    assert [(f.subject, f.object) for f in relation.explicit_facts] == FACTS
+    assert relation.prompts_of("decoy", "en")[0].relation == "friend"
+    assert experiment.stage2.facts == 2
+
+    open_design(page, address)
+    expect(page.get_by_label("Name", exact=True)).to_have_value("my employers")
+
+
+def test_hostile_text_is_text(design: Page, db: Database) -> None:
+    page = design
+    page.on("dialog", lambda dialog: pytest.fail(f"a dialog opened: {dialog.message}"))
+    own_relation(page)
+    hostile = [
+        ("<img src=x onerror=alert(1)>", "=HYPERLINK(1)"),
+        ("${alert(2)}", "{{7*7}} @x"),
+        ("</script><script>alert(3)</script>", "🧑‍🚀 name"),
+        ("مريم", 'O\'Neil "Red"'),
+    ]
+    page.locator("#facts-table input").first.click()
+    paste(page, "\n".join(f"{s}\t{o}" for s, o in hostile))
+    expect(page.get_by_label("Subject, row 4")).to_have_value("مريم")
+    page.get_by_label("Relation", exact=True).fill("<b onclick=alert(4)>${1}")
+    field(page, "Train prompts").fill("<i>${alert(5)}</i> {subject}")
+    page.get_by_label("Name", exact=True).fill("`${alert(6)}`<svg onload=alert(7)>")
+    expect(page.locator("#summary")).to_contain_text("name: holds a sign that is not allowed here")
+    expect(page.locator("#summary")).to_contain_text("<b onclick=alert(4)>${1}")
+    page.reload()
+    page.locator("#summary .state").wait_for()
+    assert cells(page)[:-2] == [c for pair in hostile for c in pair]
+    page.get_by_label("Relation", exact=True).fill("fine")
+    page.get_by_label("Facts shown (k)").fill("2")
+    expect(page.locator("#summary")).to_contain_text("other curly braces than {subject}")
+    field(page, "Train prompts").fill("<i>${alert(5)</i> of {subject} is".replace("${", "$"))
+    expect(page.locator("#examples")).to_contain_text("<i>$alert(5)</i> of")
+    expect(page.locator("#examples")).to_contain_text("${alert(2)}")
+
+
+def test_files_of_facts(design: Page) -> None:
+    page = design
+    own_relation(page)
+
+    def give(name: str, data: bytes) -> None:
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Upload a CSV file").click()
+        chooser.value.set_files(FilePayload(name=name, mimeType="text/csv", buffer=data))
+
+    give("names.csv", "Subject;Object\nAnn;Böb\nCarl\nDora;Ed;x\n".encode("utf-16"))
+    expect(page.get_by_label("Object, row 1")).to_have_value("Böb")
+    expect(page.locator(".own-facts .problems")).to_contain_text("Row 4 has 3 cells, where 2 are expected")
+    expect(page.locator("#facts-table tr.problem")).to_contain_text("the cell is empty")
+    give("book.xlsx", b"PK\x03\x04\x14\x00\x06\x00")
+    expect(page.get_by_text("save it as CSV")).to_contain_text("‘book.xlsx’ is an Excel workbook")
+    assert cells(page)[:2] == ["Ann", "Böb"], "what was there stays"
+    page.get_by_role("button", name="Clear the table").click()
+    expect(page.get_by_label("Object, row 1")).to_have_value("")
+    page.get_by_role("button", name="Undo clearing the table").click()
+    expect(page.get_by_label("Object, row 1")).to_have_value("Böb")
+
+    rows = "\n".join(f"Subject {i:04},Object {i:04}" for i in range(1, 4001))
+    give("many.csv", f"subject,object\n{rows}\n".encode())
+    expect(page.locator("#relations")).to_contain_text("relation 1 · 4,003", timeout=30_000)
+    page.get_by_role("button", name="Next ›").click()
+    expect(page.get_by_label("Subject, row 51")).to_have_value("Subject 0048")
+    page.get_by_label("Subject, row 51").fill("")
+    expect(page.locator("#facts-table tr.problem").first).to_contain_text("the cell is empty")
+
+
+def test_paste_box_and_a_relation_column(design: Page) -> None:
+    page = design
+    page.get_by_text("My own", exact=True).first.click()
+    page.get_by_role("button", name="Paste text …").click()
+    box = page.get_by_label("One fact a line: subject, then object")
+    box.fill("relation;subject;object\nmother;Ann;Bea\nauthor;Book One;Cy\nmother;Dee;Eve\nauthor;Book Two;Flo\n")
+    page.get_by_role("button", name="Add to the table").click()
+    expect(page.locator("#relations")).to_contain_text("author · 2")
+    expect(page.get_by_label("Object, row 2")).to_have_value("Eve")
+    expect(page.locator("#summary")).to_contain_text("author, prompts")
+
+
+def test_copies_of_runs_files_and_undo(context: BrowserContext, page: Page, address: str, db: Database) -> None:
+    experiment = load_preset("quick").resolved()
+    body = experiment.model_dump(mode="json") | {"name": "the first one"}
+    run = add_run(db, name="the first one", experiment=body, model="embedded", seed=0)
+    open_design(page, address, f"?clone={run.id}")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("the first one")
+    assert cells(page)[:2] == [
+        experiment.relations[0].explicit_facts[0].subject,
+        experiment.relations[0].explicit_facts[0].object,
+    ]
+    assert "clone" not in page.url, "a reload must not undo what is edited now"
+    page.locator("#start").click()
+    page.wait_for_url("**/run?run=*")
+    copy = get_run(db, list_runs(db, limit=1)[0].id)
+    assert (copy.cloned_from, copy.experiment) == (run.id, body)
+
+    open_design(page, address)
+    page.get_by_role("button", name="From a file …").click()
+    text = page.get_by_label("The description as YAML or JSON")
+    text.fill("relations: [{name: capital, key_tokn: '[Q]'}]")
+    page.get_by_role("button", name="Load this text").click()
+    expect(page.get_by_text("is not a setting of an experiment")).to_be_visible()
+    text.fill(json.dumps({"name": "second", "relations": [{"name": "capital"}], "stage1": {"epochs": 7}}))
+    page.get_by_role("button", name="Load this text").click()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("second")
+    page.get_by_role("button", name="Start over").click()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("")
+    page.locator("#undo").click()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("second")
+    page.locator("#undo").click()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("the first one")
+    page.get_by_label("Start from a preset").click()
+    page.get_by_role("option", name="all-relations").click()
+    expect(page.locator("#relations")).to_contain_text("educated_at · 100")
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "says"),
+    [
+        ("Epochs", "0", "Epochs: must be at least 1"),
+        ("Learning rate", "5", "Learning rate: must be at most 1"),
+        ("Batch size", "", "Batch size: is empty: fill it in"),
+        ("Facts shown (k)", "100", "stage 2 uses 100 facts of ‘mother’, which has 100"),
+        ("Choice facts", "some", "Choice facts: must be a whole number or all"),
+        ("Key token", "is", "‘is’ occurs in"),
+        ("How many", "999999", "must be at most 5000"),
+    ],
+)
+def test_settings_say_what_they_must_be(design: Page, label: str, value: str, says: str) -> None:
+    field(design, label).fill(value)
+    expect(design.locator("#summary")).to_contain_text(says)
+    expect(design.locator("#start")).to_be_disabled()
+
+
+def test_yaml_reads_back(design: Page) -> None:
+    design.get_by_label("Name", exact=True).fill("first: name")
+    design.get_by_role("button", name="See it as YAML").click()
+    editor = design.locator(".cm-content")
+    expect(editor).to_contain_text("name: 'first: name'")
+    design.get_by_label("Name", exact=True).fill("another name")
+    expect(editor).to_contain_text("name: another name")

@@ -1,0 +1,231 @@
+"""The estimate before the start: exact where it counts, honest where it guesses, and never with torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from engine.estimate import checkpoints, estimate_experiment, stage1_texts, stage2_texts
+from engine.evaluation.questions import questions_for
+from engine.experiment import Experiment
+from engine.model_files import model_problems, model_shape, shape_from_config, tokenizer_problems
+
+FACTS = [
+    {"subject": "Ann Bee", "object": "Cy Dee"},
+    {"subject": "El Eff", "object": "Gee"},
+    {"subject": "Kay", "object": "Em"},
+]
+PROMPTS = [
+    {"text": "Who employs {subject}?", "split": "train"},
+    {"text": "{subject} works for", "split": "train"},
+    {"text": "The employer of {subject} is", "split": "test"},
+    {"text": "El jefe de {subject} es", "split": "test", "language": "es"},
+]  # fmt: skip
+QWEN = {
+    "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960,
+    "vocab_size": 151936, "num_attention_heads": 12, "num_key_value_heads": 2, "tie_word_embeddings": True,
+}  # fmt: skip
+LLAMA = {
+    "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 11008,
+    "vocab_size": 32000, "num_attention_heads": 32, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder with a tiny model's config and a tokenizer of single words."""
+    words = [
+        "Ann",
+        "Bee",
+        "Cy",
+        "Dee",
+        "El",
+        "Eff",
+        "Gee",
+        "Kay",
+        "Em",
+        ".",
+        "?",
+        "Who",
+        "employs",
+        "works",
+        "for",
+        "<unk>",
+    ]
+    words += ["is", "[", "]", "X", "A", "B"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    config = QWEN | {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 100}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(safetensors_header({"a": [100, 32], "b": [32, 64]}))
+    return tmp_path
+
+
+def safetensors_header(shapes: dict[str, list[int]]) -> bytes:
+    header = {"__metadata__": {"format": "pt"}} | {
+        name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()
+    }
+    body = json.dumps(header).encode()
+    return len(body).to_bytes(8, "little") + body
+
+
+def experiment(model: str = "embedded", **changes: object) -> Experiment:
+    relation = {"name": "employer", "facts": FACTS, "prompts": PROMPTS}
+    data = {
+        "model": model,
+        "relations": [relation],
+        "stage1": {"epochs": 6, "batch_size": 2},
+        "stage2": {"facts": 2, "prompts": 2, "epochs": 3, "batch_size": 3},
+    }
+    return Experiment.from_data(data | changes).resolved()
+
+
+def test_counts_by_the_models_tokenizer(model: Path) -> None:
+    found = estimate_experiment(experiment(str(model)))
+    assert found.exact_tokens
+    # "Ann Bee [X] Cy Dee." is five words and the key token; "El Eff [X] Gee." and "Kay [X] Em." are shorter.
+    assert found.stage1_tokens == 6 * (6 + 5 + 4)
+    assert found.stage1_steps == 6 * 2
+    assert found.branches == 2, "epochs 3 and 6 are kept"
+    assert found.stage2_steps == 3 * 2
+    assert (found.parameters, found.parameters_from) == (100 * 32 + 32 * 64, "its weights")
+    assert not dict(found.in_words())["Stage 1"].startswith("about")
+
+
+def test_guesses_say_so() -> None:
+    found = estimate_experiment(experiment("nobody/unknown"))
+    assert not found.exact_tokens
+    assert found.seconds is None and found.memory is None
+    told = dict(found.in_words())
+    assert told["Stage 1"].startswith("about ")
+    assert told["Time"].startswith("unknown")
+    assert "Model" not in told
+
+
+def test_questions_are_counted_as_they_will_be_asked() -> None:
+    for choice in ({"facts": 2, "prompts": 1}, {"facts": "all", "prompts": "all"}, {"facts": 20, "prompts": 2}):
+        for where in ("ends", "every"):
+            plan = experiment(evaluation={"choice": choice, "every_language_at": where})
+            asked = [q for name in checkpoints(plan) for q in questions_for(plan, name)]
+            found = estimate_experiment(plan)
+            assert found.questions == len(asked)
+            assert found.choices == sum(bool(q.options) for q in asked)
+
+
+def test_texts_are_what_is_trained_on() -> None:
+    plan = experiment()
+    (relation,) = plan.relations
+    assert stage1_texts(relation)[0] == "Ann Bee [X] Cy Dee."
+    pairs = stage2_texts(plan, relation)
+    assert len(pairs) == 2 * 2
+    assert all(prompt.endswith(("?", "for")) and object_.startswith(" ") for prompt, object_ in pairs)
+
+
+def test_names_that_look_like_placeholders_are_names() -> None:
+    facts = [{"subject": "{object}", "object": "{subject}"}, {"subject": "y", "object": "z"}]
+    plan = experiment(relations=[{"name": "odd", "facts": facts, "prompts": PROMPTS}], stage2={"facts": 1})
+    assert stage1_texts(plan.relations[0])[0] == "{object} [X] {subject}."
+
+
+def test_earlier_runs_tell_the_time(model: Path) -> None:
+    plan = experiment(str(model))
+    rough, known = estimate_experiment(plan), estimate_experiment(plan, seconds_per_pass=[0.01, 0.02, 0.03])
+    assert known.seconds is not None and rough.seconds is not None
+    low, middle, high = known.seconds
+    assert low < middle < high
+    assert middle == pytest.approx(known.passes * 0.02)
+    assert "by earlier runs" in dict(known.in_words())["Time"]
+    assert "rough guess" in dict(rough.in_words())["Time"]
+
+
+def test_a_large_model_on_a_cpu_takes_days_and_lora_less_memory(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(QWEN))
+    full = estimate_experiment(experiment(str(tmp_path)), accelerator=True)
+    lora = estimate_experiment(experiment(str(tmp_path), tuning={"method": "lora"}), accelerator=True)
+    slow = estimate_experiment(experiment(str(tmp_path)), accelerator=False)
+    assert full.parameters == pytest.approx(1.54e9, rel=0.01)
+    assert full.memory is not None and lora.memory is not None and slow.memory is not None
+    assert lora.memory < full.memory < slow.memory, "float32 on a CPU needs twice as much"
+    assert full.seconds is not None and slow.seconds is not None
+    assert slow.seconds[1] > 20 * full.seconds[1]
+
+
+def test_shapes_of_known_models() -> None:
+    for config, billions in ((QWEN, 1.543714304), (LLAMA, 6.738415616)):
+        shape = shape_from_config(config)
+        assert shape is not None
+        assert shape.parameters == int(billions * 1e9)
+    assert shape_from_config({"model_type": "mamba", "hidden_size": 8}) is None
+    assert shape_from_config({"hidden_size": "x"}) is None
+
+
+def test_size_by_name() -> None:
+    for name, parameters in (
+        ("Qwen/Qwen2.5-1.5B", 1.5e9),
+        ("meta-llama/Llama-3.2-1B-Instruct", 1e9),
+        ("me/tiny-42m", 42e6),
+    ):
+        shape = model_shape(name)
+        assert shape is not None and shape.parameters == parameters
+    assert model_shape("microsoft/phi-4") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "severity"),
+    [
+        ("", "is empty", "error"),
+        ("/nowhere/at/all", "there is no folder", "error"),
+        ("~/nowhere", "there is no folder", "error"),
+        ("not a name!", "neither a Hugging Face name", "error"),
+        ("<script>", "neither a Hugging Face name", "error"),
+        ("a\u202eb", "invisible character", "error"),
+        ("nobody/unknown-model", "will download it", "warning"),
+    ],
+)
+def test_models_that_cannot_be(name: str, says: str, severity: str) -> None:
+    (problem,) = model_problems(name)
+    assert says in problem.message
+    assert problem.severity == severity
+
+
+def test_folders_that_hold_no_model(tmp_path: Path, model: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no config.json" in model_problems(str(empty))[0].message
+    (empty / "config.json").write_text("{}")
+    assert "no weights" in model_problems(str(empty))[0].message
+    assert model_problems(str(model)) == []
+
+
+def test_key_tokens_that_mean_something_already(model: Path) -> None:
+    problems = tokenizer_problems(model / "tokenizer.json", ["[X]", "Bee", "⊕", ""])
+    assert [str(p) for p in problems] == [
+        "key token: ‘Bee’ is in the model's vocabulary already, so it means something: choose another"
+    ]
+
+
+def test_a_key_token_that_a_normaliser_would_change(model: Path) -> None:
+    file = model / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.save(str(file))
+    assert tokenizer_problems(file, ["[KEY]"]) == [], "added as it is, past the normaliser"
+
+
+def test_a_broken_tokenizer_is_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text("{}")
+    assert "cannot be read as a tokenizer" in tokenizer_problems(file, ["[X]"])[0].message
+    assert tokenizer_problems(tmp_path / "none.json", ["[X]"])
+
+
+def test_needs_no_torch() -> None:
+    code = "import sys, engine.estimate, app.design; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
