@@ -158,7 +158,7 @@ def _plain(item: Any) -> str:
     kind, limits = item["type"], item.get("ctx", {})
     if item.get("input") in (None, ""):
         return "is empty: fill it in"
-    if "literal" in kind and str(item["loc"][-1]).startswith("literal"):
+    if item["loc"][:2] == ("evaluation", "choice"):
         return "must be a whole number or all"
     sentences = {
         "greater_than_equal": "must be at least {ge}",

@@ -58,6 +58,8 @@ def normalise(text: str) -> str:
 
 def invisible_character(text: str) -> str | None:
     """The first control, unpaired or invisible format character as `U+XXXX NAME`, or None."""
+    if text.isprintable():
+        return None
     for character in text:
         category = unicodedata.category(character)
         if category in ("Cc", "Cs") or (category == "Cf" and character not in _ALLOWED_FORMAT_CHARACTERS):

@@ -180,16 +180,12 @@ def checkpoints(experiment: Experiment) -> list[str]:
 
 def count_choices(experiment: Experiment, checkpoint: str) -> int:
     """How many of a checkpoint's questions are also asked as multiple choice."""
-    sample = experiment.evaluation.choice
+    sample, languages = experiment.evaluation.choice, languages_for(experiment, checkpoint)
     total = 0
     for relation in experiment.relations:
         facts = len(relation.explicit_facts)
-        prompts = [("key", "")] + [
-            (p.split, p.language)
-            for p in relation.explicit_prompts
-            if p.language in languages_for(experiment, checkpoint)
-        ]
-        per_group = Counter(prompts).values()
+        asked_of = [(p.split, p.language) for p in relation.explicit_prompts if p.language in languages]
+        per_group = Counter([("key", ""), *asked_of]).values()
         asked = sum(n if sample.prompts == "all" else min(n, sample.prompts) for n in per_group)
         total += asked * (facts if sample.facts == "all" else min(facts, sample.facts))
     return total
