@@ -20,7 +20,7 @@ class Batch:
     predict `targets` (n).
 
     The last token of a sequence is a target only: nothing is predicted from it, so it is not fed.
-    There is no attention mask: padding stands on the right, where causal attention never looks, and has no target.
+    Padding needs no attention mask: it stands on the right, where causal attention never looks, and has no target.
     `tokens` counts the sequences' ids, without padding.
     """
 

@@ -188,7 +188,9 @@ def labelled_logits(causal: PreTrainedModel, batch: Batch) -> torch.Tensor:
     if causal.config.model_type not in PLAIN_HEADS:
         logits = causal(input_ids=batch.input_ids, use_cache=False).logits
         return logits.flatten(0, 1).index_select(0, batch.positions)
-    hidden = causal.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    # A mask of ones masks nothing, but spares transformers its search for several texts packed into one sequence.
+    mask = torch.ones_like(batch.input_ids)
+    hidden = causal.base_model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
     head: Any = causal.get_output_embeddings()
     return head(hidden.flatten(0, 1).index_select(0, batch.positions))
 
