@@ -76,11 +76,12 @@ def common_beginning(sequences: Sequence[Sequence[int]]) -> int:
     return int(np.argmin(equal)) if not equal.all() else len(equal)
 
 
-def rows_that_fit(model: Any, tokens: int, logit_positions: int) -> int:
+def rows_that_fit(model: Any, tokens: int, logit_positions: int, many: bool = False) -> int:
     """How many rows of `tokens` tokens with logits at `logit_positions` places to compute at once.
 
     Estimates logits (with their float32 copies) and the key-value cache (with the copy made while it grows), against
-    a fixed budget on a CPU and a quarter of what is free on a GPU.
+    a fixed budget on a CPU and a quarter of what is free on a GPU. many: as many as memory allows, also where fewer
+    are faster.
     """
     config = model.config.get_text_config()
     width = model.dtype.itemsize
@@ -91,7 +92,7 @@ def rows_that_fit(model: Any, tokens: int, logit_positions: int) -> int:
     if model.device.type == "cuda":
         budget, most = torch.cuda.mem_get_info(model.device)[0] // 4, GPU_ROWS
     else:
-        budget, most = CPU_BYTES, CPU_ROWS
+        budget, most = CPU_BYTES, GPU_ROWS if many else CPU_ROWS
     return max(1, min(most, int(budget // (cache + logits))))
 
 

@@ -2,9 +2,9 @@
 
 The object is fed behind its prompt at once: that gives the probability of each of its tokens, and, as long as greedy
 decoding would have produced the very same tokens, it has been done already. From the first token that differs on,
-decoding goes on one token at a time; what the cache still holds of the object is masked. Nothing is approximate:
-in float32 the tokens are those of `model.generate(do_sample=False)` (but for exact ties, and without the penalties
-that a model's generation settings may ask for).
+decoding goes on one token at a time, for many prompts of any length together: what a row of the cache holds beyond its
+true past is masked. Nothing is approximate: in float32 the tokens are those of `model.generate(do_sample=False)` (but
+for exact ties, and without the penalties that a model's generation settings may ask for).
 
 Decoding ends at an end-of-sequence token or after `max_new_tokens`. Nothing else stops it: no full stop, no line end.
 """
@@ -17,13 +17,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from engine.evaluation.batches import Batch, in_halves, log_normaliser, plan_batches, rows_that_fit
+from engine.evaluation.cache import RoomyLayer, as_cache, joined, roomy
 from engine.evaluation.parallel import Stopped, compute
 from engine.evaluation.plain import Pair, log_probabilities
 
-# Finished rows are dropped once they are this share of a batch: dropping copies the whole cache.
+# Rows that decode together: many, so that the few long answers do not keep a small batch busy for dozens of steps.
+LEAST_TOGETHER, MOST_TOGETHER = 256, 512
+# Finished rows are dropped once they are this share: dropping copies the whole cache.
 DROP_SHARE = 0.25
 
 
@@ -64,26 +68,42 @@ def reply_to(
     stop. Raises EvaluationError on logits that are not numbers.
     """
     replies: list[Reply | None] = [None] * len(questions)
-    longest = max((len(o) for _, o in questions), default=0)
-    # Objects of like length side by side: less padding behind them.
-    order = sorted(range(len(questions)), key=lambda i: len(questions[i][1]))
     decoder = _Decoder(model, max_new_tokens, torch.tensor(sorted(ends), device=model.device), draft)
+    order = sorted(range(len(questions)), key=lambda i: (len(questions[i][0]), groups[i], len(questions[i][1])))
+    longest = max((len(p) + max(len(o), max_new_tokens) for p, o in questions), default=1)
+    # At least four parts, so that several threads have something to do; the number of threads itself must not matter.
+    size = min(max(LEAST_TOGETHER, -(-len(questions) // 4)), MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
 
-    def rows_of(length: int) -> int:
-        return rows_that_fit(model, length + max(longest, max_new_tokens), longest + 1)
+    def work(rows: Sequence[int], stop: threading.Event) -> list[Reply]:
+        return in_halves(
+            lambda part: decoder.reply([questions[r] for r in part], [groups[r] for r in part], stop), rows
+        )
 
-    def work(batch: Batch, stop: threading.Event) -> list[Reply]:
-        pairs = [questions[order[row]] for row in batch.rows]
-        return in_halves(lambda part: decoder.reply(part, batch.shared, stop), pairs)
-
-    def take(batch: Batch, found: list[Reply]) -> None:
-        for row, reply in zip(batch.rows, found, strict=True):
-            replies[order[row]] = reply
+    def take(rows: Sequence[int], found: list[Reply]) -> None:
+        for row, reply in zip(rows, found, strict=True):
+            replies[row] = reply
         on_rows(len(found))
 
-    batches = plan_batches([questions[i][0] for i in order], [groups[i] for i in order], rows_of)
-    compute(work, batches, model.device, on_result=take, on_wait=lambda: on_rows(0))
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    compute(work, parts, model.device, on_result=take, on_wait=lambda: on_rows(0))
     return replies  # type: ignore[return-value]
+
+
+@dataclass
+class _Rows:
+    """Rows that are being decoded, columns of the cache right-padded where `mask` hides them.
+
+    rows: the questions' places; layers: the cache; past: (rows), how many tokens are behind each row; token: (rows),
+    the newest one, not yet fed; made: (rows), how many tokens of the answer there are with it; mask: (rows, columns),
+    true where the cache holds the row's past.
+    """
+
+    rows: torch.Tensor
+    layers: list[RoomyLayer]
+    past: torch.Tensor
+    token: torch.Tensor
+    made: torch.Tensor
+    mask: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -94,40 +114,60 @@ class _Decoder:
     draft: bool
 
     @torch.inference_mode()
-    def reply(self, questions: Sequence[Pair], shared: int, stop: threading.Event) -> list[Reply]:
-        """Replies to questions of equal prompt length whose first `shared` tokens are often the same."""
+    def reply(self, questions: Sequence[Pair], groups: Sequence[int], stop: threading.Event) -> list[Reply]:
+        """Replies to questions of any lengths, all decoded together where the model allows that."""
+        answers: list[list[int]] = [[] for _ in questions]
+        scores = [0.0] * len(questions)
+        widest = 1 + max(len(o) for _, o in questions)
+        batches = plan_batches(
+            [p for p, _ in questions], groups, lambda n: rows_that_fit(self.model, n + widest, widest)
+        )
+        waiting = []
+        for batch in batches:
+            if stop.is_set():
+                raise Stopped
+            rows = self._read(questions, batch, answers, scores)
+            if self.draft:
+                waiting.append(rows)
+            else:
+                self._go_on(rows, answers, stop)
+        if waiting:
+            self._go_on(_merge(waiting), answers, stop)
+        return [Reply(self._cut(tokens), score) for tokens, score in zip(answers, scores, strict=True)]
+
+    def _read(self, questions: Sequence[Pair], batch: Batch, answers: list[list[int]], scores: list[float]) -> _Rows:
+        """Feed a batch's prompts with their objects; fills in its scores and the answers as far as they are known."""
         device = self.model.device
-        prompts = torch.tensor([list(p) for p, _ in questions])
-        drafts = [list(o) if self.draft else [] for _, o in questions]
+        pairs = [questions[row] for row in batch.rows]
+        prompts = torch.tensor([list(p) for p, _ in pairs])
+        drafts = [list(o) if self.draft else [] for _, o in pairs]
         lengths = torch.tensor([len(o) for o in drafts], device=device)
         width = int(lengths.max())
         objects = torch.tensor([o + [0] * (width - len(o)) for o in drafts], dtype=torch.long)
         inside = torch.arange(width, device=device) < lengths[:, None]
 
-        cache, shared = self._read_beginning(prompts, shared)
+        cache, shared = self._read_beginning(prompts, batch.shared)
         fed = torch.cat([prompts[:, shared:], objects], 1).to(device)
         logits = self.model(fed, past_key_values=cache, use_cache=True, logits_to_keep=width + 1).logits.float()
         totals = log_normaliser(logits)
         objects = objects.to(device)
         if self.draft:
             chosen = logits[:, :width].gather(-1, objects[..., None])[..., 0] - totals[:, :width]
-            scores = (chosen.double() * inside).sum(1).tolist()
+            found = (chosen.double() * inside).sum(1).tolist()
         else:
-            scores = log_probabilities(self.model, questions)
+            found = log_probabilities(self.model, pairs)
         greedy = logits.argmax(-1)
-        del logits
         agreed = ((greedy[:, :width] == objects) & inside).long().cumprod(1).sum(1)
-        following = greedy.gather(1, agreed[:, None])
-        tails = self._go_on(cache, following, prompts.shape[1], agreed, width, stop)
-        return [
-            Reply(self._cut([*draft[:same], *tail]), score)
-            for draft, same, tail, score in zip(drafts, agreed.tolist(), tails, scores, strict=True)
-        ]
-
-    def _cut(self, tokens: list[int]) -> tuple[int, ...]:
-        ends = self.ends.tolist()
-        tokens = tokens[: self.max_new_tokens]
-        return tuple(tokens[: next((i for i, token in enumerate(tokens) if token in ends), len(tokens))])
+        token = greedy.gather(1, agreed[:, None])[:, 0]
+        for row, score, tokens, same, new in zip(
+            batch.rows.tolist(), found, drafts, agreed.tolist(), token.tolist(), strict=True
+        ):
+            scores[row] = score
+            answers[row] = [*tokens[:same], new]
+        past = prompts.shape[1] + agreed
+        mask = torch.arange(prompts.shape[1] + width, device=device) < past[:, None]
+        rows = _Rows(torch.tensor(batch.rows, device=device), roomy(cache), past, token, agreed + 1, mask)
+        return _select(rows, self._going(rows).nonzero()[:, 0])
 
     def _read_beginning(self, prompts: torch.Tensor, shared: int) -> tuple[DynamicCache, int]:
         """A cache of the first `shared` tokens of each row, every different beginning computed once.
@@ -145,44 +185,64 @@ class _Decoder:
                 return cache, shared
         return cache, 0
 
-    def _go_on(
-        self,
-        cache: DynamicCache,
-        token: torch.Tensor,
-        length: int,
-        agreed: torch.Tensor,
-        width: int,
-        stop: threading.Event,
-    ) -> list[list[int]]:
-        """Decode one token at a time: the tokens of each row from `token` (rows, 1) on, up to and with an end token.
+    def _going(self, rows: _Rows) -> torch.Tensor:
+        return ~torch.isin(rows.token, self.ends) & (rows.made < self.max_new_tokens)
 
-        The cache holds `length + width` tokens a row, of which the first `length + agreed` are the row's true past.
-        """
-        tails = [[first] for first in token[:, 0].tolist()]
-        device, dtype = self.model.device, self.model.dtype
-        rows = torch.arange(len(tails), device=device)
-        made = agreed + 1
-        positions = (length + agreed)[:, None]
-        seen = torch.arange(length + width, device=device) < positions
-        mask = torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)[:, None, None]
+    def _go_on(self, rows: _Rows, answers: list[list[int]], stop: threading.Event) -> None:
+        """Decode one token at a time, and put each at the end of its answer, until every row has ended."""
+        hidden = torch.finfo(self.model.dtype).min
         while True:
-            going = ~torch.isin(token[:, 0], self.ends) & (made < self.max_new_tokens)
+            going = self._going(rows)
             count = int(going.sum())
             if not count:
-                return tails
+                return
             if stop.is_set():
                 raise Stopped
             if count <= (1 - DROP_SHARE) * len(going):
-                keep = going.nonzero()[:, 0]
-                cache.batch_select_indices(keep)
-                rows, mask, positions, token, made, going = (
-                    x[keep] for x in (rows, mask, positions, token, made, going)
-                )
-            mask = torch.cat([mask, mask.new_zeros(len(rows), 1, 1, 1)], -1)
-            where = {"attention_mask": mask, "position_ids": positions} if self.draft else {}
-            answer = self.model(token, past_key_values=cache, use_cache=True, logits_to_keep=1, **where)
-            # A finished row that is still in the batch repeats its last token, which ends it again.
-            token = torch.where(going[:, None], answer.logits[:, -1].argmax(-1, keepdim=True), token)
-            positions, made = positions + 1, made + 1
-            for row, new in zip(rows[going].tolist(), token[going, 0].tolist(), strict=True):
-                tails[row].append(new)
+                rows, going = _select(rows, going.nonzero()[:, 0]), going[going]
+            rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(going), 1)], 1)
+            where: dict[str, torch.Tensor] = {}
+            if self.draft:
+                mask = torch.where(rows.mask, 0.0, hidden).to(self.model.dtype)
+                where = {"attention_mask": mask[:, None, None], "position_ids": rows.past[:, None]}
+            step = self.model(
+                rows.token[:, None], past_key_values=as_cache(rows.layers), use_cache=True, logits_to_keep=1, **where
+            )
+            # A finished row that is not dropped yet repeats its last token, which ends it again.
+            rows.token = torch.where(going, step.logits[:, -1].argmax(-1), rows.token)
+            rows.past, rows.made = rows.past + 1, rows.made + 1
+            for row, new in zip(rows.rows[going].tolist(), rows.token[going].tolist(), strict=True):
+                answers[row].append(new)
+
+    def _cut(self, tokens: list[int]) -> tuple[int, ...]:
+        ends = self.ends.tolist()
+        tokens = tokens[: self.max_new_tokens]
+        return tuple(tokens[: next((i for i, token in enumerate(tokens) if token in ends), len(tokens))])
+
+
+def _select(rows: _Rows, keep: torch.Tensor) -> _Rows:
+    """Only the rows at the indices `keep`, without the last columns that none of them needs."""
+    mask = rows.mask[keep]
+    needed = mask.any(0).nonzero()
+    columns = int(needed[-1]) + 1 if len(needed) else 0
+    return _Rows(
+        rows.rows[keep],
+        [layer.selected(keep, columns) for layer in rows.layers],
+        rows.past[keep],
+        rows.token[keep],
+        rows.made[keep],
+        mask[:, :columns],
+    )
+
+
+def _merge(parts: list[_Rows]) -> _Rows:
+    """All rows together, the narrower parts' columns padded on the right."""
+    columns = max(part.mask.shape[1] for part in parts)
+    return _Rows(
+        torch.cat([part.rows for part in parts]),
+        joined([part.layers for part in parts], columns),
+        torch.cat([part.past for part in parts]),
+        torch.cat([part.token for part in parts]),
+        torch.cat([part.made for part in parts]),
+        torch.cat([pad(part.mask, (0, columns - part.mask.shape[1])) for part in parts]),
+    )
