@@ -25,8 +25,8 @@ from app.design_sections import (
     side_panel,
     start_bar,
 )
-from app.design_show import Shown
-from app.design_store import DraftStore
+from app.design_show import Screen, Shown
+from app.design_store import DraftStore, valid_id
 from app.lab import Lab
 
 # The secret only keeps the draft's id from lying readable in the browser's storage; a fixed one lets a second visit
@@ -89,8 +89,11 @@ def _wire(c: Components, shown: Shown) -> None:
 
         def run(*values: Any) -> list[Any]:
             own, (draft_id, editing, *typed, stamp) = values[:extra], values[extra:]
-            answer = action(shown, actions.Request(draft_id, editing or "", typed, stamp or 0), *own)
-            return [answer.get(name, gr.skip()) for name in names]
+            if not valid_id(draft_id):
+                return [gr.skip()] * len(names)
+            answer = action(shown, actions.Request(Screen.read(draft_id, editing or ""), typed, stamp or 0), *own)
+            known = dict(zip(FORM_KEYS, typed, strict=True))
+            return [_update(answer, name, known) for name in names]
 
         return run
 
@@ -114,11 +117,9 @@ def _wire(c: Components, shown: Shown) -> None:
     loaded = gr.on(None, None, **_quiet()).then(opened, c["draft_id"], [c["draft_id"], *outputs], **IN_ORDER)
     loaded.then(None, js=FORGET_CLONE, **_quiet())
 
-    structural = ("model_kind", "method", "relation.facts_from", "relation.prompts_from")
     on(c["typing"].typed, actions.edit, trigger_mode="always_last")
-    chosen = [c[key] for key in FORM_KEYS if key not in structural and isinstance(c[key], gr.Dropdown)]
-    on(partial(gr.on, [field.input for field in chosen]), actions.edit, trigger_mode="always_last")
-    on(partial(gr.on, [c[key].input for key in structural]), actions.edit_and_show, trigger_mode="always_last")
+    chosen = [c[key].input for key in FORM_KEYS if isinstance(c[key], gr.Dropdown | gr.Radio)]
+    on(partial(gr.on, chosen), actions.edit, trigger_mode="always_last")
 
     on(c["picker"].input, actions.pick, "picker")
     on(c["language"].input, actions.pick_language, "language")
@@ -146,6 +147,16 @@ def _wire(c: Components, shown: Shown) -> None:
 
     on(c["yaml_panel"].expand, actions.show_yaml)
     on(c["start"].click, actions.start, trigger_mode="once").then(None, c["go"], js=GO_TO_RUN, **_quiet())
+
+
+def _update(answer: dict[str, Any], name: str, known: dict[str, Any]) -> Any:
+    """The update of one component. A field that shows its value already is left alone: somebody may be typing on."""
+    if name not in answer:
+        return gr.skip()
+    value, empty = answer[name], (None, "")
+    if name in known and (value == known[name] or (value in empty and known[name] in empty)):
+        return gr.skip()
+    return value
 
 
 def _quiet() -> dict[str, Any]:

@@ -12,8 +12,8 @@ import gradio as gr
 from app import design_draft as drafts
 from app.design_check import examine
 from app.design_draft import Draft, find_relation
-from app.design_form import commit, language_code
-from app.design_show import Shown, full_yaml
+from app.design_form import commit, form_values, language_code
+from app.design_show import Screen, Shown, full_yaml
 from app.design_store import new_draft_id, remembered, valid_id
 from app.design_views import problem_list
 from engine.checks import Problem, shorten
@@ -25,22 +25,21 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Request:
-    """What every event of the page brings: whose draft, what the fields belong to, what they hold."""
+    """What every event of the page brings: which screen its fields belong to, what they hold, and since when."""
 
-    draft_id: str
-    editing: str
+    screen: Screen
     typed: Sequence[Any]
     stamp: float
 
     @property
-    def relation_id(self) -> str:
-        """The relation that the fields show."""
-        return self.editing.partition(" ")[0]
+    def draft_id(self) -> str:
+        """Whose draft."""
+        return self.screen.draft_id
 
     @property
-    def language(self) -> str:
-        """The language of the prompts that the fields show."""
-        return self.editing.partition(" ")[2]
+    def relation_id(self) -> str:
+        """The relation that the fields show."""
+        return self.screen.relation_id
 
 
 def open_page(shown: Shown, draft_id: Any, clone: str) -> Answer:
@@ -48,33 +47,27 @@ def open_page(shown: Shown, draft_id: Any, clone: str) -> Answer:
     draft_id = draft_id if valid_id(draft_id) else new_draft_id()
     if clone:
         _clone(shown, draft_id, clone)
-    return shown.everything(draft_id)
+    return shown.everything(Screen(draft_id, new_draft_id()))
 
 
 def edit(shown: Shown, request: Request) -> Answer:
-    """Take over the fields and show what follows, without touching the fields."""
+    """Take over the fields and show what follows."""
     with shown.store.change(request.draft_id) as draft:
-        changed = commit(draft, request.editing, request.typed, request.stamp)
-        adapted = drafts.adapt(draft)
-    return outcome(shown, request, draft, adapted) if changed else {}
+        commit(draft, request.relation_id, request.screen.language, request.typed, request.stamp)
+        drafts.adapt(draft)
+    return outcome(shown, request, draft)
 
 
-def outcome(shown: Shown, request: Request, draft: Draft, adapted: bool) -> Answer:
-    """What follows from an edit; `adapted` tells that k was set to fit."""
-    answer = shown.consequences(request.draft_id, draft, request.relation_id)
-    return answer | {"stage2.facts": draft["values"]["stage2.facts"]} if adapted else answer
-
-
-def edit_and_show(shown: Shown, request: Request) -> Answer:
-    """Take over the fields and show all of them again: for choices on which other fields depend."""
-    take_over(shown, request)
-    return shown.everything(request.draft_id, request.relation_id, request.language)
+def outcome(shown: Shown, request: Request, draft: Draft) -> Answer:
+    """What follows from an edit, and the fields that it set to fit."""
+    screen = shown.present(request.screen)
+    return form_values(draft, screen.relation_id, screen.language) | shown.consequences(screen, draft)
 
 
 def pick(shown: Shown, request: Request, relation_id: Any) -> Answer:
     """Show another relation."""
     take_over(shown, request)
-    return shown.everything(request.draft_id, str(relation_id or ""))
+    return shown.everything(request.screen.on(str(relation_id or "")))
 
 
 def pick_language(shown: Shown, request: Request, language: Any) -> Answer:
@@ -83,12 +76,12 @@ def pick_language(shown: Shown, request: Request, language: Any) -> Answer:
     code = language_code(language)
     if code is None:
         gr.Warning("A language is a code such as fr or pt-BR.")
-        return shown.everything(request.draft_id, request.relation_id, request.language)
+        return shown.everything(request.screen)
     with shown.store.change(request.draft_id) as draft:
         relation = find_relation(draft, request.relation_id)
         if relation:
             relation["prompts"].setdefault(code, dict.fromkeys(drafts.SPLITS, ""))
-    return shown.everything(request.draft_id, request.relation_id, code)
+    return shown.everything(request.screen.on(request.relation_id, code))
 
 
 def add_corpus(shown: Shown, request: Request, name: Any) -> Answer:
@@ -105,10 +98,10 @@ def add_own(shown: Shown, request: Request) -> Answer:
 
 def _add(shown: Shown, request: Request, add: Callable[[Draft], dict[str, Any]]) -> Answer:
     with shown.store.change(request.draft_id) as draft:
-        commit(draft, request.editing, request.typed, request.stamp)
+        commit(draft, request.relation_id, request.screen.language, request.typed, request.stamp)
         relation = add(draft)
         drafts.adapt(draft)
-    return shown.everything(request.draft_id, relation["id"])
+    return shown.everything(request.screen.on(relation["id"]))
 
 
 def remove(shown: Shown, request: Request) -> Answer:
@@ -123,7 +116,7 @@ def remove(shown: Shown, request: Request) -> Answer:
         drafts.adapt(draft)
 
     remembered(shown.store, request.draft_id, f"removing ‘{shorten(relation['name'], 20)}’", change)
-    return shown.everything(request.draft_id)
+    return shown.everything(request.screen.on())
 
 
 def load_preset(shown: Shown, request: Request, name: Any) -> Answer:
@@ -140,7 +133,7 @@ def load_run(shown: Shown, request: Request, run_id: Any) -> Answer:
         return {}
     take_over(shown, request)
     _clone(shown, request.draft_id, str(run_id))
-    return shown.everything(request.draft_id)
+    return shown.everything(request.screen.on())
 
 
 def load_text(shown: Shown, request: Request, text: Any) -> Answer:
@@ -172,7 +165,7 @@ def start_over(shown: Shown, request: Request) -> Answer:
 def undo(shown: Shown, request: Request) -> Answer:
     """Take the last large step back."""
     shown.store.undo(request.draft_id)
-    return shown.everything(request.draft_id, request.relation_id, request.language)
+    return shown.everything(request.screen)
 
 
 def show_yaml(shown: Shown, request: Request) -> Answer:
@@ -186,7 +179,7 @@ def start(shown: Shown, request: Request) -> Answer:
     resolved = examine(draft).resolved
     if resolved is None:
         gr.Warning("Something is left to mend first.")
-        return shown.everything(request.draft_id, request.relation_id, request.language)
+        return shown.everything(request.screen)
     run = shown.store.start(request.draft_id, resolved, draft.get("cloned_from"))
     return {"go": run.id}
 
@@ -194,7 +187,7 @@ def start(shown: Shown, request: Request) -> Answer:
 def take_over(shown: Shown, request: Request) -> Draft:
     """The draft with what the fields hold."""
     with shown.store.change(request.draft_id) as draft:
-        if commit(draft, request.editing, request.typed, request.stamp):
+        if commit(draft, request.relation_id, request.screen.language, request.typed, request.stamp):
             drafts.adapt(draft)
     return draft
 
@@ -205,7 +198,7 @@ def _replace(shown: Shown, request: Request, label: str, new: Draft) -> Answer:
         draft.update(new)
 
     remembered(shown.store, request.draft_id, label, change)
-    return shown.everything(request.draft_id)
+    return shown.everything(request.screen.on())
 
 
 def _clone(shown: Shown, draft_id: str, run_id: str) -> None:

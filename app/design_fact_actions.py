@@ -30,10 +30,10 @@ def table_rows(shown: Shown, request: Request, event: gr.EventData) -> Answer:
     if told.removed:
         shown.store.remember(request.draft_id, f"removing {told.removed}")
     with shown.store.change(request.draft_id) as draft:
-        commit(draft, request.editing, request.typed, request.stamp)
+        commit(draft, request.relation_id, request.screen.language, request.typed, request.stamp)
         drafts.set_rows(find_relation(draft, told.relation), told.rows, request.stamp)
-        adapted = drafts.adapt(draft)
-    return outcome(shown, request, draft, adapted)
+        drafts.adapt(draft)
+    return outcome(shown, request, draft)
 
 
 def table_paste(shown: Shown, request: Request, event: gr.EventData) -> Answer:
@@ -42,7 +42,7 @@ def table_paste(shown: Shown, request: Request, event: gr.EventData) -> Answer:
     if told is None:
         return {}
     with shown.store.change(request.draft_id) as draft:
-        commit(draft, request.editing, request.typed, request.stamp)
+        commit(draft, request.relation_id, request.screen.language, request.typed, request.stamp)
         drafts.set_rows(find_relation(draft, told.relation), told.rows, request.stamp)
     return _import(shown, request, read_facts(told.text), told.at)
 
@@ -93,7 +93,7 @@ def _with_relation(
         remembered(shown.store, request.draft_id, label, change_draft)
     except ValueError as error:
         gr.Warning(str(error))
-    return shown.everything(request.draft_id, request.relation_id, request.language)
+    return shown.everything(request.screen)
 
 
 def _import(
@@ -121,7 +121,7 @@ def _import(
     remembered(shown.store, request.draft_id, "the import", change)
     notes = [f"{len(imported.facts):,} facts read.", *(f"{note[:1].upper()}{note[1:]}." for note in imported.notes)]
     report = problem_list(imported.reading, more=" ".join(notes))
-    return shown.everything(request.draft_id, request.relation_id, request.language) | {"import_report": report}
+    return shown.everything(request.screen) | {"import_report": report}
 
 
 def _relation_called(draft: Draft, name: str) -> dict[str, Any]:

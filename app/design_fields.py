@@ -14,9 +14,9 @@ from engine.experiment import Experiment, Relation
 
 Kind = Literal["text", "number", "integer", "choice", "list", "tags"]
 LOSSES = [
-    ("the whole sequence", "full"),
-    ("subject and object", "subject_and_object"),
-    ("the object alone", "object"),
+    ("whole sequence", "full"),
+    ("subject, object", "subject_and_object"),
+    ("object only", "object"),
 ]
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
 

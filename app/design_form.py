@@ -37,13 +37,13 @@ def form_values(draft: Draft, relation_id: str, language: str) -> dict[str, Any]
     return values | {f"prompts.{split}": prompts.get(split, "") for split in SPLITS}
 
 
-def commit(draft: Draft, editing: str, typed: Sequence[Any], stamp: float) -> bool:
+def commit(draft: Draft, relation_id: str, language: str, typed: Sequence[Any], stamp: float) -> bool:
     """Take over what the fields hold (in the order of FORM_KEYS); returns whether that changed the draft.
 
-    `editing`: `RELATION LANGUAGE` they belong to. `stamp`: when the browser read them. Requests overtake each other,
+    `relation_id`, `language`: what they belong to. `stamp`: when the browser read them. Requests overtake each other,
     so that what is older than what was taken over already is left alone.
     """
-    if not editing or len(typed) != len(FORM_KEYS) or stamp < draft.get("stamp", 0):
+    if not language or len(typed) != len(FORM_KEYS) or stamp < draft.get("stamp", 0):
         return False
     draft["stamp"] = stamp
     values = {key: _cut(value) for key, value in zip(FORM_KEYS, typed, strict=True)}
@@ -55,7 +55,6 @@ def commit(draft: Draft, editing: str, typed: Sequence[Any], stamp: float) -> bo
             if field.path not in draft["touched"]:
                 draft["touched"].append(field.path)
     changed |= _put(draft, {key: values[key] or "" for key in DRAFT_KEYS})
-    relation_id, _, language = editing.partition(" ")
     relation = find_relation(draft, relation_id)
     if relation is None:
         return changed

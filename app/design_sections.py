@@ -75,12 +75,10 @@ def model_section(c: Components) -> None:
                 label="Tuning",
                 info="Adapters need less memory; every weight is what the paper trains",
             )
-        c["model_name"] = gr.Textbox(
-            label="Hugging Face name or folder",
-            placeholder="Qwen/Qwen2.5-1.5B or /models/mine",
-            max_lines=1,
-            visible=False,
-        )
+        with gr.Row(visible=False) as c["model_row"]:
+            c["model_name"] = gr.Textbox(
+                label="Hugging Face name or folder", placeholder="Qwen/Qwen2.5-1.5B or /models/mine", max_lines=1
+            )
         with gr.Row(visible=False) as c["lora_row"]:
             _fields(c, "tuning", folded=True)
         with gr.Accordion("More settings", open=False):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -28,6 +30,7 @@ from engine.estimate import Estimate
 from storage.runs import list_runs
 
 EARLIER_RUNS = 30
+MAX_TABS = 1000
 # Writing YAML takes a second for thousands of facts: more than this only when the panel is opened.
 LIVE_YAML_FACTS = 300
 SAVED = '<div class="lab saved"><p class="small muted">Draft saved at {}</p></div>'
@@ -35,24 +38,59 @@ NO_YAML = "# Comes as soon as nothing is left to mend."
 LATER_YAML = "# Many facts: close and open this panel to see the present state."
 
 
+@dataclass(frozen=True)
+class Screen:
+    """What one tab of a browser shows: whose draft, which of its relations, its prompts of which language."""
+
+    draft_id: str
+    tab: str = ""
+    relation_id: str = ""
+    language: str = ""
+
+    @classmethod
+    def read(cls, draft_id: str, text: str) -> Screen:
+        """The screen by the text that the page keeps beside its fields: `RELATION LANGUAGE TAB`."""
+        relation_id, language, tab = (*text.split(" "), "", "", "")[:3]
+        return cls(draft_id, tab, relation_id, language)
+
+    @property
+    def text(self) -> str:
+        """What `read` reads."""
+        return f"{self.relation_id} {self.language} {self.tab}"
+
+    def on(self, relation_id: str = "", language: str = "") -> Screen:
+        """The same tab with another relation."""
+        return replace(self, relation_id=relation_id, language=language)
+
+
 class Shown:
     """Answers of handlers: mappings from a component's name to its update."""
 
     def __init__(self, store: DraftStore) -> None:
         self.store = store
+        self._screens: OrderedDict[str, Screen] = OrderedDict()
 
-    def everything(self, draft_id: str, relation_id: str = "", language: str = "") -> dict[str, Any]:
+    def present(self, screen: Screen) -> Screen:
+        """What the tab shows as soon as it has all answers: a request may tell of what it showed just before."""
+        return self._screens.get(screen.tab, screen)
+
+    def everything(self, screen: Screen) -> dict[str, Any]:
         """All fields with the draft's values, and all that follows; the first relation where none is named."""
-        draft = self.store.read(draft_id)
-        relation = find_relation(draft, relation_id) or next(iter(draft["relations"]), None)
+        draft = self.store.read(screen.draft_id)
+        relation = find_relation(draft, screen.relation_id) or next(iter(draft["relations"]), None)
         relation_id = relation["id"] if relation else ""
         languages = prompt_languages(draft, relation_id)
-        language = language if language in languages else languages[0]
+        language = screen.language if screen.language in languages else languages[0]
+        screen = screen.on(relation_id, language)
+        self._screens[screen.tab] = screen
+        self._screens.move_to_end(screen.tab)
+        if len(self._screens) > MAX_TABS:
+            self._screens.popitem(last=False)
         answer: dict[str, Any] = dict(form_values(draft, relation_id, language))
-        answer |= self.consequences(draft_id, draft, relation_id)
+        answer |= self.consequences(screen, draft)
         answer |= {
-            "draft_id": draft_id,
-            "editing": f"{relation_id} {language}",
+            "draft_id": screen.draft_id,
+            "editing": screen.text,
             "language": gr.update(choices=[(language_name(x), x) for x in languages], value=language),
             "import_report": "",
             "file_report": "",
@@ -62,16 +100,15 @@ class Shown:
         answer["picker"]["value"] = relation_id or None
         if relation:
             answer["table"]["value"] = table_value(relation_id, relation["facts"], relation["alternatives"])
-        answer["model_name"] = gr.update(value=draft["model_name"], visible=draft["model_kind"] == "other")
         return answer
 
-    def consequences(self, draft_id: str, draft: Draft, relation_id: str) -> dict[str, Any]:
+    def consequences(self, screen: Screen, draft: Draft) -> dict[str, Any]:
         """What follows from the draft, without the values of its fields."""
         examination = examine(draft)
         estimate = estimate_for(self.store.lab, examination.resolved) if examination.resolved else None
         answer = self._verdict(examination, estimate)
-        answer |= self._editor(draft, relation_id, examination)
-        label = self.store.undo_label(draft_id)
+        answer |= self._editor(draft, screen.relation_id, examination)
+        label = self.store.undo_label(screen.draft_id)
         used = {r["name"] for r in draft["relations"]}
         answer |= {
             "picker": gr.update(choices=[(_label(r, examination), r["id"]) for r in draft["relations"]]),
@@ -80,7 +117,7 @@ class Shown:
                 value="",
             ),
             "undo": gr.update(visible=label is not None, value=f"Undo {label}" if label else "Undo"),
-            "model_name": gr.update(visible=draft["model_kind"] == "other"),
+            "model_row": gr.update(visible=draft["model_kind"] == "other"),
             "lora_row": gr.update(visible=draft["method"] == "lora"),
             "saved": SAVED.format(time.strftime("%H:%M:%S")),
             "yaml": _live_yaml(draft, examination),

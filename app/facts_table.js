@@ -1,7 +1,7 @@
 // The editable table of facts. Values reach the page only through `.value` and `.textContent`, never as HTML.
 // Props: value = {relation, rows: [[id, subject, object, alternatives]]}, marks = {place: [[column, severity, message]]}.
 // Events: rows {relation, rows, removed} after an edit; paste_rows {relation, rows, at, text} for a pasted table.
-const SIZE = 50, WAIT = 300;
+const SIZE = 25, WAIT = 300;
 const box = element.querySelector(".facts-table");
 const make = (tag, attributes = {}, ...children) => {
   const node = document.createElement(tag);
