@@ -108,11 +108,12 @@ def in_halves(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[It
     return in_halves(work, items[:middle]) + in_halves(work, items[middle:])
 
 
-def log_normaliser(logits: torch.Tensor) -> torch.Tensor:
-    """log Σ exp over the vocabulary of float32 logits (…, vocabulary). Raises EvaluationError when it is no number."""
-    total = logits.logsumexp(-1)
-    if not bool(total.isfinite().all()):
+def log_softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities in float32, (…, vocabulary). Raises EvaluationError when the logits are not numbers."""
+    found = logits.float().log_softmax(-1)
+    # One logit that is no number spoils its whole row.
+    if bool(found[..., 0].isnan().any()):
         raise EvaluationError(
             "The model's outputs are not numbers: its training has diverged. Lower the learning rate and run it anew."
         )
-    return total
+    return found

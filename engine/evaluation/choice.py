@@ -65,11 +65,26 @@ def answer_choices(
 ) -> list[Choice]:
     """The outcome of every question, in their order; each needs `options` that contain its object.
 
-    encoded: (prompt ids, object ids) of each question; trees=False, for models that do not honour masks, scores every
+    encoded: (prompt ids, object ids) of each question; the rest as for `score_options`.
+    """
+    scores = score_options(model, list(encode_options(tokenizer, questions, encoded)), trees=trees, on_rows=on_rows)
+    return [judge(line, q.options.index(q.object)) for line, q in zip(scores, questions, strict=True)]
+
+
+def score_options(
+    model: Any,
+    questions: Sequence[Sequence[Pair]],
+    *,
+    trees: bool = True,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> list[np.ndarray]:
+    """ln P(option | prompt) of every option of every question, each an array of float64 (options).
+
+    questions: (prompt ids, option ids) of each option; trees=False, for models that do not honour masks, scores every
     option as a sequence of its own; on_rows(n) is told of n more finished questions, also of 0 as a sign of life, and
     may raise to stop. Raises EvaluationError on logits that are not numbers.
     """
-    outcomes: list[Choice | None] = [None] * len(questions)
+    scores: list[np.ndarray | None] = [None] * len(questions)
 
     def work(batch: _Batch, stop: threading.Event) -> list[np.ndarray]:
         if stop.is_set():
@@ -80,28 +95,22 @@ def answer_choices(
         return in_halves(lambda part: list(score_tree(model, part, tree)), batch.prompts)
 
     def take(batch: _Batch, found: list[np.ndarray]) -> None:
-        for row, scores in zip(batch.rows, found, strict=True):
-            outcomes[row] = judge(scores, questions[row].options.index(questions[row].object))
+        for row, line in zip(batch.rows, found, strict=True):
+            scores[row] = line
         on_rows(len(batch.rows))
 
-    batches = list(_batches(model, tokenizer, questions, encoded, trees))
+    batches = list(_batches(model, questions, trees))
     compute(work, batches, model.device, on_result=take, on_wait=lambda: on_rows(0))
-    return outcomes  # type: ignore[return-value]
+    return scores  # type: ignore[return-value]
 
 
-def _batches(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
-    encoded: Sequence[Pair],
-    trees: bool,
-) -> Iterator[_Batch]:
+def _batches(model: Any, questions: Sequence[Sequence[Pair]], trees: bool) -> Iterator[_Batch]:
     together: dict[tuple[Ids, ...], dict[int, list[tuple[int, Ids]]]] = {}
-    for row, pairs in enumerate(encode_options(tokenizer, questions, encoded)):
-        prompt = tuple(pairs[0][0])
-        if trees and all(tuple(p) == prompt for p, _ in pairs):
+    for row, pairs in enumerate(questions):
+        prompt = pairs[0][0]
+        if trees and all(p == prompt for p, _ in pairs):
             options = tuple(tuple(o) for _, o in pairs)
-            together.setdefault(options, {}).setdefault(len(prompt), []).append((row, prompt))
+            together.setdefault(options, {}).setdefault(len(prompt), []).append((row, tuple(prompt)))
         else:
             yield _Batch((row,), pairs=tuple(pairs))
     for options, by_length in together.items():

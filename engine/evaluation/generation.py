@@ -20,7 +20,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from engine.evaluation.batches import Batch, in_halves, log_normaliser, plan_batches, rows_that_fit
+from engine.evaluation.batches import Batch, in_halves, log_softmax, plan_batches, rows_that_fit
 from engine.evaluation.cache import RoomyLayer, as_cache, joined, roomy
 from engine.evaluation.parallel import Stopped, compute
 from engine.evaluation.plain import Pair, log_probabilities
@@ -148,19 +148,14 @@ class _Decoder:
 
         cache, shared = self._read_beginning(prompts, batch.shared)
         fed = torch.cat([prompts[:, shared:], objects], 1).to(device)
-        logits = self.model(fed, past_key_values=cache, use_cache=True, logits_to_keep=width + 1).logits.float()
-        totals = log_normaliser(logits)
-        objects = objects.to(device)
-        if self.draft:
-            chosen = logits[:, :width].gather(-1, objects[..., None])[..., 0] - totals[:, :width]
-            found = (chosen.double() * inside).sum(1).tolist()
-        else:
-            found = log_probabilities(self.model, pairs)
-        greedy = logits.argmax(-1)
-        agreed = ((greedy[:, :width] == objects) & inside).long().cumprod(1).sum(1)
-        token = greedy.gather(1, agreed[:, None])[:, 0]
+        found = log_softmax(self.model(fed, past_key_values=cache, use_cache=True, logits_to_keep=width + 1).logits)
+        chosen = found[:, :width].gather(-1, objects.to(device)[..., None])[..., 0]
+        known = (chosen.double() * inside).sum(1).tolist() if self.draft else log_probabilities(self.model, pairs)
+        # Greedy decoding would have chosen these itself; comparing with the maximum is cheaper than finding its place.
+        agreed = ((chosen == found[:, :width].amax(-1)) & inside).long().cumprod(1).sum(1)
+        token = found[torch.arange(len(pairs), device=device), agreed].argmax(-1)
         for row, score, tokens, same, new in zip(
-            batch.rows.tolist(), found, drafts, agreed.tolist(), token.tolist(), strict=True
+            batch.rows.tolist(), known, drafts, agreed.tolist(), token.tolist(), strict=True
         ):
             scores[row] = score
             answers[row] = [*tokens[:same], new]

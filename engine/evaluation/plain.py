@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from engine.evaluation.batches import log_normaliser, rows_that_fit
+from engine.evaluation.batches import log_softmax, rows_that_fit
 
 Pair = tuple[Sequence[int], Sequence[int]]  # ids of a prompt and of its answer
 
@@ -32,8 +32,8 @@ def log_probabilities(model: Any, pairs: Sequence[Pair]) -> list[float]:
             part = rows[start : start + size]
             fed = torch.tensor([(*pairs[r][0], *pairs[r][1][:-1]) for r in part], device=model.device)
             wanted = torch.tensor([list(pairs[r][1]) for r in part], device=model.device)
-            logits = model(fed, use_cache=False, logits_to_keep=width).logits.float()
-            chosen = logits.gather(-1, wanted[..., None])[..., 0] - log_normaliser(logits)
+            found = log_softmax(model(fed, use_cache=False, logits_to_keep=width).logits)
+            chosen = found.gather(-1, wanted[..., None])[..., 0]
             for row, score in zip(part, chosen.double().sum(1).tolist(), strict=True):
                 scores[row] = score
     return scores

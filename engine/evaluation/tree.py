@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.evaluation.batches import log_normaliser
+from engine.evaluation.batches import log_softmax
 from engine.evaluation.plain import log_probabilities
 
 Ids = tuple[int, ...]
@@ -80,13 +80,11 @@ def score_tree(model: Any, prompts: Sequence[Sequence[int]], tree: Tree) -> np.n
     sees[length:, length:] = tree.sees
     mask = torch.where(sees, 0.0, torch.finfo(model.dtype).min).to(device, model.dtype)[None, None]
     places = torch.arange(length - 1, length + nodes, device=device)
-    logits = model(
-        fed, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=places
-    ).logits.float()
-    totals = log_normaliser(logits)
+    found = log_softmax(
+        model(fed, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=places).logits
+    )
     sources, targets, counted = (x.to(device) for x in (tree.sources, tree.targets, tree.counted))
-    steps = logits[:, sources, targets] - totals[:, sources]
-    return (steps.double() * counted).sum(-1).cpu().numpy()
+    return (found[:, sources, targets].double() * counted).sum(-1).cpu().numpy()
 
 
 def honours_masks(model: Any, prompt: Sequence[int], options: Sequence[Ids]) -> bool:
