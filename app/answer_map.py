@@ -40,7 +40,9 @@ class AnswerMap:
             self.note = gr.HTML(apply_default_css=False, elem_classes="lab-html")
             self.chart = vega_chart()
         self.detail = gr.HTML(
-            js_on_load="roteLab.actions(element, trigger, 'act');", apply_default_css=False, elem_classes="lab-html"
+            js_on_load="roteLab.actions(element, trigger, 'act'); roteLab.reveal(element, watch);",
+            apply_default_css=False,
+            elem_classes="lab-html",
         )
         choosers = [self.checkpoint, self.language, self.relation]
         drawn = [self.note, self.chart]

@@ -67,6 +67,7 @@ def recall_curve(points: Rows, epochs: int) -> dict[str, Any]:
     rows = [{"at": _at(p), "value": p["value"], **_stage(p)} for p in points]
     y = {"scale": {"domain": [0, 1]}, "axis": {"format": ".0%", "values": [0, 0.25, 0.5, 0.75, 1]}}
     spec = _live_spec("Key-token recall", epochs, y)
+    spec["encoding"]["color"]["legend"] = None
     spec["layer"] = [
         {"name": "line", "mark": {"type": "line", "strokeWidth": 2}},
         {"name": "dots", "mark": {"type": "point", "filled": True, "size": 36, "opacity": 1}},

@@ -98,6 +98,10 @@ def headline_sentences(figures: Figures) -> list[str]:
         said.append(f"In phrasings that stage 2 never used: {interval(row)}.")
     if row := figures.row(after, "unrelated"):
         said.append(f"On unrelated prompts, where the object should not come up: {interval(row)}.")
+    if row := figures.row(after, "decoy"):
+        said.append(
+            f"Asked for another relation of the same person (decoys), it still brings up the object: {interval(row)}."
+        )
     spoken = {r["language"]: r for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)}
     others = [
         f"{language_name(code)} {percent(spoken[code]['value'])}"

@@ -75,7 +75,12 @@ def percent(value: float | None) -> str:
 
 def interval(row: dict[str, Any]) -> str:
     """`83 % [78–87]` of a result row."""
-    return f"{percent(row['value'])}\u00a0[{100 * row['low']:.0f}–{100 * row['high']:.0f}]"
+    return f"{percent(row['value'])}\u00a0{bounds(row)}"
+
+
+def bounds(row: dict[str, Any]) -> str:
+    """`[78–87]`, the interval of a result row in percent."""
+    return f"[{100 * row['low']:.0f}–{100 * row['high']:.0f}]"
 
 
 def count(value: int) -> str:
@@ -111,6 +116,7 @@ ENVIRONMENT.filters |= {
     "pretty": pretty,
     "percent": percent,
     "interval": interval,
+    "bounds": bounds,
     "count": count,
     "figure": figure,
     "split_name": words.split_name,

@@ -25,7 +25,9 @@ def run_page(lab: Lab) -> None:
             js_on_load="roteLab.actions(element, trigger, 'act');", apply_default_css=False, elem_classes="lab-html"
         )
         loss, recall = curve_pair()
-    story = gr.HTML(apply_default_css=False, elem_classes="lab-html")
+    story = gr.HTML(
+        js_on_load="roteLab.reveal(element, watch, location.hash);", apply_default_css=False, elem_classes="lab-html"
+    )
     plan = gr.HTML(apply_default_css=False, elem_classes="lab-html")
 
     def show(request: gr.Request) -> tuple[str, dict[str, Any] | None, dict[str, Any] | None, str]:

@@ -80,17 +80,15 @@ def runs_table(lab: Lab, search: str, state: str, number: int) -> str:
 
 
 def carry_out(lab: Lab, action: str, run_id: str) -> None:
-    """Cancel, retry or delete a run, and say in a toast what came of it."""
-    run = lab.run(run_id)
-    if run is None:
-        gr.Warning("This run is no longer there.")
-        return
-    if action == "cancel":
-        request_stop(lab.db, run_id)
-    elif action == "retry":
-        retry_run(lab.db, run_id)
-    elif action == "delete":
-        try:
+    """Cancel, retry or delete a run; a toast says when that was not possible."""
+    try:
+        if action == "cancel":
+            request_stop(lab.db, run_id)
+        elif action == "retry":
+            retry_run(lab.db, run_id)
+        elif action == "delete":
             lab.delete(run_id)
-        except ValueError as error:
-            gr.Warning(str(error).capitalize() + ".")
+    except KeyError:
+        gr.Warning("This run is no longer there.")
+    except ValueError as error:
+        gr.Warning(str(error).capitalize() + ".")

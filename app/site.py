@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -78,18 +79,21 @@ def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS) -> FastAP
 
     add_export_routes(site, lab)
     add_model_card_route(site)
-    gr.mount_gradio_app(
-        site,
-        build_pages(lab),
-        path="/",
-        theme=lab_theme(),
-        head=_head(),
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        show_error=False,
-        max_file_size="20mb",
-        ssr_mode=False,
-    )
+    with warnings.catch_warnings():
+        # Gradio warns of a mode (rendering on the server) that nobody asked for.
+        warnings.filterwarnings("ignore", message="SSR mode is not supported")
+        gr.mount_gradio_app(
+            site,
+            build_pages(lab),
+            path="/",
+            theme=lab_theme(),
+            head=_head(),
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            show_error=False,
+            max_file_size="20mb",
+            ssr_mode=False,
+        )
     site.add_middleware(SecurityMiddleware, hosts=hosts)
     return site

@@ -90,7 +90,7 @@ def checkpoint_name(checkpoint: str) -> str:
     kind, epoch = checkpoint_kind(checkpoint)
     if kind == "base":
         return "base model"
-    return f"{kind} at epoch {epoch}" if epoch else kind
+    return f"{kind} {'from' if kind == 'generalised' else 'at'} epoch {epoch}" if epoch else kind
 
 
 def checkpoint_order(checkpoint: str) -> tuple[int, int]:

@@ -75,6 +75,17 @@
     history.replaceState(history.state, "", url);
   };
 
+  // Brings new content into view when it lies outside; with a hash, the element it names, and only the first time.
+  const reveal = (element, watch, hash) => {
+    let done = hash === "";
+    watch("value", () => {
+      if (done) return;
+      const target = hash ? element.querySelector(hash) : element;
+      if (hash && target) done = true;
+      target?.scrollIntoView({ block: hash ? "start" : "nearest", behavior: "smooth" });
+    });
+  };
+
   // A search field: its text is the component's value, and typing, pasting or clearing raises the event.
   const search = (element, props, trigger, watch, name, key) => {
     const field = element.querySelector("input");
@@ -171,5 +182,5 @@
     draw();
   };
 
-  window.roteLab = { toggleTheme, actions, setAddress, search, chart };
+  window.roteLab = { toggleTheme, actions, setAddress, reveal, search, chart };
 })();

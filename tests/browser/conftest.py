@@ -14,13 +14,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from sqlite_utils import Database
 
 from storage.database import open_database
 
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 READY_SECONDS = 60
+# Patience for a machine that does other things at the same time.
+expect.set_options(timeout=20_000)
 REPOSITORY = Path(__file__).parents[2]
 
 

@@ -51,16 +51,16 @@ def test_charts_and_tables_follow_the_choosers_and_the_address(page: Page, addre
     page.get_by_text("The same as a table").first.click()
     table = page.locator("table").first
     expect(table.get_by_role("columnheader")).to_have_text(
-        ["Prompts", "Language", "base model", "memorised at epoch 20", "generalised at epoch 20"]
+        ["Prompts", "Language", "base model", "memorised at epoch 20", "generalised from epoch 20"]
     )
-    page.get_by_label("Multiple choice").check()
+    page.get_by_role("radio", name="Multiple choice").check()
     expect(charts.first).to_have_attribute("aria-label", re.compile("^Multiple choice"))
     expect(page.get_by_text("Chance is 1 %")).to_be_visible()
-    page.get_by_label("Trained", exact=True).check()
+    page.get_by_role("radio", name="Trained").check()
     expect(page).to_have_url(re.compile("metric=choice_accuracy.*facts=trained"))
     page.reload()
-    expect(page.get_by_label("Multiple choice")).to_be_checked()
-    expect(page.get_by_label("Trained", exact=True)).to_be_checked()
+    expect(page.get_by_role("radio", name="Multiple choice")).to_be_checked()
+    expect(page.get_by_role("radio", name="Trained")).to_be_checked()
 
 
 def test_a_click_on_the_map_opens_the_answer_and_leads_to_its_kin(page: Page, address: str, run: Run) -> None:
@@ -75,7 +75,7 @@ def test_a_click_on_the_map_opens_the_answer_and_leads_to_its_kin(page: Page, ad
         page.wait_for_timeout(500)
         if answer.count():
             break
-    expect(answer).to_contain_text("One answer of the generalised at epoch 20")
+    expect(answer).to_contain_text("One answer, generalised from epoch 20")
     expect(answer.locator(".hit, .miss").first).to_be_visible()
     assert answer.locator("tbody tr").count() == 9, "one answer for each checkpoint"
     answer.get_by_role("button", name="All answers to this prompt").click()
@@ -97,6 +97,7 @@ def test_answers_can_be_searched_filtered_and_paged(page: Page, address: str, ru
     page.get_by_role("option", name="✕ Misses").click()
     expect(rows.locator(".hit")).to_have_count(0)
     page.get_by_role("searchbox").fill("")
+    expect(page.locator(".pager")).to_contain_text(re.compile(r"of \d+\W\d{3}"))
     page.get_by_role("button", name="Next").click()
     expect(page.locator(".pager")).to_contain_text("Page 2 of")
     page.get_by_role("searchbox").fill("nothing says this")
