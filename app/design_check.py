@@ -65,13 +65,14 @@ def examine(draft: Draft) -> Examination:
     except ValidationError as error:
         findings += _validation_findings(error, draft, found_early)
         return Examination(tuple(findings))
+    if found_early:
+        return Examination(tuple(findings))
     try:
         resolved = experiment.resolved()
     except ValueError as error:
         findings.append(_resolving_finding(str(error), draft))
         return Examination(tuple(findings))
-    found = Examination(tuple(findings), experiment, resolved)
-    return found if not found.errors else Examination(tuple(findings))
+    return Examination(tuple(findings), experiment, resolved)
 
 
 def _model_findings(draft: Draft) -> Iterator[Finding]:
@@ -182,6 +183,8 @@ def _resolving_finding(message: str, draft: Draft) -> Finding:
     if place := re.match(r"relations\.(\d+)[^:]*: ", message):
         relation = draft["relations"][int(place[1])]
         return Finding(f"{relation['id']}/relation", relation["name"], Problem(message[place.end() :]))
+    if message.startswith("stage 2"):
+        return Finding("stage2", "Stage 2", Problem(message))
     for relation in draft["relations"]:
         if f"'{relation['name']}'" in message or f"‘{relation['name']}’" in message:
             return Finding(f"{relation['id']}/facts", f"{relation['name']}, facts", Problem(message))

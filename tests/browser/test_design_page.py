@@ -193,7 +193,7 @@ def test_files_of_facts(design: Page) -> None:
     page.get_by_role("button", name="Next ›").click()
     expect(page.get_by_label("Subject, row 26")).to_have_value("Subject 0023")
     page.get_by_label("Subject, row 26").fill("")
-    expect(page.locator("#facts-table tr.problem").first).to_contain_text("the cell is empty")
+    expect(page.locator("#facts-table tr.problem").first).to_contain_text("the cell is empty", timeout=30_000)
 
 
 def test_paste_box_and_a_relation_column(design: Page) -> None:

@@ -1,0 +1,186 @@
+"""The draft behind the Design page: it says exactly what an experiment says, and loses nothing on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app import design_draft as drafts
+from app.design_check import examine
+from app.design_form import FORM_KEYS, commit, form_values, language_code
+from app.design_store import DraftStore, remembered, valid_id
+from app.lab import Lab
+from engine.experiment import Experiment, Fact
+from engine.presets import load_preset, preset_names
+from storage.runs import list_runs
+
+ID = "a-draft-of-a-test"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DraftStore:
+    return DraftStore(Lab(tmp_path))
+
+
+def typed(draft: drafts.Draft, relation: str = "r1", language: str = "en", **changes: object) -> list[object]:
+    """What the fields hold after these changes."""
+    values = form_values(draft, relation, language) | {k.replace("__", "."): v for k, v in changes.items()}
+    return [values[key] for key in FORM_KEYS]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_an_experiment_comes_back_from_its_draft(name: str) -> None:
+    for experiment in (load_preset(name), load_preset(name).resolved()):
+        draft = drafts.from_experiment(experiment)
+        assert Experiment.from_data(drafts.to_data(draft)) == experiment
+        language = next(iter(draft["relations"][0]["prompts"]), "en")
+        assert not commit(draft, "r1", language, typed(draft, language=language), 1.0), "the fields say the same"
+        assert Experiment.from_data(drafts.to_data(draft)) == experiment
+
+
+def test_a_prompt_with_a_bar_stays_one() -> None:
+    prompts = [
+        {"text": "{subject} is", "split": "train"},
+        {"text": "a | b {subject}", "split": "decoy"},
+        {"text": "c | d {subject}", "split": "decoy", "relation": "father"},
+        {"text": "e | f {subject}", "split": "test"},
+    ]
+    facts = [{"subject": "A", "object": "Bee"}, {"subject": "C", "object": "Dee", "alternatives": ["Eve"]}]
+    data = {"relations": [{"name": "x", "facts": facts, "prompts": prompts}], "stage2": {"facts": 1}}
+    experiment = Experiment.from_data(data)
+    again = Experiment.from_data(drafts.to_data(drafts.from_experiment(experiment)))
+    assert set(again.relations[0].explicit_prompts) == set(experiment.relations[0].explicit_prompts)
+    assert again.relations[0].facts == experiment.relations[0].facts
+
+
+def test_new_drafts_are_ready_and_k_fits_until_it_is_touched() -> None:
+    draft = drafts.new_draft()
+    assert examine(draft).errors == ()
+    assert drafts.default_name(draft) == "mother"
+    commit(draft, "r1", "en", typed(draft, relation__generate=30), 1.0)
+    assert drafts.adapt(draft)
+    assert draft["values"]["stage2.facts"] == 15
+    commit(draft, "r1", "en", typed(draft, stage2__facts=3), 2.0)
+    commit(draft, "r1", "en", typed(draft, relation__generate=80), 3.0)
+    assert not drafts.adapt(draft)
+    assert draft["values"]["stage2.facts"] == 3
+
+
+def test_requests_that_were_overtaken_change_nothing() -> None:
+    draft = drafts.new_draft()
+    older, newer = typed(draft, name="a"), typed(draft, name="ab")
+    assert commit(draft, "r1", "en", newer, 20.0)
+    assert not commit(draft, "r1", "en", older, 10.0)
+    assert draft["values"]["name"] == "ab"
+    relation = draft["relations"][0]
+    drafts.set_rows(relation, [[None, "A", "B"]], 20.0)
+    drafts.set_rows(relation, [], 10.0)
+    assert relation["facts"] == [[1, "A", "B"]]
+
+
+def test_alternatives_stay_with_their_rows() -> None:
+    relation = drafts.own_relation(draft := drafts.new_draft())
+    drafts.set_facts(relation, [Fact(subject="A", object="B", alternatives=("X",)), Fact(subject="C", object="D")])
+    drafts.set_rows(relation, [[2, "C", "D"], [None, "E", "F"], [1, "A", "Bee"], [None, "", ""]], 1.0)
+    data = drafts.to_data(draft)["relations"][1]
+    assert [(f["subject"], f["alternatives"]) for f in data["facts"]] == [("C", []), ("E", []), ("A", ["X"])]
+    drafts.set_rows(relation, [[2, "C", "D"]], 2.0)
+    assert relation["alternatives"] == {}
+
+
+def test_own_prompts_begin_with_the_corpus() -> None:
+    draft = drafts.new_draft()
+    commit(draft, "r1", "en", typed(draft, relation__prompts_from="own"), 1.0)
+    relation = draft["relations"][0]
+    assert relation["prompts"]["en"]["train"].startswith("Who is {subject}'s mother?")
+    resolved = examine(draft).resolved
+    assert resolved is not None
+    assert set(resolved.relations[0].explicit_prompts) == set(
+        load_preset("quick").resolved().relations[0].explicit_prompts
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "says"),
+    [
+        ({"stage1__epochs": None}, "stage1", "is empty"),
+        ({"stage1__checkpoint_epochs": "3, x"}, "stage1", "whole numbers"),
+        ({"stage1__checkpoint_epochs": "3, 99"}, "stage1", "beyond the last epoch"),
+        ({"stage2__branch_epochs": "4"}, "stage2", "not among the kept"),
+        ({"stage2__language": "fr"}, "stage2", "train prompts in ‘fr’"),
+        ({"evaluation__languages": ["de", "??"]}, "relations", ""),
+        ({"seed": -1}, "model", "at least 0"),
+        ({"relation__name": "sister"}, "r1/relation", "the corpus has no relation of this name"),
+        ({"relation__key_token": "[ X ]"}, "r1/relation", "holds a space"),
+        ({"relation__key_template": "{object} {key} {subject}"}, "r1/relation", "must end with {object}"),
+        ({"relation__generate": 4999}, "r1/facts", "at most"),
+    ],
+)
+def test_mistakes_have_their_place(change: dict[str, object], place: str, says: str) -> None:
+    draft = drafts.new_draft()
+    commit(draft, "r1", "en", typed(draft, **change), 1.0)
+    errors = examine(draft).errors
+    if not says:
+        assert errors == (), "a language without prompts asks nothing"
+        return
+    assert [f.place for f in errors] == [place]
+    assert says in errors[0].problem.message
+
+
+def test_two_relations_need_two_key_tokens() -> None:
+    draft = drafts.new_draft()
+    drafts.corpus_relation(draft, "author")
+    assert examine(draft).errors == ()
+    draft["relations"][1]["key_token"] = "[X]"
+    assert "used twice" in examine(draft).errors[0].problem.message
+
+
+def test_steps_can_be_undone_and_a_failing_one_leaves_no_trace(store: DraftStore) -> None:
+    def empty(draft: drafts.Draft) -> None:
+        draft["relations"] = []
+
+    def fail(draft: drafts.Draft) -> None:
+        draft["relations"] = []
+        raise ValueError("no")
+
+    remembered(store, ID, "emptying", empty)
+    assert store.read(ID)["relations"] == []
+    assert store.undo_label(ID) == "emptying"
+    assert store.undo(ID)
+    assert len(store.read(ID)["relations"]) == 1
+    assert not store.undo(ID)
+    with pytest.raises(ValueError, match="no"):
+        remembered(store, ID, "failing", fail)
+    assert store.undo_label(ID) is None
+    assert len(store.read(ID)["relations"]) == 1
+
+
+def test_two_presses_start_once_and_a_changed_plan_starts_again(store: DraftStore) -> None:
+    experiment = load_preset("quick").resolved()
+    first, second = store.start(ID, experiment, None), store.start(ID, experiment, None)
+    assert first.id == second.id
+    other = store.start(ID, experiment.model_copy(update={"seed": 1}), first.id)
+    assert [r.id for r in list_runs(store.lab.db)] == [other.id, first.id]
+    assert other.cloned_from == first.id
+
+
+def test_a_draft_of_another_version_is_left_behind(store: DraftStore) -> None:
+    from storage.drafts import save_draft
+
+    save_draft(store.lab.db, ID, {"version": 0, "draft": {}})
+    assert store.read(ID) == drafts.new_draft()
+
+
+def test_ids_and_languages() -> None:
+    assert valid_id("StIfVoPo9oIxehY-xkhpAA")
+    for wrong in (None, "", "short", 7, "x" * 65, "../../../../etc/passwd", "a-draft/undo-undo-undo"):
+        assert not valid_id(wrong)
+    assert [language_code(x) for x in ("fr", " pt-BR ", "german", "x", None, "<b>")] == [
+        "fr",
+        "pt-BR",
+        "de",
+        None,
+        None,
+        None,
+    ]
