@@ -21,6 +21,8 @@ from engine.training.sequences import tokenise_questions
 
 # How many answers try out whether a model honours masks; a few show it.
 PROBED_ANSWERS = 8
+# Well under a second's work, so that a run can be cancelled meanwhile.
+TOKENISED_AT_ONCE = 2000
 
 AnswerRow = tuple[int, int, str, int, float, int | None, int | None, float | None]
 
@@ -48,9 +50,8 @@ def evaluate_checkpoint(
         done += count
         on_progress(done, total)
 
-    on_progress(0, total)
     tokenizer: Any = loaded.tokenizer
-    encoded = _encode(tokenizer, questions)
+    encoded = _encode(tokenizer, questions, on_rows)
     with _asking(loaded) as model:
         masks = _masks_work(model, encoded)
         replies = reply_to(
@@ -111,8 +112,15 @@ def decode_answers(tokenizer: Any, answers: list[tuple[int, ...]]) -> list[str]:
     return [text.strip() for text in texts]
 
 
-def _encode(tokenizer: Any, questions: list[Question]) -> list[Pair]:
-    return list(tokenise_questions(tokenizer, [(question.text, question.object) for question in questions]))
+def _encode(
+    tokenizer: Any, questions: list[Question], on_rows: Callable[[int], None] = lambda rows: None
+) -> list[Pair]:
+    encoded: list[Pair] = []
+    for start in range(0, len(questions), TOKENISED_AT_ONCE):
+        part = questions[start : start + TOKENISED_AT_ONCE]
+        encoded += tokenise_questions(tokenizer, [(question.text, question.object) for question in part])
+        on_rows(0)
+    return encoded
 
 
 def _masks_work(model: Any, encoded: list[Pair]) -> bool:
