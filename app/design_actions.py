@@ -142,7 +142,11 @@ def load_text(shown: Shown, request: Request, text: Any) -> Answer:
     try:
         draft = drafts.from_experiment(Experiment.from_text(str(text or "")))
     except ValueError as error:
-        return {"file_report": problem_list([Problem(part) for part in str(error).split("; ")])}
+        return {
+            "file_report": problem_list(
+                [Problem(p) for p in str(error).replace("Field required", "is missing").split("; ")]
+            )
+        }
     return _replace(shown, request, "loading the file", draft) | {"file_panel": gr.update(visible=False)}
 
 

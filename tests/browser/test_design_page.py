@@ -253,7 +253,7 @@ def test_copies_of_runs_files_and_undo(context: BrowserContext, page: Page, addr
         ("Batch size", "", "Batch size: is empty: fill it in"),
         ("Facts shown (k)", "100", "stage 2 uses 100 facts of ‘mother’, which has 100"),
         ("Choice facts", "some", "Choice facts: must be a whole number or all"),
-        ("Key token", "is", "‘is’ occurs in"),
+        ("Key token", "is", "‘is’ is in the model's vocabulary already"),
         ("How many", "999999", "must be at most 5000"),
     ],
 )
