@@ -1,4 +1,4 @@
-"""The editable table of facts: paste from a spreadsheet, a page of rows at a time, problems under the row they are about.
+"""The editable table of facts: paste from a spreadsheet, a page of rows at a time, problems under their rows.
 
 Gradio's own Dataframe takes no pasted rows and shows no problem beside a cell, so this is a `gr.HTML` with its own
 script. Events: `rows` after an edit, `paste_rows` for a pasted table; both carry what `read_edit` understands.
