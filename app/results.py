@@ -79,10 +79,10 @@ def figures_section(lab: Lab) -> None:
     gr.HTML(render("results_figures.html"), apply_default_css=False, elem_classes="lab-html")
     with gr.Row(elem_classes="choosers"):
         metric = gr.Radio(
-            [(v, k) for k, v in METRICS.items()], value=fig.MAIN, label="What is measured", scale=4, min_width=690
+            [(v, k) for k, v in METRICS.items()], value=fig.MAIN, label="What is measured", scale=1, min_width=735
         )
         facts = gr.Radio(
-            [("Held out", "held_out"), ("Trained", "trained")], value="held_out", label="Facts", scale=2, min_width=250
+            [("Held out", "held_out"), ("Trained", "trained")], value="held_out", label="Facts", scale=1, min_width=240
         )
         epoch = offered(gr.Dropdown([], label="Stage 1 epochs", scale=1, filterable=False, min_width=130))
     note = gr.HTML(apply_default_css=False, elem_classes="lab-html")
