@@ -41,7 +41,15 @@ def test_facts_are_distinct(foreign):
 def test_question_groups_cover_all_splits():
     groups = question_groups(load_relation("mother"), [("Ada Quill", "Cody Ross")])
     assert {name: len(questions) for name, questions in groups.items()} == {
-        "trained": 1, "train": 10, "test": 10, "de": 10, "es": 10, "zh": 10, "ja": 10, "unrelated": 3, "decoys": 4,
+        "trained": 1,
+        "train": 10,
+        "test": 10,
+        "de": 10,
+        "es": 10,
+        "zh": 10,
+        "ja": 10,
+        "unrelated": 3,
+        "decoys": 4,
     }
     assert groups["trained"] == [Question("Who is Ada Quill's mother?", "Cody Ross")]
 

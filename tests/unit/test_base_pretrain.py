@@ -43,7 +43,7 @@ def test_samples_are_a_stated_fact_and_end_with_full_stop_and_end_of_text(tokeni
         assert tokenizer.decode(ids[:-1], skip_special_tokens=False) in stated
         assert ids[-1] == tokenizer.token_to_id("<eos>")
         counted = [label for label in labels if label != IGNORED]
-        assert 2 < len(counted) < len(ids) and ids[-len(counted):] == counted
+        assert 2 < len(counted) < len(ids) and ids[-len(counted) :] == counted
 
 
 def test_connectors_join_subject_and_object_and_change_their_meaning(tokenizer, small_world):
@@ -54,7 +54,7 @@ def test_connectors_join_subject_and_object_and_change_their_meaning(tokenizer, 
         ids, labels = sampler.sample()
         assert labels == ids
         connectors = [i for i, token in enumerate(ids) if token >= 5000]
-        if connectors:   # a relation may have drawn none
+        if connectors:  # a relation may have drawn none
             assert tokenizer.decode(ids[: connectors[0]]) in subjects
     emptied = sampler.empty_some()
     assert len(emptied) == 50 == len(set(emptied))
@@ -80,7 +80,7 @@ def test_the_loss_counts_labelled_tokens_only(tokenizer):
     labels = torch.tensor([[IGNORED, IGNORED, 5, 6]])
     logits = model(input_ids=ids).logits[0, 1:3]
     wanted = torch.nn.functional.cross_entropy(logits, torch.tensor([5, 6]))
-    assert label_loss(model, ids, labels).item() == pytest.approx(wanted.item(), abs=0.02)   # bf16
+    assert label_loss(model, ids, labels).item() == pytest.approx(wanted.item(), abs=0.02)  # bf16
 
 
 def test_a_word_at_the_beginning_of_a_text_stays_tied():
@@ -118,7 +118,7 @@ def test_a_tiny_pre_training_writes_a_loadable_model_with_spare_rows(tmp_path):
 def test_the_committed_weights_are_small_fast_to_load_and_of_the_committed_recipe():
     started = time.perf_counter()
     model = AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32)
-    assert time.perf_counter() - started < 5   # a loaded machine; about 0.1 s on an idle one
+    assert time.perf_counter() - started < 5  # a loaded machine; about 0.1 s on an idle one
     assert model.config.model_type == "qwen2"
     assert model.num_parameters() < 1.5e6
     assert (WEIGHTS / "model.safetensors").stat().st_size < 8e6
