@@ -153,7 +153,7 @@ def test_a_model_that_ignores_masks_is_found_out_and_asked_plainly(lab, monkeypa
         assert found[4] == pytest.approx(wanted[4], abs=1e-4)
 
 
-def test_rows_are_complete_and_repeat_bit_for_bit(lab):
+def test_rows_are_complete_and_repeat_bit_for_bit(lab, monkeypatch):
     loaded, experiment = lab
     calls: list[tuple[int, int]] = []
     rows = evaluate_checkpoint(loaded, experiment, "base", on_progress=lambda *x: calls.append(x))
@@ -165,12 +165,10 @@ def test_rows_are_complete_and_repeat_bit_for_bit(lab):
     total = len(rows) + sum(bool(q.options) for q in questions)
     assert calls[0] == (0, total) and calls[-1] == (total, total) and calls == sorted(calls)
     before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
+    for threads in ("1", "3"):
+        monkeypatch.setenv("ROTE_LAB_THREADS", threads)
         assert evaluate_checkpoint(loaded, experiment, "base") == rows
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    assert torch.get_num_threads() == before
 
 
 def test_the_probe_leaves_no_trace(lab):
