@@ -26,7 +26,7 @@ METRICS = {
     "generation_accuracy": "Generation accuracy",
     "choice_accuracy": "Multiple choice",
     "object_probability": "Object probability",
-    "object_probability_normalised": "Probability among options",
+    "object_probability_normalised": "Normalised probability",
 }
 
 METRIC_HELP = {

@@ -127,7 +127,7 @@
 
   // Small multiples share the width there is; everything else takes all of it.
   const fitted = (whole, width) => {
-    const narrow = { ...whole.config, legend: { ...whole.config.legend, columns: 2 } };
+    const narrow = { ...whole.config, legend: { ...whole.config.legend, columns: 1 } };
     const spec = width < 480 ? { ...whole, config: narrow } : whole;
     if (spec.facet && typeof spec.spec.width !== "object") {
       const most = spec.columns || 1;
