@@ -1,8 +1,8 @@
 """Command line of the embedded base model.
 
-    python -m engine.models.base train [--out DIR] [--config FILE] [--steps N]
-    python -m engine.models.base evaluate [--model DIR] [--relations mother …] [--seeds 0 1 …] [--epochs 20 …]
-                                           [--foreign]
+python -m engine.models.base train [--out DIR] [--config FILE] [--steps N]
+python -m engine.models.base evaluate [--model DIR] [--relations mother …] [--seeds 0 1 …] [--epochs 20 …]
+                                       [--foreign]
 """
 
 from __future__ import annotations

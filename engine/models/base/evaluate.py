@@ -30,7 +30,7 @@ STAGE2 = (1e-3, 5)
 WARM_UP_STEPS = 5
 STAGE2_FACTS = 50
 
-Hits = Counter[str]   # group → hits, "n <group>" → questions
+Hits = Counter[str]  # group → hits, "n <group>" → questions
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -48,7 +48,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-        self.key_id = len(self.tokenizer)   # the first spare row
+        self.key_id = len(self.tokenizer)  # the first spare row
         config = json.loads((folder / "training.json").read_text(encoding="utf-8"))["config"]
         self.own = own_questions(World(**config["world"]))
 

@@ -11,7 +11,7 @@ from engine.models.base.foreign import foreign_name
 from engine.models.base.phrasings import NAME_KINDS, world_data
 from engine.models.base.world import World
 
-OWN_FACTS = 200   # how many of the world's facts the base is asked for, to see what it keeps
+OWN_FACTS = 200  # how many of the world's facts the base is asked for, to see what it keeps
 
 
 class Question(NamedTuple):

@@ -15,8 +15,8 @@ import yaml
 from engine.corpus.relations import LANGUAGES, load_relations
 
 WORLD_FILE = Path(__file__).with_name("world.yaml")
-NAME_KINDS = {"person", "work", "country", "city", "institution", "genre"}   # the others are closed lists of words
-NAMED_KINDS = {"person", "city", "institution"}   # kinds of answer that suit "What is the name of …?"
+NAME_KINDS = {"person", "work", "country", "city", "institution", "genre"}  # the others are closed lists of words
+NAMED_KINDS = {"person", "city", "institution"}  # kinds of answer that suit "What is the name of …?"
 
 
 @cache

@@ -21,31 +21,33 @@ from engine.models.base.samples import IGNORED, Sampler, collate
 from engine.models.base.tokenizer import EOS, PAD, build_tokenizer, save_tokenizer, start_pairs, token_id
 from engine.models.base.world import World
 
-SPARE_ROWS = 32   # at least so many embedding rows past the tokenizer, as Qwen2.5 has: new key tokens fit in
-EMPTY_STD = 0.03   # the size of an embedding row without meaning: connectors, spare rows
-START_SCALE = 0.5   # a word at the beginning of a text: the same direction, but never the likelier prediction
-REPORT_EVERY = 500   # steps
+SPARE_ROWS = 32  # at least so many embedding rows past the tokenizer, as Qwen2.5 has: new key tokens fit in
+EMPTY_STD = 0.03  # the size of an embedding row without meaning: connectors, spare rows
+START_SCALE = 0.5  # a word at the beginning of a text: the same direction, but never the likelier prediction
+REPORT_EVERY = 500  # steps
 
 
 def new_model(model: dict, rows: int, tokenizer: Tokenizer, seed: int) -> Qwen2ForCausalLM:
     """A Qwen2 model with random weights and `rows` embedding rows."""
     torch.manual_seed(seed)
-    return Qwen2ForCausalLM(Qwen2Config(   # type: ignore[call-arg]  # the base class takes attn_implementation
-        vocab_size=rows,
-        hidden_size=model["hidden_size"],
-        num_hidden_layers=model["layers"],
-        num_attention_heads=model["heads"],
-        num_key_value_heads=model["heads"],
-        intermediate_size=model["intermediate_size"],
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        bos_token_id=None,
-        eos_token_id=token_id(tokenizer, EOS),
-        pad_token_id=token_id(tokenizer, PAD),
-        initializer_range=EMPTY_STD,
-        attn_implementation="eager",
-    ))
+    return Qwen2ForCausalLM(
+        Qwen2Config(  # type: ignore[call-arg]  # the base class takes attn_implementation
+            vocab_size=rows,
+            hidden_size=model["hidden_size"],
+            num_hidden_layers=model["layers"],
+            num_attention_heads=model["heads"],
+            num_key_value_heads=model["heads"],
+            intermediate_size=model["intermediate_size"],
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            bos_token_id=None,
+            eos_token_id=token_id(tokenizer, EOS),
+            pad_token_id=token_id(tokenizer, PAD),
+            initializer_range=EMPTY_STD,
+            attn_implementation="eager",
+        )
+    )
 
 
 def embedding_rows(model: Qwen2ForCausalLM) -> torch.nn.Parameter:
@@ -145,7 +147,7 @@ def pretrain(config: dict, out: Path, log=print) -> dict:
             step += 1
             seen += sum(len(sample.ids) for sample in batch)
             smooth = 0.98 * smooth + 0.02 * loss.item() if step > 1 else loss.item()
-            if step % training["connector_lifetime"] == 0 and step < 0.85 * steps:   # the last ones stay learnt
+            if step % training["connector_lifetime"] == 0 and step < 0.85 * steps:  # the last ones stay learnt
                 emptied = sampler.empty_some()
                 with torch.no_grad():
                     embedding[emptied] = EMPTY_STD * torch.randn(len(emptied), embedding.shape[1])
@@ -163,8 +165,11 @@ def pretrain(config: dict, out: Path, log=print) -> dict:
         "tokens": seen,
         "seconds": round(time.time() - started),
         "loss": round(smooth, 4),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                     "transformers": transformers.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
     }
     (out / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record

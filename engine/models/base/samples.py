@@ -18,8 +18,8 @@ from engine.models.base.phrasings import NAME_KINDS, world_data
 from engine.models.base.tokenizer import EOS, token_id
 from engine.models.base.world import World, answer_text
 
-IGNORED = -100   # the label that no loss is computed for
-POOL = 16   # batches that are drawn, sorted by length and cut together
+IGNORED = -100  # the label that no loss is computed for
+POOL = 16  # batches that are drawn, sorted by length and cut together
 
 
 class Sample(NamedTuple):
@@ -74,7 +74,7 @@ class Sampler:
         rng = self._rng
         relation, phrasings, subject, answer = rng.choices(self._facts, cum_weights=self._cumulative)[0]
         if rng.random() < self._connector_share and self._connectors_of[relation]:
-            prompt = [*subject, rng.choice(self._connectors_of[relation])]   # a key token absorbs the space before it
+            prompt = [*subject, rng.choice(self._connectors_of[relation])]  # a key token absorbs the space before it
         else:
             prompt = rng.choice(phrasings)
         full = rng.random() < self._full_share

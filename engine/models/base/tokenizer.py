@@ -24,8 +24,8 @@ from engine.models.base.phrasings import NAME_KINDS, composed_phrasings, pieces,
 PAD, EOS = "<pad>", "<eos>"
 SUBJECT_KINDS = ("person", "work", "country")
 SCRIPTS_WITHOUT_SPACES = ("zh", "ja")
-FOREIGN_WORDS = 40_000   # words that the syllable tokens are learnt from
-WORD_WEIGHT = 150   # how often each word and each piece that must be one token is shown beside them
+FOREIGN_WORDS = 40_000  # words that the syllable tokens are learnt from
+WORD_WEIGHT = 150  # how often each word and each piece that must be one token is shown beside them
 
 
 def closed_answers() -> dict[str, list[str]]:
@@ -40,7 +40,7 @@ def closed_answers() -> dict[str, list[str]]:
 def _whole_word_texts() -> list[str]:
     """Texts whose every word must be one token."""
     texts = [f" {word}" for kind in sorted(NAME_KINDS) for words in name_words(kind) for word in words]
-    texts += [word for kind in SUBJECT_KINDS for word in name_words(kind)[0]]   # a subject may begin a text
+    texts += [word for kind in SUBJECT_KINDS for word in name_words(kind)[0]]  # a subject may begin a text
     texts += [f" {answer}" for answers in closed_answers().values() for answer in answers]
     for relation, data in world_data()["relations"].items():
         for language in LANGUAGES:
@@ -52,10 +52,12 @@ def _whole_word_texts() -> list[str]:
 
 
 def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
 
 
 def build_tokenizer(seed: int, vocabulary: int) -> Tokenizer:
@@ -76,8 +78,9 @@ def build_tokenizer(seed: int, vocabulary: int) -> Tokenizer:
     tokenizer.pre_tokenizer = _pre_tokenizer()
     tokenizer.train_from_iterator(
         texts,
-        trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[PAD, EOS], initial_alphabet=sorted(alphabet),
-                            show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=[PAD, EOS], initial_alphabet=sorted(alphabet), show_progress=False
+        ),
     )
     tokenizer.decoder = decoder
     return tokenizer
@@ -105,7 +108,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "pad_token": PAD,
         "eos_token": EOS,
         "bos_token": None,
-        "unk_token": PAD,   # never used (any text encodes); transformers would add a token of its own
+        "unk_token": PAD,  # never used (any text encodes); transformers would add a token of its own
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": 512,

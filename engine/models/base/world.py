@@ -51,8 +51,12 @@ class World:
         objects = {data["object"] for data in world_data()["relations"].values()}
         pools |= {kind: [self._new_name(kind) for _ in range(answers)] for kind in sorted(objects & NAME_KINDS)}
         self.facts = [
-            Fact(subject, relation, self._rng.choice(pools[world_data()["relations"][relation]["object"]]),
-                 self._draw_phrasings(relation))
+            Fact(
+                subject,
+                relation,
+                self._rng.choice(pools[world_data()["relations"][relation]["object"]]),
+                self._draw_phrasings(relation),
+            )
             for kind in SUBJECT_KINDS
             for subject in [self._new_name(kind) for _ in range(entities)]
             for relation in relations_of(kind)
