@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -49,7 +50,7 @@ def open_port(host: str, port: int | None) -> socket.socket:
             listener.bind((host, candidate))
             listener.listen(128)
         except OSError as error:
-            if isinstance(error, socket.gaierror) or error.errno not in (98, 48, 10048):
+            if isinstance(error, socket.gaierror) or error.errno != errno.EADDRINUSE:
                 fail(f"The lab cannot listen on {host}: {error}.")
             if port:
                 fail(f"Port {port} is in use: name another with --port, or leave it out to take the next free one.")

@@ -92,6 +92,13 @@ def evaluated_checkpoints(db: Database) -> list[str]:
     return [row["checkpoint"] for row in db.query("select checkpoint from evaluated order by at, rowid")]
 
 
+def all_answers(db: Database, checkpoint: str) -> list[tuple[Any, ...]]:
+    """The answers of one checkpoint in the form that `store_answers` takes."""
+    columns = "prompt, fact, answer, hit, log_probability, choice_rank, choice_options, log_probability_normalised"
+    sql = f"select {columns} from answers where checkpoint = ? order by prompt, fact"
+    return list(db.conn.execute(sql, [checkpoint]))
+
+
 def list_answers(
     db: Database,
     *,

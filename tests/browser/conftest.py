@@ -34,10 +34,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(home: Path, *arguments: str) -> Iterator[str]:
-    """`python -m app` over a home folder, without a worker; yields its address once it answers."""
+def serving(home: Path, worker: bool = False) -> Iterator[str]:
+    """`python -m app` over a home folder, with or without a worker; yields its address once it answers."""
     port = free_port()
-    command = [sys.executable, "-m", "app", "--home", str(home), "--port", str(port), "--no-worker", *arguments]
+    command = [sys.executable, "-m", "app", "--home", str(home), "--port", str(port)]
+    command += [] if worker else ["--no-worker"]
     home.mkdir(parents=True, exist_ok=True)
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env=dict(os.environ))
