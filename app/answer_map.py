@@ -53,7 +53,7 @@ class AnswerMap:
         self.chart.pick(self.open_answer, self.checkpoint, self.detail, **QUIET)
 
     def connect(self, table: AnswerTable) -> None:
-        """Let the buttons of an opened answer narrow the table to its fact or its prompt."""
+        """Let the table open answers, and an opened answer narrow the table to its fact or its prompt."""
 
         def narrow(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
             told = told_by(event)
@@ -62,7 +62,15 @@ class AnswerMap:
                 number if told.get("act") == "fact" else None, number if told.get("act") == "prompt" else None, request
             )
 
+        def open_row(event: gr.EventData, request: gr.Request) -> Any:
+            told = told_by(event)
+            if told.get("act") != "open":
+                return gr.skip()
+            place, _, checkpoint = str(told.get("value")).rpartition("/")
+            return self.show_answer(place, checkpoint, request)
+
         self.detail.act(narrow, outputs=table.outputs, **QUIET)
+        table.html.act(open_row, outputs=self.detail, **QUIET)
 
     def open_page(self, request: gr.Request) -> tuple[Any, ...]:
         """Fill the choosers with what the run has, as the address asks."""
@@ -106,10 +114,13 @@ class AnswerMap:
         )
 
     def open_answer(self, event: gr.EventData, checkpoint: str | None, request: gr.Request) -> str:
-        """The answer behind a cell, and the same question at every checkpoint."""
+        """The answer behind a cell."""
+        return self.show_answer(str(told_by(event).get("pick") or ""), checkpoint, request)
+
+    def show_answer(self, place: str, checkpoint: str | None, request: gr.Request) -> str:
+        """The answer at `PROMPT/FACT`, and the same question at every checkpoint; empty where there is none."""
         run_id = request.query_params.get("run")
-        told = str(told_by(event).get("pick") or "")
-        prompt, _, fact = told.partition("/")
+        prompt, _, fact = place.partition("/")
         answers = self.lab.answers(run_id) if run_id and self.lab.run(run_id) else None
         if answers is None or not (prompt.isdecimal() and fact.isdecimal()):
             return ""

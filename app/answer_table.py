@@ -22,8 +22,12 @@ ANY = ""
 
 @dataclass(frozen=True)
 class AnswerTable:
-    """What others need to list the answers about one fact or to one prompt: `narrow(fact, prompt, request)`."""
+    """What others need to list the answers about one fact or to one prompt: `narrow(fact, prompt, request)`.
 
+    `html` tells of clicks in the table; `open` comes with `PROMPT/FACT/CHECKPOINT`.
+    """
+
+    html: gr.HTML
     outputs: list[gr.components.Component]
     narrow: Callable[..., tuple[Any, ...]]
 
@@ -87,7 +91,7 @@ def answer_table_section(lab: Lab) -> AnswerTable:
     search.typed(first_page, filters, [number, table], **TYPED)
     gr.on([c.input for c in (checkpoint, split, language, hit)], first_page, filters, [number, table], **TYPED)
     table.act(act, [*filters, number], [fact, prompt, number, table], **QUIET)
-    return AnswerTable([*filters, number, table], narrow)
+    return AnswerTable(table, [*filters, number, table], narrow)
 
 
 def wanted(
