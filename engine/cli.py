@@ -20,7 +20,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from engine.experiment import MAX_FILE_BYTES, Experiment, override, read_mapping
+from engine.description import MAX_FILE_BYTES, override, read_mapping
+from engine.experiment import Experiment
 from engine.presets import describe_preset, preset_names, preset_text
 from storage import runs as run_storage
 from storage.database import default_home, open_database

@@ -11,17 +11,15 @@ in stage 1; a *prompt* is a template with `{subject}`, of a split (train, test, 
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine import checks
-
-MAX_FILE_BYTES = 20_000_000
+from engine.description import explain, read_mapping
 
 PromptSplit = Literal["train", "test", "unrelated", "decoy"]
 LossMask = Literal["full", "subject_and_object", "object"]
@@ -106,9 +104,11 @@ class Relation(Frozen):
             if self.key_template.count(part) != 1:
                 problems.append(checks.Problem(f"needs {part} exactly once", None, "key_template"))
         if not self.key_template.rstrip(".!?;,: ").endswith("{object}"):
-            problems.append(
-                checks.Problem("must end with {object}, since the model completes it", None, "key_template")
-            )
+            message = "must end with {object}, since the model completes it"
+            problems.append(checks.Problem(message, None, "key_template"))
+        if " {object}" not in self.key_template:
+            message = "needs a space before {object}: questions put one there, so stage 1 must have learnt it"
+            problems.append(checks.Problem(message, None, "key_template"))
         errors = [str(p) for p in problems if p.severity == "error"]
         if errors:
             more = f" (and {len(errors) - 5} more problems)" if len(errors) > 5 else ""
@@ -341,67 +341,3 @@ def _check_distinct(values: Sequence[str], what: str) -> None:
     repeated = {v for v in values if values.count(v) > 1}
     if repeated:
         raise ValueError(f"{what} ‘{sorted(repeated)[0]}’ is used twice: every relation needs its own")
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few bytes of nested aliases expand to gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError("YAML anchors and aliases (& and *) are not supported: write the values out")
-        return super().compose_node(parent, index)
-
-
-def read_mapping(text: str) -> dict[str, Any]:
-    """Parse YAML or JSON into a mapping. Raises ValueError that says what to do."""
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
-        raise ValueError(f"the description is larger than {MAX_FILE_BYTES // 1_000_000} MB: split it up")
-    try:
-        data = json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, Loader=_PlainLoader)
-    except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"the description is neither YAML nor JSON: {' '.join(str(error).split())[:300]}") from error
-    if not isinstance(data, dict):
-        raise ValueError("the description must be a mapping with at least the field ‘relations’")
-    return data
-
-
-def override(data: dict[str, Any], assignment: str) -> None:
-    """Apply one `path.to.field=value` (value in YAML) to plain data, in place.
-
-    Raises ValueError when the path does not exist or the assignment has no `=`.
-    """
-    path, sign, text = assignment.partition("=")
-    if not sign or not path.strip():
-        raise ValueError(f"‘{assignment}’ is not of the form path.to.field=value, such as stage1.epochs=10")
-    *parents, last = path.strip().split(".")
-    target: Any = data
-    for part in parents:
-        try:
-            target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
-        except (ValueError, IndexError, AttributeError) as error:
-            raise ValueError(f"there is no ‘{part}’ in ‘{path}’") from error
-    try:
-        value = yaml.load(text, Loader=_PlainLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"the value of ‘{path}’ is not valid YAML: {text}") from error
-    try:
-        target[int(last) if isinstance(target, list) else last] = value
-    except (ValueError, IndexError, TypeError) as error:
-        raise ValueError(f"there is no ‘{last}’ in ‘{path}’") from error
-
-
-def explain(error: ValidationError) -> str:
-    """A validation error in words: one sentence for each field, at most eight."""
-    lines = list(_sentences(error))
-    return "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
-
-
-def _sentences(error: ValidationError) -> Iterator[str]:
-    for item in error.errors(include_url=False):
-        # Union members (GeneratedFacts, tuple[...]) are how the code says it, not where the person wrote it.
-        parts = [str(p) for p in item["loc"] if not (isinstance(p, str) and ("[" in p or p[:1].isupper()))]
-        place = ".".join(parts)
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "is not a setting of an experiment: check the spelling"
-        yield f"{place}: {message}" if place else message

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.experiment import Experiment, override, read_mapping
+from engine.description import override, read_mapping
+from engine.experiment import Experiment
 from engine.presets import describe_preset, load_preset, preset_names, preset_text
 
 FACTS = [{"subject": f"Person{i} Alpha", "object": f"Thing{i}x Beta"} for i in range(10)]
@@ -91,6 +92,18 @@ def test_two_relations_need_two_key_tokens() -> None:
     relation = data()["relations"][0]
     assert "used twice" in refused(relations=[relation, {**relation, "name": "other"}])
     assert "contains" in refused(relations=[relation, {**relation, "name": "other", "key_token": "[X]2"}])
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{subject} {object}.", "{key}"),
+        ("{object} {key} {subject}.", "must end with {object}"),
+        ("{subject}{key}:{object}", "a space before {object}"),
+    ],
+)
+def test_a_key_template_that_could_not_be_asked_is_refused(template: str, words: str) -> None:
+    assert words in refused(relations=[{**data()["relations"][0], "key_template": template}])
 
 
 def test_a_key_token_may_not_occur_in_the_texts() -> None:

@@ -1,0 +1,76 @@
+"""Descriptions as text: YAML and JSON into plain data, single settings changed, and what is wrong with them in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+MAX_FILE_BYTES = 20_000_000
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few bytes of nested aliases expand to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("YAML anchors and aliases (& and *) are not supported: write the values out")
+        return super().compose_node(parent, index)
+
+
+def read_mapping(text: str) -> dict[str, Any]:
+    """Parse YAML or JSON into a mapping. Raises ValueError that says what to do."""
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
+        raise ValueError(f"the description is larger than {MAX_FILE_BYTES // 1_000_000} MB: split it up")
+    try:
+        data = json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, Loader=_PlainLoader)
+    except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"the description is neither YAML nor JSON: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(data, dict):
+        raise ValueError("the description must be a mapping with at least the field ‘relations’")
+    return data
+
+
+def override(data: dict[str, Any], assignment: str) -> None:
+    """Apply one `path.to.field=value` (value in YAML) to plain data, in place.
+
+    Raises ValueError when the path does not exist or the assignment has no `=`.
+    """
+    path, sign, text = assignment.partition("=")
+    if not sign or not path.strip():
+        raise ValueError(f"‘{assignment}’ is not of the form path.to.field=value, such as stage1.epochs=10")
+    *parents, last = path.strip().split(".")
+    target: Any = data
+    for part in parents:
+        try:
+            target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
+        except (ValueError, IndexError, AttributeError) as error:
+            raise ValueError(f"there is no ‘{part}’ in ‘{path}’") from error
+    try:
+        value = yaml.load(text, Loader=_PlainLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value of ‘{path}’ is not valid YAML: {text}") from error
+    try:
+        target[int(last) if isinstance(target, list) else last] = value
+    except (ValueError, IndexError, TypeError) as error:
+        raise ValueError(f"there is no ‘{last}’ in ‘{path}’") from error
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error in words: one sentence for each field, at most eight."""
+    lines = list(_sentences(error))
+    return "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    for item in error.errors(include_url=False):
+        # Union members (GeneratedFacts, tuple[...]) are how the code says it, not where the person wrote it.
+        parts = [str(p) for p in item["loc"] if not (isinstance(p, str) and ("[" in p or p[:1].isupper()))]
+        place = ".".join(parts)
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "is not a setting of an experiment: check the spelling"
+        yield f"{place}: {message}" if place else message
