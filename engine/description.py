@@ -1,4 +1,4 @@
-"""Descriptions as text: YAML and JSON into plain data, single settings changed, and what is wrong with them in words."""
+"""Descriptions as text: YAML and JSON into plain data, single settings changed, and mistakes in words."""
 
 from __future__ import annotations
 
