@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from app.answer_rows import Wanted, find_answers
 from app.answer_table import AnswerTable, choices
 from app.frame import QUIET, offered, told_by
 from app.lab import Lab
@@ -15,6 +14,7 @@ from app.render import render
 from app.result_charts import map_chart
 from app.vega import vega_chart
 from app.words import checkpoint_name, language_name, split_name
+from storage.answer_search import Wanted, find_answers
 from storage.answers import answer_map, list_facts, list_prompts
 
 MOST_CELLS = 6000

@@ -8,12 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from app.answer_rows import Wanted, find_answers
 from app.frame import QUIET, offered, told_by
 from app.lab import Lab
 from app.render import render
 from app.search_box import TYPED, search_box
 from app.words import LANGUAGES, SPLITS, checkpoint_name, checkpoint_order, language_name, split_name
+from storage.answer_search import Wanted, find_answers
 from storage.answers import evaluated_checkpoints, list_prompts
 
 PAGE_SIZE = 25

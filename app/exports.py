@@ -12,12 +12,12 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from gradio.utils import sanitize_value_for_csv
 
-from app.answer_rows import Wanted, iterate_answers
 from app.lab import Lab
 from app.report import report_html
 from app.run_detail import experiment_yaml
 from app.security import REPORT_POLICY
 from engine.execution.report import results_document
+from storage.answer_search import Wanted, iterate_answers
 from storage.measurements import RESULT_FIELDS, list_results
 from storage.runs import Run
 

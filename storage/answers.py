@@ -17,9 +17,6 @@ from storage.database import connect, now, write
 ANSWERS_NAME = "answers.db"
 migrations = Migrations("answers")
 
-_COLUMNS = """a.checkpoint, f.id as fact, f.relation, f.subject, f.object, f.trained,
-    p.id as prompt, p.split, p.language, p.text, p.about, p.used,
-    a.answer, a.hit, a.log_probability, a.choice_rank, a.choice_options, a.log_probability_normalised"""
 _JOIN = "answers a join facts f on f.id = a.fact join prompts p on p.id = a.prompt"
 
 
@@ -97,52 +94,6 @@ def all_answers(db: Database, checkpoint: str) -> list[tuple[Any, ...]]:
     columns = "prompt, fact, answer, hit, log_probability, choice_rank, choice_options, log_probability_normalised"
     sql = f"select {columns} from answers where checkpoint = ? order by prompt, fact"
     return list(db.conn.execute(sql, [checkpoint]))
-
-
-def list_answers(
-    db: Database,
-    *,
-    checkpoint: str | None = None,
-    split: str | None = None,
-    language: str | None = None,
-    trained: bool | None = None,
-    fact: int | None = None,
-    prompt: int | None = None,
-    search: str = "",
-    limit: int = 200,
-    offset: int = 0,
-) -> list[dict[str, Any]]:
-    """Answers with their fact and prompt, narrowed by any of the arguments; by checkpoint, prompt and fact."""
-    wanted = {
-        "a.checkpoint": checkpoint,
-        "p.split": split,
-        "p.language": language,
-        "f.trained": None if trained is None else int(trained),
-        "a.fact": fact,
-        "a.prompt": prompt,
-    }
-    chosen = {k: v for k, v in wanted.items() if v is not None}
-    conditions = [f"{k} = ?" for k in chosen]
-    parameters: list[Any] = list(chosen.values())
-    if search.strip():
-        conditions.append("(instr(lower(f.subject), ?) or instr(lower(f.object), ?) or instr(lower(a.answer), ?))")
-        parameters += [search.strip().lower()] * 3
-    where = " and ".join(conditions) or "1"
-    sql = f"select {_COLUMNS} from {_JOIN} where {where} order by a.checkpoint, a.prompt, a.fact limit ? offset ?"
-    return list(db.query(sql, [*parameters, limit, offset]))
-
-
-def count_by_prompt(db: Database, checkpoint: str) -> list[dict[str, Any]]:
-    """Hits for each prompt and kind of fact of one checkpoint: `relation, prompt, split, language, text, about, used,
-    trained, hits, n, mean_probability`."""
-    return list(
-        db.query(
-            f"""select f.relation, p.id as prompt, p.split, p.language, p.text, p.about, p.used, f.trained,
-                sum(a.hit) as hits, count(*) as n, avg(exp(a.log_probability)) as mean_probability
-            from {_JOIN} where a.checkpoint = ? group by p.id, f.trained order by p.id, f.trained""",
-            [checkpoint],
-        )
-    )
 
 
 def answer_map(db: Database, checkpoint: str, language: str, relation: str | None = None) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage import answers, drafts, measurements, runs, workers
+from storage.answer_search import Wanted, find_answers
 from storage.database import DATABASE_NAME, migrations, open_database, write
 from storage.runs import LostRunError, State
 
@@ -191,6 +192,7 @@ def test_answers_are_all_there_or_none(tmp_path: Path) -> None:
     assert answers.evaluated_checkpoints(store) == [] and answers.all_answers(store, "base") == []
     answers.store_answers(store, "base", [good])
     assert answers.all_answers(store, "base") == [good]
-    assert answers.list_answers(store, search="vosk", trained=False)[0]["choice_rank"] == 2
-    assert answers.list_answers(store, search="'; drop table answers; --") == []
-    assert answers.count_by_prompt(store, "base")[0]["hits"] == 1
+    (found,), total = find_answers(store, Wanted(search="VOSK"), 10)
+    assert (total, found["choice_rank"], found["before"]) == (1, 2, "Who is ")
+    assert find_answers(store, Wanted(search="'; drop table answers; --"), 10) == ([], 0)
+    assert find_answers(store, Wanted(hit=False), 10) == ([], 0)
