@@ -14,7 +14,7 @@ WRITE_EVERY_SECONDS = 0.5
 class Progress:
     """Counts work in *token passes* (tokens through the model once; a training step costs three passes).
 
-    `total` and `done` are in token passes; what an earlier attempt did counts as done but not for the speed.
+    `total` (0 while it is not known) and `done` are in token passes; what an earlier attempt did counts as done but not for the speed.
     `write` stores a progress mapping and may raise to stop the run; it is called at most twice a second.
     """
 
@@ -46,7 +46,7 @@ class Progress:
             return
         self._written = clock
         elapsed = clock - self._since
-        told = {**self.state, "fraction": round(min(1.0, self.done / self.total), 4) if self.total else 1.0}
+        told = {**self.state, "fraction": round(min(1.0, self.done / self.total), 4) if self.total else 0.0}
         # The first second is start-up noise; a guess from it would frighten or deceive.
         if elapsed > 1 and self._done_here > 0:
             told["seconds_left"] = round(max(0.0, self.total - self.done) * elapsed / self._done_here, 1)

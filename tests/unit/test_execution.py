@@ -50,6 +50,12 @@ def test_progress_grows_to_one_and_tells_the_time_left() -> None:
     assert told[-1]["seconds_left"] == 0
 
 
+def test_nothing_is_done_while_the_total_is_unknown() -> None:
+    told: list[dict] = []
+    Progress(0, told.append).advance(0, force=True, message="Loading")
+    assert told[0]["fraction"] == 0
+
+
 def test_progress_is_told_at_most_twice_a_second() -> None:
     told: list[dict] = []
     clock = [100.0]
