@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import altair
@@ -34,6 +38,62 @@ def test_the_specification_is_valid(name: str) -> None:
     chart = CHARTS[name]
     altair.Chart.from_dict({**chart["spec"], "datasets": chart["data"]})
     assert chart["label"]
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_specification_holds_no_rows_so_that_new_ones_are_put_in_place(name: str) -> None:
+    """The page draws anew only when the specification changes; Altair counts up in names it makes itself."""
+    chart = CHARTS[name]
+    text = json.dumps(chart["spec"])
+    for data in chart["data"]:
+        assert f'{{"name": "{data}"}}' in text
+    assert '"datasets"' not in text
+    assert '"values": [{' not in text
+    assert not re.search(r'"(view|param|layer|concat)_\d+', text)
+
+
+def test_a_live_chart_is_built_once_and_only_its_rows_change() -> None:
+    first, second = loss_curve([POINT], 20), loss_curve([POINT, POINT | {"epoch": 2.0}], 20)
+    assert first["spec"] is second["spec"]
+    assert [len(chart["data"]["rows"]) for chart in (first, second)] == [1, 2]
+    assert loss_curve([POINT], 21)["spec"] != first["spec"]
+
+
+def test_charts_built_at_once_do_not_mix() -> None:
+    """Gradio calls handlers in threads, and Altair keeps what it is setting in one place for all of them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            maps = [pool.submit(map_chart, CELLS, FACTS, PROMPTS, "hit") for _ in range(6)]
+            curves = [pool.submit(loss_curve, [POINT], 100 + n) for n in range(6)]
+    finally:
+        sys.setswitchinterval(before)
+    assert all(m.result()["spec"] == CHARTS["map"]["spec"] for m in maps)
+    expected = json.dumps(CHARTS["loss"]["spec"])
+    for n, drawn in enumerate(curves):
+        assert json.dumps(drawn.result()["spec"]).replace(f'"domainMax": {100 + n}', '"domainMax": 20') == expected
+
+
+@pytest.mark.parametrize(("name", "unit"), [("loss", "nats per token"), ("recall", "% of facts")])
+def test_a_live_chart_says_what_it_shows_and_in_which_unit(name: str, unit: str) -> None:
+    chart = CHARTS[name]
+    drawing = svg(chart | {"spec": chart["spec"] | {"width": 500}})
+    assert f"({unit})" in drawing
+    assert ">Epoch<" in drawing
+    assert ">Stage 1: memorise<" in drawing
+
+
+def test_the_line_of_chance_takes_no_room_and_no_grid_lines_away() -> None:
+    plain, chance = (svg(compare_chart(COMPARED, "choice_accuracy", c, ["en"])) for c in (None, 0.2))
+    height = re.compile(r'viewBox="[^"]+ (\d+)"')
+    assert int(height.findall(chance)[0]) == pytest.approx(int(height.findall(plain)[0]), abs=4)
+    assert plain.count("stroke-dasharray") == 0
+    assert chance.count('stroke-dasharray="4,4"') == 1
+    curves = [svg(curve_chart(CURVE, "choice_accuracy", c)) for c in (None, 0.2)]
+    grid = light_colours()["chart-grid"]
+    for without, line in ([plain, chance], curves):
+        assert without.count(grid) == line.count(grid) > 0
 
 
 @pytest.mark.parametrize("name", ["compare", "curve"])
