@@ -167,7 +167,7 @@ class Stage2(Optimisation):
     prompts: Count = 1
     language: str = "en"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
-    learning_rate: Rate = 1e-3
+    learning_rate: Rate = 1.5e-3
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
     branch_epochs: tuple[Count, ...] | None = None

@@ -14,7 +14,8 @@ WRITE_EVERY_SECONDS = 0.5
 class Progress:
     """Counts work in *token passes* (tokens through the model once; a training step costs three passes).
 
-    `total` (0 while it is not known) and `done` are in token passes; what an earlier attempt did counts as done but not for the speed.
+    `total` (0 while it is not known) and `done` are in token passes; what an earlier attempt did counts as done but
+    not for the speed.
     `write` stores a progress mapping and may raise to stop the run; it is called at most twice a second.
     """
 

@@ -6,6 +6,7 @@ never shrunk: `resize_token_embeddings(len(tokenizer))`, as the paper's referenc
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,13 +24,12 @@ ROWS_MULTIPLE = 64  # a grown matrix keeps a size that GPUs multiply fast, and l
 DEFAULT_STD = 0.02  # for configurations that do not name the deviation they were initialised with
 
 
-def add_key_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str], seed: int
-) -> dict[str, int]:
+def add_key_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> dict[str, int]:
     """Add `tokens` to the vocabulary, give them fresh rows, and return their ids (= rows).
 
     The rows are drawn from a normal distribution of the deviation that the model itself was initialised with
-    (`initializer_range`), by `seed` alone. *Not published* for the paper; the Hugging Face default of this
+    (`initializer_range`), by the token's own text: one key token has the same row in every run on a base, which can
+    then be prepared once and shared. *Not published* for the paper; the Hugging Face default of this
     transformers version is the mean of all rows, which would begin with a meaning of its own.
     Every other row stays as it is, bit for bit. Raises ModelError when a token already has a meaning.
     """
@@ -45,7 +45,7 @@ def add_key_tokens(
         with torch.random.fork_rng(devices=[]):
             model.resize_token_embeddings(needed, pad_to_multiple_of=ROWS_MULTIPLE, mean_resizing=False)
     grown = [row for row in range(rows, _input_weight(model).shape[0]) if row not in ids.values()]
-    _draw_rows(model, [*ids.values(), *grown], seed)
+    _draw_rows(model, {**{row: token for token, row in ids.items()}, **{row: f"spare {row}" for row in grown}})
     return ids
 
 
@@ -111,13 +111,15 @@ def set_key_rows(model: PreTrainedModel, ids: Iterable[int], rows: dict[str, tor
             weight[torch.tensor(index, device=weight.device)] = rows[name].to(weight.device, weight.dtype)
 
 
-def _draw_rows(model: PreTrainedModel, rows: list[int], seed: int) -> None:
+def _draw_rows(model: PreTrainedModel, rows: dict[int, str]) -> None:
+    """Fill rows from the text that stands for each, whatever other rows there are."""
     std = getattr(model.config.get_text_config(), "initializer_range", None) or DEFAULT_STD
-    generator = torch.Generator().manual_seed(seed)
-    for weight in _matrices(model).values():
-        drawn = torch.randn(len(rows), weight.shape[1], generator=generator) * std
-        with torch.no_grad():
-            weight[torch.tensor(rows, device=weight.device)] = drawn.to(weight.device, weight.dtype)
+    for name, weight in _matrices(model).items():
+        for row, text in rows.items():
+            number = int.from_bytes(hashlib.sha256(f"{name}/{text}".encode()).digest()[:7], "big")
+            drawn = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(number)) * std
+            with torch.no_grad():
+                weight[row] = drawn.to(weight.device, weight.dtype)
 
 
 def _input_weight(model: PreTrainedModel) -> torch.Tensor:

@@ -64,12 +64,12 @@ class LoadedModel:
 def load_base(experiment: Experiment) -> LoadedModel:
     """The experiment's base model with fresh rows for its key tokens; not yet tuned, no LoRA.
 
-    The rows depend on the experiment's seed and the order of its relations. Raises ModelError.
+    The rows depend on the key tokens alone, not on the experiment's seed. Raises ModelError.
     """
     source = resolve_source(experiment.model)
     loaded = _load(source, experiment)
     keys = [relation.key_token for relation in experiment.relations]
-    loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys, experiment.seed)
+    loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys)
     check_key_sequences(loaded.tokenizer, experiment.relations, loaded.key_token_ids)
     return loaded
 

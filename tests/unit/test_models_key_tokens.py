@@ -23,7 +23,7 @@ def test_only_the_key_rows_change(tmp_path, name):
     model, tokenizer = parts(BUILDERS[name](tmp_path))
     before = [m.clone() for m in matrices(model)]
     random_state = torch.get_rng_state()
-    ids = add_key_tokens(model, tokenizer, ["[X]", "<1>", "⟦Y⟧"], seed=3)
+    ids = add_key_tokens(model, tokenizer, ["[X]", "<1>", "⟦Y⟧"])
     assert torch.equal(torch.get_rng_state(), random_state)
     assert list(ids) == ["[X]", "<1>", "⟦Y⟧"]
     assert len(set(ids.values())) == 3
@@ -39,7 +39,7 @@ def test_only_the_key_rows_change(tmp_path, name):
 def test_spare_rows_are_used_and_the_matrix_is_not_shrunk(tmp_path):
     model, tokenizer = parts(build_qwen2(tmp_path))
     assert len(tokenizer) < 500
-    ids = add_key_tokens(model, tokenizer, ["[X]"], seed=0)
+    ids = add_key_tokens(model, tokenizer, ["[X]"])
     assert ids["[X]"] == len(tokenizer) - 1
     assert model.get_input_embeddings().weight.shape[0] == model.config.vocab_size == 512
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
@@ -47,26 +47,26 @@ def test_spare_rows_are_used_and_the_matrix_is_not_shrunk(tmp_path):
 
 def test_a_full_matrix_grows_to_a_multiple(tmp_path):
     model, tokenizer = parts(build_llama(tmp_path))
-    add_key_tokens(model, tokenizer, ["[X]"], seed=0)
+    add_key_tokens(model, tokenizer, ["[X]"])
     assert [len(m) for m in matrices(model)] == [512, 512]
 
 
 def test_growing_when_the_spare_rows_do_not_suffice(tmp_path):
     model, tokenizer = parts(build_phi3(tmp_path))
     rows = model.get_input_embeddings().weight.shape[0]
-    ids = add_key_tokens(model, tokenizer, ["[A]", "[B]", "[C]"], seed=0)
+    ids = add_key_tokens(model, tokenizer, ["[A]", "[B]", "[C]"])
     assert min(ids.values()) < rows <= max(ids.values())
     assert len(matrices(model)[0]) % 64 == 0
 
 
-def test_rows_depend_on_the_seed_alone(tmp_path):
+def test_rows_depend_on_the_token_alone(tmp_path):
     folder = build_llama(tmp_path)
     rows = []
-    for seed in (1, 1, 2):
+    for tokens in (["[X]"], ["[Y]", "[X]"], ["[Y]"]):
         torch.rand(len(rows) + 1)
         model, tokenizer = parts(folder)
-        ids = add_key_tokens(model, tokenizer, ["[X]"], seed=seed)
-        rows.append([m[ids["[X]"] :].clone() for m in matrices(model)])
+        ids = add_key_tokens(model, tokenizer, tokens)
+        rows.append([m[ids[tokens[-1]]].clone() for m in matrices(model)])
     assert all(torch.equal(a, b) for a, b in zip(rows[0], rows[1], strict=True))
     assert not torch.equal(rows[0][0], rows[2][0])
 
@@ -77,7 +77,7 @@ def test_rows_depend_on_the_seed_alone(tmp_path):
 def test_a_token_with_a_meaning_is_refused(tmp_path, name, token):
     model, tokenizer = parts(BUILDERS[name](tmp_path))
     with pytest.raises(ModelError, match=r"vocabulary already.*choose another sign, such as \[X\]"):
-        add_key_tokens(model, tokenizer, [token], seed=0)
+        add_key_tokens(model, tokenizer, [token])
 
 
 def test_a_tokenizer_that_splits_the_key_token_is_refused(tmp_path):
