@@ -22,9 +22,3 @@ def load_draft(db: Database, draft_id: str) -> dict[str, Any] | None:
     for row in db.query("select body from drafts where id = ?", [draft_id]):
         return json.loads(row["body"])
     return None
-
-
-def delete_draft(db: Database, draft_id: str) -> None:
-    """Forget the draft of that id, if there is one."""
-    with write(db):
-        db.execute("delete from drafts where id = ?", [draft_id])
