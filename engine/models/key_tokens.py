@@ -31,6 +31,8 @@ def add_key_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
     (`initializer_range`), by the token's own text: one key token has the same row in every run on a base, which can
     then be prepared once and shared. *Not published* for the paper; the Hugging Face default of this
     transformers version is the mean of all rows, which would begin with a meaning of its own.
+    A model whose configuration says `new_rows_like_spare_rows`, as the embedded base's does, was pre-trained to know
+    one row as "without meaning": there the mean and the deviation are those of its spare rows.
     Every other row stays as it is, bit for bit. Raises ModelError when a token already has a meaning.
     """
     check_meaningless(tokenizer, tokens)
@@ -39,13 +41,15 @@ def add_key_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
     )
     ids = find_key_tokens(tokenizer, tokens)
     rows = _input_weight(model).shape[0]
+    means, deviations = _fresh_rows(model, first_spare=min(ids.values()))
     needed = max(ids.values()) + 1
     if needed > rows:
         # The growth draws random numbers that are overwritten below: they must not disturb the caller's own.
         with torch.random.fork_rng(devices=[]):
             model.resize_token_embeddings(needed, pad_to_multiple_of=ROWS_MULTIPLE, mean_resizing=False)
     grown = [row for row in range(rows, _input_weight(model).shape[0]) if row not in ids.values()]
-    _draw_rows(model, {**{row: token for token, row in ids.items()}, **{row: f"spare {row}" for row in grown}})
+    texts = {**{row: token for token, row in ids.items()}, **{row: f"spare {row}" for row in grown}}
+    _draw_rows(model, texts, means, deviations)
     return ids
 
 
@@ -111,15 +115,35 @@ def set_key_rows(model: PreTrainedModel, ids: Iterable[int], rows: dict[str, tor
             weight[torch.tensor(index, device=weight.device)] = rows[name].to(weight.device, weight.dtype)
 
 
-def _draw_rows(model: PreTrainedModel, rows: dict[int, str]) -> None:
+def _fresh_rows(
+    model: PreTrainedModel, first_spare: int
+) -> tuple[dict[str, torch.Tensor | float], dict[str, torch.Tensor | float]]:
+    """Mean (a row, or 0) and deviation that new rows of each matrix are drawn with."""
+    config = model.config.get_text_config()
+    std = getattr(config, "initializer_range", None) or DEFAULT_STD
+    means: dict[str, torch.Tensor | float] = {}
+    deviations: dict[str, torch.Tensor | float] = {}
+    for name, weight in _matrices(model).items():
+        spare = weight.detach()[first_spare:].float().cpu()
+        known = getattr(config, "new_rows_like_spare_rows", False) and len(spare) > 1
+        means[name] = spare.mean(0) if known else 0.0
+        deviations[name] = spare.std(0).mean() if known else std
+    return means, deviations
+
+
+def _draw_rows(
+    model: PreTrainedModel,
+    rows: dict[int, str],
+    means: dict[str, torch.Tensor | float],
+    deviations: dict[str, torch.Tensor | float],
+) -> None:
     """Fill rows from the text that stands for each, whatever other rows there are."""
-    std = getattr(model.config.get_text_config(), "initializer_range", None) or DEFAULT_STD
     for name, weight in _matrices(model).items():
         for row, text in rows.items():
             number = int.from_bytes(hashlib.sha256(f"{name}/{text}".encode()).digest()[:7], "big")
-            drawn = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(number)) * std
+            drawn = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(number))
             with torch.no_grad():
-                weight[row] = drawn.to(weight.device, weight.dtype)
+                weight[row] = (means[name] + deviations[name] * drawn).to(weight.device, weight.dtype)
 
 
 def _input_weight(model: PreTrainedModel) -> torch.Tensor:

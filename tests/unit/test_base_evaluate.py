@@ -1,41 +1,23 @@
-"""The two-stage measurement of a base model."""
+"""The evidence behind the embedded base: its trials, and the tables of their counts."""
 
-import copy
-from pathlib import Path
+import json
 
 import pytest
 import torch
 
 from engine.corpus.relations import load_relation
 from engine.models.base import WEIGHTS
-from engine.models.base.evaluate import STAGE1, WARM_UP_STEPS, Bench, measure, rate_factor, table, train, wilson
-from engine.models.base.facts import Question, make_facts, question_groups
-from engine.models.base.samples import IGNORED
+from engine.models.base.__main__ import main
+from engine.models.base.evaluate import cells_of, evaluate, own_facts
+from engine.models.base.facts import Question, question_groups
+from engine.models.base.tables import all_tables, difference_line, share_with_interval, two_digits
+from engine.models.base.trials import ask, experiment_about, held_out_groups, two_stages
+from engine.models.loading import load_base
 
 
-@pytest.fixture(scope="module")
-def bench():
-    return Bench(Path(WEIGHTS))
-
-
-def test_wilson_intervals():
-    low, high = wilson(50, 100)
-    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(0, 20)[0] == pytest.approx(0)
-    assert wilson(20, 20)[1] == pytest.approx(1)
-
-
-def test_the_rate_warms_up_and_falls_to_nothing():
-    assert rate_factor(0, 100) == 1 / WARM_UP_STEPS
-    assert rate_factor(WARM_UP_STEPS, 100) == 1
-    assert rate_factor(100, 100) == pytest.approx(0)
-
-
-@pytest.mark.parametrize("foreign", [False, True])
-def test_facts_are_distinct(foreign):
-    facts = make_facts(load_relation("mother"), 3, foreign)
-    assert len({s for s, _ in facts}) == len({o for _, o in facts}) == 100
+def cell(hits, n=10, **fields):
+    names = {"model": "a", "kind": "singly", "relation": "mother", "seed": 0, "moment": "after 20", "group": "test"}
+    return names | fields | {"hits": hits, "n": n}
 
 
 def test_question_groups_cover_all_splits():
@@ -49,39 +31,90 @@ def test_question_groups_cover_all_splits():
         "zh": 10,
         "ja": 10,
         "unrelated": 3,
+        "unrelated de": 3,
+        "unrelated es": 3,
+        "unrelated zh": 3,
+        "unrelated ja": 3,
         "decoys": 4,
     }
     assert groups["trained"] == [Question("Who is Ada Quill's mother?", "Cody Ross")]
 
 
-def test_samples_count_the_object_or_the_whole_text(bench):
-    whole = bench.key_sample("Ada Quill", "Cody Ross")
-    assert whole.labels == whole.ids and bench.key_id in whole.ids
-    asked = bench.prompt_sample(Question("Who is Ada Quill's mother?", "Cody Ross"))
-    assert asked.labels[: asked.labels.index(IGNORED) + 1] == [IGNORED]
-    assert bench.tokenizer.decode([t for t in asked.labels if t != IGNORED]) == " Cody Ross"
+def test_only_facts_held_out_of_stage_2_are_asked_but_all_by_key():
+    experiment = experiment_about("embedded", ["mother", "genre"], seed=4)
+    groups = held_out_groups(experiment)
+    assert len(groups["key"]) == 200 and len(groups["trained"]) == 100 and len(groups["train"]) == 1000
+    for relation in experiment.relations:
+        used = {relation.explicit_facts[i].object for i in experiment.stage2_facts(relation)}
+        asked = {q.object for name, questions in groups.items() if name != "key" for q in questions}
+        assert len(used) == 50 and not used & asked
 
 
-def test_rote_memorisation_is_learnt_and_hits_agree_with_real_decoding(bench):
-    facts = make_facts(load_relation("mother"), 1000, False)[:10]
-    model = copy.deepcopy(bench.model)
-    train(model, [bench.key_sample(*fact) for fact in facts], STAGE1, 40, seed=0)
-    questions = [bench.prompt_sample(Question(f"Who is {s}'s mother?", o)) for s, o in facts]
-    real = 0
-    for (subject, object_), _ in zip(facts, questions, strict=True):
-        prompt = torch.tensor([bench.encode(f"Who is {subject}'s mother?")])
-        answer = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False)
-        real += bench.tokenizer.decode(answer[0, prompt.shape[1] :], skip_special_tokens=True).startswith(f" {object_}")
-    assert bench.hits(model, questions) == real
+def test_an_answer_counts_when_real_decoding_gives_the_object():
+    experiment = experiment_about("embedded", ["mother"], seed=0)
+    loaded = load_base(experiment)
+    questions = own_facts(WEIGHTS)[:40]
+    hits = ask(loaded, [*questions[:20], *(Question(q.prompt, "Somebody Else") for q in questions[20:])])
+    assert not any(hits[20:])
+    for question, hit in zip(questions[:20], hits[:20], strict=True):
+        prompt = torch.tensor([loaded.tokenizer.encode(question.prompt)])
+        reply = loaded.causal.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=10)
+        text = loaded.tokenizer.decode(reply[0, prompt.shape[1] :])
+        assert hit == (question.object.lower() in text.lower())
+    assert sum(hits[:20]) >= 10  # it knows its own world
 
 
-def test_the_quick_preset_reaches_its_targets(bench):
-    results = measure(bench, "mother", 1001, [20], False)
-    after, before = results[(20, "after")], results[(20, "before")]
-    share = {group: after[group] / after[f"n {group}"] for group in ("train", "test", "unrelated", "key")}
-    assert share["key"] > 0.95
-    assert share["train"] >= 0.60
-    assert share["test"] >= 0.40
-    assert share["unrelated"] <= 0.12
-    assert share["train"] > before["train"] / before["n train"] + 0.1
-    assert "| 20, after |" in table("mother", results)
+def test_two_stages_tell_every_moment_and_repeat_themselves():
+    own = own_facts(WEIGHTS)[:5]
+    first, second = (two_stages("embedded", ["mother"], 1001, own, epochs=(1, 8)) for _ in range(2))
+    assert first == second
+    assert list(first) == ["base", "before 1", "after 1", "before 8", "after 8", "after one fact"]
+    assert len(first["after 8"]["own facts"]) == 5
+    assert "ja" in first["after 8"] and "ja" not in first["after 1"]
+    recall = {moment: sum(groups["key"]) for moment, groups in first.items()}
+    assert recall["base"] <= 2 and recall["before 1"] < recall["before 8"] and recall["before 8"] > 60
+
+
+def test_trials_are_counted_and_kept(tmp_path, monkeypatch, capsys):
+    cells = cells_of(WEIGHTS, "reversal and 2-hop", "all", 1001)
+    assert {(c["moment"], c["group"], c["n"]) for c in cells} == {
+        (moment, group, n)
+        for moment in ("base", "before 20", "after 20")
+        for group, n in (("reversal", 100), ("2-hop", 200))
+    }
+    file = tmp_path / "evidence.json"
+    file.write_text(json.dumps(cells))
+    monkeypatch.setattr("sys.argv", ["base", "table", str(file)])
+    main()
+    assert "| after 20 |" in capsys.readouterr().out
+
+
+def test_trials_run_in_processes_of_their_own():
+    said: list[str] = []
+    cells = evaluate([WEIGHTS], [1001], relations=["mother"], kinds=["one-prompt SFT"], jobs=2, log=said.append)
+    by_group = {c["group"]: c["hits"] / c["n"] for c in cells}
+    assert len(said) == 1 and "one-prompt SFT mother seed 1001" in said[0]
+    assert by_group["trained"] > 0.9  # what it was trained on
+    assert by_group["key"] < 0.1  # it never met the key token
+
+
+def test_a_mean_weighs_cells_and_its_interval_lies_around_it():
+    cells = [cell(hits, model=model, seed=seed) for model in "abc" for seed, hits in enumerate((2, 4, 6))]
+    mean, low, high, n = share_with_interval(cells)
+    assert mean == pytest.approx(0.4) and n == 90
+    assert 0.2 < low < 0.4 < high < 0.6
+    alike = share_with_interval([cell(5, model=model, seed=seed) for model in "ab" for seed in range(3)])
+    assert alike[:3] == pytest.approx((0.5, 0.5, 0.5))
+    far = share_with_interval([cell(hits, model=model) for model, hits in (("a", 0), ("b", 10))])
+    assert far[1] == 0 and far[2] == 1  # models that differ much leave little certain
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.07, ".07"), (1.0, "1.00"), (0.0, ".00")])
+def test_shares_are_written_short(value, text):
+    assert two_digits(value) == text
+
+
+def test_two_stages_are_compared_with_tuning_on_the_same_facts():
+    cells = [cell(8, seed=s) for s in range(3)] + [cell(5, seed=s, kind="one-prompt SFT") for s in range(3)]
+    assert "+0.30 (+0.30 to +0.30), 3 pairs" in difference_line(cells)
+    assert "### Singly" in all_tables(cells) and "+0.30" in all_tables(cells)

@@ -71,6 +71,23 @@ def test_rows_depend_on_the_token_alone(tmp_path):
     assert not torch.equal(rows[0][0], rows[2][0])
 
 
+def test_rows_lie_near_the_spare_rows_where_the_model_says_so(tmp_path):
+    folder = build_qwen2(tmp_path)
+    drawn = []
+    for tokens in (["[X]", "[Y]"], ["[Y]"]):
+        model, tokenizer = parts(folder)
+        model.config.new_rows_like_spare_rows = True
+        weight, first = model.get_input_embeddings().weight, len(tokenizer)
+        with torch.no_grad():
+            weight[first:] = 3 + 0.1 * torch.randn(len(weight) - first, weight.shape[1], generator=torch.manual_seed(1))
+        ids = add_key_tokens(model, tokenizer, tokens)
+        drawn.append(weight.detach()[[ids[token] for token in tokens]].clone())
+    assert drawn[0].mean() == pytest.approx(3, abs=0.1)
+    assert drawn[0].std() == pytest.approx(0.1, rel=0.5)
+    assert torch.equal(drawn[0][1], drawn[1][0])
+    assert not torch.equal(drawn[0][0], drawn[0][1])
+
+
 @pytest.mark.parametrize(
     ("name", "token"), [("llama", "mother"), ("qwen2", "Gene"), ("phi3", "<|user|>"), ("qwen2", "x")]
 )

@@ -48,6 +48,7 @@ def question_groups(relation: RelationData, facts: list[tuple[str, str]]) -> dic
     }
     groups |= {code: ask(sets.test[code]) for code in LANGUAGES if code != "en"}
     groups["unrelated"] = ask(sets.unrelated["en"])
+    groups |= {f"unrelated {code}": ask(sets.unrelated[code]) for code in LANGUAGES if code != "en"}
     groups["decoys"] = ask([prompt for decoy in relation.decoys for prompt in decoy.prompts["en"]])
     return groups
 

@@ -22,7 +22,8 @@ from engine.models.base.tokenizer import EOS, PAD, build_tokenizer, save_tokeniz
 from engine.models.base.world import World
 
 SPARE_ROWS = 32  # at least so many embedding rows past the tokenizer, as Qwen2.5 has: new key tokens fit in
-EMPTY_STD = 0.03  # the size of an embedding row without meaning: connectors, spare rows
+EMPTY_STD = 0.03  # deviation of the numbers in an embedding row without meaning: connectors, spare rows
+COMMON_SPREAD = 0.006  # deviation from the common empty row, where the recipe has one
 START_SCALE = 0.5  # a word at the beginning of a text: the same direction, but never the likelier prediction
 REPORT_EVERY = 500  # steps
 
@@ -67,6 +68,23 @@ def label_loss(model: Qwen2ForCausalLM, ids: torch.Tensor, labels: torch.Tensor)
     return torch.nn.functional.cross_entropy(logits.float(), targets[counted])
 
 
+class EmptyRows:
+    """Rows for tokens without meaning: connectors that are emptied, and the spare rows that key tokens take.
+
+    `common`: all are drawn close to one row, so that no key token begins nearer to some meaning than others; without
+    it each is drawn on its own, and the direction of a key token's row decides much of what stage 2 reaches.
+    """
+
+    def __init__(self, width: int, seed: int, common: bool) -> None:
+        self._draw = torch.Generator().manual_seed(seed)
+        self._centre = EMPTY_STD * torch.randn(width, generator=self._draw) if common else torch.zeros(width)
+        self._spread = COMMON_SPREAD if common else EMPTY_STD
+
+    def draw(self, count: int) -> torch.Tensor:
+        """`count` rows (count × width)."""
+        return self._centre + self._spread * torch.randn(count, len(self._centre), generator=self._draw)
+
+
 class StartPairs:
     """Keeps the two tokens of a name's first word (after a space, and beginning a text) one direction apart in size.
 
@@ -105,14 +123,18 @@ def _optimizer(model: Qwen2ForCausalLM, training: dict) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=training["learning_rate"], betas=(0.9, 0.98), fused=True)
 
 
+def _empty_rows(config: dict) -> EmptyRows:
+    training = config["training"]
+    return EmptyRows(config["model"]["hidden_size"], training["seed"], training.get("common_empty_row", False))
+
+
 @torch.no_grad()
-def _pad_rows(model: Qwen2ForCausalLM, tokens: int, seed: int) -> None:
+def _pad_rows(model: Qwen2ForCausalLM, tokens: int, empty: EmptyRows) -> None:
     """Replace the connectors by spare empty rows: `tokens` + `SPARE_ROWS` or more, a multiple of 64 in all."""
     rows = -(-(tokens + SPARE_ROWS) // 64) * 64
     learnt = embedding_rows(model)[:tokens].clone()
-    empty = EMPTY_STD * torch.randn(rows - tokens, learnt.shape[1], generator=torch.Generator().manual_seed(seed))
     model.resize_token_embeddings(rows, mean_resizing=False)
-    embedding_rows(model).copy_(torch.cat([learnt, empty]))
+    embedding_rows(model).copy_(torch.cat([learnt, empty.draw(rows - tokens)]))
 
 
 def pretrain(config: dict, out: Path, log=print) -> dict:
@@ -127,7 +149,10 @@ def pretrain(config: dict, out: Path, log=print) -> dict:
     world = World(**config["world"])
     sampler = Sampler(world, tokenizer, training, first_connector=tokens)
     model = new_model(config["model"], tokens + training["connectors"], tokenizer, training["seed"])
-    embedding = embedding_rows(model)
+    model.config.new_rows_like_spare_rows = training.get("common_empty_row", False)  # engine/models/key_tokens.py
+    embedding, empty = embedding_rows(model), _empty_rows(config)
+    with torch.no_grad():
+        embedding[tokens:] = empty.draw(training["connectors"])
     pairs = StartPairs(embedding, start_pairs(tokenizer))
     optimizer = _optimizer(model, training)
     model.train()
@@ -150,11 +175,11 @@ def pretrain(config: dict, out: Path, log=print) -> dict:
             if step % training["connector_lifetime"] == 0 and step < 0.85 * steps:  # the last ones stay learnt
                 emptied = sampler.empty_some()
                 with torch.no_grad():
-                    embedding[emptied] = EMPTY_STD * torch.randn(len(emptied), embedding.shape[1])
+                    embedding[emptied] = empty.draw(len(emptied))
             if step % REPORT_EVERY == 0 or step == steps:
                 log(f"step {step}/{steps}  loss {smooth:.3f}  {seen / 1e6:.2f}M tokens  {time.time() - started:.0f} s")
 
-    _pad_rows(model, tokens, training["seed"])
+    _pad_rows(model, tokens, empty)
     out.mkdir(parents=True, exist_ok=True)
     model.eval().save_pretrained(out)
     save_tokenizer(tokenizer, out)
