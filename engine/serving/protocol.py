@@ -1,8 +1,8 @@
 """What is said between client and model server: the part of OpenAI's completions that the lab uses.
 
 Field names are OpenAI's and, where OpenAI has none, vLLM's, so that any OpenAI client can ask either server. A prompt
-is text or token ids, one or many; a reply has one choice for each prompt, in their order. Only `/v1/score_options` is the
-lab's own: the embedded server offers it (`Health.extensions` says so), vLLM does not.
+is text or token ids, one or many; a reply has one choice for each prompt, in their order. Only `/v1/score_options` is
+the lab's own: the embedded server offers it (`Health.extensions` says so), vLLM does not.
 """
 
 from __future__ import annotations
