@@ -39,7 +39,10 @@ class Asking:
 
 @dataclass(frozen=True)
 class Column:
-    """One model of an asking, named `RUN/CHECKPOINT` or `base`; `error` is a sentence once it has failed."""
+    """One model of an asking, named `RUN/CHECKPOINT`; `error` is a sentence once it has failed.
+
+    Of its `questions` so many are `answered`, and of these so many `complete`: with their rank, or for good without.
+    """
 
     asking: str
     model: str
@@ -52,6 +55,7 @@ class Column:
     backend: str | None
     questions: int
     answered: int
+    complete: int
 
 
 def add_asking(
@@ -99,8 +103,9 @@ def _asking(row: dict[str, Any]) -> Asking:
 def list_columns(db: Database, asking: str) -> list[Column]:
     """The models of an asking in the order they were asked, with how far each has come."""
     sql = """select c.*, (select count(*) from asked_questions q where q.asking = c.asking) as questions,
-        (select count(*) from asked_answers a where a.asking = c.asking and a.model = c.model) as answered
-        from asked_columns c where c.asking = ? order by c.position"""
+        count(a.number) as answered, coalesce(sum(a.complete), 0) as complete
+        from asked_columns c left join asked_answers a on a.asking = c.asking and a.model = c.model
+        where c.asking = ? group by c.model order by c.position"""
     return [Column(**{k: row[k] for k in Column.__dataclass_fields__}) for row in db.query(sql, [asking])]
 
 
@@ -112,20 +117,20 @@ def list_questions(db: Database, asking: str, limit: int = -1, offset: int = 0) 
 
 
 def list_answers(db: Database, asking: str, models: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The answers there are, without their tokens: `model, number, answer, hit, log_probability, rank, options, error`.
+    """The answers there are, without their tokens, by number and then by model; `models`: only of these.
 
-    By number, then by model; `models`: only of these.
+    Each: `model, number, answer, hit, log_probability, rank, options, complete, error`.
     """
     condition, parameters = "", list(models or ())
     if models is not None:
         condition = f" and model in ({', '.join('?' * len(parameters))})"
-    sql = f"""select model, number, answer, hit, log_probability, rank, options, error from asked_answers
+    sql = f"""select model, number, answer, hit, log_probability, rank, options, complete, error from asked_answers
         where asking = ?{condition} order by number, model"""
     return list(db.query(sql, [asking, *parameters]))
 
 
 def get_answer(db: Database, asking: str, model: str, number: int) -> dict[str, Any] | None:
-    """One answer with its `tokens` (id, text, log_probability each), `seconds` and its question; None if not there."""
+    """One answer with its `tokens` (id, text, log_probability each) and its question; None if it is not there."""
     sql = f"""select a.*, {", ".join("q." + f for f in QUESTION_FIELDS)} from asked_answers a
         join asked_questions q on q.asking = a.asking and q.number = a.number
         where a.asking = ? and a.model = ? and a.number = ?"""

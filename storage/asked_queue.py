@@ -30,6 +30,13 @@ def add_columns(db: Database, asking: str, models: Iterable[tuple[str, str, str,
             )
 
 
+def anything_waits(db: Database) -> bool:
+    """Whether there is something to claim; takes no lock."""
+    sql = """select exists (select 1 from {0} where state = 'waiting' or (state = 'asking' and lease_until < ?))"""
+    tables = ("asked_columns", "asked_alternatives")
+    return any(db.conn.execute(sql.format(table), [time.time()]).fetchone()[0] for table in tables)
+
+
 def claim_column(db: Database, lease_seconds: float) -> Column | None:
     """Take the column that was served the longest ago; None when nothing waits. Atomic, so that many may claim.
 
@@ -42,7 +49,7 @@ def claim_column(db: Database, lease_seconds: float) -> Column | None:
                 """update asked_columns set state = 'asking', lease_until = ?, served_at = ?
                 where rowid = (select rowid from asked_columns
                     where state = 'waiting' or (state = 'asking' and lease_until < ?)
-                    order by served_at, requested_at, position limit 1)
+                    order by served_at, rowid limit 1)
                 returning asking, model""",
                 [clock + lease_seconds, clock, clock],
             )
@@ -53,31 +60,39 @@ def claim_column(db: Database, lease_seconds: float) -> Column | None:
 
 
 def unanswered(db: Database, asking: str, model: str, limit: int) -> list[dict[str, Any]]:
-    """The first questions of the column that have no answer yet."""
+    """The first questions of the column that have no complete answer yet."""
     sql = f"""select number, {", ".join(QUESTION_FIELDS)} from asked_questions q where asking = ? and not exists
-        (select 1 from asked_answers a where a.asking = q.asking and a.model = ? and a.number = q.number)
+        (select 1 from asked_answers a where a.asking = q.asking and a.model = ? and a.number = q.number and a.complete)
         order by number limit ?"""
     return list(db.query(sql, [asking, model, limit]))
 
 
-def store_asked(db: Database, asking: str, model: str, backend: str, answers: Iterable[dict[str, Any]]) -> None:
-    """Store answers of a claimed column, and give it back: to wait, or done when nothing is left to ask.
+def store_asked(db: Database, asking: str, model: str, answers: Iterable[dict[str, Any]]) -> None:
+    """Store answers of a claimed column, in place of earlier versions of them.
 
-    An answer: `number, answer, hit, log_probability, rank, options, tokens, seconds, error` (an error in place of an
-    answer is one sentence).
+    An answer: `number, answer, hit, log_probability, rank, options, tokens, complete, error` (an error in place of an
+    answer is one sentence). Those that are not `complete` are shown, but count as unanswered. Answers of an asking
+    that is gone meanwhile are dropped.
     """
     with write(db):
+        if not list(db.query("select 1 from asked_columns where asking = ? and model = ?", [asking, model])):
+            return
         db.conn.executemany(
             """insert or replace into asked_answers (asking, model, number, answer, hit, log_probability, rank, options,
-                tokens, seconds, error, at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                tokens, complete, error, at) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             (
                 (
                     asking, model, a["number"], a["answer"], a["hit"], a["log_probability"], a["rank"], a["options"],
-                    json.dumps(a["tokens"], ensure_ascii=False), a["seconds"], a["error"], now(),
+                    json.dumps(a["tokens"], ensure_ascii=False), int(a["complete"]), a["error"], now(),
                 )
                 for a in answers
             ),
         )  # fmt: skip
+
+
+def release_column(db: Database, asking: str, model: str, backend: str) -> None:
+    """Give a claimed column back: to wait for its next turn, or done when nothing is left to ask."""
+    with write(db):
         left = bool(unanswered(db, asking, model, 1))
         db.execute(
             """update asked_columns set state = ?, backend = ?, error = null, lease_until = null, served_at = ?,
@@ -96,13 +111,13 @@ def fail_column(db: Database, asking: str, model: str, error: str) -> None:
         )
 
 
-def give_back_column(db: Database, asking: str, model: str) -> int:
-    """Let a claimed column wait again, because its server is not there; returns how often in a row that happened."""
+def give_back_column(db: Database, asking: str, model: str, *, counts: bool = True) -> int:
+    """Let a claimed column wait again, since no server answers; returns how often in a row that was counted."""
     with write(db):
         rows = db.query(
-            "update asked_columns set state = 'waiting', lease_until = null, served_at = ?, tries = tries + 1"
-            " where asking = ? and model = ? returning tries",
-            [time.time(), asking, model],
+            "update asked_columns set state = 'waiting', lease_until = null, served_at = ?, tries = tries + ?"
+            " where asking = ? and model = ? and state = 'asking' returning tries",
+            [time.time(), int(counts), asking, model],
         )
         return next((row["tries"] for row in list(rows)), 0)
 

@@ -191,7 +191,7 @@ def m005_asked(db: Database) -> None:
         """create table asked_questions (
             asking text not null references askings (id) on delete cascade,
             number integer not null,
-            split text not null,                -- key, train, test, unrelated, decoy, or text for free text
+            split text not null,                -- key, train, test, unrelated, decoy, or free
             language text not null,
             prompt text not null,               -- with its place for the subject
             text text not null,                 -- as it was asked
@@ -233,7 +233,7 @@ def m005_asked(db: Database) -> None:
             rank integer,
             options integer,
             tokens text not null,               -- JSON: [{id, text, log_probability}]
-            seconds real,
+            complete integer not null,          -- 0 while its rank is still to come
             error text,
             at text not null,
             primary key (asking, model, number),

@@ -40,7 +40,7 @@ def answer(number: int, **changes: Any) -> dict[str, Any]:
     tokens = [{"id": 7, "text": " Salvis", "log_probability": -0.5}]
     return {
         "number": number, "answer": "Salvis Barmont.", "hit": 1, "log_probability": -0.7, "rank": 1, "options": 100,
-        "tokens": tokens, "seconds": 0.1, "error": None,
+        "tokens": tokens, "complete": True, "error": None,
     } | changes  # fmt: skip
 
 
@@ -50,7 +50,8 @@ def test_columns_take_turns_and_are_done_when_every_question_is_answered(db: Dat
     while column := queue.claim_column(db, 60):
         order.append((column.asking, column.model))
         chunk = queue.unanswered(db, column.asking, column.model, 2)
-        queue.store_asked(db, column.asking, column.model, "embedded", [answer(q["number"]) for q in chunk])
+        queue.store_asked(db, column.asking, column.model, [answer(q["number"]) for q in chunk])
+        queue.release_column(db, column.asking, column.model, "embedded")
     long, short = [(first, "r1/base"), (first, "r1/generalised@20")], [(second, "r1/base")]
     assert order == long + short + long, "the short one waits for two questions of each other column, not for all"
     columns = asked.list_columns(db, first)
@@ -65,20 +66,23 @@ def test_columns_take_turns_and_are_done_when_every_question_is_answered(db: Dat
 def test_a_column_whose_asker_died_is_claimed_again_and_nothing_is_asked_twice(db: Database) -> None:
     asking = ask(db, 3, "r1/base")
     assert queue.claim_column(db, -1) is not None
-    queue.store_asked(db, asking, "r1/base", "embedded", [answer(1)])
+    queue.store_asked(db, asking, "r1/base", [answer(1), answer(2, rank=None, complete=False)])
+    queue.release_column(db, asking, "r1/base", "embedded")
     assert queue.claim_column(db, -1) is not None, "taken, and its lease has lapsed"
     again = queue.claim_column(db, 60)
-    assert again is not None and again.answered == 1
+    assert again is not None and (again.answered, again.complete) == (2, 1)
     assert [q["number"] for q in queue.unanswered(db, asking, "r1/base", 10)] == [2, 3]
-    assert queue.claim_column(db, 60) is None, "held"
+    assert queue.claim_column(db, 60) is None and not queue.anything_waits(db), "held"
 
 
 def test_a_failed_column_keeps_its_answers_and_can_be_asked_again(db: Database) -> None:
     asking = ask(db, 2, "r1/base")
     queue.claim_column(db, 60)
-    queue.store_asked(db, asking, "r1/base", "vllm", [answer(1, error="too long", answer="", hit=None)])
-    queue.claim_column(db, 60)
-    assert [queue.give_back_column(db, asking, "r1/base") for _ in range(2)] == [1, 2]
+    queue.store_asked(db, asking, "r1/base", [answer(1, error="too long", answer="", hit=None)])
+    queue.release_column(db, asking, "r1/base", "vllm")
+    for tries in (1, 2):
+        assert queue.claim_column(db, 60) is not None
+        assert queue.give_back_column(db, asking, "r1/base") == tries
     queue.fail_column(db, asking, "r1/base", "the server went away")
     (column,) = asked.list_columns(db, asking)
     assert (column.state, column.error, column.answered, column.backend) == (
@@ -101,6 +105,7 @@ def test_alternatives_are_asked_for_once(db: Database) -> None:
     wish = queue.claim_alternatives(db, 60)
     assert wish == {"asking": asking, "model": "r1/base", "number": 1, "place": 0}
     assert queue.claim_alternatives(db, 60) is None
+    queue.store_asked(db, "no such asking", "r1/base", [answer(1)])
     found = [{"id": 7, "text": " Salvis", "log_probability": -0.5}]
     queue.store_alternatives(db, wish, found)
     kept = queue.get_alternatives(db, asking, "r1/base", 1, 0)
@@ -114,7 +119,7 @@ def test_everything_is_found_again_also_after_its_run_is_gone(db: Database) -> N
     run = add_run(db, name="quick", experiment={}, model="embedded", seed=1)
     asking, other = ask(db, 1, "r1/base"), ask(db, 1, title="100 % of 'quotes'")
     queue.claim_column(db, 60)
-    queue.store_asked(db, asking, "r1/base", "embedded", [answer(1, answer="Temon SERLOW")])
+    queue.store_asked(db, asking, "r1/base", [answer(1, answer="Temon SERLOW")])
     delete_run(db, run.id)
     assert [r["id"] for r in asked.find_askings(db, "serlow")[0]] == [asking]
     assert [r["id"] for r in asked.find_askings(db, "100 % of 'QUOTES'")[0]] == [other]
