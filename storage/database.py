@@ -254,3 +254,42 @@ def m005_asked(db: Database) -> None:
             foreign key (asking, model) references asked_columns (asking, model) on delete cascade
         ) strict"""
     )
+
+
+@migrations()
+def m006_servers_and_devices(db: Database) -> None:
+    db.conn.execute(
+        """create table servers (
+            id text primary key,
+            backend text not null check (backend in ('vllm', 'embedded')),
+            serves text not null,               -- '' for every model; else the base's key, or RUN/CHECKPOINT
+            reason text not null,               -- why this backend, in words
+            plan text not null,                 -- what was started, hashed: a server of another plan is not reused
+            state text not null
+                check (state in ('starting', 'ready', 'restarting', 'waiting', 'failed')),
+            message text not null default '',
+            host text not null,
+            port integer,
+            pid integer,                        -- its keeper: leads the session that all its processes are in
+            process_started real,
+            owner_pid integer not null,         -- the lab (or command) that watches over it
+            owner_started real not null,
+            restarts integer not null default 0,
+            started_at text not null,
+            ready_at text,
+            start_seconds real                  -- from its start to its first answer
+        ) strict"""
+    )
+    db.conn.execute(
+        """create table devices (
+            device text not null,               -- cuda, cuda:1, mps, cpu
+            holder text not null,               -- the id of a run or of a server
+            kind text not null check (kind in ('run', 'server')),
+            state text not null check (state in ('holding', 'waiting')),
+            host text not null,
+            pid integer not null,               -- with this process the hold ends
+            process_started real not null,
+            since text not null,
+            primary key (device, holder)
+        ) strict, without rowid"""
+    )
