@@ -73,12 +73,15 @@ def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> 
 
     from app.first_start import queue_first_run
     from app.lab import Lab
+    from app.model_server import ModelServer
     from app.site import LOCAL_HOSTS, build_site
     from app.worker_process import WorkerProcess
 
     queue_first_run(Lab(home))
     hosts = None if host in ("0.0.0.0", "::") else LOCAL_HOSTS | {host}
-    server = uvicorn.Server(uvicorn.Config(build_site(home, hosts), log_level="warning", timeout_graceful_shutdown=3))
+    models = ModelServer(home)
+    site = build_site(home, hosts, models)
+    server = uvicorn.Server(uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3))
     process = WorkerProcess(home)
     threading.Thread(target=announce, args=(server, listener, home), daemon=True).start()
     if with_worker:
@@ -86,6 +89,7 @@ def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> 
     try:
         server.run(sockets=[listener])
     finally:
+        models.stop()
         if with_worker:
             process.stop()
 

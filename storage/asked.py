@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +127,15 @@ def list_answers(db: Database, asking: str, models: Sequence[str] | None = None)
     sql = f"""select model, number, answer, hit, log_probability, rank, options, complete, error from asked_answers
         where asking = ?{condition} order by number, model"""
     return list(db.query(sql, [asking, *parameters]))
+
+
+def full_answers(db: Database, asking: str) -> Iterator[dict[str, Any]]:
+    """Every answer with its `tokens` and when it was stored (`at`), by model as they were asked, then by number."""
+    sql = """select a.model, a.number, a.answer, a.hit, a.log_probability, a.rank, a.options, a.error, a.at, a.tokens
+        from asked_answers a join asked_columns c on c.asking = a.asking and c.model = a.model
+        where a.asking = ? order by c.position, a.number"""
+    for row in db.query(sql, [asking]):
+        yield row | {"tokens": json.loads(row["tokens"])}
 
 
 def get_answer(db: Database, asking: str, model: str, number: int) -> dict[str, Any] | None:

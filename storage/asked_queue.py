@@ -166,6 +166,16 @@ def claim_alternatives(db: Database, lease_seconds: float) -> dict[str, Any] | N
         return next(iter(list(rows)), None)
 
 
+def give_back_alternatives(db: Database, wish: dict[str, Any]) -> None:
+    """Let a claimed wish wait again, since no server answers."""
+    with write(db):
+        db.execute(
+            "update asked_alternatives set state = 'waiting', lease_until = null"
+            " where asking = ? and model = ? and number = ? and place = ? and state = 'asking'",
+            [wish["asking"], wish["model"], wish["number"], wish["place"]],
+        )
+
+
 def store_alternatives(
     db: Database, wish: dict[str, Any], alternatives: list[dict[str, Any]], error: str | None = None
 ) -> None:
