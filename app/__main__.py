@@ -84,6 +84,7 @@ def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> 
     server = uvicorn.Server(uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3))
     process = WorkerProcess(home)
     threading.Thread(target=announce, args=(server, listener, home), daemon=True).start()
+    models.start()
     if with_worker:
         process.start()
     try:

@@ -16,7 +16,7 @@ from typing import Any
 
 from app.ask_plan import FREE
 from app.lab import Lab
-from app.model_server import ModelServer, ServerFailed
+from app.model_server import ModelServer
 from engine.evaluation.questions import options_of
 from engine.experiment import Experiment
 from engine.serving.asking import Answer, Query, Sampling, Token, alternatives, ask_in_steps
@@ -102,7 +102,7 @@ class Asker:
             if queue.give_back_column(self.lab.db, *place, counts=died) >= MOST_TRIES:
                 queue.fail_column(self.lab.db, *place, _sentence(f"{error} ({MOST_TRIES} times in a row)"))
             self._ending.wait(NOT_READY_SECONDS)
-        except (ServingError, NotServable, ServerFailed, _Impossible) as error:
+        except (ServingError, NotServable, _Impossible) as error:
             queue.fail_column(self.lab.db, *place, _sentence(str(error)))
         except sqlite3.Error:
             raise
@@ -144,7 +144,7 @@ class Asker:
         except (_NotReady, ServerUnreachable):
             queue.give_back_alternatives(db, wish)
             self._ending.wait(NOT_READY_SECONDS)
-        except (ServingError, NotServable, ServerFailed, _Impossible, ValueError) as error:
+        except (ServingError, NotServable, _Impossible, ValueError) as error:
             queue.store_alternatives(db, wish, [], _sentence(str(error)))
         else:
             queue.store_alternatives(db, wish, [token_row(t) for t in found])

@@ -1,94 +1,69 @@
-"""The lab's own model server: started by the first question, ended with the lab. The only door to it from the pages."""
+"""The lab's own model servers, started by the first question and ended with the lab: the pages' only door to them."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from engine.serving.client import ServerClient, ServingError
+from engine.serving.client import ServerClient
+from engine.serving.model_process import ModelProcess
+from engine.serving.plans import Backend
 from engine.serving.served import ServedModel
+from engine.serving.supervisor import DeviceBusy, Supervisor
 
-ServerState = Literal["off", "starting", "ready", "paused", "restarting", "failed"]
-PATIENCE_SECONDS = 180.0
-
-
-class ServerFailed(RuntimeError):
-    """No model server could be started; the text is a sentence that says why and what to do."""
+# Of several servers, the one that a person should hear of first.
+URGENT = ("failed", "waiting", "restarting", "starting", "ready")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """How the model server is: `backend` is vllm, embedded or empty; `reason` says why it was taken."""
+    """How the model server is.
 
-    state: ServerState
+    state: off, starting, ready, waiting (training has the device), restarting or failed. backend: vllm, embedded or
+    empty; `reason` says why it was taken. message: a sentence or empty.
+    """
+
+    state: str
     backend: str = ""
     reason: str = ""
     message: str = ""
 
 
 class ModelServer:
-    """The embedded server as a child process of the page's server."""
+    """What the pages know of the servers. Starts nothing until it is asked for a client."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, backend: Backend = "auto") -> None:
+        self._supervisor = Supervisor(home, backend)
+        self._clients: dict[str, ServerClient] = {}
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._client: ServerClient | None = None
-        self._started = 0.0
-        self._state: ServerState = "off"
-        self._message = ""
+
+    def start(self) -> None:
+        """Take over, or end, what a lab left that was killed."""
+        self._supervisor.start()
 
     def status(self) -> ServerStatus:
         """How it is, from memory: cheap enough for every open page each second."""
-        return ServerStatus(self._state, "embedded" if self._state != "off" else "", "", self._message)
+        servers: list[ModelProcess] = self._supervisor.servers()
+        found = [ServerStatus(s.state, s.plan.backend, s.reason, s.message) for s in servers]
+        return min(found, key=lambda s: URGENT.index(s.state), default=ServerStatus("off"))
 
     def client_for(self, served: ServedModel) -> ServerClient | None:
-        """A client of a server that has the model, or None while it is on its way. Raises ServerFailed."""
+        """A client of a server that has the model, or None while it is on its way, or training has the device.
+
+        Raises ServingError when it cannot be served.
+        """
+        try:
+            place = self._supervisor.place_now(served)
+        except DeviceBusy:
+            return None
+        if place is None:
+            return None
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._start()
-            assert self._client is not None
-            if self._state != "ready":
-                try:
-                    self._client.health()
-                    self._state = "ready"
-                except ServingError:
-                    if time.monotonic() - self._started > PATIENCE_SECONDS:
-                        raise ServerFailed("the model server did not start in time: see its log") from None
-                    return None
-            return self._client
+            if place.url not in self._clients:
+                self._clients[place.url] = ServerClient(place.url)
+            return self._clients[place.url]
 
     def stop(self) -> None:
-        """End it, if it was started."""
-        with self._lock:
-            if self._process is not None and self._process.poll() is None:
-                self._process.terminate()
-                try:
-                    self._process.wait(10)
-                except subprocess.TimeoutExpired:
-                    self._process.kill()
-                    self._process.wait()
-            self._process = None
-            self._state = "off"
-
-    def _start(self) -> None:
-        self._state = "starting" if self._process is None else "restarting"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        folder = self.home / "logs"
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "engine.serving.embedded", "--home", str(self.home), "--port", str(port)]
-        with (folder / "model-server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "--parent", str(os.getpid())], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        self._client = ServerClient(f"http://127.0.0.1:{port}")
-        self._started = time.monotonic()
+        """End every server."""
+        self._supervisor.stop()

@@ -40,7 +40,7 @@ SERVER_WORDS = {
     "off": "The model server starts with the first question.",
     "starting": "The model server is starting: the first question takes a little longer.",
     "ready": "Model server ready.",
-    "paused": "Training has the device: questions wait until it is free.",
+    "waiting": "Training has the device: questions wait until it is free.",
     "restarting": "The model server ended and is being started again: questions wait.",
     "failed": "The model server could not be started.",
 }
@@ -174,7 +174,7 @@ def server_html(asker: Asker) -> str:
     words = status.message or SERVER_WORDS[status.state]
     name = {"vllm": "vLLM", "embedded": "the embedded server"}.get(status.backend, "")
     because = f" It is {name}{': ' + status.reason if status.reason else ''}." if name else ""
-    return render("query_server.html", server=status, words=words + because.replace("..", "."))
+    return render("query_server.html", server=status, words=words.rstrip(".") + "." + because.replace("..", "."))
 
 
 def history_html(lab: Lab, search: str, number: int, view: View) -> str:

@@ -66,7 +66,13 @@
       const view = element.querySelector("[data-view]");
       if (!view) return;
       const address = JSON.parse(view.dataset.view);
-      if (address.asked !== shown) { folds = new Map(); shown = address.asked; }
+      if (address.asked !== shown) {
+        folds = new Map();
+        shown = address.asked;
+        // On a phone the prompts stand one below the other: the first open group is enough to begin with.
+        const open = element.querySelectorAll("tbody[data-group][data-open=yes]:not([data-group^=key])");
+        if (matchMedia("(max-width: 700px)").matches) for (const rows of [...open].slice(1)) folds.set(rows.dataset.group, false);
+      }
       roteLab.setAddress(address);
       for (const [key, open] of folds) show(key, open);
     };
