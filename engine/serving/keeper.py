@@ -9,6 +9,7 @@ row in the database. When nobody has taken it over for a while, or the row or th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import signal
@@ -63,6 +64,7 @@ class Keeper:
                 process.kill()
         end_session(os.getsid(0), END_SECONDS / 2 if self.ending else 0, spare=os.getpid())
         code = process.wait()
+        _collect_adopted()
         return 0 if self.ending else code if code >= 0 else 128 - code
 
     def _end(self, *_: object) -> None:
@@ -84,6 +86,13 @@ class Keeper:
         if lives(*row):
             self._wanted_at = time.monotonic()
         return time.monotonic() - self._wanted_at < self.orphan_seconds
+
+
+def _collect_adopted() -> None:
+    """Read the ends of the children's children, which the keeper has inherited, so that no zombie stays."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
 
 
 def _die_with_parent() -> None:
