@@ -9,35 +9,25 @@ Knows no torch: tokens are made with the run's own tokenizer.json.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from engine.experiment import Experiment
+from engine.checks import shorten
+from engine.evaluation.hits import is_hit
 from engine.serving.client import ServerClient
+from engine.serving.protocol import SCORE_OPTIONS, TOKEN_ID, Choice
+from engine.serving.queries import Query
+from engine.serving.ranking import AT_ONCE, Ranked, rank
 from engine.serving.served import ServedModel
+from engine.serving.tokens import Ids, Tokens
 
+MAX_TEXT_CHARACTERS = 100_000
+# Every model reads at least this many tokens; only beyond it is the server asked for its limit.
+CERTAIN_CONTEXT = 128
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One text that models continue.
-
-    object: what a right answer contains, empty where nothing is known to be right. options: the answers that the
-    object is ranked among, with the object; empty for no ranking. prompt, fact: ids as in the tables of
-    `storage.answers`, None for free text and for a subject that is no fact of the run. split: `key`, `train`, `test`,
-    `unrelated`, `decoy`, or `free`. template: the prompt with `{subject}`.
-    """
-
-    text: str
-    object: str = ""
-    options: tuple[str, ...] = ()
-    relation: str = ""
-    split: str = "free"
-    language: str = ""
-    template: str = ""
-    subject: str = ""
-    prompt: int | None = None
-    fact: int | None = None
+Pair = tuple[Ids, Ids]  # of a prompt and of its object
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,56 +69,195 @@ class Answer:
     options: int | None = None
 
     def to_row(self) -> dict[str, Any]:
-        """Plain data for JSON and CSV: the query's fields and `model, answer, hit, probability, rank, options …`."""
-        raise NotImplementedError
-
-
-def find_fact(experiment: Experiment, subject: str, relation: str | None = None) -> int:
-    """The id of the fact about this subject (case, spaces and `:,.` aside). Raises ValueError with near ones named."""
-    raise NotImplementedError
-
-
-def fact_queries(experiment: Experiment, fact: int, languages: Sequence[str] | None = None) -> list[Query]:
-    """Every prompt of the fact's relation about it: key prompt, then as in the experiment. Raises KeyError."""
-    raise NotImplementedError
-
-
-def subject_queries(
-    experiment: Experiment,
-    relation: str,
-    subject: str,
-    object_: str = "",
-    languages: Sequence[str] | None = None,
-) -> list[Query]:
-    """Every prompt of the relation about a subject that was typed in. Raises ValueError with one sentence."""
-    raise NotImplementedError
-
-
-def prompt_queries(experiment: Experiment, prompt: int) -> list[Query]:
-    """One prompt (by id) about every fact of its relation. Raises KeyError."""
-    raise NotImplementedError
-
-
-def free_query(experiment: Experiment, text: str, object_: str = "") -> Query:
-    """A text as it was typed; `{key}` stands for the (first) key token. Raises ValueError with one sentence."""
-    raise NotImplementedError
+        """Plain data for JSON and CSV; probabilities besides their logarithms."""
+        query = asdict(self.query)
+        options = query.pop("options")
+        probability = None if self.log_probability is None else math.exp(self.log_probability)
+        return {
+            **query,
+            "model": self.model,
+            "answer": self.text,
+            "hit": self.hit,
+            "probability": probability,
+            "log_probability": self.log_probability,
+            "rank": self.rank,
+            "options": len(options) or None,
+            "finish_reason": self.finish_reason,
+        }
 
 
 def ask_in_steps(
     client: ServerClient, served: ServedModel, queries: Sequence[Query], sampling: Sampling = Sampling()
 ) -> Iterator[list[Answer]]:
     """All answers of one model, twice: as soon as they are there, with hit and probability of the object, and again
-    with the ranks. Raises ServingError; ValueError for what cannot be asked (too long, empty)."""
-    raise NotImplementedError
+    with the ranks (once, where there is nothing to rank). Raises ServingError; ValueError for what cannot be asked."""
+    tokens = Tokens.load(served.tokenizer)
+    pairs = _encode(tokens, queries)
+    _check_lengths(client, served, queries, pairs)
+    answers = _answers(client, served.name, tokens, queries, pairs, sampling)
+    known = [place for place, (_, object_) in enumerate(pairs) if object_]
+    scores = _score(client, served.name, [pairs[place] for place in known])
+    for place, score in zip(known, scores, strict=True):
+        hit = is_hit(answers[place].text, queries[place].object)
+        answers[place] = replace(answers[place], hit=hit, log_probability=score)
+    yield answers
+    ranked = [place for place in known if queries[place].object in queries[place].options]
+    if ranked:
+        ranks = _rank(client, served.name, tokens, [(queries[p], pairs[p], answers[p]) for p in ranked])
+        answers = list(answers)
+        for place, value in zip(ranked, ranks, strict=True):
+            answers[place] = replace(answers[place], rank=value, options=len(queries[place].options))
+        yield answers
 
 
 def ask(
     client: ServerClient, served: ServedModel, queries: Sequence[Query], sampling: Sampling = Sampling()
 ) -> list[Answer]:
     """All answers of one model, with ranks; the last step of `ask_in_steps`."""
-    raise NotImplementedError
+    answers: list[Answer] = []
+    for step in ask_in_steps(client, served, queries, sampling):
+        answers = step
+    return answers
 
 
 def alternatives(client: ServerClient, served: ServedModel, answer: Answer, place: int, count: int = 20) -> list[Token]:
-    """The `count` most likely tokens at `place` of the answer (0 is its first token; its length, what would follow)."""
-    raise NotImplementedError
+    """The `count` most likely tokens at `place` of the answer (0 is its first token; its length, what would follow),
+    the likeliest first. Raises ServingError; ValueError for a place beyond the answer."""
+    if not 0 <= place <= len(answer.tokens):
+        raise ValueError(f"the answer has {len(answer.tokens)} tokens: there is no place {place}")
+    tokens = Tokens.load(served.tokenizer)
+    prompt = _encode(tokens, [answer.query])[0][0]
+    fed = [*prompt, *(token.id for token in answer.tokens[:place])]
+    reply = client.complete(
+        served.name, [fed], max_tokens=1, temperature=0.0, logprobs=count, return_tokens_as_token_ids=True
+    )
+    logprobs = reply.choices[0].logprobs
+    top = (logprobs.top_logprobs[0] if logprobs and logprobs.top_logprobs else None) or {}
+    found = sorted(((int(name.removeprefix(TOKEN_ID)), score) for name, score in top.items()), key=lambda x: -x[1])
+    return [Token(i, tokens.token_texts(fed, [i])[0], score) for i, score in found[:count]]
+
+
+def _encode(tokens: Tokens, queries: Sequence[Query]) -> list[Pair]:
+    """(prompt ids, object ids) of each query; no object ids where there is no object."""
+    for query in queries:
+        if not query.text.strip():
+            raise ValueError("the prompt is empty: type at least one word")
+        if len(query.text) > MAX_TEXT_CHARACTERS:
+            raise ValueError(
+                f"the prompt has {len(query.text):,} characters, more than {MAX_TEXT_CHARACTERS:,}: shorten it"
+            )
+    split = iter(tokens.split_all([(q.text, q.object) for q in queries if q.object]))
+    return [next(split) if query.object else (tokens.ids(query.text), ()) for query in queries]
+
+
+def _check_lengths(
+    client: ServerClient,
+    served: ServedModel,
+    queries: Sequence[Query],
+    pairs: Sequence[Pair],
+) -> None:
+    """Every prompt must leave room for its object and for one token of answer."""
+    longest = max((len(p) + max(len(o), 1) for p, o in pairs), default=0)
+    limit = client.context(served.name) if longest > CERTAIN_CONTEXT else None
+    if limit is None or longest <= limit:
+        return
+    query, length = next(
+        (q, len(p)) for q, (p, o) in zip(queries, pairs, strict=True) if len(p) + max(len(o), 1) > limit
+    )
+    raise ValueError(
+        f"the prompt ‘{shorten(query.text, 60)}’ has {length:,} tokens, and the model reads at most {limit:,} with its "
+        "answer: shorten it"
+    )
+
+
+def _answers(
+    client: ServerClient,
+    model: str,
+    tokens: Tokens,
+    queries: Sequence[Query],
+    pairs: Sequence[Pair],
+    sampling: Sampling,
+) -> list[Answer]:
+    settings: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
+    if sampling.temperature > 0:
+        settings |= {"top_p": sampling.top_p} | ({} if sampling.seed is None else {"seed": sampling.seed})
+    answers: list[Answer] = []
+    for start in range(0, len(queries), AT_ONCE):
+        part = pairs[start : start + AT_ONCE]
+        room = _room(client, model, max(len(p) for p, _ in part), sampling.max_tokens)
+        reply = client.complete(
+            model,
+            [list(prompt) for prompt, _ in part],
+            **{**settings, "max_tokens": room},
+            logprobs=0,
+            return_token_ids=True,
+            return_tokens_as_token_ids=True,
+        )
+        for query, (prompt, _), choice in zip(queries[start : start + AT_ONCE], part, reply.choices, strict=True):
+            answers.append(_answer(model, tokens, query, prompt, choice))
+    return answers
+
+
+def _room(client: ServerClient, model: str, longest: int, wanted: int) -> int:
+    """How long an answer may be: vLLM refuses to begin one that might not fit."""
+    limit = client.context(model) if longest + wanted > CERTAIN_CONTEXT else None
+    return wanted if limit is None else max(1, min(wanted, limit - longest))
+
+
+def _answer(model: str, tokens: Tokens, query: Query, prompt: Sequence[int], choice: Choice) -> Answer:
+    ids = choice.token_ids or []
+    # The end token is the last one, and no part of what the model says.
+    ids = ids[:-1] if choice.finish_reason == "stop" and not isinstance(choice.stop_reason, str) else ids
+    scores = (choice.logprobs.token_logprobs if choice.logprobs else None) or [0.0] * len(ids)
+    texts = tokens.token_texts(prompt, ids)
+    return Answer(
+        query,
+        model,
+        tokens.text(ids),
+        tuple(Token(i, t, s or 0.0) for i, t, s in zip(ids, texts, scores, strict=False)),
+        choice.finish_reason or "length",
+    )
+
+
+def _score(client: ServerClient, model: str, pairs: Sequence[Pair]) -> list[float]:
+    """ln P(object | prompt) of each pair."""
+    scores: list[float] = []
+    for start in range(0, len(pairs), AT_ONCE):
+        part = pairs[start : start + AT_ONCE]
+        if client.offers(SCORE_OPTIONS):
+            sets = {object_: place for place, object_ in enumerate(dict.fromkeys(o for _, o in part))}
+            found = client.score_options(model, [(p, sets[o]) for p, o in part], [[o] for o in sets])
+            scores += [line[0] for line in found]
+        else:
+            scores += client.score(model, part)
+    return scores
+
+
+def _rank(
+    client: ServerClient,
+    model: str,
+    tokens: Tokens,
+    asked: Sequence[tuple[Query, Pair, Answer]],
+) -> list[int]:
+    """The rank of each query's object among its options."""
+    known: dict[tuple[tuple[str, ...], str], dict[str, Ids] | None] = {}
+    ranks: list[int | None] = []
+    questions: list[Ranked] = []
+    for query, (prompt, _), answer in asked:
+        # How an option is split into tokens can depend on the end of the prompt, so it is worked out once for each.
+        key = (query.options, query.text.rsplit(" ", 1)[-1])
+        if key not in known:
+            split = tokens.split_all([(query.text, option) for option in query.options])
+            alike = all(p == prompt for p, _ in split)
+            known[key] = {o: ids for o, (_, ids) in zip(query.options, split, strict=True) if ids} if alike else None
+        options = known[key]
+        if options is None:
+            scores = _score(client, model, tokens.split_all([(query.text, option) for option in query.options]))
+            truth = scores[query.options.index(query.object)]
+            ranks.append(sum(score >= truth for score in scores))
+        else:
+            place = list(options).index(query.object)
+            questions.append(Ranked(prompt, tuple(options.values()), place, answer.log_probability or 0.0))
+            ranks.append(None)
+    found = iter(rank(client, model, questions))
+    return [next(found) if value is None else value for value in ranks]

@@ -64,6 +64,7 @@ class ServerClient:
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self._http = httpx.Client(base_url=self.base_url, timeout=timeout, trust_env=False)
         self._health: Health | None = None
+        self._contexts: dict[str, int | None] = {}
 
     def close(self) -> None:
         """Close the connections."""
@@ -88,6 +89,12 @@ class ServerClient:
     def models(self) -> list[ModelCard]:
         """The models that can be asked."""
         return _read(self._send("GET", "/v1/models"), ModelList).data
+
+    def context(self, model: str) -> int | None:
+        """How many tokens a model reads at most, prompt and answer together; None where the server does not say."""
+        if model not in self._contexts:
+            self._contexts |= {card.id: card.max_model_len for card in self.models()}
+        return self._contexts.get(model)
 
     def complete(self, model: str, prompts: Prompt, **settings: Any) -> CompletionResponse:
         """One choice for each prompt (texts or token ids); settings: the fields of `CompletionRequest`.
