@@ -43,10 +43,11 @@ class Adapters:
         except Exception as error:
             text = " ".join(str(error).split())[:160]
             raise ModelError(f"the adapter in {folder} cannot be loaded ({text}): train it again") from error
-        self._wrapped.eval().requires_grad_(False)
-        self._names[name] = inner
-        self._on = inner
+        self._wrapped.eval()
+        # A second adapter is loaded, but not switched on.
+        self._wrapped.set_adapter(inner)
         _tuner(self._wrapped).enable_adapter_layers()
+        self._names[name], self._on = inner, inner
 
     def remove(self, name: str) -> None:
         """Take an adapter off, if it is on the base."""

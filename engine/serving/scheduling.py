@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from engine.serving.residents import Resident, Residents
 logger = logging.getLogger("engine.serving")
 # Rows that join one group; more than decode together would only wait inside it instead of taking turns.
 MOST_ROWS = 512
+# How long a group computes before it is another one's turn; switching between adapters takes a millisecond or two.
+TURN_SECONDS = 0.02
 
 
 class Gone(Exception):
@@ -89,15 +92,19 @@ class Group:
         return sum(j.rows for j in self.jobs if isinstance(j, Completion)) + job.rows <= MOST_ROWS
 
     def advance(self, residents: Residents) -> bool:
-        """Compute one piece; returns whether there is more to do. Raises what went wrong."""
+        """Compute a few pieces; returns whether there is more to do. Raises what went wrong."""
         if all(job.cancelled for job in self.jobs):
             raise Gone
         if self._work is None or self._resident is None:
             self._resident = self._held.enter_context(residents.holding(self.jobs[0].model))
             first = self.jobs[0]
             self._work = self._complete() if isinstance(first, Completion) else first.work(self._resident)
+        end = time.monotonic() + TURN_SECONDS
         with self._resident.asking():
-            return next(self._work, self) is not self
+            while time.monotonic() < end:
+                if next(self._work, self) is self:
+                    return False
+        return True
 
     def end(self, error: BaseException | None = None) -> None:
         """Let the model go; jobs without a result fail."""
