@@ -50,7 +50,7 @@ def query_page(lab: Lab, asker: Asker) -> None:
     """Build the page; the address says what is shown (`?run=`, `?asked=`, `?columns=`, `?answer=`)."""
     view = gr.Textbox(visible="hidden")
     seen = gr.Textbox(visible="hidden")
-    form = _html("roteLabQuery.form(element, trigger, 'act');", head=HEAD)
+    form = _html("roteLabQuery.form(element, trigger, 'act');")
     problem = _html()
     server = _html()
     grid = _html("roteLabQuery.grid(element, trigger, watch, 'act');")
@@ -109,8 +109,9 @@ def query_page(lab: Lab, asker: Asker) -> None:
     history.act(turn_page, [search, view], [page, history], **QUIET)
 
 
-def _html(script: str | None = None, **settings: Any) -> gr.HTML:
-    return gr.HTML(js_on_load=script, apply_default_css=False, elem_classes="lab-html", **settings)
+def _html(script: str | None = None) -> gr.HTML:
+    # Gradio runs a component's script once its own head has been loaded; what is in the site's head may come later.
+    return gr.HTML(js_on_load=script, head=HEAD if script else None, apply_default_css=False, elem_classes="lab-html")
 
 
 def view_of_asking(lab: Lab, view: View) -> tuple[View, dict[str, Any]]:

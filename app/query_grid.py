@@ -101,13 +101,14 @@ def _groups(
                 "open": asking.kind != "fact" or language == first or split == "key" or len(questions) < FOLDED_FROM,
                 "rows": [],
                 "total": 0,
-                "counts": [{"hits": 0, "answered": 0, "judged": 0} for _ in columns],
+                "counts": [{"hits": 0, "answered": 0, "judged": 0, "failed": 0} for _ in columns],
             },
         )
         cells = [answers.get((question["number"], c["model"])) for c in columns]
         for count, cell in zip(group["counts"], cells, strict=True):
             if cell is not None:
                 count["answered"] += 1
+                count["failed"] += cell["error"] is not None
                 count["judged"] += cell["hit"] is not None
                 count["hits"] += cell["hit"] or 0
         group["total"] += 1

@@ -13,7 +13,7 @@ from app.ask_plan import fact_questions, facts_questions, text_question
 from engine.evaluation.questions import fact_rows
 from engine.execution.folders import checkpoint_folder, run_folder
 from engine.experiment import Experiment
-from storage.asked import add_asking, list_questions
+from storage.asked import add_asking, get_answer, list_questions
 from storage.asked_queue import add_columns, fail_column, store_alternatives, store_asked, want_alternatives
 from storage.runs import Run, get_run
 from tests.browser.seeding import HEIGHTS, LANGUAGE_FACTOR
@@ -119,8 +119,10 @@ def full(db: Database, run: Run) -> str:
         answer(db, run, asking, checkpoint)
     wish = {"asking": asking, "model": f"{run.id}/generalised@20", "number": 2, "place": 0}
     want_alternatives(db, *wish.values())
-    names = [" Salvis", " Nariel", " Temon", " Besric", " the", "\n", " Tava", " Rolmia"]
-    found = [{"id": i, "text": t, "log_probability": math.log(0.8 / 2.6**i)} for i, t in enumerate(names)]
+    said = get_answer(db, wish["asking"], wish["model"], 2)
+    assert said is not None
+    names = [said["tokens"][0]["text"], " Ilvar", " Nariel", " Temon", " Besric", " the", "\n", " Tava", " Rolmia"]
+    found = [{"id": i, "text": t, "log_probability": math.log(0.6 / 2.6**i)} for i, t in enumerate(names)]
     store_alternatives(db, wish, found)
     return asking
 
