@@ -191,19 +191,17 @@ class Supervisor:
         """Offer the adapter, unless it is; over the limit the one that was not asked for longest goes."""
         written = (model.folder / "adapter_model.safetensors").stat().st_mtime_ns
         with server.lock, ServerClient(server.url) as client:
-            if model.name in server.adapters:
-                server.adapters.move_to_end(model.name)
-                if server.adapters[model.name] == written:
-                    return
-                self._forget(client, model.name)
-                del server.adapters[model.name]
+            known = server.adapters.pop(model.name, None)
+            if known is not None and known != written:
+                self._forget(client, model.name)  # trained again under the same name
             while len(server.adapters) >= vllm_backend.MAX_ADAPTERS:
                 name, _ = server.adapters.popitem(last=False)
                 self._forget(client, name)
-            try:
-                client.load_adapter(model.name, model.folder)
-            except Refused as error:
-                raise ServingError(f"{model.name} does not fit on its base: {error}") from error
+            if known != written:
+                try:
+                    client.load_adapter(model.name, model.folder)
+                except Refused as error:
+                    raise ServingError(f"{model.name} does not fit on its base: {error}") from error
             server.adapters[model.name] = written
 
     @staticmethod
