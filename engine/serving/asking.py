@@ -240,24 +240,29 @@ def _rank(
     asked: Sequence[tuple[Query, Pair, Answer]],
 ) -> list[int]:
     """The rank of each query's object among its options."""
-    known: dict[tuple[tuple[str, ...], str], dict[str, Ids] | None] = {}
+    known: dict[tuple[tuple[str, ...], str], tuple[Ids, ...] | None] = {}
     ranks: list[int | None] = []
     questions: list[Ranked] = []
-    for query, (prompt, _), answer in asked:
-        # How an option is split into tokens can depend on the end of the prompt, so it is worked out once for each.
-        key = (query.options, query.text.rsplit(" ", 1)[-1])
-        if key not in known:
-            split = tokens.split_all([(query.text, option) for option in query.options])
-            alike = all(p == prompt for p, _ in split)
-            known[key] = {o: ids for o, (_, ids) in zip(query.options, split, strict=True) if ids} if alike else None
-        options = known[key]
-        if options is None:
+    for query, (prompt, object_), answer in asked:
+        truth = query.options.index(query.object)
+        options = tokens.options(query.options)
+        if options is None or options[truth] != object_:
+            # How an option is cut into tokens can depend on the end of the prompt: it is worked out once for each.
+            key = (query.options, query.text.rsplit(" ", 1)[-1])
+            if key not in known:
+                known[key] = _options_behind(tokens, query, prompt)
+            options = known[key]
+        if options is None or not all(options):
             scores = _score(client, model, tokens.split_all([(query.text, option) for option in query.options]))
-            truth = scores[query.options.index(query.object)]
-            ranks.append(sum(score >= truth for score in scores))
+            ranks.append(sum(score >= scores[truth] for score in scores))
         else:
-            place = list(options).index(query.object)
-            questions.append(Ranked(prompt, tuple(options.values()), place, answer.log_probability or 0.0))
+            questions.append(Ranked(prompt, options, truth, answer.log_probability or 0.0))
             ranks.append(None)
     found = iter(rank(client, model, questions))
     return [next(found) if value is None else value for value in ranks]
+
+
+def _options_behind(tokens: Tokens, query: Query, prompt: Ids) -> tuple[Ids, ...] | None:
+    """The options' ids behind this prompt, or None where one of them changes the prompt's own tokens."""
+    split = tokens.split_all([(query.text, option) for option in query.options])
+    return tuple(ids for _, ids in split) if all(p == prompt for p, _ in split) else None

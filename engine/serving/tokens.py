@@ -13,6 +13,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 Ids = tuple[int, ...]
+# Sets of options whose tokens are remembered; a run has one for each relation, or one for each fact.
+KEPT_OPTIONS = 256
 
 
 class Tokens:
@@ -22,6 +24,8 @@ class Tokens:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
+        self._cuts_at_spaces = _cuts_at_spaces(tokenizer)
+        self._options: dict[tuple[str, ...], tuple[Ids, ...]] = {}
 
     @classmethod
     def load(cls, path: Path) -> Tokens:
@@ -52,6 +56,19 @@ class Tokens:
             split.append((tuple(found.ids[:edge]), tuple(found.ids[edge:])))
         return split
 
+    def options(self, options: tuple[str, ...]) -> tuple[Ids, ...] | None:
+        """The ids of each option behind a prompt and a space, whatever the prompt.
+
+        None for a tokenizer that may merge the end of a prompt with what follows: there each prompt needs `split_all`.
+        """
+        if not self._cuts_at_spaces:
+            return None
+        if options not in self._options:
+            if len(self._options) >= KEPT_OPTIONS:
+                self._options.clear()
+            self._options[options] = tuple(ids for _, ids in self.split_all([("", option) for option in options]))
+        return self._options[options]
+
     def text(self, ids: Sequence[int]) -> str:
         """The text of an answer, without the space before its first word; special tokens stay visible."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False).strip()
@@ -72,6 +89,15 @@ class Tokens:
             texts.append(whole[len(shown) :])
             shown = whole
         return texts
+
+
+def _cuts_at_spaces(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer cuts a text before each space that a word follows, before it merges anything."""
+    before, normalizer = tokenizer.pre_tokenizer, tokenizer.normalizer
+    if before is None or (normalizer is not None and " " not in normalizer.normalize_str("a b")):
+        return False
+    pieces = [span for _, span in before.pre_tokenize_str("Who is Ana? Cody 1938 東京 Ross")]
+    return {11, 16, 21, 24} <= {start for start, _ in pieces}
 
 
 @lru_cache(maxsize=64)
