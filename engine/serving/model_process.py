@@ -37,9 +37,10 @@ HEALTH_SECONDS = 5.0
 # Without one answer for this long a server counts as hung. It may be computing for a thousand questions.
 SILENCE_SECONDS = 180.0
 START_SECONDS = 900.0
-FIRST_PAUSE_SECONDS = 1.0
+FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
-STEADY_SECONDS = 60.0
+# A server that answered for this long is started again at once; one that did not, after growing pauses.
+STEADY_SECONDS = 2.0
 KEPT_LOGS = 20
 END_SECONDS = 20.0
 _CODE = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ class ModelProcess:
         self.used = time.monotonic()
         self.device = serving_device()
         self.id = ""
-        self._keeper: ProcessName | None = None
+        self.keeper: ProcessName | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"model server {plan.serves}", daemon=True)
@@ -89,7 +90,7 @@ class ModelProcess:
 
     def adopt(self, row: ServerRow, adapters: list[str]) -> None:
         """Watch over a healthy server that another lab left."""
-        self.id, self.port, self._keeper, self.state = row.id, row.port, row.keeper, "ready"
+        self.id, self.port, self.keeper, self.state = row.id, row.port, row.keeper, "ready"
         self.adapters = OrderedDict.fromkeys(adapters, 0)
         self._thread.start()
 
@@ -119,25 +120,26 @@ class ModelProcess:
 
     def _live(self, db: Database) -> None:
         failed, pause = 0, FIRST_PAUSE_SECONDS
-        up = self._keeper is not None
+        up = self.keeper is not None
         while not self._end.is_set():
-            began = time.monotonic()
             problem = None if up else self._bring_up(db)
+            steady, up = False, False
             if problem is None:
+                ready = time.monotonic()
                 failed, problem = 0, self._watch(db)
+                steady = time.monotonic() - ready > STEADY_SECONDS
             else:
                 failed += 1
-            up = False
             self._finish(db)
             if self._end.is_set() or problem == "":
                 continue
             if failed >= self.tries:
                 self._say(db, "failed", f"{problem}; its log: {self.log}")
                 return
-            pause = FIRST_PAUSE_SECONDS if time.monotonic() - began > STEADY_SECONDS else pause
-            self._say(db, "restarting", f"{problem}; starting it again in {pause:.0f} s", restarts=1)
-            self._end.wait(pause)
-            pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+            wait = 0.0 if steady else pause
+            pause = FIRST_PAUSE_SECONDS if steady else min(LONGEST_PAUSE_SECONDS, pause * 2)
+            self._say(db, "restarting", f"{problem}; starting it again{f' in {wait:.0f} s' if wait > 1 else ''}", 1)
+            self._end.wait(wait)
 
     def _bring_up(self, db: Database) -> str | None:
         """From nothing to the first answer. None on success, '' when it is wanted no more, else what went wrong."""
@@ -223,12 +225,12 @@ class ModelProcess:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=_CODE,
                 env=self.plan.environment(), start_new_session=True,
             )  # fmt: skip
-        self._keeper = ProcessName.of(self._process.pid)
+        self.keeper = ProcessName.of(self._process.pid)
         fingerprint = self.plan.fingerprint(self.home)
-        update_server(db, self.id, keeper=self._keeper, port=self.port, plan=fingerprint)
+        update_server(db, self.id, keeper=self.keeper, port=self.port, plan=fingerprint)
         if is_exclusive(self.device):
             # The hold shall last as long as the server itself does, also when this lab is killed.
-            take_for_server(db, self.device, self.id, self._keeper)
+            take_for_server(db, self.device, self.id, self.keeper)
 
     def _clear_logs(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -239,15 +241,15 @@ class ModelProcess:
     def _lives(self) -> bool:
         if self._process is not None:
             return self._process.poll() is None
-        return self._keeper is not None and self._keeper.lives
+        return self.keeper is not None and self.keeper.lives
 
     def _finish(self, db: Database) -> None:
         """End whatever is left of its processes, and give the device back."""
-        if self._keeper is not None:
-            end_left_session(self._keeper, END_SECONDS)
+        if self.keeper is not None:
+            end_left_session(self.keeper, END_SECONDS)
             if self._process is not None:
                 self._process.wait()
-        self._keeper = self._process = None
+        self.keeper = self._process = None
         release_device(db, self.device, self.id)
 
     def _say(self, db: Database, state: str, message: str, restarts: int = 0, **columns: Any) -> None:
@@ -261,9 +263,12 @@ class ModelProcess:
 
     def _last_words(self) -> str:
         code = self._process.poll() if self._process is not None else None
-        how = f"exit status {code}" if code is not None else "its keeper is gone"
+        if code is None:
+            return "its keeper is gone"
+        if code < 0 or code > 128:  # the keeper itself, or what it kept
+            return f"killed by signal {-code if code < 0 else code - 128}"
         line = last_error(self.log)
-        return f"{how}; {line}" if line else how
+        return f"exit status {code}; {line}" if line else f"exit status {code}"
 
 
 def last_error(log: Path) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from engine.serving import vllm_backend
 from engine.serving.hardware import serving_device
@@ -19,6 +20,7 @@ from engine.serving.served import ServedModel
 
 _CODE = Path(__file__).resolve().parents[1]
 Backend = Literal["auto", "vllm", "embedded"]
+BACKENDS = get_args(Backend)
 
 
 class CannotServe(ValueError):
@@ -68,6 +70,14 @@ class Plan:
         stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files)]
         content = json.dumps([self.command(home, 0), serving_device(), stats])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def default_backend() -> Backend:
+    """ROTE_LAB_SERVER (auto, vllm or embedded), else auto. Raises CannotServe when it is something else."""
+    asked = os.environ.get("ROTE_LAB_SERVER", "").strip() or "auto"
+    if asked not in BACKENDS:
+        raise CannotServe(f"ROTE_LAB_SERVER is ‘{asked}’: set it to one of {', '.join(BACKENDS)}, or unset it")
+    return asked  # type: ignore[return-value]
 
 
 def choose(asked: Backend, model: ServedModel) -> Choice:

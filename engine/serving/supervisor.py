@@ -1,6 +1,6 @@
 """The model servers of one lab: which there are, which to start or to end for a question, what an earlier lab left.
 
-    supervisor = Supervisor(home)              # backend="auto"
+    supervisor = Supervisor(home)              # whichever server can run here
     supervisor.start()                         # takes over or ends what a killed lab left; starts nothing
     place = supervisor.place(model)            # may take a minute: starts a server, loads the adapter
     ServerClient(place.url).complete(place.model, …)
@@ -22,7 +22,7 @@ from engine.serving import vllm_backend
 from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
 from engine.serving.hardware import free_gib
 from engine.serving.model_process import ModelProcess
-from engine.serving.plans import Backend, CannotServe, Choice, Plan, choose, plan_for
+from engine.serving.plans import Backend, CannotServe, Choice, Plan, choose, default_backend, plan_for
 from engine.serving.processes import end_left_session
 from engine.serving.served import ServedModel
 from storage.database import open_database
@@ -32,7 +32,7 @@ from storage.servers import ServerRow, left_servers, remove_server, take_over
 logger = logging.getLogger("engine.serving")
 
 POLL_SECONDS = 0.05
-END_LEFT_SECONDS = 10.0
+END_LEFT_SECONDS = 5.0
 
 
 class DeviceBusy(ServingError):
@@ -53,10 +53,12 @@ class Supervisor:
     """Starts servers as questions need them, and ends them all in `stop`."""
 
     def __init__(
-        self, home: Path, backend: Backend = "auto", *, port: int | None = None, most_vllm: int | None = None
+        self, home: Path, backend: Backend | None = None, *, port: int | None = None, most_vllm: int | None = None
     ) -> None:
-        """`port`: of the first server; None takes a free one. `most_vllm`: vLLM processes at a time, else what fits."""
-        self.home, self.backend, self.most_vllm = home.resolve(), backend, most_vllm
+        """`backend`: None is `default_backend()`, which may raise CannotServe. `port`: of the first server, None takes
+        a free one. `most_vllm`: vLLM processes at a time, None is what fits."""
+        self.home, self.most_vllm = home.resolve(), most_vllm
+        self.backend = backend or default_backend()
         self._port = port
         self._servers: dict[tuple[str, str], ModelProcess] = {}
         self._vllm_failed = ""

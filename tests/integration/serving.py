@@ -70,7 +70,7 @@ def server_processes(home: Path) -> list[str]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or [])
-        ours = str(home) in line and ("serving" in line or "vllm" in line)
+        ours = str(home) in line and ("engine.serving." in line or "vllm.entrypoints" in line)
         renamed = line.startswith("VLLM::") and str(home) in _open_files(process)
         if (ours or renamed) and process.status() != psutil.STATUS_ZOMBIE:
             found.append(line)
