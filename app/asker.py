@@ -7,11 +7,10 @@ advance together, and the answers of a long column are seen as they come.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from app.ask_plan import FREE
@@ -37,6 +36,8 @@ MOST_TRIES = 6
 ALTERNATIVES = 12
 
 log = logging.getLogger(__name__)
+# The questions' numbers, their answers (or a text: why there is none), whether these are complete.
+Step = tuple[list[int], Sequence[Answer | str], bool]
 
 
 class Asker:
@@ -125,8 +126,8 @@ class Asker:
             top_p=settings["top_p"],
             seed=settings["seed"],
         )
-        for number, answers, complete in each_step(client, served, rows, queries, sampling):
-            stored = [to_row(n, a, complete) for n, a in zip(number, answers, strict=True)]
+        for numbers, answers, complete in each_step(client, served, rows, queries, sampling):
+            stored = [to_row(n, a, complete) for n, a in zip(numbers, answers, strict=True)]
             queue.store_asked(db, column.asking, column.model, stored)
         queue.release_column(db, column.asking, column.model, self.server.status().backend)
 
@@ -177,32 +178,40 @@ class _Impossible(Exception):
 
 def each_step(
     client: ServerClient, served: ServedModel, rows: Sequence[dict[str, Any]], queries: list[Query], sampling: Sampling
-) -> Any:
+) -> Iterator[Step]:
     """(numbers, answers, whether these are complete) for each step.
 
-    Where the server refuses the lot (a prompt is too long for the model), each question is asked on its own, so that
-    one bad question takes none of the others along; its answer is the refusal as text.
+    Where the server refuses the lot (one prompt is too long for the model), it is asked in halves, so that one bad
+    question takes none of the others along; its answer is the refusal as text. Raises what the server says of the
+    model itself.
     """
     numbers = [row["number"] for row in rows]
-    if not rows:
-        return
     try:
-        yield from _steps(client, served, numbers, queries, sampling)
-        return
+        if rows:
+            yield from _steps(client, served, numbers, queries, sampling)
     except (Refused, ValueError) as error:
         if len(rows) == 1:
             yield numbers, [str(error)], True
             return
-    for number, query in zip(numbers, queries, strict=True):
-        try:
-            yield from _steps(client, served, [number], [query], sampling)
-        except (Refused, ValueError) as error:
-            yield [number], [str(error)], True
+        if all(_refusal(client, served, query) == str(error) for query in (queries[0], queries[-1])):
+            raise _Impossible(str(error)) from error
+        half = len(rows) // 2
+        yield from each_step(client, served, rows[:half], queries[:half], sampling)
+        yield from each_step(client, served, rows[half:], queries[half:], sampling)
+
+
+def _refusal(client: ServerClient, served: ServedModel, query: Query) -> str:
+    """What the server says against one question; empty when it would answer."""
+    try:
+        next(ask_in_steps(client, served, [query], Sampling(max_tokens=1)), None)
+    except (Refused, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def _steps(
     client: ServerClient, served: ServedModel, numbers: list[int], queries: list[Query], sampling: Sampling
-) -> Any:
+) -> Iterator[Step]:
     """Each step of asking, with whether it is the last: known only when the next one does not come."""
     before: list[Answer] | None = None
     for answers in ask_in_steps(client, served, queries, sampling):
@@ -263,13 +272,3 @@ def _sentence(text: str) -> str:
     """An error as one sentence that begins and ends like one."""
     text = " ".join(text.split())[:500] or "there is no message"
     return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-@contextlib.contextmanager
-def running(asker: Asker) -> Any:
-    """The asker at work for the length of a block."""
-    asker.start()
-    try:
-        yield asker
-    finally:
-        asker.stop()
