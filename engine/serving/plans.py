@@ -40,7 +40,8 @@ class Plan:
     """One server process. serves: '' for every model of the home, else the base's key or RUN/CHECKPOINT.
 
     run: whose prepared base has to be there first, None where none is needed. folder, names: the weights and what
-    requests call them. rank: the largest rank of adapters, None for no adapters.
+    requests call them. rank: the largest rank of adapters, None for no adapters. listed: the run whose models the
+    embedded server lists from the start, and whose base is plain `base` there.
     """
 
     backend: str
@@ -50,11 +51,13 @@ class Plan:
     run: str | None = None
     rank: int | None = None
     share: int = 1
+    listed: str | None = None
 
     def command(self, home: Path, port: int) -> list[str]:
         """The command line. Raises ValueError when the weights' description cannot be read."""
         if self.folder is None:
-            return [sys.executable, "-m", "engine.serving.embedded", "--home", str(home), "--port", str(port)]
+            words = [sys.executable, "-m", "engine.serving.embedded", "--home", str(home), "--port", str(port)]
+            return [*words, "--run", self.listed] if self.listed else words
         return vllm_backend.command(self.folder, list(self.names), port, rank=self.rank, share=self.share)
 
     def environment(self) -> dict[str, str] | None:

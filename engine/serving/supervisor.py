@@ -53,11 +53,18 @@ class Supervisor:
     """Starts servers as questions need them, and ends them all in `stop`."""
 
     def __init__(
-        self, home: Path, backend: Backend | None = None, *, port: int | None = None, most_vllm: int | None = None
+        self,
+        home: Path,
+        backend: Backend | None = None,
+        *,
+        port: int | None = None,
+        most_vllm: int | None = None,
+        run: str | None = None,
     ) -> None:
         """`backend`: None is `default_backend()`, which may raise CannotServe. `port`: of the first server, None takes
-        a free one. `most_vllm`: vLLM processes at a time, None is what fits."""
-        self.home, self.most_vllm = home.resolve(), most_vllm
+        a free one. `most_vllm`: vLLM processes at a time, None is what fits. `run`: whose models the embedded
+        server lists from the start."""
+        self.home, self.run, self.most_vllm = home.resolve(), run, most_vllm
         self.backend = backend or default_backend()
         self._port = port
         self._servers: dict[tuple[str, str], ModelProcess] = {}
@@ -95,6 +102,7 @@ class Supervisor:
         try:
             choice = self._choose(model)
             plan = plan_for(choice, model)
+            plan = replace(plan, listed=self.run) if plan.folder is None else plan
         except (CannotServe, OSError) as error:
             raise ServingError(str(error)) from error
         if model.kind != "base" and not model.folder.is_dir():
