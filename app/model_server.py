@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.serving.client import ServerClient
 from engine.serving.model_process import ModelProcess
-from engine.serving.plans import Backend
+from engine.serving.plans import Backend, default_backend
 from engine.serving.served import ServedModel
 from engine.serving.supervisor import DeviceBusy, Supervisor
 
@@ -33,8 +33,9 @@ class ServerStatus:
 class ModelServer:
     """What the pages know of the servers. Starts nothing until it is asked for a client."""
 
-    def __init__(self, home: Path, backend: Backend = "auto") -> None:
-        self._supervisor = Supervisor(home, backend)
+    def __init__(self, home: Path, backend: Backend | None = None) -> None:
+        """`backend`: None takes what the environment says (ROTE_LAB_SERVER), else `auto`."""
+        self._supervisor = Supervisor(home, backend or default_backend())
         self._clients: dict[str, ServerClient] = {}
         self._lock = threading.Lock()
 
