@@ -33,9 +33,10 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 class Keeper:
     """The loop around one child process."""
 
-    def __init__(self, home: Path, server: str, command: list[str], orphan_seconds: float = ORPHAN_SECONDS) -> None:
+    def __init__(self, home: Path, server: str, command: list[str], orphan_seconds: float, end_seconds: float) -> None:
         self.database = home / "lab.db"
-        self.server, self.command, self.orphan_seconds = server, command, orphan_seconds
+        self.server, self.command = server, command
+        self.orphan_seconds, self.end_seconds = orphan_seconds, end_seconds
         self.ending = False
         self._wanted_at = time.monotonic()
 
@@ -59,10 +60,10 @@ class Keeper:
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(END_SECONDS)
+                process.wait(self.end_seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
-        end_session(os.getsid(0), END_SECONDS / 2 if self.ending else 0, spare=os.getpid())
+        end_session(os.getsid(0), self.end_seconds / 2 if self.ending else 0, spare=os.getpid())
         code = process.wait()
         _collect_adopted()
         return 0 if self.ending else code if code >= 0 else 128 - code
@@ -106,10 +107,11 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--server", required=True)
     parser.add_argument("--orphan-seconds", type=float, default=ORPHAN_SECONDS)
+    parser.add_argument("--end-seconds", type=float, default=END_SECONDS, help="patience when asked to end")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    return Keeper(arguments.home, arguments.server, command, arguments.orphan_seconds).keep()
+    return Keeper(arguments.home, arguments.server, command, arguments.orphan_seconds, arguments.end_seconds).keep()
 
 
 if __name__ == "__main__":

@@ -231,9 +231,12 @@ class Supervisor:
                 cards = client.models()
         except ServingError:
             return False
-        plan = self._plan_of(row, [(c.id, c.root) for c in cards if c.parent is None])
-        if plan is None or plan.fingerprint(self.home) != row.plan:
-            return False
+        try:
+            plan = self._plan_of(row, [(c.id, c.root) for c in cards if c.parent is None])
+            if plan is None or plan.fingerprint(self.home) != row.plan:
+                return False
+        except (OSError, ValueError):
+            return False  # its weights are gone
         server = ModelProcess(self.home, plan, row.reason, self._port)
         server.adopt(row, [card.id for card in cards if card.parent is not None])
         self._servers[row.backend, row.serves] = server
@@ -243,7 +246,7 @@ class Supervisor:
     def _plan_of(self, row: ServerRow, bases: list[tuple[str, str | None]]) -> Plan | None:
         """The plan that a running server was started by, as far as a new lab can know it."""
         if row.backend == "embedded":
-            return Plan("embedded", "")
+            return Plan("embedded", "", listed=self.run)
         if not bases or bases[0][1] is None:
             return None
         plan = Plan("vllm", row.serves, Path(bases[0][1]), tuple(name for name, _ in bases))
