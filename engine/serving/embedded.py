@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from engine.checks import shorten
 from engine.evaluation.batches import EvaluationError
@@ -55,6 +56,7 @@ from engine.serving.scheduling import Gone, Job, Scheduler
 logger = logging.getLogger("engine.serving")
 POLL_SECONDS = 0.1
 CLIENT_CLOSED = 499
+UNKNOWN_PATH = "there is nothing at this address: ask POST /v1/completions, or GET /v1/models"
 
 
 class EmbeddedServer:
@@ -220,16 +222,20 @@ def _answer_errors(app: FastAPI) -> None:
     )
     app.add_exception_handler(Exception, refusing(500, lambda error: f"the server failed: {shorten(repr(error), 200)}"))
 
-    @app.exception_handler(HTTPException)
-    @app.exception_handler(404)
-    @app.exception_handler(405)
-    async def http_error(request: Request, error: Any) -> Response:
-        words = f"{request.method} {shorten(request.url.path)} is not part of this server’s protocol"
-        return _json(ErrorResponse.of(error.status_code, words), error.status_code)
+    def http_words(error: Any) -> str:
+        return {404: UNKNOWN_PATH, 405: UNKNOWN_PATH}.get(error.status_code, shorten(str(error.detail), 200))
+
+    async def http_error(_: Request, error: Any) -> Response:
+        return _json(ErrorResponse.of(error.status_code, http_words(error)), error.status_code)
+
+    for kind in (HTTPException, 404, 405):
+        app.add_exception_handler(kind, http_error)
 
 
 def _validation_words(error: RequestValidationError) -> str:
     first = error.errors()[0] if error.errors() else {}
+    if first.get("type") == "json_invalid":
+        return "the request is not JSON: see the README for an example"
     place = ".".join(str(p) for p in first.get("loc", ())[1:3]) or "the request"
     return f"{shorten(place)}: {shorten(str(first.get('msg', 'cannot be read')), 200)}"
 

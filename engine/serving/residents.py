@@ -123,26 +123,28 @@ class Residents:
     def _load(self, place: Place) -> _Held:
         if place.base:
             base = self._get(place.base).resident
+            self._make_room(place)
             assert base.adapters is not None
             with base.lock:
                 base.adapters.add(place.name, place.folder)
                 size = base.adapters.bytes_of(place.name)
             resident = Resident(**{**vars(base), "name": place.name, "adapter": place.name})
         else:
+            self._make_room(place)
             resident = _resident(place)
             size = sum(p.numel() * p.element_size() for p in resident.model.parameters())
         self._held[place.name] = held = _Held(place, resident, size)
-        self._make_room(held)
         return held
 
-    def _make_room(self, new: _Held) -> None:
-        """Let the models go that were not asked for the longest, until the rest fits."""
+    def _make_room(self, new: Place) -> None:
+        """Let the models go that were not asked for the longest, until the new one fits."""
+        needed = sum(f.stat().st_size for f in new.folder.glob("*.safetensors"))
         for name, held in sorted(self._held.items(), key=lambda item: item[1].used):
-            siblings = [h for h in self._held.values() if h.place.base and h.place.base == new.place.base]
-            too_many = held in siblings and len(siblings) > MOST_ADAPTERS
-            full = sum(h.size for h in self._held.values()) > self._memory
-            carries = any(h.place.base == name and (h.users or h is new) for h in self._held.values())
-            if (too_many or full) and held is not new and not held.users and not carries:
+            siblings = [h for h in self._held.values() if h.place.base and h.place.base == new.base]
+            too_many = held in siblings and len(siblings) >= MOST_ADAPTERS
+            full = needed + sum(h.size for h in self._held.values()) > self._memory
+            carries = any(h.place.base == name and h.users for h in self._held.values())
+            if (too_many or full) and name != new.base and not held.users and not carries:
                 self._let_go(name)
 
     def _let_go(self, name: str) -> None:

@@ -171,6 +171,10 @@ class Scheduler:
             self._groups.append(Group(job))
             self._ready.notify()
 
+    def waiting(self) -> int:
+        """How many groups wait for their turn, without those that a thread is at."""
+        return len(self._groups)
+
     def stop(self) -> None:
         """End the threads after the piece they are at; jobs that are not answered fail."""
         with self._ready:
