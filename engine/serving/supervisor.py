@@ -22,6 +22,7 @@ from engine.serving import vllm_backend
 from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
 from engine.serving.hardware import free_gib
 from engine.serving.model_process import ModelProcess
+from engine.serving.neighbour import Neighbour
 from engine.serving.plans import Backend, CannotServe, Choice, Plan, choose, default_backend, plan_for
 from engine.serving.processes import end_left_session
 from engine.serving.served import ServedModel
@@ -67,6 +68,7 @@ class Supervisor:
         self.home, self.run, self.most_vllm = home.resolve(), run, most_vllm
         self.backend = backend or default_backend()
         self._port = port
+        self._neighbour = Neighbour.named(self.home)
         self._servers: dict[tuple[str, str], ModelProcess] = {}
         self._vllm_failed = ""
         self._lock = threading.RLock()
@@ -99,6 +101,8 @@ class Supervisor:
 
         Raises ServingError when it cannot be served (the next call tries again), DeviceBusy while a run trains.
         """
+        if found := self._at_neighbour(model):
+            return found
         try:
             choice = self._choose(model)
             plan = plan_for(choice, model)
@@ -140,6 +144,22 @@ class Supervisor:
             thread.join()
         with self._lock:
             self._servers.clear()
+
+    def _at_neighbour(self, model: ServedModel) -> Place | None:
+        """At a vLLM that somebody else runs, if it serves the model's base and answers."""
+        if self._neighbour is None or self.backend == "embedded" or model.kind == "full":
+            return None
+        serves = self._neighbour.serves()
+        if serves is None or serves[0] != model.base:
+            return None
+        reason = f"the vLLM at {self._neighbour.url} serves this base"
+        if model.kind == "base":
+            return Place(self._neighbour.url, serves[1], "vllm", reason)
+        try:
+            self._load_adapter(self._neighbour, model)
+        except ServerUnreachable:
+            return None
+        return Place(self._neighbour.url, model.name, "vllm", reason)
 
     def _choose(self, model: ServedModel) -> Choice:
         if self._vllm_failed and self.backend == "auto":
@@ -197,7 +217,7 @@ class Supervisor:
             return
         raise ServingError(server.message)
 
-    def _load_adapter(self, server: ModelProcess, model: ServedModel) -> None:
+    def _load_adapter(self, server: ModelProcess | Neighbour, model: ServedModel) -> None:
         """Offer the adapter, unless it is; over the limit the one that was not asked for longest goes."""
         written = (model.folder / "adapter_model.safetensors").stat().st_mtime_ns
         with server.lock, ServerClient(server.url) as client:
