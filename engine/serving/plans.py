@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from engine.serving import vllm_backend
 from engine.serving.hardware import serving_device
-from engine.serving.served import ServedModel
+from engine.serving.served import ADAPTER_CONFIG, ServedModel, prepared_folder
 
 _CODE = Path(__file__).resolve().parents[1]
 Backend = Literal["auto", "vllm", "embedded"]
@@ -94,7 +94,7 @@ def choose(asked: Backend, model: ServedModel) -> Choice:
         return Choice("vllm", "it was asked for")
     if problem:
         return Choice("embedded", problem)
-    if model.kind == "full" and vllm_backend.is_cpu_build():
+    if vllm_backend.is_cpu_build() and _is_full(model):
         return Choice(
             "embedded",
             "full fine-tunes stand side by side in it; vLLM would need a process of its own, with "
@@ -120,9 +120,17 @@ def plan_for(choice: Choice, model: ServedModel) -> Plan:
     return Plan("vllm", model.base, folder, (f"base-{model.base}", "base"), model.run, rank)
 
 
-def _prepared(model: ServedModel) -> Path:
-    from engine.serving.served import prepared_folder
+def _is_full(model: ServedModel) -> bool:
+    """Whether it is, or is the base of, full fine-tunes: all columns of a run come from one server."""
+    if model.kind != "base":
+        return model.kind == "full"
+    # HOME/prepared/KEY, and HOME/runs/RUN/checkpoints/NAME
+    checkpoints = model.folder.parents[1] / "runs" / model.run / "checkpoints"
+    found = [*checkpoints.glob("*/config.json")] if checkpoints.is_dir() else []
+    return any(not (config.parent / ADAPTER_CONFIG).exists() for config in found)
 
+
+def _prepared(model: ServedModel) -> Path:
     # HOME/runs/RUN/checkpoints/NAME
     return prepared_folder(model.folder.parents[3], model.base)
 

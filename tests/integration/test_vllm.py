@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +23,14 @@ from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint
 from engine.serving import vllm_backend
 from engine.serving.client import Refused, ServerClient, ServingError
+from engine.serving.model_process import free_port
+from engine.serving.processes import end_session
 from engine.serving.served import ServedModel
 from engine.serving.supervisor import Place, Supervisor
 from storage.runs import Run
 from storage.servers import list_servers
-from tests.integration.lab import Lab, wait_until
+from tests.containers import compose
+from tests.integration.lab import ROOT, Lab, wait_until
 from tests.integration.serving import lab_with_server, models_by_name, server_processes, trained
 
 MISSING = vllm_backend.why_not()
@@ -223,3 +228,35 @@ def test_full_fine_tunes_are_swapped_by_a_restart_and_equal_transformers(
         # One process at a time was allowed: the one before is gone, its engine too.
         assert [s.plan.serves for s in supervisor.servers()] == [f"{ready.full.id}/{name}"]
         assert len([p for p in server_processes(ready.lab.home) if "EngineCore" in p]) == 1
+
+
+def test_a_vllm_in_a_container_of_its_own_takes_the_adapters(ready: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compose.yaml starts it beside the lab, but for the container: its command, on the lab's prepared base."""
+    home, port = ready.lab.home, free_port()
+    subprocess.run(
+        [sys.executable, *compose()["services"]["prepare"]["command"][1:], "--home", str(home)], check=True, cwd=ROOT
+    )
+    service = compose()["services"]["vllm"]
+    words = [str(word).replace("/data", str(home)) for word in service["command"]]
+    words[words.index("0.0.0.0")], words[words.index("8000")] = "127.0.0.1", str(port)
+    variables = {**vllm_backend.environment(home / "prepared" / "served", "cpu"), **service["environment"]}
+    with (home / "neighbour.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *service["entrypoint"][1:], *words], stdout=log, stderr=log, env=variables,
+            start_new_session=True,
+        )  # fmt: skip
+    monkeypatch.setenv("ROTE_LAB_VLLM_URL", f"http://127.0.0.1:{port}")
+    lab = Supervisor(home, "auto")
+    try:
+        models = models_by_name(ready.lab, ready.lora)
+        assert lab._at_neighbour(models["base"]) is None, "nobody answers there yet"
+        base = wait_until(lambda: lab._at_neighbour(models["base"]), "the vLLM beside the lab")
+        stage2 = lab.place(models["generalised@20"])
+        assert {base.url, stage2.url} == {f"http://127.0.0.1:{port}"} and base.model == "base"
+        assert "serves this base" in stage2.reason and lab.servers() == []
+        check_equal(base, ready.lora, reference(ready.lora, models["base"]))
+        check_equal(stage2, ready.lora, reference(ready.lora, models["generalised@20"]))
+    finally:
+        lab.stop()
+        end_session(process.pid, 10)
+        process.wait()

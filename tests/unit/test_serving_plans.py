@@ -22,7 +22,8 @@ def served(home: Path, kind: Kind, rank: int = 16) -> ServedModel:
     folder = home / "prepared" / "key" if kind == "base" else home / "runs" / "r1" / "checkpoints" / checkpoint
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"dtype": "float32", "max_position_embeddings": 512}))
-    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    if kind == "adapter":
+        (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
     name = "base-key" if kind == "base" else f"r1/{checkpoint}"
     return ServedModel(name, "r1", checkpoint, kind, folder, "key", folder / "tokenizer.json")
 
@@ -42,6 +43,9 @@ def test_auto_serves_full_fine_tunes_side_by_side_on_a_cpu(tmp_path: Path, cpu_v
     model = served(tmp_path, "full")
     assert choose("auto", model).backend == "embedded" and "side by side" in choose("auto", model).reason
     assert choose("vllm", model) == Choice("vllm", "it was asked for")
+    # The base stands beside them, in the same server; of a run with adapters it goes where they go.
+    assert choose("auto", served(tmp_path, "base")).backend == "embedded"
+    assert choose("auto", served(tmp_path / "other", "base")).backend == "vllm"
 
 
 @pytest.mark.parametrize(
