@@ -137,7 +137,7 @@ def _queries(
     names = [r.name for r in experiment.relations]
     if relation is not None and relation not in names:
         raise ValueError(f"the run has no relation ‘{relation}’: choose one of {', '.join(names)}")
-    spoken = experiment.languages
+    spoken = list(dict.fromkeys(p.language for r in experiment.relations for p in r.explicit_prompts))
     for language in languages or ():
         if language not in spoken:
             raise ValueError(f"the run has no prompts in ‘{language}’: choose of {', '.join(spoken)}")
