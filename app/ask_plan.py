@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.words import LANGUAGES, SPLITS
+from app.words import LANGUAGES, SPLITS, language_name, split_name
 from engine.checks import MAX_NAME_CHARACTERS, shorten
 from engine.evaluation.questions import PLACEHOLDER, fact_rows, key_prompt, prompt_rows
 from engine.experiment import Experiment, Relation
@@ -21,8 +21,16 @@ FREE = "free"
 Question = dict[str, Any]
 
 
+def storable(text: str) -> str:
+    """The text without NUL and halves of surrogate pairs, which a program can send but nothing can store."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
 class AskError(ValueError):
     """What was asked cannot be asked; the text is a sentence for the person who asked."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(storable(sentence))
 
 
 class Settings(BaseModel):
@@ -83,7 +91,7 @@ def find_fact(experiment: Experiment, subject: str, relation: str | None = None)
 
 def checked_subject(subject: str) -> str:
     """A typed subject on one line. Raises AskError."""
-    text = " ".join(subject.split())
+    text = " ".join(storable(subject).split())
     if not text:
         raise AskError("Choose a fact, or type a subject, to ask about.")
     if len(text) > MAX_NAME_CHARACTERS:
@@ -97,8 +105,7 @@ def checked_text(text: str) -> str:
         raise AskError("Type a prompt first.")
     if len(text) > MAX_TEXT_CHARACTERS:
         raise AskError(f"This prompt has {len(text):,} characters; {MAX_TEXT_CHARACTERS:,} are the most: shorten it.")
-    # Halves of surrogate pairs and NUL can be typed by a program, and neither be stored nor sent.
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    return storable(text)
 
 
 def fact_questions(
@@ -175,7 +182,7 @@ def facts_questions(experiment: Experiment, relation: Relation, prompt: str) -> 
 
 def prompts_to_choose(experiment: Experiment, relation: Relation) -> Iterable[tuple[str, str]]:
     """(text, what kind) of the relation's prompts, for asking all facts: the key token's, then stage 2's language's."""
-    yield key_prompt(relation), "key"
+    yield key_prompt(relation), split_name("key")
     rows = [r for r in prompt_rows(experiment) if r["relation"] == relation.name and r["split"] != "key"]
     for row in sorted(rows, key=lambda r: r["language"] != experiment.stage2.language):
-        yield row["text"], f"{row['split']}, {LANGUAGES.get(row['language'], row['language'])}"
+        yield row["text"], f"{split_name(row['split'])}, {language_name(row['language'])}"

@@ -30,7 +30,7 @@ from app.query_view import (
 )
 from app.render import render
 from app.search_box import TYPED, search_box
-from storage.asked import find_askings, get_asking
+from storage.asked import find_askings, get_asking, list_questions
 
 BUSY_SECONDS = 0.4
 IDLE_SECONDS = 2.0
@@ -50,7 +50,7 @@ def query_page(lab: Lab, asker: Asker) -> None:
     """Build the page; the address says what is shown (`?run=`, `?asked=`, `?columns=`, `?answer=`)."""
     view = gr.Textbox(visible="hidden")
     seen = gr.Textbox(visible="hidden")
-    form = _html("roteLabQuery.form(element, trigger, 'act');")
+    form = _html("roteLabQuery.form(element, trigger, watch, 'act');")
     problem = _html()
     server = _html()
     grid = _html("roteLabQuery.grid(element, trigger, watch, 'act');")
@@ -64,10 +64,10 @@ def query_page(lab: Lab, asker: Asker) -> None:
 
     def draw(shown: View, asked_for: str | None = None) -> tuple[Any, ...]:
         """What is drawn of a view, or nothing new if it is as `asked_for` says."""
-        sign = signature(lab, shown)
         words = server_html(asker)
+        sign = f"{signature(lab, shown)} {words}"
         if sign == asked_for:
-            return gr.skip(), gr.skip(), gr.skip(), words, gr.skip()
+            return (gr.skip(),) * len(drawn)
         html, busy = grid_html(lab, shown, asker)
         return sign, html, drawer_html(lab, shown), words, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
 
@@ -89,8 +89,11 @@ def query_page(lab: Lab, asker: Asker) -> None:
         past = history_html(lab, "", 1, after) if after.asked != shown.asked else gr.skip()
         return after.model_dump_json(), rebuilt, "", *draw(after), past
 
-    def tick(text: str | None, sign: str | None) -> tuple[Any, ...]:
-        return draw(view_of_page(text), sign or "")
+    def tick(text: str | None, sign: str | None, search: str | None, number: float | None) -> tuple[Any, ...]:
+        shown = view_of_page(text)
+        seen_now = draw(shown, sign or "")
+        past = look_back(search, number, text) if isinstance(seen_now[0], str) else gr.skip()
+        return *seen_now, past
 
     def look_back(search: str | None, number: float | None, text: str | None) -> str:
         return history_html(lab, search or "", int(number or 1), view_of_page(text))
@@ -104,7 +107,7 @@ def query_page(lab: Lab, asker: Asker) -> None:
     gr.on(None, open_page, outputs=everything, **QUIET)
     for part in (form, grid, drawer):
         part.act(act, view, everything, **QUIET)
-    timer.tick(tick, [view, seen], drawn, **QUIET)
+    timer.tick(tick, [view, seen, search, page], [*drawn, history], **QUIET)
     search.typed(lambda s, v: (1, look_back(s, 1, v)), [search, view], [page, history], **TYPED)
     history.act(turn_page, [search, view], [page, history], **QUIET)
 
@@ -121,10 +124,12 @@ def view_of_asking(lab: Lab, view: View) -> tuple[View, dict[str, Any]]:
     except KeyError:
         return view, {}
     filled = {"relation": asking.relation, "settings": asking.settings}
-    prompts = lab.db.conn.execute("select prompt from asked_questions where asking = ? limit 1", [asking.id]).fetchone()
-    filled |= {"fact": {"subject": asking.subject}, "text": {"text": prompts[0]}, "facts": {"prompt": prompts[0]}}[
-        asking.kind
-    ]
+    first = list_questions(lab.db, asking.id, 1)[0]
+    filled |= {
+        "fact": {"subject": asking.subject},
+        "text": {"text": first["text"]},
+        "facts": {"prompt": first["prompt"]},
+    }[asking.kind]
     return view.but(run=asking.run, mode=asking.kind), filled
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from app.ask_plan import Settings, prompts_to_choose
@@ -71,7 +72,14 @@ def _offered(experiment: Experiment, facts: list[dict[str, Any]]) -> list[dict[s
             "name": r.name,
             "key_token": r.key_token,
             "facts": [f for f in facts if f["relation"] == r.name][:most],
-            "prompts": list(prompts_to_choose(experiment, r)),
+            "prompts": _grouped(prompts_to_choose(experiment, r)),
         }
         for r in experiment.relations
     ]
+
+
+def _grouped(prompts: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    groups: dict[str, list[str]] = {}
+    for text, kind in prompts:
+        groups.setdefault(kind, []).append(text)
+    return list(groups.items())

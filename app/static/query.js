@@ -1,26 +1,32 @@
 // The Query page: its form, its grid with folded groups, and the drawer with one answer.
 "use strict";
 (() => {
+  // The facts and prompts that are offered are those of the chosen relation.
   const listed = (form) => {
-    const relation = form.elements.relation;
-    const at = relation?.selectedOptions[0]?.dataset.list;
+    const at = form?.elements.relation?.selectedOptions[0]?.dataset.list;
     if (!at) return;
     form.elements.subject.setAttribute("list", "facts-" + at);
-    form.elements.prompt.setAttribute("list", "prompts-" + at);
+    const choice = form.querySelector("[data-fill]");
+    choice.replaceChildren(choice.options[0], document.getElementById("prompts-" + at).content.cloneNode(true));
   };
 
-  // A datalist offers only what contains the field's text: an emptied field shows all of it, and leaving brings it back.
-  const offerAll = (element) => {
-    element.addEventListener("focusin", (event) => {
-      const field = event.target;
-      if (!field.matches?.("input[list]")) return;
-      field.dataset.before = field.value;
-      field.select();
+  // A list of suggestions offers only what contains the field's text: a field that is entered shows all of them, and one
+  // that is left as it was gets its text back.
+  const offersAll = (element) => {
+    const restore = (field) => { if (!field.value && field.dataset.before) field.value = field.dataset.before; };
+    element.addEventListener("focusin", ({ target }) => {
+      if (!target.matches("input[list]")) return;
+      target.dataset.before = target.placeholder = target.value || target.placeholder;
+      target.value = "";
     });
+    element.addEventListener("focusout", ({ target }) => { if (target.matches("input[list]")) restore(target); });
+    element.addEventListener("submit", (event) => event.target.querySelectorAll("input[list]").forEach(restore), true);
   };
 
-  const form = (element, trigger, name) => {
-    offerAll(element);
+  const form = (element, trigger, watch, name) => {
+    offersAll(element);
+    watch("value", () => listed(element.querySelector("form")));
+    listed(element.querySelector("form"));
     element.addEventListener("submit", (event) => {
       event.preventDefault();
       const button = event.target.querySelector(".ask-button");
@@ -41,6 +47,7 @@
       if (field === "run") trigger(name, { act: "run", value, mode: event.target.form.elements.mode.value });
       if (field === "mode") trigger(name, { act: "mode", mode: value });
       if (field === "relation") listed(event.target.form);
+      if (event.target.dataset.fill && value) event.target.form.elements[event.target.dataset.fill].value = value;
     });
     element.addEventListener("click", (event) => {
       const button = event.target.closest("[data-insert]");
