@@ -7,6 +7,7 @@ The page only writes questions and reads answers; the asker's threads (app/asker
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import gradio as gr
@@ -15,6 +16,7 @@ from app.ask_plan import AskError
 from app.asker import Asker
 from app.frame import QUIET, told_by
 from app.lab import Lab
+from app.model_server import ServerStatus
 from app.query_act import act_on
 from app.query_form import form_html
 from app.query_grid import drawer_of, grid_of, signature
@@ -30,10 +32,11 @@ from app.query_view import (
 )
 from app.render import render
 from app.search_box import TYPED, search_box
-from storage.asked import find_askings, get_asking, list_questions
+from storage.asked import find_askings, get_asking, list_columns, list_questions
 
 BUSY_SECONDS = 0.4
 IDLE_SECONDS = 2.0
+FIRST_SECONDS = 0.3
 HISTORY_ROWS = 12
 HEAD = '<link rel="stylesheet" href="/lab/query.css"><script src="/lab/query.js"></script>'
 SERVER_WORDS = {
@@ -64,7 +67,7 @@ def query_page(lab: Lab, asker: Asker) -> None:
 
     def draw(shown: View, asked_for: str | None = None) -> tuple[Any, ...]:
         """What is drawn of a view, or nothing new if it is as `asked_for` says."""
-        words = server_html(asker)
+        words = server_html(asker.server.status())
         sign = f"{signature(lab, shown)} {words}"
         if sign == asked_for:
             return (gr.skip(),) * len(drawn)
@@ -85,6 +88,8 @@ def query_page(lab: Lab, asker: Asker) -> None:
             after, filled = act_on(lab, asker, shown, told_by(event))
         except AskError as error:
             return *([gr.skip()] * 2), render("query_problem.html", problem=str(error)), *([gr.skip()] * 6)
+        if after.asked != shown.asked and asker.server.status().state == "ready":
+            wait_for_first(lab, after)
         rebuilt = form_html(lab, after, filled) if filled is not None else gr.skip()
         past = history_html(lab, "", 1, after) if after.asked != shown.asked else gr.skip()
         return after.model_dump_json(), rebuilt, "", *draw(after), past
@@ -115,6 +120,13 @@ def query_page(lab: Lab, asker: Asker) -> None:
 def _html(script: str | None = None) -> gr.HTML:
     # Gradio runs a component's script once its own head has been loaded; what is in the site's head may come later.
     return gr.HTML(js_on_load=script, head=HEAD if script else None, apply_default_css=False, elem_classes="lab-html")
+
+
+def wait_for_first(lab: Lab, view: View) -> None:
+    """Give a warm server the moment that the first answers take, so that the grid is first drawn with them."""
+    deadline = time.monotonic() + FIRST_SECONDS
+    while time.monotonic() < deadline and not any(c.answered for c in list_columns(lab.db, view.asked)):
+        time.sleep(0.02)
 
 
 def view_of_asking(lab: Lab, view: View) -> tuple[View, dict[str, Any]]:
@@ -174,9 +186,8 @@ def drawer_html(lab: Lab, view: View) -> str:
     return render("query_drawer.html", d=found) if found else ""
 
 
-def server_html(asker: Asker) -> str:
+def server_html(status: ServerStatus) -> str:
     """How the model server is, in words."""
-    status = asker.server.status()
     words = status.message or SERVER_WORDS[status.state]
     name = {"vllm": "vLLM", "embedded": "the embedded server"}.get(status.backend, "")
     because = f" It is {name}{': ' + status.reason if status.reason else ''}." if name else ""

@@ -85,6 +85,13 @@ def test_an_answer_opens_from_the_address_and_closes_by_escape(
     expect(page.get_by_role("radio", name="Free text")).to_be_checked()
 
 
+def test_results_lead_to_the_questions_of_their_run(page: Page, address: str, run: Run) -> None:
+    page.goto(f"{address}/results?run={run.id}")
+    page.get_by_role("link", name="Ask this model").click()
+    page.wait_for_url(f"**/query?run={run.id}")
+    expect(page.locator("select[name=run]")).to_have_value(run.id)
+
+
 def test_columns_are_taken_away_and_the_address_keeps_it(page: Page, address: str, db: Database, run: Run) -> None:
     asking = asked_seeding.full(db, run)
     open_asked(page, address, asking)

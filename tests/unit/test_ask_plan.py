@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -17,6 +18,8 @@ from app.ask_plan import (
     read_settings,
     text_question,
 )
+from app.model_server import ServerStatus
+from app.query import server_html
 from app.query_view import View, opened, view_of_address, view_of_page
 from engine.experiment import Experiment
 from engine.presets import load_preset
@@ -115,3 +118,19 @@ def test_the_address_holds_the_view_and_nothing_else() -> None:
     assert view_of_page('{"rows": "many"}') == View() and view_of_page("[") == View() and view_of_page(None) == View()
     assert len(view_of_address({"columns": ",".join(f"a{n}/base" for n in range(500))}).columns) == 12
     assert opened("3/ab/base") == (3, "ab/base") and opened("x/ab/base") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (ServerStatus("off"), "starts with the first question"),
+        (ServerStatus("starting", "embedded", "vLLM is not installed"), "is starting: .* embedded server: vLLM is not"),
+        (ServerStatus("waiting", "vllm", "it is there", "training has the GPU"), "training has the GPU. It is vLLM"),
+        (ServerStatus("restarting", "vllm", "it is there"), "is being started again: questions wait"),
+        (ServerStatus("ready", "embedded", "<script>"), "ready. .*&lt;script&gt;"),
+    ],
+)
+def test_the_page_says_how_its_server_is(status: ServerStatus, words: str) -> None:
+    said = server_html(status)
+    assert re.search(words, said, re.IGNORECASE), said
+    assert f"server {status.state}" in said and "<script>" not in said
