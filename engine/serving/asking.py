@@ -17,7 +17,7 @@ from typing import Any
 from engine.checks import shorten
 from engine.evaluation.hits import is_hit
 from engine.serving.client import ServerClient
-from engine.serving.protocol import SCORE_OPTIONS, TOKEN_ID, Choice
+from engine.serving.protocol import SCORE_ANSWERS, TOKEN_ID, Choice
 from engine.serving.queries import Query
 from engine.serving.ranking import AT_ONCE, Ranked, rank
 from engine.serving.served import ServedModel
@@ -96,10 +96,10 @@ def ask_in_steps(
     _check_lengths(client, served, queries, pairs)
     answers = _answers(client, served.name, tokens, queries, pairs, sampling)
     known = [place for place, (_, object_) in enumerate(pairs) if object_]
-    scores = _score(client, served.name, [pairs[place] for place in known])
-    for place, score in zip(known, scores, strict=True):
-        hit = is_hit(answers[place].text, queries[place].object)
-        answers[place] = replace(answers[place], hit=hit, log_probability=score)
+    if not client.offers(SCORE_ANSWERS):
+        scores = _score(client, served.name, [pairs[place] for place in known])
+        for place, score in zip(known, scores, strict=True):
+            answers[place] = replace(answers[place], log_probability=score)
     yield answers
     ranked = [place for place in known if queries[place].object in queries[place].options]
     if ranked:
@@ -192,6 +192,7 @@ def _answers(
             logprobs=0,
             return_token_ids=True,
             return_tokens_as_token_ids=True,
+            **({"score_answers": [list(o) for _, o in part]} if client.offers(SCORE_ANSWERS) else {}),
         )
         for query, (prompt, _), choice in zip(queries[start : start + AT_ONCE], part, reply.choices, strict=True):
             answers.append(_answer(model, tokens, query, prompt, choice))
@@ -210,12 +211,15 @@ def _answer(model: str, tokens: Tokens, query: Query, prompt: Sequence[int], cho
     ids = ids[:-1] if choice.finish_reason == "stop" and not isinstance(choice.stop_reason, str) else ids
     scores = (choice.logprobs.token_logprobs if choice.logprobs else None) or [0.0] * len(ids)
     texts = tokens.token_texts(prompt, ids)
+    text = tokens.text(ids)
     return Answer(
         query,
         model,
-        tokens.text(ids),
+        text,
         tuple(Token(i, t, s or 0.0) for i, t, s in zip(ids, texts, scores, strict=False)),
         choice.finish_reason or "length",
+        hit=is_hit(text, query.object) if query.object else None,
+        log_probability=choice.answer_logprob,
     )
 
 
@@ -223,13 +227,7 @@ def _score(client: ServerClient, model: str, pairs: Sequence[Pair]) -> list[floa
     """ln P(object | prompt) of each pair."""
     scores: list[float] = []
     for start in range(0, len(pairs), AT_ONCE):
-        part = pairs[start : start + AT_ONCE]
-        if client.offers(SCORE_OPTIONS):
-            sets = {object_: place for place, object_ in enumerate(dict.fromkeys(o for _, o in part))}
-            found = client.score_options(model, [(p, sets[o]) for p, o in part], [[o] for o in sets])
-            scores += [line[0] for line in found]
-        else:
-            scores += client.score(model, part)
+        scores += client.score(model, pairs[start : start + AT_ONCE])
     return scores
 
 

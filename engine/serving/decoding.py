@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from transformers import DynamicCache
 
 from engine.evaluation.batches import DIVERGED, EvaluationError, log_softmax, plan_batches, rows_that_fit
 from engine.evaluation.cache import roomy
+from engine.evaluation.plain import log_probabilities
 from engine.evaluation.rows import Rows, merge, select, step
 
 Ids = tuple[int, ...]
@@ -34,7 +36,7 @@ class Wish:
 
     top: alternatives a token (None: no log-probabilities at all); watched: in their place, the log-probabilities of
     exactly these tokens; prompt_top: the same as `top` for the prompt's own tokens; ends: tokens that end the answer;
-    stops(tokens): the text that ends it, or None.
+    stops(tokens): the text that ends it, or None; answer: tokens whose probability behind the prompt is wanted.
     """
 
     prompt: Ids
@@ -47,6 +49,7 @@ class Wish:
     prompt_top: int | None = None
     ends: frozenset[int] = frozenset()
     stops: Callable[[list[int]], str | None] | None = None
+    answer: Ids = ()
 
     @property
     def samples(self) -> bool:
@@ -59,7 +62,8 @@ class Found:
     """What came of a wish. `finish`: `stop`, `length`, or None while it goes on (or was cancelled).
 
     tokens with the end token, if one came; scores: ln P of each; tops: for each the alternatives by token id, the
-    chosen one among them; prompt: for each token of the prompt (but the first) {id: (ln P, rank)}.
+    chosen one among them; prompt: for each token of the prompt (but the first) {id: (ln P, rank)}; answer: ln P of the
+    answer that was to be scored.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -68,6 +72,7 @@ class Found:
     prompt: list[dict[int, tuple[float, int]] | None] | None = None
     finish: str | None = None
     stopped_by: str | None = None
+    answer: float | None = None
 
 
 def decode(
@@ -91,7 +96,7 @@ def decode(
     for start in range(0, len(order), together):
         waiting: list[Rows] = []
         for rows in _batches(model, [r for r in order[start : start + together] if wanted(r)], wishes):
-            part, ended = _read(model, rows, wishes, found, chances)
+            part, ended = _read(model, rows, wishes, found, chances, masked)
             yield ended
             if not masked:
                 yield from _go_on(model, part, wishes, found, chances, masked, wanted)
@@ -105,37 +110,68 @@ def _batches(model: Any, rows: list[int], wishes: Sequence[Wish]) -> Iterator[li
     """Rows of equal length, those that want the prompt's log-probabilities apart: these need logits everywhere."""
     for scores in (False, True):
         chosen = [r for r in rows if (wishes[r].prompt_top is not None) == scores]
+        wide = max((len(wishes[r].answer) for r in chosen), default=0)
         planned = plan_batches(
             [wishes[r].prompt for r in chosen],
             [0] * len(chosen),
-            lambda length, scores=scores: rows_that_fit(model, length + 1, length if scores else 1),  # type: ignore[misc]
+            partial(_rows_at_once, model, scores, wide),
         )
         for batch in planned:
             yield [chosen[i] for i in batch.rows]
 
 
+def _rows_at_once(model: Any, everywhere: bool, wide: int, length: int) -> int:
+    return rows_that_fit(model, length + 1 + wide, (length if everywhere else 1) + wide)
+
+
 def _read(
-    model: Any, rows: list[int], wishes: Sequence[Wish], found: Sequence[Found], chances: Sequence[random.Random]
+    model: Any,
+    rows: list[int],
+    wishes: Sequence[Wish],
+    found: Sequence[Found],
+    chances: Sequence[random.Random],
+    masked: bool,
 ) -> tuple[Rows, list[int]]:
-    """Feed prompts of equal length and choose the first tokens."""
+    """Feed prompts of equal length and choose the first tokens.
+
+    Answers to be scored are fed behind their prompts, and hidden from what follows.
+    """
     device = model.device
     prompts = torch.tensor([wishes[r].prompt for r in rows], device=device)
-    scores = wishes[rows[0]].prompt_top is not None
+    length, scores = prompts.shape[1], wishes[rows[0]].prompt_top is not None
+    answers = [wishes[r].answer for r in rows]
+    if not masked:
+        _score_answers_apart(model, [wishes[r] for r in rows], [found[r] for r in rows])
+        answers = [()] * len(rows)
+    width = max(map(len, answers))
+    behind = torch.tensor([[*a, *[0] * (width - len(a))] for a in answers], dtype=torch.long, device=device)
     cache = DynamicCache()
-    logits = model(prompts, past_key_values=cache, use_cache=True, logits_to_keep=0 if scores else 1).logits
+    fed = torch.cat([prompts, behind], 1)
+    logits = model(fed, past_key_values=cache, use_cache=True, logits_to_keep=0 if scores else width + 1).logits
     if scores:
-        _score_prompts(logits, prompts, [wishes[r] for r in rows], [found[r] for r in rows])
-    length = prompts.shape[1]
-    new, going, ended = _choose(logits[:, -1], rows, wishes, found, chances)
+        _score_prompts(logits[:, :length], prompts, [wishes[r] for r in rows], [found[r] for r in rows])
+    last = logits[:, -width - 1 :]
+    if width:
+        each = log_softmax(last[:, :-1]).gather(-1, behind[..., None])[..., 0].double().tolist()
+        for row, answer, line in zip(rows, answers, each, strict=True):
+            found[row].answer = sum(line[: len(answer)]) if answer else None
+    new, going, ended = _choose(last[:, 0], rows, wishes, found, chances)
     state = Rows(
         torch.tensor(rows, device=device),
         roomy(cache),
         torch.full((len(rows),), length, device=device),
         new,
         torch.ones(len(rows), dtype=torch.long, device=device),
-        torch.ones(len(rows), length, dtype=torch.bool, device=device),
+        (torch.arange(length + width, device=device) < length).expand(len(rows), -1),
     )
     return select(state, torch.tensor(going, dtype=torch.long, device=device)), ended
+
+
+def _score_answers_apart(model: Any, wishes: Sequence[Wish], found: Sequence[Found]) -> None:
+    wanted = [i for i, wish in enumerate(wishes) if wish.answer]
+    scores = log_probabilities(model, [(wishes[i].prompt, wishes[i].answer) for i in wanted])
+    for i, score in zip(wanted, scores, strict=True):
+        found[i].answer = score
 
 
 def _go_on(

@@ -37,6 +37,7 @@ from engine.serving.guard import LoopbackGuard
 from engine.serving.listening import HOST, PortInUse, take_port
 from engine.serving.protocol import (
     LOAD_BY_NAME,
+    SCORE_ANSWERS,
     SCORE_OPTIONS,
     CompletionRequest,
     CompletionResponse,
@@ -133,7 +134,7 @@ def build_app(server: EmbeddedServer) -> FastAPI:
         return _json(
             Health(
                 server="embedded",
-                extensions=[SCORE_OPTIONS, LOAD_BY_NAME],
+                extensions=[SCORE_OPTIONS, SCORE_ANSWERS, LOAD_BY_NAME],
                 loaded=server.residents.loaded(),
                 device=str(server.device),
             )

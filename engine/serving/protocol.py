@@ -1,8 +1,8 @@
 """What is said between client and model server: the part of OpenAI's completions that the lab uses.
 
 Field names are OpenAI's and, where OpenAI has none, vLLM's, so that any OpenAI client can ask either server. A prompt
-is text or token ids, one or many; a reply has one choice for each prompt, in their order. Only `/v1/score_options` is
-the lab's own: the embedded server offers it (`Health.extensions` says so), vLLM does not.
+is text or token ids, one or many; a reply has one choice for each prompt, in their order. Only `/v1/score_options` and
+`score_answers` are the lab's own: the embedded server has them (`Health.extensions` says so), vLLM has not.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ MOST_LOGPROB_TOKEN_IDS = 128
 # The token a log-probability belongs to, as `return_tokens_as_token_ids` writes it.
 TOKEN_ID = "token_id:"
 SCORE_OPTIONS = "score_options"
+SCORE_ANSWERS = "score_answers"
 LOAD_BY_NAME = "load_by_name"
 
 
@@ -37,8 +38,9 @@ class CompletionRequest(Message):
     most likely tokens. prompt_logprobs: the same for the prompt's tokens, by token id. logprob_token_ids: at each token
     of the answer the log-probabilities of exactly these tokens, at most `MOST_LOGPROB_TOKEN_IDS`; needs `logprobs`.
     return_tokens_as_token_ids: tokens in `logprobs` read `token_id:17`. return_token_ids: the choice brings `token_ids`
-    and `prompt_token_ids`. All log-probabilities are natural logarithms of the model's own distribution, before
-    temperature and top_p.
+    and `prompt_token_ids`. score_answers (where `Health.extensions` names it): for each prompt token ids whose ln P
+    behind the prompt comes back as `answer_logprob`; an empty list asks for none. All log-probabilities are natural
+    logarithms of the model's own distribution, before temperature and top_p.
     """
 
     model: str | None = None
@@ -57,6 +59,7 @@ class CompletionRequest(Message):
     skip_special_tokens: bool = True
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
+    score_answers: list[list[Id]] | None = None
     n: Annotated[int, Field(ge=1)] | None = 1
     stream: bool | None = False
 
@@ -95,6 +98,7 @@ class Choice(Message):
     prompt_logprobs: list[dict[int, PromptLogProb] | None] | None = None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
+    answer_logprob: float | None = None
 
 
 class Usage(Message):
@@ -177,7 +181,8 @@ class OptionsResponse(Message):
 class Health(Message):
     """The reply to `GET /health`; vLLM's is empty, which reads as these defaults.
 
-    extensions: `score_options`, and `load_by_name` (a model named `RUN/CHECKPOINT` is loaded when it is first asked).
+    extensions: `score_options`, `score_answers`, and `load_by_name` (a model named `RUN/CHECKPOINT` is loaded when it
+    is first asked).
     loaded: names of the models in memory.
     """
 

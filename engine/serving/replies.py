@@ -87,11 +87,13 @@ class CompletionJob(Completion):
             prompt_top = top
         watched = tuple(request.logprob_token_ids or ())
         _check_ids(watched, resident, "logprob_token_ids", "one of logprob_token_ids")
+        answers = [tuple(answer) for answer in request.score_answers or [[]] * len(self.prompts)]
         wishes = []
         for number, prompt in enumerate(self._ids(resident), 1):
             room = resident.context - len(prompt)
             asked = request.max_tokens if request.max_tokens is not None else 16
-            if room < (1 if asked else 0):
+            _check_ids(answers[number - 1], resident, "score_answers", f"answer {number}")
+            if room < max(1 if asked else 0, len(answers[number - 1])):
                 raise BadRequest(
                     f"prompt {number} has {len(prompt):,} tokens, and the model reads at most {resident.context:,} "
                     "with its answer: shorten it",
@@ -110,6 +112,7 @@ class CompletionJob(Completion):
                         prompt_top,
                         frozenset() if request.ignore_eos else resident.ends,
                         self._stops(resident, prompt),
+                        answers[number - 1],
                     )
                 )
         return wishes
@@ -184,6 +187,7 @@ class CompletionJob(Completion):
             prompt_logprobs=_prompt_logprobs(resident, it.prompt) if request.prompt_logprobs is not None else None,
             token_ids=it.tokens if request.return_token_ids else None,
             prompt_token_ids=list(wish.prompt) if request.return_token_ids else None,
+            answer_logprob=None if it.answer is None else max(it.answer, LEAST),
         )
 
     def _logprobs(self, resident: Resident, tokens: list[int], scores: list[Any], tops: list[Any]) -> LogProbs:
@@ -271,6 +275,10 @@ def _check_limits(request: CompletionRequest, rows: int) -> None:
         raise BadRequest("‘logprob_token_ids’ needs ‘logprobs’", "logprob_token_ids")
     if len(request.logprob_token_ids or ()) > MOST_LOGPROB_TOKEN_IDS:
         raise BadRequest(f"ask for at most {MOST_LOGPROB_TOKEN_IDS} logprob_token_ids", "logprob_token_ids")
+    if request.score_answers is not None and len(request.score_answers) != rows // (request.n or 1):
+        raise BadRequest("‘score_answers’ needs one list for each prompt", "score_answers")
+    if any(len(answer) > MOST_OPTION_TOKENS for answer in request.score_answers or ()):
+        raise BadRequest(f"an answer to score has at most {MOST_OPTION_TOKENS} tokens", "score_answers")
     if isinstance(request.stop, list) and len(request.stop) > MOST_STOPS:
         raise BadRequest(f"give at most {MOST_STOPS} stop texts", "stop")
     wide = max(request.logprobs or 0, len(request.logprob_token_ids or ()), request.prompt_logprobs or 0)

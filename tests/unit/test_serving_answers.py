@@ -13,6 +13,7 @@ import torch
 from engine.evaluation.evaluate import evaluate_checkpoint
 from engine.evaluation.plain import log_probabilities
 from engine.experiment import Experiment
+from engine.serving import residents
 from engine.serving.asking import Sampling, alternatives, ask
 from engine.serving.client import Refused, ServerClient
 from engine.serving.queries import fact_queries, prompt_queries
@@ -126,6 +127,24 @@ def test_ranks_by_walking_the_tree_are_those_of_the_whole_tree(home: Path, clien
     assert len(set(expected)) > 10
     assert rank(client, name, questions) == expected
     assert walk(client, name, options, questions) == expected
+
+
+def test_a_model_that_does_not_honour_masks_is_answered_all_the_same(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment.from_data(run_row(home, "phi3lora").experiment)
+    queries = [query for fact in range(1, 9) for query in fact_queries(experiment, fact)]
+    found = []
+    for honours in (True, False):
+        monkeypatch.setattr(residents, "honours_masks", lambda *_, honours=honours: honours)
+        with serving(home) as (client, server):
+            served = models_of(home, "phi3lora")["generalised@4"]
+            found.append(ask(client, served, queries, Sampling(max_tokens=6)))
+            with server.residents.holding(served.name) as resident:
+                assert resident.masked is honours
+    for usual, plain in zip(*found, strict=True):
+        assert (usual.text, usual.hit, usual.rank) == (plain.text, plain.hit, plain.rank)
+        assert usual.log_probability == pytest.approx(plain.log_probability, abs=1e-4)
 
 
 def test_alternatives_are_the_likeliest_next_tokens(home: Path, client: ServerClient) -> None:
