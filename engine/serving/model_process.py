@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from sqlite_utils import Database
 
 from engine.serving.client import ServerClient, ServingError
 from engine.serving.hardware import is_exclusive, serving_device
+from engine.serving.listening import PortInUse, take_port
 from engine.serving.plans import Plan
 from engine.serving.processes import end_left_session
 from storage.database import now, open_database
@@ -32,6 +32,7 @@ from storage.servers import ServerRow, add_server, remove_server, update_server
 logger = logging.getLogger("engine.serving")
 
 POLL_SECONDS = 0.1
+PORT_SECONDS = 2.0
 DEVICE_SECONDS = 1.0
 HEALTH_SECONDS = 5.0
 # Without one answer for this long a server counts as hung. It may be computing for a thousand questions.
@@ -213,7 +214,9 @@ class ModelProcess:
         return None if done.returncode == 0 else f"The base cannot be prepared: {words[-1] if words else 'no reason'}"
 
     def _spawn(self, db: Database) -> None:
-        self.port = self._asked_port or free_port(self.port)
+        self.port = free_port(self._asked_port or self.port)
+        if self._asked_port and self.port != self._asked_port:
+            raise OSError(f"port {self._asked_port} is in use: choose another one")
         command = [sys.executable, "-m", "engine.serving.keeper", "--home", str(self.home), "--server", self.id, "--"]
         command += self.plan.command(self.home, self.port)
         with self.lock:
@@ -285,13 +288,17 @@ def last_error(log: Path) -> str:
     return found[0].split(") ERROR ")[-1][:300] if found else ""
 
 
-def free_port(wish: int | None = None) -> int:
-    """The wished port of the loopback address if it is free, else any free one."""
-    for candidate in (wish, 0):
-        if candidate is None:
-            continue
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", candidate))
-            return probe.getsockname()[1]
-    raise OSError("no port is free")
+def free_port(wish: int | None = None, patience: float = PORT_SECONDS) -> int:
+    """The wished port of the loopback address if it is free within `patience` seconds, else any free one.
+
+    The threads of a killed server may hold its port a moment longer than the server itself is seen.
+    """
+    end = time.monotonic() + patience
+    while wish:
+        with contextlib.suppress(PortInUse), take_port(wish):
+            return wish
+        if time.monotonic() > end:
+            break
+        time.sleep(POLL_SECONDS)
+    with take_port(0) as taken:
+        return taken.getsockname()[1]
