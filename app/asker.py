@@ -29,8 +29,12 @@ THREADS = 3
 # Questions of one turn: every prompt of a fact in five languages. Measured, smaller turns take longer on the whole
 # (28 a turn: 1.8 times), and answers come before their ranks anyway.
 TURN = 160
-LEASE_SECONDS = 900.0
+# A killed asker's questions are taken up by the next one after this time at most.
+LEASE_SECONDS = 20.0
+RENEW_SECONDS = 5.0
+WISH_SECONDS = 120.0
 POLL_SECONDS = 1.0
+PAUSE_SECONDS = 5.0
 NOT_READY_SECONDS = 0.25
 MOST_TRIES = 6
 ALTERNATIVES = 12
@@ -49,12 +53,14 @@ class Asker:
         self._wake = threading.Condition()
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._held: set[tuple[str, str]] = set()
 
     def start(self) -> None:
         """Begin; returns at once."""
         self._threads = [
             threading.Thread(target=self._work, name=f"asker {n}", daemon=True) for n in range(1, THREADS + 1)
         ]
+        self._threads.append(threading.Thread(target=self._renew, name="asker leases", daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -73,25 +79,39 @@ class Asker:
             busy = False
             try:
                 busy = self.turn()
-            except sqlite3.Error:
-                # The folder may be deleted or full while the lab runs: it may also come back.
-                log.exception("the database could not be used")
+            except Exception:
+                # The folder may be deleted or full while the lab runs, and it may come back: the threads live on.
+                log.exception("the questions that wait could not be looked at")
+                self._ending.wait(PAUSE_SECONDS)
             if not busy:
                 with self._wake:
                     self._wake.wait(POLL_SECONDS)
+
+    def _renew(self) -> None:
+        while not self._ending.wait(RENEW_SECONDS):
+            for place in list(self._held):
+                try:
+                    queue.renew_column(self.lab.db, *place, LEASE_SECONDS)
+                except (sqlite3.Error, OSError):
+                    log.exception("a lease could not be renewed")
 
     def turn(self) -> bool:
         """Ask one wish for alternatives or a few questions of one column; False when nothing waits."""
         db = self.lab.db
         if not queue.anything_waits(db):
             return False
-        if wish := queue.claim_alternatives(db, LEASE_SECONDS):
+        if wish := queue.claim_alternatives(db, WISH_SECONDS):
             self._alternatives(wish)
             return True
         column = queue.claim_column(db, LEASE_SECONDS)
         if column is None:
             return False
-        self._column(column)
+        place = (column.asking, column.model)
+        self._held.add(place)
+        try:
+            self._column(column)
+        finally:
+            self._held.discard(place)
         return True
 
     def _column(self, column: asked.Column) -> None:
@@ -148,6 +168,11 @@ class Asker:
             self._ending.wait(NOT_READY_SECONDS)
         except (ServingError, NotServable, _Impossible, ValueError) as error:
             queue.store_alternatives(db, wish, [], _sentence(str(error)))
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            log.exception("alternatives could not be asked for")
+            queue.store_alternatives(db, wish, [], _sentence(f"this could not be asked: {error!r}"))
         else:
             queue.store_alternatives(db, wish, [token_row(t) for t in found])
 

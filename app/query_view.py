@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.lab import Lab
 from app.words import checkpoint_name, checkpoint_order
-from engine.serving.served import NotServable, ServedModel, served_models, usual_columns
+from engine.serving.served import NotServable, ServedModel, checkpoint_names, served_models, usual_columns
 from storage.asked import Column
 from storage.runs import Run, list_runs
 
@@ -131,9 +131,7 @@ def other_models(lab: Lab, run: Run) -> list[tuple[Run, list[str]]]:
     for other in list_runs(lab.db, limit=RUNS_OFFERED):
         if other.id == run.id or other.model != run.model or not other.started_at:
             continue
-        full = lab.run(other.id)
-        models = models_of(lab, full).own if full else ()
-        kept = [key_of(m) for m in models if m.checkpoint != "base"]
+        kept = [f"{other.id}/{name}" for name in checkpoint_names(lab.home, other.id)]
         if kept:
             found.append((other, kept))
     return found

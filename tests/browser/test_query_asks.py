@@ -241,6 +241,21 @@ def test_closed_tabs_and_a_killed_server_lose_nothing(page: Page, lab: Served) -
     assert len(list_answers(lab.db, asking)) == 90 and not [a for a in list_answers(lab.db, asking) if a["error"]]
 
 
+def test_what_a_killed_page_server_left_is_answered_by_the_next(lab: Served) -> None:
+    with serving(lab.home, ROTE_LAB_SERVER="embedded") as second:
+        client = Client(second, verbose=False)
+        told = client.predict(
+            run=lab.run.id, prompt="Who is {subject}?", wait_seconds=0.0, max_tokens=50, api_name="/ask_all_facts"
+        )
+        port = second.rpartition(":")[2]
+        (page_server,) = [p for p in psutil.process_iter(["cmdline"]) if "--port" in (p.info["cmdline"] or ())
+                          and "app" in p.info["cmdline"] and port in p.info["cmdline"]]  # fmt: skip
+        page_server.kill()
+    with serving(lab.home, ROTE_LAB_SERVER="embedded"):  # takes over, and ends, the model server that was left
+        wait_until(lambda: all(c.state == "done" for c in list_columns(lab.db, told["id"])), "every answer")
+    assert len(list_answers(lab.db, told["id"])) == 90
+
+
 def embedded(process: psutil.Process, home: Path) -> bool:
     line = process.info["cmdline"] or []
     return "engine.serving.embedded" in line and str(home) in line and "engine.serving.keeper" not in line
