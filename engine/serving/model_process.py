@@ -101,11 +101,6 @@ class ModelProcess:
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more happens to it: stopped, or given up."""
-        return self._end.is_set() or self.state == "failed"
-
     def _run(self) -> None:
         db = open_database(self.home)
         try:
