@@ -20,7 +20,7 @@ from sqlite_utils import Database
 from storage.database import open_database
 
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-READY_SECONDS = 60
+READY_SECONDS = 180
 # Patience for a machine that does other things at the same time.
 expect.set_options(timeout=20_000)
 REPOSITORY = Path(__file__).parents[2]

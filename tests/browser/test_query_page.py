@@ -102,6 +102,7 @@ def test_columns_are_taken_away_and_the_address_keeps_it(page: Page, address: st
     page.reload()
     expect(heads).to_have_text(["memorised at epoch 20", "generalised from epoch 20"])
     page.get_by_role("button", name="Take away memorised").click()
+    expect(heads).to_have_text(["generalised from epoch 20"])
     page.get_by_role("button", name="Take away generalised").click()
     expect(page.get_by_role("alert")).to_contain_text("The last column stays")
 
