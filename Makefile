@@ -48,6 +48,7 @@ check: $(VENV)/dev
 bench: $(VENV)/bench
 	$(BIN)/python -m tests.bench.bench_choice
 	$(BIN)/python -m tests.bench.bench_training
+	$(BIN)/python -m tests.bench.bench_serving
 
 pictures: $(VENV)/dev browser
 	$(BIN)/python -m tests.browser.pictures pictures

@@ -128,10 +128,12 @@ def test_a_whole_fact_on_three_models_is_quick(served: Served) -> None:
             f"\nfirst column's answers after {first:.2f} s ({first_computing:.2f} s of computing); "
             f"all {3 * len(queries)} with ranks after {wall:.2f} s ({computing:.2f} s of computing)"
         )
-        # Where other programs want the processors too, what it computes tells what it takes without them.
+        # Where other programs want the processors too, what it computes tells what it takes without them; their use
+        # of the caches still slows the computing itself, up to twice.
         best = min(best, wall, computing / min(2, workers()))
         best_first = min(best_first, first, first_computing)
-    assert best < 2 and best_first < 0.3
+    crowded = 2 if os.getloadavg()[0] > 1.5 * workers() else 1
+    assert best < 2 * crowded and best_first < 0.3 * crowded
     assert all(a.rank and a.log_probability is not None for answers in found for a in answers)
     sure = [sum(a.log_probability or 0 for a in answers if a.query.split == "test") for answers in found]
     assert sure[0] < sure[1] < sure[2]
