@@ -62,7 +62,7 @@ class ModelServer:
             return None
         with self._lock:
             if place.url not in self._clients:
-                self._clients[place.url] = ServerClient(place.url)
+                self._clients[place.url] = ServerClient(place.url, names=place.names)
             return self._clients[place.url]
 
     def stop(self) -> None:

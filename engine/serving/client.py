@@ -9,7 +9,7 @@ One client may be used from several threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,7 +60,11 @@ class Refused(ServingError):
 class ServerClient:
     """Speaks to one model server, `base_url` without `/v1`."""
 
-    def __init__(self, base_url: str, timeout: httpx.Timeout | float = TIMEOUT) -> None:
+    def __init__(
+        self, base_url: str, timeout: httpx.Timeout | float = TIMEOUT, names: Mapping[str, str] | None = None
+    ) -> None:
+        """`names`: what this server calls models that are asked for by another name."""
+        self._names = dict(names or {})
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self._http = httpx.Client(base_url=self.base_url, timeout=timeout, trust_env=False)
         self._health: Health | None = None
@@ -101,7 +105,7 @@ class ServerClient:
 
         Raises ServerUnreachable and Refused.
         """
-        request = CompletionRequest(model=model, prompt=prompts, **settings)
+        request = CompletionRequest(model=self._names.get(model, model), prompt=prompts, **settings)
         return self._post("/v1/completions", request, CompletionResponse)
 
     def score(self, model: str, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
@@ -123,7 +127,7 @@ class ServerClient:
         Only where `offers(SCORE_OPTIONS)`; see `engine.serving.ranking` for both servers.
         """
         request = OptionsRequest(
-            model=model,
+            model=self._names.get(model, model),
             questions=[OptionsQuestion(prompt=list(prompt), options=place) for prompt, place in questions],
             option_sets=[[list(option) for option in options] for options in option_sets],
         )

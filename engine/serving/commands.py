@@ -186,9 +186,10 @@ def _ask_all(
             supervisor.start()
             typer.echo("starting a model server …", err=True)
         for model in models:
-            place = supervisor.place(model).url if supervisor is not None else url
-            assert place is not None
-            with ServerClient(place) as client:
+            place = supervisor.place(model) if supervisor is not None else None
+            address = place.url if place else url
+            assert address is not None
+            with ServerClient(address, names=place.names if place else None) as client:
                 yield model, ask(client, model, queries, sampling)
     finally:
         if supervisor is not None:

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.serving import vllm_backend
@@ -42,12 +42,16 @@ class DeviceBusy(ServingError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a model can be asked: address without `/v1`, the model's name there, and which server it is and why."""
+    """Where a model can be asked: address without `/v1`, the model's name there, and which server it is and why.
+
+    names: what the server calls it where that is another name than the lab's, for a `ServerClient`.
+    """
 
     url: str
     model: str
     backend: str
     reason: str
+    names: dict[str, str] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -154,7 +158,7 @@ class Supervisor:
             return None
         reason = f"the vLLM at {self._neighbour.url} serves this base"
         if model.kind == "base":
-            return Place(self._neighbour.url, serves[1], "vllm", reason)
+            return Place(self._neighbour.url, serves[1], "vllm", reason, {model.name: serves[1]})
         try:
             self._load_adapter(self._neighbour, model)
         except ServerUnreachable:

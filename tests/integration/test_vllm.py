@@ -254,6 +254,8 @@ def test_a_vllm_in_a_container_of_its_own_takes_the_adapters(ready: Trained, mon
         stage2 = lab.place(models["generalised@20"])
         assert {base.url, stage2.url} == {f"http://127.0.0.1:{port}"} and base.model == "base"
         assert "serves this base" in stage2.reason and lab.servers() == []
+        with ServerClient(base.url, names=base.names) as client:
+            assert client.complete(models["base"].name, [[5]], max_tokens=1).model == "base"
         check_equal(base, ready.lora, reference(ready.lora, models["base"]))
         check_equal(stage2, ready.lora, reference(ready.lora, models["generalised@20"]))
     finally:
