@@ -96,6 +96,7 @@ class ServerClient:
 
     def context(self, model: str) -> int | None:
         """How many tokens a model reads at most, prompt and answer together; None where the server does not say."""
+        model = self._names.get(model, model)
         if model not in self._contexts:
             self._contexts |= {card.id: card.max_model_len for card in self.models()}
         return self._contexts.get(model)
