@@ -248,7 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Mistake as error:
         message = str(error)
     except typer.TyperException as error:
-        message = f"{error} (see python -m engine --help)"
+        # For an option's value this text also names the option.
+        message = f"{error.format_message()} (see python -m engine --help)"
     except (typer.Abort, KeyboardInterrupt):
         message = "stopped"
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
