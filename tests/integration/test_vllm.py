@@ -19,14 +19,21 @@ import psutil
 import pytest
 import torch
 
+from engine.evaluation.choice import answer_choices
+from engine.evaluation.evaluate import decode_answers
+from engine.evaluation.generation import end_tokens, reply_to
+from engine.evaluation.questions import Question
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint
 from engine.serving import vllm_backend
+from engine.serving.asking import Sampling, ask
 from engine.serving.client import Refused, ServerClient, ServingError
 from engine.serving.model_process import free_port
 from engine.serving.processes import end_session
+from engine.serving.queries import fact_queries
 from engine.serving.served import ServedModel
 from engine.serving.supervisor import Place, Supervisor
+from engine.training.sequences import tokenise_questions
 from storage.runs import Run
 from storage.servers import list_servers
 from tests.containers import compose
@@ -146,6 +153,27 @@ def test_a_thousand_questions_in_one_request(ready: Trained, supervisor: Supervi
         reply = client.complete(place.model, asked, max_tokens=4, temperature=0)
         print(f"1000 questions: {time.monotonic() - began:.1f} s")
     assert [choice.index for choice in reply.choices] == list(range(1000))
+
+
+def test_asking_gives_the_answers_and_ranks_of_evaluation(ready: Trained, supervisor: Supervisor) -> None:
+    model = models_by_name(ready.lab, ready.lora)["generalised@20"]
+    queries = fact_queries(Experiment.from_data(ready.lora.experiment), 4)[:28:3]
+    place = supervisor.place(model)
+    with ServerClient(place.url, names=place.names) as client:
+        answers = ask(client, model, queries, Sampling(max_tokens=12))
+    loaded = reference(ready.lora, model)
+    tokenizer, network = loaded.tokenizer, loaded.causal
+    questions = [Question(q.prompt or 0, q.fact or 0, q.text, q.object, q.options) for q in queries]
+    pairs = tokenise_questions(tokenizer, [(q.text, q.object) for q in questions])
+    ends = end_tokens(network, tokenizer)
+    replies = reply_to(network, pairs, range(len(pairs)), max_new_tokens=12, ends=ends)
+    texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
+    choices = answer_choices(network, tokenizer, questions, pairs)
+    assert [a.text for a in answers] == texts and any(a.hit for a in answers)
+    assert [a.rank for a in answers] == [choice.rank for choice in choices]
+    expected = [reply.log_probability for reply in replies]
+    assert [a.log_probability for a in answers] == pytest.approx(expected, abs=TOLERANCE)
+    assert [tuple(t.id for t in a.tokens) for a in answers] == [reply.tokens for reply in replies]
 
 
 def test_adapters_over_the_limit_push_out_the_longest_unused(
