@@ -29,7 +29,7 @@ from tests.integration.lab import SMALL, Lab, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 # The first question starts the server, beside whatever else the machine does.
-START_MS = 180_000
+START_MS = 600_000
 
 
 @dataclass(frozen=True)
