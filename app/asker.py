@@ -149,7 +149,7 @@ class Asker:
         for numbers, answers, complete in each_step(client, served, rows, queries, sampling):
             stored = [to_row(n, a, complete) for n, a in zip(numbers, answers, strict=True)]
             queue.store_asked(db, column.asking, column.model, stored)
-        queue.release_column(db, column.asking, column.model, self.server.status().backend)
+        queue.release_column(db, column.asking, column.model, self.server.backend_of(client))
 
     def _alternatives(self, wish: dict[str, Any]) -> None:
         db = self.lab.db

@@ -37,6 +37,7 @@ class ModelServer:
         """`backend`: None takes what the environment says (ROTE_LAB_SERVER), else `auto`."""
         self._supervisor = Supervisor(home, backend or default_backend())
         self._clients: dict[str, ServerClient] = {}
+        self._backends: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -61,9 +62,14 @@ class ModelServer:
         if place is None:
             return None
         with self._lock:
+            self._backends[place.url] = place.backend
             if place.url not in self._clients:
                 self._clients[place.url] = ServerClient(place.url, names=place.names)
             return self._clients[place.url]
+
+    def backend_of(self, client: ServerClient) -> str:
+        """Which server a client speaks to: vllm or embedded."""
+        return self._backends.get(client.base_url, "")
 
     def stop(self) -> None:
         """End every server."""

@@ -96,6 +96,7 @@ def test_a_fact_is_asked_of_three_models_and_a_fourth_and_kept(page: Page, lab: 
     answers = list_answers(lab.db, asking)
     assert len(answers) == 3 * 136 and not [a for a in answers if a["error"]]
     expect(page.locator(".server")).to_contain_text("embedded server")
+    assert {c.backend for c in list_columns(lab.db, asking)} == {"embedded"}
 
     # The page's answers are the evaluation's own, for the prompts that it asked too.
     stored = open_answers(run_folder(lab.home, lab.run.id))
