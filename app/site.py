@@ -11,12 +11,17 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 
+from app.asker import Asker
 from app.design import design_page
 from app.exports import add_export_routes
 from app.frame import page_frame
 from app.home import home_page
 from app.lab import Lab
 from app.model_card import add_model_card_route
+from app.model_server import ModelServer
+from app.query import query_page
+from app.query_api import query_api
+from app.query_exports import add_asked_export_routes
 from app.results import results_page
 from app.run_detail import run_page
 from app.runs import runs_page
@@ -44,16 +49,18 @@ def _head() -> str:
     )
 
 
-def build_pages(lab: Lab) -> gr.Blocks:
+def build_pages(lab: Lab, asker: Asker) -> gr.Blocks:
     """All pages of the lab. A further page is one more `route` with a function that builds its components."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         page_frame(lab, "/")
         home_page(lab)
+        query_api(lab, asker)
     for name, build in {
         "Design": lambda: design_page(lab.home),
         "Runs": lambda: runs_page(lab),
         "Run": lambda: run_page(lab),
         "Results": lambda: results_page(lab),
+        "Query": lambda: query_page(lab, asker),
     }.items():
         with demo.route(name, name.lower()):
             page_frame(lab, f"/{name.lower()}")
@@ -61,9 +68,11 @@ def build_pages(lab: Lab) -> gr.Blocks:
     return demo
 
 
-def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS) -> FastAPI:
-    """The whole web application over one home folder. `hosts`: see `SecurityMiddleware`."""
+def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS, server: ModelServer | None = None) -> FastAPI:
+    """The whole web application over one home folder. `hosts`: see `SecurityMiddleware`; `server` answers questions."""
     lab = Lab(home)
+    asker = Asker(lab, server or ModelServer(home))
+    asker.start()
     bundle = Bundle(home)
     bundle.prepare()
     site = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None)
@@ -78,13 +87,14 @@ def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS) -> FastAP
         return Response("There is no such file.", 404, media_type="text/plain")
 
     add_export_routes(site, lab)
+    add_asked_export_routes(site, lab)
     add_model_card_route(site)
     with warnings.catch_warnings():
         # Gradio warns of a mode (rendering on the server) that nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode is not supported")
         gr.mount_gradio_app(
             site,
-            build_pages(lab),
+            build_pages(lab, asker),
             path="/",
             theme=lab_theme(),
             head=_head(),

@@ -3,6 +3,8 @@
 python -m engine presets
 python -m engine run PRESET|FILE [--set stage1.epochs=10 …] [--seed N] [--home DIR] [--results FILE.json]
 python -m engine worker [--home DIR]
+python -m engine serve RUN [--backend auto|vllm|embedded] [--port N]
+python -m engine ask RUN --subject NAME [--prompt TEXT] [--json]
 
 Exit code 0 only on success; a user's mistake is one line on standard error and exit code 2.
 """
@@ -22,7 +24,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from engine.description import MAX_FILE_BYTES, override, read_mapping
 from engine.experiment import Experiment
+from engine.mistake import Home, Mistake, RunId, open_home, with_run
 from engine.presets import describe_preset, preset_names, preset_text
+from engine.serving.commands import ask_command, serve
 from storage import runs as run_storage
 from storage.database import default_home, open_database
 from storage.runs import Run, State
@@ -30,16 +34,10 @@ from storage.runs import Run, State
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__, no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML or JSON file.")]
-Home = Annotated[Path | None, typer.Option(help="Where the lab keeps its data (default: ~/.rote-lab).")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. stage1.epochs=10.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Decides names, facts, split and order.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `runs` lists it.")]
-
-
-class Mistake(Exception):
-    """What the person can mend, in one line."""
 
 
 def read_experiment(source: str, overrides: list[str], seed: int | None) -> Experiment:
@@ -96,7 +94,7 @@ def run(
     if results is not None and not results.absolute().parent.is_dir():
         raise Mistake(f"the folder of {results} does not exist: make it first")
     folder = home or default_home()
-    db = _open(folder)
+    db = open_home(folder)
     queued = queue_experiment(db, experiment)
     finished = _carry_out(db, folder, queued)
     if results is not None:
@@ -178,13 +176,13 @@ def _print_headline(finished: Run) -> None:
 def queue(source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None) -> None:
     """Put an experiment into the queue for a worker, and print the run's id."""
     experiment = read_experiment(source, overrides or [], seed)
-    typer.echo(queue_experiment(_open(home or default_home()), experiment).id)
+    typer.echo(queue_experiment(open_home(home or default_home()), experiment).id)
 
 
 @app.command()
 def runs(home: Home = None) -> None:
     """List the newest runs."""
-    for item in run_storage.list_runs(_open(home or default_home()), limit=50):
+    for item in run_storage.list_runs(open_home(home or default_home()), limit=50):
         typer.echo(f"{item.id}  {item.state.value:9}  {item.created_at}  {item.name}")
 
 
@@ -221,25 +219,16 @@ def worker(
     from engine.worker import run_worker
 
     folder = home or default_home()
-    _open(folder).close()
+    open_home(folder).close()
     run_worker(folder, parent, once)
 
 
 def _stored(action: Callable[[Any], Any], run_id: str, home: Path | None) -> Any:
-    folder = home or default_home()
-    try:
-        return action(_open(folder))
-    except KeyError as error:
-        raise Mistake(f"there is no run ‘{run_id}’ in {folder}") from error
+    return with_run(action, run_id, home or default_home())
 
 
-def _open(home: Path) -> Any:
-    import sqlite3
-
-    try:
-        return open_database(home)
-    except (OSError, sqlite3.Error) as error:
-        raise Mistake(f"{home} cannot be used as the lab's home: {error}") from error
+app.command()(serve)
+app.command("ask")(ask_command)
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
@@ -259,7 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Mistake as error:
         message = str(error)
     except typer.TyperException as error:
-        message = f"{error} (see python -m engine --help)"
+        # For an option's value this text also names the option.
+        message = f"{error.format_message()} (see python -m engine --help)"
     except (typer.Abort, KeyboardInterrupt):
         message = "stopped"
     print(f"error: {' '.join(message.split())}", file=sys.stderr)

@@ -28,6 +28,7 @@ from engine.execution.folders import run_folder
 from engine.parent import end_with_parent
 from engine.training_process import EXIT_LOST
 from storage.database import open_database
+from storage.processes import lives
 from storage.runs import (
     LostRunError,
     Run,
@@ -80,17 +81,9 @@ class Registration:
     def release_dead_workers(self) -> None:
         """Free the runs of workers of this machine that no longer exist, without waiting for their leases."""
         for worker in list_workers(self.db):
-            if worker["host"] == socket.gethostname() and not _lives(worker["pid"], worker["process_started"]):
+            if worker["host"] == socket.gethostname() and not lives(worker["pid"], worker["process_started"]):
                 expire_lease(self.db, worker["id"])
                 remove_worker(self.db, worker["id"])
-
-
-def _lives(pid: int, started: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 class LeaseKeeper:

@@ -19,6 +19,8 @@ CPU_BYTES = 256_000_000
 # A batch narrower than this costs mostly overhead, so it takes in questions that share less of their beginning.
 NARROW = 64
 
+DIVERGED = "The model's outputs are not numbers: its training has diverged. Lower the learning rate and run it anew."
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -113,7 +115,5 @@ def log_softmax(logits: torch.Tensor) -> torch.Tensor:
     found = logits.float().log_softmax(-1)
     # One logit that is no number spoils its whole row.
     if bool(found[..., 0].isnan().any()):
-        raise EvaluationError(
-            "The model's outputs are not numbers: its training has diverged. Lower the learning rate and run it anew."
-        )
+        raise EvaluationError(DIVERGED)
     return found

@@ -39,7 +39,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class OptionBatch:
     """Questions (rows) whose prompts are equally long, with one tree; or one question with options of its own."""
 
     rows: tuple[int, ...]
@@ -86,25 +86,31 @@ def score_options(
     """
     scores: list[np.ndarray | None] = [None] * len(questions)
 
-    def work(batch: _Batch, stop: threading.Event) -> list[np.ndarray]:
+    def work(batch: OptionBatch, stop: threading.Event) -> list[np.ndarray]:
         if stop.is_set():
             raise Stopped
-        if batch.tree is None:
-            return [np.array(in_halves(lambda part: log_probabilities(model, part), batch.pairs))]
-        tree = batch.tree
-        return in_halves(lambda part: list(score_tree(model, part, tree)), batch.prompts)
+        return score_batch(model, batch)
 
-    def take(batch: _Batch, found: list[np.ndarray]) -> None:
+    def take(batch: OptionBatch, found: list[np.ndarray]) -> None:
         for row, line in zip(batch.rows, found, strict=True):
             scores[row] = line
         on_rows(len(batch.rows))
 
-    batches = list(_batches(model, questions, trees))
+    batches = list(option_batches(model, questions, trees))
     compute(work, batches, model.device, on_result=take, on_wait=lambda: on_rows(0))
     return scores  # type: ignore[return-value]
 
 
-def _batches(model: Any, questions: Sequence[Sequence[Pair]], trees: bool) -> Iterator[_Batch]:
+def score_batch(model: Any, batch: OptionBatch) -> list[np.ndarray]:
+    """ln P of every option of each question of a batch: arrays of float64 (options)."""
+    if batch.tree is None:
+        return [np.array(in_halves(lambda part: log_probabilities(model, part), batch.pairs))]
+    tree = batch.tree
+    return in_halves(lambda part: list(score_tree(model, part, tree)), batch.prompts)
+
+
+def option_batches(model: Any, questions: Sequence[Sequence[Pair]], trees: bool) -> Iterator[OptionBatch]:
+    """Cut questions, as `score_options` takes them, into what is computed at once. Depends on nothing but these."""
     together: dict[tuple[Ids, ...], dict[int, list[tuple[int, Ids]]]] = {}
     for row, pairs in enumerate(questions):
         prompt = pairs[0][0]
@@ -112,7 +118,7 @@ def _batches(model: Any, questions: Sequence[Sequence[Pair]], trees: bool) -> It
             options = tuple(tuple(o) for _, o in pairs)
             together.setdefault(options, {}).setdefault(len(prompt), []).append((row, tuple(prompt)))
         else:
-            yield _Batch((row,), pairs=tuple(pairs))
+            yield OptionBatch((row,), pairs=tuple(pairs))
     for options, by_length in together.items():
         tree = build_tree(options)
         nodes = len(tree.tokens)
@@ -122,7 +128,7 @@ def _batches(model: Any, questions: Sequence[Sequence[Pair]], trees: bool) -> It
                 size = max(1, min(size, CPU_TOKENS // (length + nodes)))
             for start in range(0, len(asked), size):
                 rows, prompts = zip(*asked[start : start + size], strict=True)
-                yield _Batch(rows, prompts, tree)
+                yield OptionBatch(rows, prompts, tree)
 
 
 def encode_options(

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from engine.evaluation.batches import Batch, in_halves, log_softmax, plan_batches, rows_that_fit
-from engine.evaluation.cache import RoomyLayer, as_cache, joined, roomy
+from engine.evaluation.cache import roomy
 from engine.evaluation.parallel import Stopped, compute
 from engine.evaluation.plain import Pair, log_probabilities
+from engine.evaluation.rows import Rows, merge, select, step
 
 # Rows that decode together: many, so that the few long answers do not keep a small batch busy for dozens of steps.
 LEAST_TOGETHER, MOST_TOGETHER = 256, 512
@@ -89,23 +89,6 @@ def reply_to(
     return replies  # type: ignore[return-value]
 
 
-@dataclass
-class _Rows:
-    """Rows that are being decoded, columns of the cache right-padded where `mask` hides them.
-
-    rows: the questions' places; layers: the cache; past: (rows), how many tokens are behind each row; token: (rows),
-    the newest one, not yet fed; made: (rows), how many tokens of the answer there are with it; mask: (rows, columns),
-    true where the cache holds the row's past.
-    """
-
-    rows: torch.Tensor
-    layers: list[RoomyLayer]
-    past: torch.Tensor
-    token: torch.Tensor
-    made: torch.Tensor
-    mask: torch.Tensor
-
-
 @dataclass(frozen=True)
 class _Decoder:
     model: Any
@@ -132,10 +115,10 @@ class _Decoder:
             else:
                 self._go_on(rows, answers, stop)
         if waiting:
-            self._go_on(_merge(waiting), answers, stop)
+            self._go_on(merge(waiting), answers, stop)
         return [Reply(self._cut(tokens), score) for tokens, score in zip(answers, scores, strict=True)]
 
-    def _read(self, questions: Sequence[Pair], batch: Batch, answers: list[list[int]], scores: list[float]) -> _Rows:
+    def _read(self, questions: Sequence[Pair], batch: Batch, answers: list[list[int]], scores: list[float]) -> Rows:
         """Feed a batch's prompts with their objects; fills in its scores and the answers as far as they are known."""
         device = self.model.device
         pairs = [questions[row] for row in batch.rows]
@@ -161,8 +144,8 @@ class _Decoder:
             answers[row] = [*tokens[:same], new]
         past = prompts.shape[1] + agreed
         mask = torch.arange(prompts.shape[1] + width, device=device) < past[:, None]
-        rows = _Rows(torch.tensor(batch.rows, device=device), roomy(cache), past, token, agreed + 1, mask)
-        return _select(rows, self._going(rows).nonzero()[:, 0])
+        rows = Rows(torch.tensor(batch.rows, device=device), roomy(cache), past, token, agreed + 1, mask)
+        return select(rows, self._going(rows).nonzero()[:, 0])
 
     def _read_beginning(self, prompts: torch.Tensor, shared: int) -> tuple[DynamicCache, int]:
         """A cache of the first `shared` tokens of each row, every different beginning computed once.
@@ -180,12 +163,11 @@ class _Decoder:
                 return cache, shared
         return cache, 0
 
-    def _going(self, rows: _Rows) -> torch.Tensor:
+    def _going(self, rows: Rows) -> torch.Tensor:
         return ~torch.isin(rows.token, self.ends) & (rows.made < self.max_new_tokens)
 
-    def _go_on(self, rows: _Rows, answers: list[list[int]], stop: threading.Event) -> None:
+    def _go_on(self, rows: Rows, answers: list[list[int]], stop: threading.Event) -> None:
         """Decode one token at a time, and put each at the end of its answer, until every row has ended."""
-        hidden = torch.finfo(self.model.dtype).min
         while True:
             going = self._going(rows)
             count = int(going.sum())
@@ -194,18 +176,11 @@ class _Decoder:
             if stop.is_set():
                 raise Stopped
             if count <= (1 - DROP_SHARE) * len(going):
-                rows, going = _select(rows, going.nonzero()[:, 0]), going[going]
-            rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(going), 1)], 1)
-            where: dict[str, torch.Tensor] = {}
-            if self.draft:
-                mask = torch.where(rows.mask, 0.0, hidden).to(self.model.dtype)
-                where = {"attention_mask": mask[:, None, None], "position_ids": rows.past[:, None]}
-            step = self.model(
-                rows.token[:, None], past_key_values=as_cache(rows.layers), use_cache=True, logits_to_keep=1, **where
-            )
+                rows, going = select(rows, going.nonzero()[:, 0]), going[going]
+            logits = step(self.model, rows, masked=self.draft)
             # A finished row that is not dropped yet repeats its last token, which ends it again.
-            rows.token = torch.where(going, step.logits[:, -1].argmax(-1), rows.token)
-            rows.past, rows.made = rows.past + 1, rows.made + 1
+            rows.token = torch.where(going, logits.argmax(-1), rows.token)
+            rows.made = rows.made + 1
             for row, new in zip(rows.rows[going].tolist(), rows.token[going].tolist(), strict=True):
                 answers[row].append(new)
 
@@ -213,31 +188,3 @@ class _Decoder:
         ends = self.ends.tolist()
         tokens = tokens[: self.max_new_tokens]
         return tuple(tokens[: next((i for i, token in enumerate(tokens) if token in ends), len(tokens))])
-
-
-def _select(rows: _Rows, keep: torch.Tensor) -> _Rows:
-    """Only the rows at the indices `keep`, without the last columns that none of them needs."""
-    mask = rows.mask[keep]
-    needed = mask.any(0).nonzero()
-    columns = int(needed[-1]) + 1 if len(needed) else 0
-    return _Rows(
-        rows.rows[keep],
-        [layer.selected(keep, columns) for layer in rows.layers],
-        rows.past[keep],
-        rows.token[keep],
-        rows.made[keep],
-        mask[:, :columns],
-    )
-
-
-def _merge(parts: list[_Rows]) -> _Rows:
-    """All rows together, the narrower parts' columns padded on the right."""
-    columns = max(part.mask.shape[1] for part in parts)
-    return _Rows(
-        torch.cat([part.rows for part in parts]),
-        joined([part.layers for part in parts], columns),
-        torch.cat([part.past for part in parts]),
-        torch.cat([part.token for part in parts]),
-        torch.cat([part.made for part in parts]),
-        torch.cat([pad(part.mask, (0, columns - part.mask.shape[1])) for part in parts]),
-    )

@@ -18,6 +18,7 @@ from sqlite_utils import Database
 from engine.evaluation.evaluate import evaluate_checkpoint, probe_key_tokens
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.evaluation.summary import summarise
+from engine.execution.device_hold import device_held
 from engine.execution.environment import describe_environment
 from engine.execution.failures import PlainError, explain_failure
 from engine.execution.folders import checkpoint_folder, resume_folder, run_folder
@@ -60,7 +61,9 @@ def execute_run(db: Database, home: Path, run: Run) -> State:
 
 def _execute_and_finish(db: Database, folder: Path, run: Run) -> State:
     try:
-        figures = _Execution(db, folder, run).go()
+        execution = _Execution(db, folder, run)
+        with device_held(db, run.id, execution.wait_for_device):
+            figures = execution.go()
     except StopTraining:
         logger.info("cancelled")
         finish_run(db, run.id, run.attempt, State.CANCELLED)
@@ -111,6 +114,11 @@ class _Execution:
         self.progress.advance(0, force=True, stage="done", message="Done")
         last = f"generalised@{self.experiment.branch_epochs[-1]}"
         return headline(list_results(self.db, self.run.id), last, self.experiment.stage2.language)
+
+    def wait_for_device(self) -> None:
+        """Say that the run waits for a model server, or another run, to leave the device. Raises StopTraining."""
+        words = "Waiting until the device is free"
+        self.progress.advance(0, force=True, stage="loading", message=words)
 
     def _stage1(self, loaded: LoadedModel, sequences: list[TrainingSequence]) -> None:
         settings = self.experiment.stage1

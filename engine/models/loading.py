@@ -67,7 +67,7 @@ def load_base(experiment: Experiment) -> LoadedModel:
     The rows depend on the key tokens alone, not on the experiment's seed. Raises ModelError.
     """
     source = resolve_source(experiment.model)
-    loaded = _load(source, experiment)
+    loaded = load_weights(source, experiment.precision)
     keys = [relation.key_token for relation in experiment.relations]
     loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys)
     check_key_sequences(loaded.tokenizer, experiment.relations, loaded.key_token_ids)
@@ -129,7 +129,7 @@ def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
     if not (folder / ADAPTER_CONFIG).is_file():
         if not (folder / "config.json").is_file():
             raise ModelError(f"there is no checkpoint in {folder}: train it again")
-        loaded = _load(folder, experiment)
+        loaded = load_weights(folder, experiment.precision)
         loaded.key_token_ids = find_key_tokens(loaded.tokenizer, [r.key_token for r in experiment.relations])
         return loaded
     loaded = load_base(experiment)
@@ -143,10 +143,14 @@ def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
     return loaded
 
 
-def _load(source: str | Path, experiment: Experiment) -> LoadedModel:
+def load_weights(source: str | Path, precision: str) -> LoadedModel:
+    """The whole model of a folder or hub name as it lies there, on this machine's device; knows of no key tokens.
+
+    `precision` as in an experiment. Raises ModelError.
+    """
     transformers_logging.disable_progress_bar()
     device = choose_device()
-    dtype = choose_dtype(experiment.precision, device)
+    dtype = choose_dtype(precision, device)
     config = _load_config(source)
     tokenizer = _load_tokenizer(source)
     model = _load_weights(source, config, dtype)

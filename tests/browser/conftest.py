@@ -20,7 +20,7 @@ from sqlite_utils import Database
 from storage.database import open_database
 
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-READY_SECONDS = 60
+READY_SECONDS = 180
 # Patience for a machine that does other things at the same time.
 expect.set_options(timeout=20_000)
 REPOSITORY = Path(__file__).parents[2]
@@ -34,14 +34,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(home: Path, worker: bool = False) -> Iterator[str]:
+def serving(home: Path, worker: bool = False, **environment: str) -> Iterator[str]:
     """`python -m app` over a home folder, with or without a worker; yields its address once it answers."""
     port = free_port()
     command = [sys.executable, "-m", "app", "--home", str(home), "--port", str(port)]
     command += [] if worker else ["--no-worker"]
     home.mkdir(parents=True, exist_ok=True)
     with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env=dict(os.environ))
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env=os.environ | environment)
         address = f"http://127.0.0.1:{port}"
         try:
             wait_until_ready(address, process, home / "server.log")
@@ -83,6 +83,7 @@ def db(lab_home: Path, address: str) -> Database:
     with database.conn:
         database.conn.execute("delete from runs")
         database.conn.execute("delete from workers")
+        database.conn.execute("delete from askings")
     shutil.rmtree(lab_home / "runs", ignore_errors=True)
     return database
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from storage.database import open_database
 from storage.runs import State, list_runs
-from tests.browser import seeding
+from tests.browser import asked_seeding, seeding
 from tests.browser.conftest import CHROMIUM_ARGUMENTS, serving
 
 WIDTHS = (1280, 390)
@@ -71,6 +71,8 @@ def addresses(home: Path) -> dict[str, str]:
         for run in list_runs(db, limit=1, state=state.value):
             pages[f"run-{state.value}"] = f"/run?run={run.id}"
             pages[f"results-{state.value}"] = f"/results?run={run.id}"
+            if state is State.DONE:
+                pages |= asked_seeding.queries(db, home, run)
     db.close()
     return pages
 

@@ -23,6 +23,11 @@ from storage.runs import count_runs
         (["run", "quick", "--results", "/no/such/folder/r.json"], "does not exist"),
         (["cancel", "nosuchrun"], "there is no run"),
         (["results", "../../etc/passwd"], "there is no run"),
+        (["serve", "nosuchrun"], "there is no run"),
+        (["serve", "nosuchrun", "--port", "70000"], "--port"),
+        (["serve", "nosuchrun", "--backend", "gpu"], "--backend"),
+        (["ask", "nosuchrun", "--subject", "x"], "there is no run"),
+        (["ask", "nosuchrun", "--subject", "x", "--temperature", "-1"], "--temperature"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

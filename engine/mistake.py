@@ -1,0 +1,35 @@
+"""What a person at the command line can mend, and the options that several commands share."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from storage.database import open_database
+
+Home = Annotated[Path | None, typer.Option(help="Where the lab keeps its data (default: ~/.rote-lab).")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `runs` lists it.")]
+
+
+class Mistake(Exception):
+    """What the person can mend, in one line."""
+
+
+def open_home(home: Path) -> Any:
+    """The database of a home folder. Raises Mistake."""
+    try:
+        return open_database(home)
+    except (OSError, sqlite3.Error) as error:
+        raise Mistake(f"{home} cannot be used as the lab's home: {error}") from error
+
+
+def with_run(action: Callable[[Any], Any], run_id: str, home: Path) -> Any:
+    """What `action(database)` gives. Raises Mistake when it finds no run of that id."""
+    try:
+        return action(open_home(home))
+    except KeyError as error:
+        raise Mistake(f"there is no run ‘{run_id}’ in {home}") from error

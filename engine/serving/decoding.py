@@ -1,0 +1,297 @@
+"""Continue many prompts at once, each as it asks: greedily or sampled, with the log-probabilities that it wants.
+
+    for finished in decode(model, wishes, found, masked=True): ...
+
+Prompts of equal length are read together, without padding; then all rows go on together, one token a step, whatever
+their lengths. `decode` stops after each piece of work, so that its caller can turn to other questions in between.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from engine.evaluation.batches import DIVERGED, EvaluationError, log_softmax, plan_batches, rows_that_fit
+from engine.evaluation.cache import roomy
+from engine.evaluation.plain import log_probabilities
+from engine.evaluation.rows import Rows, merge, select, step
+
+Ids = tuple[int, ...]
+MOST_TOGETHER = 512
+# Finished rows are dropped once they are this share: dropping copies the whole cache.
+DROP_SHARE = 0.25
+# A temperature below this is greedy, as in vLLM.
+GREEDY_BELOW = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one row asks for.
+
+    top: alternatives a token (None: no log-probabilities at all); watched: in their place, the log-probabilities of
+    exactly these tokens; prompt_top: the same as `top` for the prompt's own tokens; ends: tokens that end the answer;
+    stops(tokens): the text that ends it, or None; answer: tokens whose probability behind the prompt is wanted.
+    """
+
+    prompt: Ids
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    top: int | None = None
+    watched: Ids = ()
+    prompt_top: int | None = None
+    ends: frozenset[int] = frozenset()
+    stops: Callable[[list[int]], str | None] | None = None
+    answer: Ids = ()
+
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are drawn by chance."""
+        return self.temperature >= GREEDY_BELOW
+
+
+@dataclass(slots=True)
+class Found:
+    """What came of a wish. `finish`: `stop`, `length`, or None while it goes on (or was cancelled).
+
+    tokens with the end token, if one came; scores: ln P of each; tops: for each the alternatives by token id, the
+    chosen one among them; prompt: for each token of the prompt (but the first) {id: (ln P, rank)}; answer: ln P of the
+    answer that was to be scored.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    tops: list[dict[int, float]] = field(default_factory=list)
+    prompt: list[dict[int, tuple[float, int]] | None] | None = None
+    finish: str | None = None
+    stopped_by: str | None = None
+    answer: float | None = None
+
+
+def decode(
+    model: Any,
+    wishes: Sequence[Wish],
+    found: Sequence[Found],
+    *,
+    masked: bool,
+    wanted: Callable[[int], bool] = lambda row: True,
+) -> Iterator[list[int]]:
+    """Fill `found`, piece by piece; yields after each piece the rows that ended in it.
+
+    masked=False: the model does not honour masks and positions, so only rows of equal length go on together;
+    wanted(row): asked again and again; rows that are no longer wanted are dropped. Every step must run in
+    `torch.inference_mode()`. Raises EvaluationError on logits that are not numbers.
+    """
+    chances = [random.Random(wish.seed) for wish in wishes]
+    order = sorted(range(len(wishes)), key=lambda row: len(wishes[row].prompt))
+    longest = max((len(w.prompt) + w.max_tokens for w in wishes), default=1)
+    together = min(MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
+    for start in range(0, len(order), together):
+        waiting: list[Rows] = []
+        for rows in _batches(model, [r for r in order[start : start + together] if wanted(r)], wishes):
+            part, ended = _read(model, rows, wishes, found, chances, masked)
+            yield ended
+            if not masked:
+                yield from _go_on(model, part, wishes, found, chances, masked, wanted)
+            elif len(part.rows):
+                waiting.append(part)
+        if waiting:
+            yield from _go_on(model, merge(waiting), wishes, found, chances, masked, wanted)
+
+
+def _batches(model: Any, rows: list[int], wishes: Sequence[Wish]) -> Iterator[list[int]]:
+    """Rows of equal length, those that want the prompt's log-probabilities apart: these need logits everywhere."""
+    for scores in (False, True):
+        chosen = [r for r in rows if (wishes[r].prompt_top is not None) == scores]
+        wide = max((len(wishes[r].answer) for r in chosen), default=0)
+        planned = plan_batches(
+            [wishes[r].prompt for r in chosen],
+            [0] * len(chosen),
+            partial(_rows_at_once, model, scores, wide),
+        )
+        for batch in planned:
+            yield [chosen[i] for i in batch.rows]
+
+
+def _rows_at_once(model: Any, everywhere: bool, wide: int, length: int) -> int:
+    return rows_that_fit(model, length + 1 + wide, (length if everywhere else 1) + wide)
+
+
+def _read(
+    model: Any,
+    rows: list[int],
+    wishes: Sequence[Wish],
+    found: Sequence[Found],
+    chances: Sequence[random.Random],
+    masked: bool,
+) -> tuple[Rows, list[int]]:
+    """Feed prompts of equal length and choose the first tokens.
+
+    Answers to be scored are fed behind their prompts, and hidden from what follows.
+    """
+    device = model.device
+    prompts = torch.tensor([wishes[r].prompt for r in rows], device=device)
+    length, scores = prompts.shape[1], wishes[rows[0]].prompt_top is not None
+    answers = [wishes[r].answer for r in rows]
+    if not masked:
+        _score_answers_apart(model, [wishes[r] for r in rows], [found[r] for r in rows])
+        answers = [()] * len(rows)
+    width = max(map(len, answers))
+    behind = torch.tensor([[*a, *[0] * (width - len(a))] for a in answers], dtype=torch.long, device=device)
+    cache = DynamicCache()
+    fed = torch.cat([prompts, behind], 1)
+    logits = model(fed, past_key_values=cache, use_cache=True, logits_to_keep=0 if scores else width + 1).logits
+    if scores:
+        _score_prompts(logits[:, :length], prompts, [wishes[r] for r in rows], [found[r] for r in rows])
+    last = logits[:, -width - 1 :]
+    if width:
+        each = log_softmax(last[:, :-1]).gather(-1, behind[..., None])[..., 0].double().tolist()
+        for row, answer, line in zip(rows, answers, each, strict=True):
+            found[row].answer = sum(line[: len(answer)]) if answer else None
+    new, going, ended = _choose(last[:, 0], rows, wishes, found, chances)
+    state = Rows(
+        torch.tensor(rows, device=device),
+        roomy(cache),
+        torch.full((len(rows),), length, device=device),
+        new,
+        torch.ones(len(rows), dtype=torch.long, device=device),
+        (torch.arange(length + width, device=device) < length).expand(len(rows), -1),
+    )
+    return select(state, torch.tensor(going, dtype=torch.long, device=device)), ended
+
+
+def _score_answers_apart(model: Any, wishes: Sequence[Wish], found: Sequence[Found]) -> None:
+    wanted = [i for i, wish in enumerate(wishes) if wish.answer]
+    scores = log_probabilities(model, [(wishes[i].prompt, wishes[i].answer) for i in wanted])
+    for i, score in zip(wanted, scores, strict=True):
+        found[i].answer = score
+
+
+def _go_on(
+    model: Any,
+    rows: Rows,
+    wishes: Sequence[Wish],
+    found: Sequence[Found],
+    chances: Sequence[random.Random],
+    masked: bool,
+    wanted: Callable[[int], bool],
+) -> Iterator[list[int]]:
+    live = list(range(len(rows.rows)))
+    while True:
+        numbers = rows.rows.tolist()
+        live = [place for place in live if wanted(numbers[place])]
+        if not live:
+            return
+        if len(live) <= (1 - DROP_SHARE) * len(numbers):
+            rows = select(rows, torch.tensor(live, device=rows.rows.device))
+            numbers, live = [numbers[place] for place in live], list(range(len(live)))
+        logits = step(model, rows, masked=masked)
+        chosen = torch.tensor(live, device=logits.device)
+        new, going, ended = _choose(logits[chosen], [numbers[place] for place in live], wishes, found, chances)
+        rows.token = rows.token.index_copy(0, chosen, new)
+        live = [live[i] for i in going]
+        yield ended
+
+
+def _choose(
+    logits: torch.Tensor,
+    rows: list[int],
+    wishes: Sequence[Wish],
+    found: Sequence[Found],
+    chances: Sequence[random.Random],
+) -> tuple[torch.Tensor, list[int], list[int]]:
+    """Choose each row's next token from (rows, vocabulary) and note it.
+
+    Returns the tokens, the places of the rows that go on, and the numbers of those that ended.
+    """
+    likeliest, tokens = logits.max(-1)
+    if bool(likeliest.isnan().any()):
+        raise EvaluationError(DIVERGED)
+    drawn = [i for i, row in enumerate(rows) if wishes[row].samples]
+    if drawn:
+        picked = _draw(logits[drawn].float(), [wishes[rows[i]] for i in drawn], [chances[rows[i]] for i in drawn])
+        tokens[drawn] = picked.to(tokens.dtype)
+    going: list[int] = []
+    ended: list[int] = []
+    marks = _marks(logits, tokens, [wishes[row] for row in rows])
+    for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+        wish, it = wishes[row], found[row]
+        if wish.max_tokens == 0:
+            it.finish = "length"
+            ended.append(row)
+            continue
+        it.tokens.append(token)
+        if (mark := marks[place]) is not None:
+            it.scores.append(mark[token])
+            it.tops.append(mark)
+        it.stopped_by = wish.stops(it.tokens) if wish.stops else None
+        if token in wish.ends or it.stopped_by is not None:
+            it.finish = "stop"
+        elif len(it.tokens) >= wish.max_tokens:
+            it.finish = "length"
+        (ended if it.finish else going).append(row if it.finish else place)
+    return tokens, going, ended
+
+
+def _marks(logits: torch.Tensor, tokens: torch.Tensor, wishes: Sequence[Wish]) -> list[dict[int, float] | None]:
+    """For each row {token: ln P} of the chosen token and of those it wants to see beside it; None where it wants none.
+
+    logits: (rows, vocabulary), tokens: (rows).
+    """
+    if all(w.top is None for w in wishes):
+        return [None] * len(wishes)
+    scored = log_softmax(logits)
+    scores = scored.gather(-1, tokens[:, None])[:, 0].tolist()
+    most = min(max((w.top or 0 for w in wishes if not w.watched), default=0), scored.shape[1])
+    best = scored.topk(most, -1)
+    values, others = best.values.tolist(), best.indices.tolist()
+    marks: list[dict[int, float] | None] = []
+    for place, (wish, token) in enumerate(zip(wishes, tokens.tolist(), strict=True)):
+        if wish.top is None:
+            marks.append(None)
+            continue
+        beside = zip(others[place][: wish.top], values[place], strict=False)
+        if wish.watched:
+            beside = zip(wish.watched, scored[place, list(wish.watched)].tolist(), strict=False)
+        marks.append({token: scores[place], **dict(beside)})
+    return marks
+
+
+def _draw(logits: torch.Tensor, wishes: Sequence[Wish], chances: Sequence[random.Random]) -> torch.Tensor:
+    """A token of each row (rows, vocabulary) by chance: among the likeliest that together reach top_p."""
+    device = logits.device
+    heat = torch.tensor([w.temperature for w in wishes], device=device)
+    shares, order = (logits / heat[:, None]).softmax(-1).sort(-1, descending=True)
+    before = shares.cumsum(-1) - shares
+    kept = shares * (before < torch.tensor([w.top_p for w in wishes], device=device)[:, None])
+    reach = kept.cumsum(-1)
+    aim = torch.tensor([c.random() for c in chances], device=device)[:, None] * reach[:, -1:]
+    place = torch.searchsorted(reach, aim, right=True).clamp(max=logits.shape[1] - 1)
+    # Rounding may lead one past the last token that is kept.
+    place = torch.minimum(place, (kept > 0).sum(-1, keepdim=True) - 1)
+    return order.gather(-1, place)[:, 0]
+
+
+def _score_prompts(logits: torch.Tensor, prompts: torch.Tensor, wishes: Sequence[Wish], found: Sequence[Found]) -> None:
+    """Note ln P and rank of each prompt's tokens from logits (rows, length, vocabulary)."""
+    scored = log_softmax(logits[:, :-1]) if prompts.shape[1] > 1 else logits[:, :0].float()
+    chosen = scored.gather(-1, prompts[:, 1:, None])
+    ranks = (1 + (scored > chosen).sum(-1)).tolist()
+    values, tokens = chosen[..., 0].tolist(), prompts[:, 1:].tolist()
+    most = max(w.prompt_top or 0 for w in wishes)
+    best = [x.tolist() for x in scored.topk(min(most, scored.shape[-1]), -1)] if most else None
+    for row, (wish, it) in enumerate(zip(wishes, found, strict=True)):
+        it.prompt = [None]
+        for place, token in enumerate(tokens[row]):
+            known = {token: (values[row][place], ranks[row][place])}
+            if best and wish.prompt_top:
+                tops = zip(best[1][row][place][: wish.prompt_top], best[0][row][place], strict=False)
+                known = {other: (score, rank) for rank, (other, score) in enumerate(tops, 1)} | known
+            it.prompt.append(known)

@@ -1,0 +1,65 @@
+"""The base model as it is served and trained on: the key tokens' rows added once, in a folder of its own.
+
+HOME/prepared/KEY/    config.json, model.safetensors, tokenizer.json …, base.json
+
+`engine.models.loading.load_base` draws the rows by the key tokens' text, so every run with the same base, precision and
+key tokens trains on exactly these weights, and an adapter of any of them fits on this folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from filelock import FileLock
+
+from engine.experiment import Experiment
+from engine.models.folders import replaced, whole
+from engine.models.loading import load_base, save_model
+from engine.models.source import ModelError
+from engine.serving.served import base_key, prepared_folder
+
+DESCRIPTION = "base.json"
+PREPARE_SECONDS = 1800
+
+
+def prepare_base(home: Path, experiment: Experiment) -> Path:
+    """The folder of the experiment's prepared base, made on the first call.
+
+    Processes that ask at the same time wait for the one that makes it. Raises ModelError and OSError.
+    """
+    key = base_key(experiment)
+    folder = prepared_folder(home, key)
+    if found := _ready(folder):
+        return found
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{key}.lock"), timeout=PREPARE_SECONDS):
+        if found := _ready(folder):
+            return found
+        loaded = load_base(experiment)
+        with replaced(folder) as new:
+            save_model(loaded, new)
+            description = {
+                "model": experiment.model,
+                "precision": experiment.precision,
+                "key_tokens": [relation.key_token for relation in experiment.relations],
+            }
+            (new / DESCRIPTION).write_text(json.dumps(description, ensure_ascii=False, indent=1), encoding="utf-8")
+    return folder
+
+
+def precision_of(folder: Path) -> str:
+    """The precision that a prepared base was made in. Raises ModelError when the folder is none."""
+    try:
+        precision = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["precision"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder} holds no prepared base: delete it, and it is made anew") from error
+    if not re.fullmatch("auto|float32|bfloat16", str(precision)):
+        raise ModelError(f"{folder / DESCRIPTION} names the precision ‘{precision}’: delete the folder")
+    return str(precision)
+
+
+def _ready(folder: Path) -> Path | None:
+    found = whole(folder)
+    return found if found is not None and (found / DESCRIPTION).is_file() else None

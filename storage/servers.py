@@ -1,0 +1,93 @@
+"""Model servers: what runs, in which state, and who watches over it. Pages read this to say how a server is."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlite_utils import Database
+
+from storage.database import now, write
+from storage.processes import ProcessName
+
+ServerState = Literal["starting", "ready", "restarting", "waiting", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRow:
+    """One server. `serves`: '' for every model, else a base's key or RUN/CHECKPOINT. `message`: a sentence or ''.
+
+    keeper: the process that leads its session, None before it has one. start_seconds: from start to first answer.
+    """
+
+    id: str
+    backend: str
+    serves: str
+    reason: str
+    plan: str
+    state: ServerState
+    message: str
+    port: int | None
+    keeper: ProcessName | None
+    owner: ProcessName
+    restarts: int
+    started_at: str
+    ready_at: str | None
+    start_seconds: float | None
+
+
+def add_server(db: Database, *, backend: str, serves: str, reason: str, plan: str, owner: ProcessName) -> str:
+    """Register a server that is about to be started; returns its id, which is safe in paths."""
+    server = secrets.token_hex(4)
+    row = {"id": server, "backend": backend, "serves": serves, "reason": reason, "plan": plan, "state": "starting"}
+    who = {"host": owner.host, "owner_pid": owner.pid, "owner_started": owner.started, "started_at": now()}
+    with write(db):
+        db.table("servers").insert({**row, **who})
+    return server
+
+
+def list_servers(db: Database) -> list[ServerRow]:
+    """Every registered server, oldest first; of some the owner may have died."""
+    return [_row(r) for r in db.query("select * from servers order by started_at, id")]
+
+
+def update_server(db: Database, server: str, **columns: Any) -> None:
+    """Change columns of a row; `keeper` takes a ProcessName. A row that is gone stays gone."""
+    if "keeper" in columns:
+        keeper = columns.pop("keeper")
+        columns |= {"pid": keeper and keeper.pid, "process_started": keeper and keeper.started}
+    assignments = ", ".join(f"{name} = ?" for name in columns)
+    with write(db):
+        db.execute(f"update servers set {assignments} where id = ?", [*columns.values(), server])
+
+
+def take_over(db: Database, row: ServerRow, owner: ProcessName) -> bool:
+    """Become the owner of a server whose owner died; False when another process was quicker."""
+    sql = "update servers set owner_pid = ?, owner_started = ? where id = ? and owner_pid = ? and owner_started = ?"
+    with write(db):
+        changed = db.execute(sql, [owner.pid, owner.started, row.id, row.owner.pid, row.owner.started])
+        return changed.rowcount == 1
+
+
+def remove_server(db: Database, server: str) -> None:
+    """Forget a server that has ended, and what it held."""
+    with write(db):
+        db.execute("delete from servers where id = ?", [server])
+        db.execute("delete from devices where kind = 'server' and holder = ?", [server])
+
+
+def left_servers(db: Database) -> list[ServerRow]:
+    """Servers of this machine whose owner is gone."""
+    return [row for row in list_servers(db) if row.owner.host == socket.gethostname() and not row.owner.lives]
+
+
+def _row(r: dict[str, Any]) -> ServerRow:
+    keeper = ProcessName(r["host"], r["pid"], r["process_started"]) if r["pid"] else None
+    owner = ProcessName(r["host"], r["owner_pid"], r["owner_started"])
+    same = ("id", "backend", "serves", "reason", "plan", "state", "message", "port", "restarts", "started_at")
+    return ServerRow(
+        **{name: r[name] for name in same},
+        keeper=keeper, owner=owner, ready_at=r["ready_at"], start_seconds=r["start_seconds"],
+    )  # fmt: skip

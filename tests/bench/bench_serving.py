@@ -1,0 +1,182 @@
+"""Questions per second of the embedded server, of vLLM where it is installed, and of a plain `generate` loop.
+
+    make bench        or
+    python -m tests.bench.bench_serving [--rounds 3] [--facts 2] [--without-vllm]
+
+All answer the same prompts of a real `quick-lora` run (every prompt of some facts, five languages), greedily, over
+three models: base, memorised and generalised. The servers are asked over HTTP in one request a model, the loop calls
+transformers' `generate` for one prompt after the other; they take turns, so that a busy machine disturbs them alike.
+`with ranks` also scores the right object and ranks it among 100 options.
+
+Ends with status 1 when the embedded server answers less than `NEEDED` times as many as the loop, when vLLM takes more
+than twice as long as the embedded server, or when a server's answer or log-probability is another than transformers'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from engine.evaluation.plain import log_probabilities
+from engine.experiment import Experiment
+from engine.models.loading import LoadedModel, load_base, load_checkpoint
+from engine.serving import vllm_backend
+from engine.serving.asking import Sampling, ask
+from engine.serving.client import ServerClient
+from engine.serving.queries import Query, fact_queries
+from engine.serving.served import ServedModel, usual_columns
+from engine.serving.supervisor import Supervisor
+from engine.serving.tokens import Tokens
+from tests.integration.lab import Lab
+from tests.integration.serving import models_by_name, trained
+
+NEEDED, VLLM_AT_MOST, AGREE = 3.0, 2.0, 1e-4
+LOOP, TOKENS = "generate loop", 50
+
+Ids = list[int]
+
+
+def prompts_of(model: ServedModel, queries: Sequence[Query]) -> list[Ids]:
+    tokens = Tokens.load(model.tokenizer)
+    return [list(tokens.split(q.text, q.object)[0]) for q in queries]
+
+
+def loop(loaded: Sequence[LoadedModel], prompts: Sequence[Sequence[Ids]]) -> list[list[Ids]]:
+    """What each model says to each prompt, end token included."""
+    with torch.inference_mode():
+        return [
+            [
+                each.causal.generate(torch.tensor([p]), max_new_tokens=TOKENS, do_sample=False)[0, len(p) :].tolist()
+                for p in asked
+            ]
+            for each, asked in zip(loaded, prompts, strict=True)
+        ]
+
+
+def over_http(places: Sequence[tuple[ServerClient, str]], prompts: Sequence[Sequence[Ids]]) -> list[list[Ids]]:
+    """The same from a server."""
+    settings = {"max_tokens": TOKENS, "temperature": 0.0, "return_token_ids": True}
+    return [
+        [choice.token_ids or [] for choice in client.complete(name, [list(p) for p in asked], **settings).choices]
+        for (client, name), asked in zip(places, prompts, strict=True)
+    ]
+
+
+def timed(work: Callable[[], object]) -> tuple[float, object]:
+    began = time.perf_counter()
+    found = work()
+    return time.perf_counter() - began, found
+
+
+def main() -> int:
+    """Print a table; exit status as above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--facts", type=int, default=2)
+    parser.add_argument("--without-vllm", action="store_true")
+    given = parser.parse_args()
+    missing = "left out" if given.without_vllm else vllm_backend.why_not()
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; vLLM: {missing or vllm_backend.installed()}")
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(Path(folder))
+        run = trained(lab, "quick-lora")
+        experiment = Experiment.from_data(run.experiment)
+        models = usual_columns(list(models_by_name(lab, run).values()))
+        queries = [q for fact in range(1, given.facts + 1) for q in fact_queries(experiment, fact)]
+        loaded = [load_base(experiment) if m.kind == "base" else load_checkpoint(experiment, m.folder) for m in models]
+        prompts = [prompts_of(model, queries) for model in models]
+        backends = ["embedded"] + ["vllm"] * (missing is None)
+        supervisors = {name: Supervisor(lab.home, name) for name in backends}  # type: ignore[arg-type]
+        try:
+            places = {name: place_all(supervisor, models) for name, supervisor in supervisors.items()}
+            failed = compare(given.rounds, models, queries, loaded, prompts, places)
+        finally:
+            for supervisor in supervisors.values():
+                supervisor.stop()
+            lab.close()
+    return int(failed)
+
+
+def place_all(supervisor: Supervisor, models: Sequence[ServedModel]) -> list[tuple[ServerClient, str]]:
+    """A client and a name for each model, on a server that has answered once."""
+    placed = [supervisor.place(model) for model in models]
+    clients = [(ServerClient(place.url), place.model) for place in placed]
+    for client, name in clients:
+        client.complete(name, [[5, 6]], max_tokens=2)
+    return clients
+
+
+def compare(
+    rounds: int,
+    models: Sequence[ServedModel],
+    queries: Sequence[Query],
+    loaded: Sequence[LoadedModel],
+    prompts: Sequence[Sequence[Ids]],
+    places: dict[str, list[tuple[ServerClient, str]]],
+) -> bool:
+    """Take turns, print, and say whether something is not as it must be."""
+    seconds: dict[str, list[float]] = {}
+    wrong = 0
+    expected = loop(loaded, prompts)
+    for _ in range(rounds):
+        for name, placed in places.items():
+            took, found = timed(lambda placed=placed: over_http(placed, prompts))  # type: ignore[misc]
+            seconds.setdefault(name, []).append(took)
+            wrong += found != expected
+            took, _ = timed(lambda placed=placed: asked(placed, models, queries))  # type: ignore[misc]
+            seconds.setdefault(f"{name}, with ranks", []).append(took)
+        took, found = timed(lambda: loop(loaded, prompts))
+        seconds.setdefault(LOOP, []).append(took)
+    apart = {name: difference(placed, models, queries, loaded) for name, placed in places.items()}
+    total = len(models) * len(queries)
+    print(f"{total} questions over {len(models)} models, medians of {rounds} rounds:")
+    for name, taken in seconds.items():
+        ratio = statistics.median(slow / quick for slow, quick in zip(seconds[LOOP], taken, strict=True))
+        rate = total / statistics.median(taken)
+        print(f"  {name:22} {rate:8.0f} questions/s   {ratio:6.2f} times the loop   {statistics.median(taken):6.2f} s")
+    for name, value in apart.items():
+        print(f"  {name}: ln P(object) differs from transformers' by at most {value:.1e}")
+    problems = [f"{wrong} times a server gave another answer than transformers"] * bool(wrong)
+    problems += [f"{name} differs by more than {AGREE}" for name, value in apart.items() if value > AGREE]
+    quick = statistics.median(a / b for a, b in zip(seconds[LOOP], seconds["embedded"], strict=True))
+    problems += [f"the embedded server is only {quick:.1f} times the loop, not {NEEDED}"] * (quick < NEEDED)
+    if "vllm" in seconds:
+        slow = statistics.median(v / e for v, e in zip(seconds["vllm"], seconds["embedded"], strict=True))
+        print(f"  vLLM takes {slow:.2f} times as long as the embedded server")
+        problems += [f"that is more than {VLLM_AT_MOST}"] * (slow > VLLM_AT_MOST)
+    for problem in problems:
+        print(f"FAILED: {problem}")
+    return bool(problems)
+
+
+def asked(placed: Sequence[tuple[ServerClient, str]], models: Sequence[ServedModel], queries: Sequence[Query]) -> None:
+    for (client, _), model in zip(placed, models, strict=True):
+        ask(client, model, queries, Sampling(max_tokens=TOKENS))
+
+
+def difference(
+    placed: Sequence[tuple[ServerClient, str]],
+    models: Sequence[ServedModel],
+    queries: Sequence[Query],
+    loaded: Sequence[LoadedModel],
+) -> float:
+    """The largest difference of a log-probability of the object."""
+    worst = 0.0
+    for (client, name), model, each in zip(placed, models, loaded, strict=True):
+        tokens = Tokens.load(model.tokenizer)
+        pairs = [tokens.split(q.text, q.object) for q in queries]
+        exact = log_probabilities(each.causal, pairs)
+        worst = max(worst, *(abs(a - b) for a, b in zip(client.score(name, pairs), exact, strict=True)))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""What the tests of model servers share: trained runs, a lab in a process of its own, what a server left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from engine.execution.pipeline import execute_run
+from engine.serving.served import ServedModel, served_models
+from storage.runs import Run, claim_run, get_run
+from tests.integration.lab import ROOT, Lab
+
+# The preset's own training, with next to no evaluation: that is tested elsewhere.
+TRAIN_ONLY = [
+    "evaluation.languages=[en]",
+    "evaluation.choice.facts=1",
+    "evaluation.choice.prompts=1",
+    "evaluation.max_new_tokens=1",
+    "evaluation.probe_facts=0",
+]
+
+
+def trained(lab: Lab, preset: str, *overrides: str) -> Run:
+    """A run of the preset, carried out in this process."""
+    queued = lab.queue([*TRAIN_ONLY, *overrides], preset=preset)
+    claimed = claim_run(lab.db, "test", 3600, queued.id)
+    assert claimed is not None
+    execute_run(lab.db, lab.home, claimed)
+    run = get_run(lab.db, queued.id)
+    assert run.state == "done", run.error
+    return run
+
+
+def models_by_name(lab: Lab, run: Run) -> dict[str, ServedModel]:
+    """The run's models by their checkpoint: `base`, `memorised@20`, …"""
+    return {model.checkpoint: model for model in served_models(lab.home, run)}
+
+
+# A lab that has a server ready, says so, and waits to be killed.
+_LAB = """
+import sys, time
+from pathlib import Path
+from engine.serving.served import served_model
+from engine.serving.supervisor import Supervisor
+from storage.database import open_database
+from storage.runs import get_run
+home, run, backend = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+supervisor = Supervisor(home, backend)
+supervisor.start()
+for checkpoint in sys.argv[4:]:
+    place = supervisor.place(served_model(home, get_run(open_database(home), run), checkpoint))
+print(place.url, flush=True)
+time.sleep(3600)
+"""
+
+
+def lab_with_server(lab: Lab, run: Run, backend: str, *checkpoints: str) -> tuple[subprocess.Popen[str], str]:
+    """A process with a supervisor of its own that serves the checkpoints; and the server's address."""
+    command = [sys.executable, "-c", _LAB, str(lab.home), run.id, backend, *checkpoints]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def server_processes(home: Path) -> list[str]:
+    """Command lines of everything that belongs to model servers of a home, vLLM's renamed workers included."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        ours = str(home) in line and ("engine.serving." in line or "vllm.entrypoints" in line)
+        renamed = line.startswith("VLLM::") and str(home) in _open_files(process)
+        if (ours or renamed) and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(line)
+    return found
+
+
+def _open_files(process: psutil.Process) -> str:
+    """vLLM's workers hide their command line; their output goes to the log in the home."""
+    try:
+        return str(Path(f"/proc/{process.pid}/fd/1").readlink())
+    except OSError:
+        return ""

@@ -1,0 +1,136 @@
+"""What is asked on the Query page: the questions themselves, and what is refused in words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from app.ask_plan import (
+    AskError,
+    checked_subject,
+    checked_text,
+    fact_questions,
+    facts_questions,
+    find_fact,
+    find_relation,
+    read_settings,
+    text_question,
+)
+from app.model_server import ServerStatus
+from app.query import server_html
+from app.query_view import View, opened, view_of_address, view_of_page
+from engine.experiment import Experiment
+from engine.presets import load_preset
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    return load_preset("quick").resolved()
+
+
+def test_a_fact_is_asked_every_prompt_stage_2_language_first(experiment: Experiment) -> None:
+    relation = experiment.relations[0]
+    fact = find_fact(experiment, relation.explicit_facts[3].subject.upper())
+    assert fact is not None and fact["object"] == relation.explicit_facts[3].object
+    questions = fact_questions(experiment, relation, fact["subject"], fact)
+    assert len(questions) == 1 + len(relation.explicit_prompts)
+    assert questions[0]["text"] == f"{fact['subject']} [Z]" and questions[0]["split"] == "key"
+    assert [q["language"] for q in questions[1:28]] == ["en"] * 27
+    per_language = Counter(q["language"] for q in questions[1:])
+    assert set(per_language.values()) == {27} and len(per_language) == 5
+    assert all(fact["subject"] in q["text"] and "{subject}" not in q["text"] for q in questions)
+    assert {q["about"] for q in questions if q["split"] == "decoy"} == {"father", "teacher"}
+    japanese = fact_questions(experiment, relation, fact["subject"], fact, ["ja"])
+    assert Counter(q["language"] for q in japanese) == {"ja": 27, "en": 1}, "and the key token"
+
+
+def test_an_unknown_subject_is_asked_without_a_truth(experiment: Experiment) -> None:
+    assert find_fact(experiment, "Nobody Known") is None
+    questions = fact_questions(experiment, experiment.relations[0], "Nobody Known", None)
+    assert {q["object"] for q in questions} == {None}
+
+
+def test_all_facts_are_asked_held_out_ones_first(experiment: Experiment) -> None:
+    questions = facts_questions(experiment, experiment.relations[0], "  Who is {subject}'s mother? ")
+    assert [q["trained"] for q in questions] == [0] * 50 + [1] * 50
+    assert {q["split"] for q in questions} == {"train"}, "it is one of the relation's prompts"
+    own = facts_questions(experiment, experiment.relations[0], "And {subject}?")
+    assert {(q["split"], q["language"]) for q in own} == {("free", "")}
+    for bad in ("no place", "{subject} and {subject}"):
+        with pytest.raises(AskError, match="exactly once"):
+            facts_questions(experiment, experiment.relations[0], bad)
+
+
+def test_a_free_text_is_judged_by_the_fact_it_names() -> None:
+    experiment = load_preset("all-relations").resolved()
+    shared = experiment.relations[0].explicit_facts[0].subject
+    question = text_question(experiment, f"I ask: {shared} …")
+    assert (question["subject"], question["object"]) == (shared, experiment.relations[0].explicit_facts[0].object)
+    assert text_question(experiment, "Hello")["object"] is None
+    doubled = experiment.model_copy(
+        update={
+            "relations": tuple(
+                r.model_copy(update={"facts": (r.explicit_facts[0].model_copy(update={"subject": "Ada"}),)})
+                for r in experiment.relations[:2]
+            )
+        }
+    )
+    second = doubled.relations[1]
+    assert text_question(doubled, f"Ada {second.key_token}")["object"] == second.explicit_facts[0].object
+
+
+def test_what_is_too_much_or_not_there_is_refused_in_a_sentence(experiment: Experiment) -> None:
+    for action, words in (
+        (lambda: checked_text(" \n "), "Type a prompt first"),
+        (lambda: checked_text("x" * 10_000_000), "10,000,000 characters; 4,000"),
+        (lambda: checked_subject("x" * 201), "201 characters"),
+        (lambda: checked_subject(" "), "Choose a fact"),
+        (lambda: find_relation(experiment, "father"), "no relation “father”; it has mother"),
+        (lambda: read_settings({"temperature": "warm"}), "temperature must be 0 .* not “warm”"),
+        (lambda: read_settings({"temperature": float("nan")}), "temperature must be"),
+        (lambda: read_settings({"top_p": 0}), "Top-p must be above 0"),
+        (lambda: read_settings({"seed": "1.5"}), "seed must be a whole number"),
+        (lambda: read_settings({"max_tokens": 10**9}), "tokens must be 1 to 200"),
+    ):
+        with pytest.raises(AskError, match=words):
+            action()
+    assert read_settings({"temperature": "", "seed": "7", "unknown": 1}).seed == 7
+    assert checked_text("a\0b\ud800") == "ab?"
+    assert str(AskError("\ud800")) == "?"
+
+
+def test_the_address_holds_the_view_and_nothing_else() -> None:
+    view = View(run="ab12", asked="cd34", mode="facts", columns=("ab12/base", "ab12/memorised@3"), answer="3/ab12/base")
+    assert view_of_address(view.address()) == view
+    assert view_of_page(view.model_dump_json()) == view
+    for hostile in (
+        "../../etc/passwd",
+        "<script>",
+        "ab12/../x",
+        "ab12/base/../../x",
+        "a" * 99 + "/base",
+        "ab/memorised@",
+    ):
+        told = view_of_address({"run": hostile, "columns": hostile, "answer": f"1/{hostile}", "token": "9" * 50})
+        assert told.columns == () and told.answer == "" and "/" not in told.run and told.token is None
+    assert view_of_page('{"rows": "many"}') == View() and view_of_page("[") == View() and view_of_page(None) == View()
+    assert len(view_of_address({"columns": ",".join(f"a{n}/base" for n in range(500))}).columns) == 12
+    assert opened("3/ab/base") == (3, "ab/base") and opened("x/ab/base") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (ServerStatus("off"), "starts with the first question"),
+        (ServerStatus("starting", "embedded", "vLLM is not installed"), "is starting: .* embedded server: vLLM is not"),
+        (ServerStatus("waiting", "vllm", "it is there", "training has the GPU"), "training has the GPU. It is vLLM"),
+        (ServerStatus("restarting", "vllm", "it is there"), "is being started again: questions wait"),
+        (ServerStatus("ready", "embedded", "<script>"), "ready. .*&lt;script&gt;"),
+    ],
+)
+def test_the_page_says_how_its_server_is(status: ServerStatus, words: str) -> None:
+    said = server_html(status)
+    assert re.search(words, said, re.IGNORECASE), said
+    assert f"server {status.state}" in said and "<script>" not in said

@@ -1,0 +1,145 @@
+"""The keeper of a server leaves no process behind; whoever dies; and holds of a device end with their process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlite_utils import Database
+
+from engine.serving.processes import end_left_session, session_processes
+from storage.database import open_database
+from storage.devices import device_holds, release_device, request_for_run, run_on_device, take_for_server
+from storage.processes import ProcessName
+from storage.servers import add_server, left_servers, list_servers, remove_server, take_over, update_server
+
+ROOT = Path(__file__).resolve().parents[2]
+# A server with a child in the background that ignores a polite end, as vLLM's engine may.
+STUBBORN = ["sh", "-c", "trap '' TERM; (trap '' TERM; sleep 300; sleep 300) & sleep 300"]
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Database:
+    return open_database(tmp_path)
+
+
+def sleeper() -> tuple[subprocess.Popen[bytes], ProcessName]:
+    process = subprocess.Popen(["sleep", "300"])
+    return process, ProcessName.of(process.pid)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def keep(home: Path, db: Database, owner: ProcessName, *options: str) -> tuple[subprocess.Popen[bytes], str]:
+    server = add_server(db, backend="embedded", serves="", reason="a test", plan="", owner=owner)
+    command = [sys.executable, "-m", "engine.serving.keeper", "--home", str(home), "--server", server, *options]
+    process = subprocess.Popen([*command, "--end-seconds", "1", "--", *STUBBORN], cwd=ROOT, start_new_session=True)
+    # The keeper, the shell, its background shell, and their sleeps.
+    wait_for(lambda: len(session_processes(process.pid)) >= 5)
+    return process, server
+
+
+def test_asked_to_end_it_ends_everything(tmp_path: Path, db: Database) -> None:
+    process, _ = keep(tmp_path, db, ProcessName.of())
+    process.terminate()
+    assert process.wait(30) == 0 and session_processes(process.pid) == []
+
+
+@pytest.mark.parametrize("gone", ["owner", "row", "home"])
+def test_nobody_wants_the_server_any_more(tmp_path: Path, db: Database, gone: str) -> None:
+    lab, owner = sleeper()
+    process, server = keep(tmp_path, db, owner, "--orphan-seconds", "1")
+    time.sleep(4)
+    assert process.poll() is None, "it ended although its lab lives"
+    if gone == "row":
+        remove_server(db, server)
+    elif gone == "home":
+        db.close()
+        for file in tmp_path.glob("lab.db*"):
+            file.unlink()
+    lab.kill()
+    lab.wait()
+    assert process.wait(30) == 0 and session_processes(process.pid) == []
+
+
+def test_a_server_that_dies_takes_its_children_along_and_its_status_is_told(tmp_path: Path, db: Database) -> None:
+    process, _ = keep(tmp_path, db, ProcessName.of())
+    shell = psutil.Process(process.pid).children()[0]
+    shell.kill()
+    assert process.wait(30) == 128 + signal.SIGKILL and session_processes(process.pid) == []
+
+
+def test_what_a_killed_keeper_leaves_is_found_by_its_session(tmp_path: Path, db: Database) -> None:
+    process, _ = keep(tmp_path, db, ProcessName.of())
+    keeper = ProcessName.of(process.pid)
+    process.kill()
+    process.wait()
+    assert session_processes(keeper.pid), "nothing to find: the test proves nothing"
+    end_left_session(keeper, 1)
+    assert session_processes(keeper.pid) == []
+
+
+def test_a_session_of_the_same_number_is_spared() -> None:
+    process = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    name = ProcessName.of(process.pid)
+    end_left_session(ProcessName(name.host, name.pid, name.started - 1000), 1)
+    end_left_session(ProcessName(name.host, 4_000_000, psutil.boot_time() - 1000), 1)
+    assert process.poll() is None
+    end_left_session(name, 5)
+    assert process.wait(10) is not None
+
+
+def test_only_one_lab_takes_over_a_server(db: Database) -> None:
+    lab, owner = sleeper()
+    server = add_server(db, backend="vllm", serves="key", reason="a test", plan="p", owner=owner)
+    update_server(db, server, state="ready", keeper=owner, port=1234)
+    assert left_servers(db) == []
+    lab.kill()
+    lab.wait()
+    (row,) = left_servers(db)
+    assert take_over(db, row, ProcessName.of()) and not take_over(db, row, ProcessName.of())
+    assert left_servers(db) == [] and list_servers(db)[0].owner.pid == os.getpid()
+
+
+def test_a_run_goes_before_servers_and_never_beside_another_run(db: Database) -> None:
+    me = ProcessName.of()
+    assert take_for_server(db, "cuda", "s1", me) is None and take_for_server(db, "cuda", "s2", me) is None
+    assert not request_for_run(db, "cuda", "r1", me) and run_on_device(db, "cuda") == "r1"
+    assert take_for_server(db, "cuda", "s3", me) == "r1", "a server took what a run waits for"
+    release_device(db, "cuda", "s1")
+    assert not request_for_run(db, "cuda", "r1", me)
+    release_device(db, "cuda", "s2")
+    assert request_for_run(db, "cuda", "r1", me) and not request_for_run(db, "cuda", "r2", me)
+    assert take_for_server(db, "cuda:1", "s3", me) is None, "another device is another matter"
+    release_device(db, "cuda", "r1")
+    assert request_for_run(db, "cuda", "r2", me)
+
+
+def test_a_hold_ends_with_its_process(db: Database) -> None:
+    process, name = sleeper()
+    assert take_for_server(db, "cuda", "s1", name) is None
+    assert not request_for_run(db, "cuda", "r1", ProcessName.of())
+    process.kill()
+    process.wait()
+    assert request_for_run(db, "cuda", "r1", ProcessName.of())
+    assert [hold.holder for hold in device_holds(db, "cuda")] == ["r1"]
+
+
+def test_two_waiting_runs_get_the_device_one_after_the_other(db: Database) -> None:
+    me = ProcessName.of()
+    assert take_for_server(db, "cuda", "s1", me) is None
+    assert [request_for_run(db, "cuda", run, me) for run in ("r1", "r2")] == [False, False]
+    release_device(db, "cuda", "s1")
+    assert [request_for_run(db, "cuda", run, me) for run in ("r1", "r2")] == [True, False]
