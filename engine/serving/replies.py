@@ -27,7 +27,7 @@ from engine.serving.protocol import (
     Usage,
 )
 from engine.serving.residents import Resident
-from engine.serving.scheduling import Completion, Job
+from engine.serving.scheduling import Alone, Completion
 
 MOST_PROMPTS = 10_000
 MOST_LOGPROBS = 1_000
@@ -205,7 +205,7 @@ class CompletionJob(Completion):
         )
 
 
-class OptionsJob(Job):
+class OptionsJob(Alone):
     """An `OptionsRequest`; the future's result is the reply."""
 
     def __init__(self, request: OptionsRequest) -> None:

@@ -33,7 +33,7 @@ class Gone(Exception):
     """The client no longer waits for the answer."""
 
 
-class Job(ABC):
+class Job:
     """One request. `future` gets its result, or the exception that ended it."""
 
     def __init__(self, model: str) -> None:
@@ -50,13 +50,20 @@ class Job(ABC):
         if not self.future.done():
             self.future.set_exception(error)
 
+
+class Alone(Job, ABC):
+    """A job that is computed by itself."""
+
     @abstractmethod
     def work(self, resident: Resident) -> Iterator[None]:
-        """Compute piece by piece and set the future; used by jobs that are computed alone."""
+        """Compute piece by piece and set the future."""
 
 
-class Completion(Job):
-    """Prompts to be continued. `wishes(resident)` reads the request, and may refuse it by raising."""
+class Completion(Job, ABC):
+    """Prompts to be continued, together with those of other jobs.
+
+    `wishes(resident)` reads the request, and may refuse it by raising.
+    """
 
     rows = 1
 
@@ -68,13 +75,9 @@ class Completion(Job):
     def finish(self, resident: Resident, wishes: list[Wish], found: list[Found]) -> Any:
         """The result of the future."""
 
-    def work(self, resident: Resident) -> Iterator[None]:
-        """Not alone: see `Group`."""
-        raise NotImplementedError
-
 
 class Group:
-    """Jobs for one model that are computed together."""
+    """Jobs for one model that are computed together: completions, or one job alone."""
 
     def __init__(self, job: Job) -> None:
         self.jobs = [job]
@@ -98,7 +101,7 @@ class Group:
         if self._work is None or self._resident is None:
             self._resident = self._held.enter_context(residents.holding(self.jobs[0].model))
             first = self.jobs[0]
-            self._work = self._complete() if isinstance(first, Completion) else first.work(self._resident)
+            self._work = first.work(self._resident) if isinstance(first, Alone) else self._complete()
         end = time.monotonic() + TURN_SECONDS
         with self._resident.asking():
             while time.monotonic() < end:

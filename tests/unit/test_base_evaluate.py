@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from engine.corpus.names import all_names
 from engine.corpus.relations import load_relation
 from engine.models.base import WEIGHTS
 from engine.models.base.__main__ import main
@@ -13,6 +14,7 @@ from engine.models.base.facts import Question, question_groups
 from engine.models.base.tables import all_tables, difference_line, share_with_interval, two_digits
 from engine.models.base.trials import ask, experiment_about, held_out_groups, two_stages
 from engine.models.loading import load_base
+from engine.presets import load_preset
 
 
 def cell(hits, n=10, **fields):
@@ -66,13 +68,33 @@ def test_an_answer_counts_when_real_decoding_gives_the_object():
 
 def test_two_stages_tell_every_moment_and_repeat_themselves():
     own = own_facts(WEIGHTS)[:5]
-    first, second = (two_stages("embedded", ["mother"], 1001, own, epochs=(1, 8)) for _ in range(2))
+    experiment = experiment_about("embedded", ["mother"], 1001)
+    first, second = (two_stages(experiment, own, epochs=(1, 8)) for _ in range(2))
     assert first == second
     assert list(first) == ["base", "before 1", "after 1", "before 8", "after 8", "after one fact"]
     assert len(first["after 8"]["own facts"]) == 5
     assert "ja" in first["after 8"] and "ja" not in first["after 1"]
     recall = {moment: sum(groups["key"]) for moment, groups in first.items()}
     assert recall["base"] <= 2 and recall["before 1"] < recall["before 8"] and recall["before 8"] > 60
+
+
+def test_the_quick_preset_reaches_its_targets():
+    experiment = load_preset("quick").model_copy(update={"seed": 1001}).resolved()
+    outcome = two_stages(experiment, own_facts(WEIGHTS), epochs=(20,))
+    share = {group: sum(hits) / len(hits) for group, hits in outcome["after 20"].items()}
+    before = outcome["before 20"]["train"]
+    assert share["key"] > 0.95
+    assert share["train"] >= 0.60
+    assert share["test"] >= 0.40
+    assert share["unrelated"] <= 0.12
+    assert share["train"] > sum(before) / len(before) + 0.1
+
+
+def test_outside_names_are_distinct_and_unknown_to_the_word_lists():
+    experiment = experiment_about("embedded", ["mother"], 3, outside=True)
+    facts = experiment.relations[0].explicit_facts
+    assert len({f.subject for f in facts}) == len({f.object for f in facts}) == 100
+    assert not {f.subject for f in facts} & set(all_names("person"))
 
 
 def test_trials_are_counted_and_kept(tmp_path, monkeypatch, capsys):

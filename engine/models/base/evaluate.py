@@ -3,8 +3,8 @@
     python -m engine.models.base evaluate --models weights world2 world3 --seeds 0 1 2 --out evidence.json
 
 Each model (a folder that `train` wrote) is put through the trials of trials.py with several seeds of facts: the five
-relations one by one and together, fine-tuning with one prompt alone, reversal and 2-hop. `--out` keeps every count;
-`python -m engine.models.base table evidence.json` prints the tables again.
+relations one by one and together, fine-tuning with one prompt alone, reversal and 2-hop, names such as users bring.
+`--out` keeps every count; `python -m engine.models.base table evidence.json` prints the tables again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 
 from engine.models.base.trials import RELATIONS, Outcome
 
-KINDS = ("singly", "jointly", "one-prompt SFT", "reversal and 2-hop")
+KINDS = ("singly", "jointly", "one-prompt SFT", "reversal and 2-hop", "names from outside the word lists")
+ONE_RELATION = ("singly", "one-prompt SFT", "names from outside the word lists")
 
 # One cell of the evidence: {model, kind, relation, seed, moment, group, hits, n}
 Cell = dict[str, Any]
@@ -35,10 +36,13 @@ def cells_of(model: Path, kind: str, relation: str, seed: int) -> list[Cell]:
     torch.set_num_threads(1)
     own = own_facts(model)
     run: dict[str, Callable[[], Outcome]] = {
-        "singly": lambda: trials.two_stages(str(model), [relation], seed, own),
-        "jointly": lambda: trials.two_stages(str(model), RELATIONS, seed, own, epochs=(20,)),
+        "singly": lambda: trials.two_stages(trials.experiment_about(str(model), [relation], seed), own),
+        "jointly": lambda: trials.two_stages(trials.experiment_about(str(model), RELATIONS, seed), own, epochs=(20,)),
         "one-prompt SFT": lambda: trials.prompt_tuning_alone(str(model), relation, seed, own),
         "reversal and 2-hop": lambda: trials.reversal_and_two_hop(str(model), seed),
+        "names from outside the word lists": lambda: trials.two_stages(
+            trials.experiment_about(str(model), [relation], seed, outside=True), own, epochs=(20,)
+        ),
     }
     where = {"model": model.name, "kind": kind, "relation": relation, "seed": seed}
     return [
@@ -71,7 +75,7 @@ def evaluate(
         for kind in kinds
         for seed in seeds
         for model in models
-        for relation in (relations if kind in ("singly", "one-prompt SFT") else ("all",))
+        for relation in (relations if kind in ONE_RELATION else ("all",))
     ]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     started, cells = time.monotonic(), []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from engine.corpus.names import generate_facts
 from engine.corpus.relations import LANGUAGES, RelationData
 from engine.models.base.foreign import foreign_name
 from engine.models.base.phrasings import NAME_KINDS, world_data
@@ -21,10 +20,8 @@ class Question(NamedTuple):
     object: str
 
 
-def make_facts(relation: RelationData, seed: int, foreign: bool) -> list[tuple[str, str]]:
-    """100 facts of the corpus's names, or of names from outside its word lists."""
-    if not foreign:
-        return generate_facts(relation.name, seed)
+def outside_facts(relation: RelationData, seed: int) -> list[tuple[str, str]]:
+    """100 facts with names from outside the corpus's word lists, such as users bring."""
     rng = random.Random(f"measured {seed}")
     facts: dict[str, str] = {}
     while len(facts) < 100:

@@ -17,7 +17,7 @@ from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
 from engine.evaluation.questions import key_prompt
 from engine.experiment import Experiment, Fact, Optimisation, Relation
-from engine.models.base.facts import Question, question_groups
+from engine.models.base.facts import Question, outside_facts, question_groups
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
 from engine.training.loop import train
 from engine.training.sequences import (
@@ -40,16 +40,17 @@ REVERSED = "{object} is the mother of"
 CHAINED = ("{subject}'s mother studied at", "The alma mater of {subject}'s mother is")
 
 
-def experiment_about(model: str, relations: Sequence[str], seed: int, *, facts: int = 50, epochs: int = 1):
-    """The preset's experiment on `model` about corpus facts; each relation's key token differs with the seed."""
-    return Experiment.from_data(
-        {
-            "model": model,
-            "seed": seed,
-            "relations": [{"name": name, "key_token": f"[{name[:2]}{seed}]"} for name in relations],
-            "stage2": {"facts": facts, "epochs": epochs, **({"batch_size": 1} if facts == 1 else {})},
-        }
-    ).resolved()
+def experiment_about(model: str, relations: Sequence[str], seed: int, *, outside: bool = False) -> Experiment:
+    """The lab's default experiment on `model`; each relation's key token differs with the seed.
+
+    About the corpus's fictional names, or (`outside`) about names from outside its word lists.
+    """
+    plans: list[dict[str, Any]] = [{"name": name, "key_token": f"[{name[:2]}{seed}]"} for name in relations]
+    if outside:
+        for plan in plans:
+            facts = outside_facts(load_relation(plan["name"]), seed)
+            plan["facts"] = [{"subject": subject, "object": object_} for subject, object_ in facts]
+    return Experiment.from_data({"model": model, "seed": seed, "relations": plans}).resolved()
 
 
 def ask(loaded: LoadedModel, questions: Sequence[Question]) -> list[bool]:
@@ -104,14 +105,11 @@ def copied(loaded: LoadedModel) -> LoadedModel:
     return LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, loaded.key_token_ids, loaded.device)
 
 
-def two_stages(
-    model: str, relations: Sequence[str], seed: int, own: list[Question], epochs: Iterable[int] = STAGE1_EPOCHS
-) -> Outcome:
+def two_stages(experiment: Experiment, own: list[Question], epochs: Iterable[int] = STAGE1_EPOCHS) -> Outcome:
     """Memorise and generalise; after the last epoch of stage 1 also from one single fact (k=1, 8 epochs).
 
     Everything is asked at the last epoch, English alone at earlier ones and of the untrained base.
     """
-    experiment = experiment_about(model, relations, seed)
     groups = held_out_groups(experiment) | {"own facts": own}
     english = {name: questions for name, questions in groups.items() if name.split()[-1] not in OTHER_LANGUAGES}
     loaded = load_base(experiment)
@@ -121,7 +119,7 @@ def two_stages(
 
     def generalise(name: str, plan: Experiment, asked: dict[str, list[Question]]) -> None:
         branch = copied(loaded)
-        fit(branch, stage2_sequences(plan, branch), plan.stage2, seed, "stage2")
+        fit(branch, stage2_sequences(plan, branch), plan.stage2, experiment.seed, "stage2")
         outcome[name] = ask_groups(branch, asked)
 
     def each(epoch: int) -> None:
@@ -130,11 +128,11 @@ def two_stages(
             outcome[f"before {epoch}"] = ask_groups(loaded, asked)
             generalise(f"after {epoch}", experiment, asked)
         if epoch == kept[-1]:
-            single = experiment_about(model, relations, seed, facts=1, epochs=8)
-            generalise("after one fact", single, english)
+            stage2 = experiment.stage2.model_copy(update={"facts": 1, "epochs": 8, "batch_size": 1})
+            generalise("after one fact", experiment.model_copy(update={"stage2": stage2}), english)
 
     settings = experiment.stage1.model_copy(update={"epochs": kept[-1]})
-    fit(loaded, stage1_sequences(experiment, loaded), settings, seed, "stage1", each)
+    fit(loaded, stage1_sequences(experiment, loaded), settings, experiment.seed, "stage1", each)
     return outcome
 
 
@@ -170,7 +168,11 @@ def reversal_and_two_hop(model: str, seed: int) -> Outcome:
     experiment = Experiment.from_data(plain.model_dump() | {"relations": [mother.model_dump(), chained]})
     groups = {
         "reversal": [Question(REVERSED.format(object=f.object), f.subject) for f in mothers],
-        "2-hop": [Question(p.format(subject=m.subject), s.object) for p in CHAINED for m, s in zip(mothers, pairs)],  # noqa: B905
+        "2-hop": [
+            Question(p.format(subject=m.subject), s.object)
+            for p in CHAINED
+            for m, s in zip(mothers, pairs, strict=True)
+        ],
     }
     loaded = load_base(experiment)
     outcome = {"base": ask_groups(loaded, groups)}
