@@ -171,6 +171,8 @@ def pretrain(config: dict, out: Path, log=print) -> dict:
             pairs.tie()
             step += 1
             seen += sum(len(sample.ids) for sample in batch)
+            if sampler.bursts:
+                sampler.bursts.step(step)
             smooth = 0.98 * smooth + 0.02 * loss.item() if step > 1 else loss.item()
             if step % training["connector_lifetime"] == 0 and step < 0.85 * steps:  # the last ones stay learnt
                 emptied = sampler.empty_some()

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from tokenizers import Tokenizer
 
+from engine.models.base.bursts import Bursts
 from engine.models.base.phrasings import NAME_KINDS, world_data
 from engine.models.base.tokenizer import EOS, token_id
-from engine.models.base.world import World, answer_text
+from engine.models.base.world import Fact, World, answer_text
 
 IGNORED = -100  # the label that no loss is computed for
 POOL = 16  # batches that are drawn, sorted by length and cut together
@@ -29,6 +30,15 @@ class Sample(NamedTuple):
     labels: list[int]
 
 
+class Encoded(NamedTuple):
+    """Token ids of a fact: its phrasings about its subject, the subject alone, the answer with the end of the text."""
+
+    relation: str
+    phrasings: list[list[int]]
+    subject: list[int]
+    answer: list[int]
+
+
 class Sampler:
     """Draws samples from a world; owns the meanings of the connectors, whose ids begin at `first_connector`."""
 
@@ -39,21 +49,38 @@ class Sampler:
         end = [token_id(tokenizer, EOS)]
         kinds = {name: data["object"] for name, data in world_data()["relations"].items()}
         self._relations = list(kinds)
-        self._facts = [
-            (
-                fact.relation,
-                [tokenizer.encode(text.format(subject=fact.subject)).ids for text in fact.phrasings],
-                tokenizer.encode(fact.subject).ids,
-                tokenizer.encode(answer_text(fact.object)).ids + end,
-            )
-            for fact in world.facts
-        ]
-        weights = (1.0 if kinds[f.relation] in NAME_KINDS else training["closed_answer_weight"] for f in world.facts)
-        self._cumulative = list(itertools.accumulate(weights))
+        self._tokenizer, self._end = tokenizer, end
+        self._weights = {
+            r: 1.0 if kind in NAME_KINDS else training["closed_answer_weight"] for r, kind in kinds.items()
+        }
+        self._facts = [self._encode(fact) for fact in world.facts]
+        self._cumulative = list(itertools.accumulate(self._weights[fact.relation] for fact in world.facts))
+        self._burst_share = training.get("burst_share", 0.0)
+        self.bursts = None
+        if self._burst_share:
+            rng = random.Random(f"bursts {training['seed']}")
+            self.bursts = Bursts(world, rng, training["burst_subjects"], training["burst_lifetime"])
         self.connectors = list(range(first_connector, first_connector + training["connectors"]))
         self._meaning: dict[int, str] = {}
         self._connectors_of: dict[str, list[int]] = defaultdict(list)
         self.give_meanings(self.connectors)
+
+    def _encode(self, fact: Fact) -> Encoded:
+        encode = self._tokenizer.encode
+        return Encoded(
+            fact.relation,
+            [encode(text.format(subject=fact.subject)).ids for text in fact.phrasings],
+            encode(fact.subject).ids,
+            encode(answer_text(fact.object)).ids + self._end,
+        )
+
+    def _draw(self) -> Encoded:
+        if self.bursts and self._rng.random() < self._burst_share:
+            while True:
+                fact = self.bursts.draw()
+                if self._rng.random() < self._weights[fact.relation]:
+                    return self._encode(fact)
+        return self._rng.choices(self._facts, cum_weights=self._cumulative)[0]
 
     def give_meanings(self, connectors: list[int]) -> None:
         """Let each of `connectors` stand for a relation drawn anew."""
@@ -72,7 +99,7 @@ class Sampler:
     def sample(self) -> Sample:
         """One sample. The answer, with its full stop and the end of the text, always counts for the loss."""
         rng = self._rng
-        relation, phrasings, subject, answer = rng.choices(self._facts, cum_weights=self._cumulative)[0]
+        relation, phrasings, subject, answer = self._draw()
         if rng.random() < self._connector_share and self._connectors_of[relation]:
             prompt = [*subject, rng.choice(self._connectors_of[relation])]  # a key token absorbs the space before it
         else:

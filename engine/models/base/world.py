@@ -47,16 +47,11 @@ class World:
             self._free[kind] = list(all_names(kind, reserved=False))
             self._rng.shuffle(self._free[kind])
         self._used: set[str] = set()
-        pools = dict(closed_answers())
+        self._pools = dict(closed_answers())
         objects = {data["object"] for data in world_data()["relations"].values()}
-        pools |= {kind: [self._new_name(kind) for _ in range(answers)] for kind in sorted(objects & NAME_KINDS)}
+        self._pools |= {kind: [self._new_name(kind) for _ in range(answers)] for kind in sorted(objects & NAME_KINDS)}
         self.facts = [
-            Fact(
-                subject,
-                relation,
-                self._rng.choice(pools[world_data()["relations"][relation]["object"]]),
-                self._draw_phrasings(relation),
-            )
+            self.new_fact(subject, relation)
             for kind in SUBJECT_KINDS
             for subject in [self._new_name(kind) for _ in range(entities)]
             for relation in relations_of(kind)
@@ -64,6 +59,19 @@ class World:
         self.facts_by_relation: dict[str, list[Fact]] = defaultdict(list)
         for fact in self.facts:
             self.facts_by_relation[fact.relation].append(fact)
+
+    def new_fact(self, subject: str, relation: str) -> Fact:
+        """A fact with a drawn answer and drawn phrasings."""
+        answer = self._rng.choice(self._pools[world_data()["relations"][relation]["object"]])
+        return Fact(subject, relation, answer, self._draw_phrasings(relation))
+
+    def passing_name(self, kind: str) -> str:
+        """A name of no entity of the world. It may come again: the word lists end, and passing subjects do not."""
+        while True:
+            foreign = self._rng.random() < self._foreign_share
+            name = foreign_name(kind, self._rng) if foreign else self._rng.choice(self._free[kind])
+            if name not in self._used:
+                return name
 
     def _new_name(self, kind: str) -> str:
         while True:
