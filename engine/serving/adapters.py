@@ -81,7 +81,7 @@ class Adapters:
         if self._wrapped is not None:
             return None
         _check_fit(self._model, folder)
-        wrapped = _wrap(copy.deepcopy(self._model), folder, "merged")
+        wrapped: Any = _wrap(copy.deepcopy(self._model), folder, "merged")
         if hasattr(wrapped.get_base_model().get_output_embeddings(), "base_layer"):
             return None
         return wrapped.merge_and_unload().eval().requires_grad_(False)

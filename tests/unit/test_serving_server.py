@@ -231,7 +231,7 @@ def test_a_run_on_a_base_that_was_trained_again_is_not_asked_on_the_new_weights(
     supervisor = Supervisor(home, "embedded")
     with serving(home, "cccc") as (client, _):
         for name, model in found.items():
-            with pytest.raises(Refused, match="run bbbb was trained on other weights of .* run the experiment again"):
+            with pytest.raises(Refused, match=r"run bbbb was trained on other weights of .* run the experiment again"):
                 said(client, f"bbbb/{name}")
             with pytest.raises(ServingError, match="run bbbb was trained on other weights"):
                 supervisor.place_now(model)
