@@ -105,6 +105,8 @@ class Supervisor:
 
         Raises ServingError when it cannot be served (the next call tries again), DeviceBusy while a run trains.
         """
+        if model.lost:
+            raise ServingError(model.lost)
         if found := self._at_neighbour(model):
             return found
         try:

@@ -144,6 +144,39 @@ def test_base_and_both_stages_together_equal_transformers(ready: Trained, superv
         check_equal(place, ready.lora, reference(ready.lora, models[name]))
 
 
+def test_models_that_are_asked_at_the_same_time_answer_as_they_do_alone(ready: Trained, supervisor: Supervisor) -> None:
+    """vLLM's code for processors puts an adapter on the base's questions when they share a batch with an adapter's,
+    unless its last place for adapters is empty: fails when as many adapters are loaded as there are places."""
+    models = models_by_name(ready.lab, ready.lora)
+    columns = [models[name] for name in ("base", "memorised@20", "generalised@20")]
+    places = [supervisor.place(model) for model in columns]
+    # Every place that the lab fills is full.
+    again = [model for model in columns if model.kind == "adapter"] * vllm_backend.MAX_ADAPTERS
+    folders = {f"again{number}": model.folder for number, model in enumerate(again[: vllm_backend.MAX_ADAPTERS - 2])}
+    asked = questions(ready.lora, reference(ready.lora, columns[0]))
+
+    def answer(place: Place) -> list[float]:
+        with ServerClient(place.url) as client:
+            reply = client.complete(place.model, asked, max_tokens=1, temperature=0, prompt_logprobs=0)
+        return [score.logprob for c in reply.choices for at in c.prompt_logprobs or [] for score in (at or {}).values()]
+
+    with ServerClient(places[0].url) as client:
+        for name, folder in folders.items():
+            client.load_adapter(name, folder)
+        try:
+            for name in folders:
+                client.complete(name, [[5]], max_tokens=1)
+            alone = [answer(place) for place in places]
+            for _ in range(2):
+                with ThreadPoolExecutor(len(places)) as pool:
+                    together = list(pool.map(answer, places))
+                for found, expected in zip(together, alone, strict=True):
+                    assert found == pytest.approx(expected, abs=TOLERANCE)
+        finally:
+            for name in folders:
+                client.unload_adapter(name)
+
+
 def test_a_thousand_questions_in_one_request(ready: Trained, supervisor: Supervisor) -> None:
     model = models_by_name(ready.lab, ready.lora)["generalised@20"]
     place = supervisor.place(model)
