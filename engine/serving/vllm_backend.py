@@ -24,9 +24,6 @@ PROCESS_GIB = 2.5
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 USUAL_RANK = 16
 MAX_ADAPTERS = 8
-# One place more than there are ever adapters, so that the last one stays empty. vLLM's code for processors (0.32) puts
-# the adapter of the last place on questions to the base that are computed together with questions to adapters.
-ADAPTER_PLACES = MAX_ADAPTERS + 1
 # vLLM processes at a time; each holds one set of whole weights. Another one swaps the longest unused one out.
 MOST_PROCESSES = 3
 GPU_PART = 0.85
@@ -104,7 +101,7 @@ def command(folder: Path, names: list[str], port: int, *, rank: int | None, shar
     words += ["--generation-config", "vllm", "--max-model-len", str(length), "--max-logprobs", str(MAX_LOGPROBS)]
     words += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     if rank is not None:
-        words += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(ADAPTER_PLACES)]
+        words += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(MAX_ADAPTERS)]
     if is_cpu_build():
         words += ["--enforce-eager"]
     else:
