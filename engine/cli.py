@@ -1,6 +1,7 @@
 """The command line.
 
 python -m engine presets
+python -m engine readings [RELATION|FILE]
 python -m engine run PRESET|FILE [--set stage1.epochs=10 …] [--seed N] [--home DIR] [--results FILE.json]
 python -m engine worker [--home DIR]
 python -m engine serve RUN [--backend auto|vllm|embedded] [--port N]
@@ -22,9 +23,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from engine.description import MAX_FILE_BYTES, override, read_mapping
+from engine.attack.commands import readings_command
+from engine.description import override, read_mapping
 from engine.experiment import Experiment
-from engine.mistake import Home, Mistake, RunId, open_home, with_run
+from engine.mistake import Home, Mistake, RunId, open_home, read_text_file, with_run
 from engine.presets import describe_preset, preset_names, preset_text
 from engine.serving.commands import ask_command, serve
 from storage import runs as run_storage
@@ -59,12 +61,7 @@ def _source_text(source: str) -> str:
     path = Path(source)
     if not path.is_file():
         raise Mistake(f"there is neither a preset nor a file ‘{source}’ (presets: {', '.join(preset_names())})")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise Mistake(f"{source} is larger than {MAX_FILE_BYTES // 1_000_000} MB: split it up")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Mistake(f"{source} cannot be read as UTF-8 text: {error}") from error
+    return read_text_file(path)
 
 
 @app.command()
@@ -227,6 +224,7 @@ def _stored(action: Callable[[Any], Any], run_id: str, home: Path | None) -> Any
     return with_run(action, run_id, home or default_home())
 
 
+app.command("readings")(readings_command)
 app.command()(serve)
 app.command("ask")(ask_command)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.description import MAX_FILE_BYTES
 from storage.database import open_database
 
 Home = Annotated[Path | None, typer.Option(help="Where the lab keeps its data (default: ~/.rote-lab).")]
@@ -17,6 +18,16 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `runs`
 
 class Mistake(Exception):
     """What the person can mend, in one line."""
+
+
+def read_text_file(path: Path) -> str:
+    """The text of a file that a person named. Raises Mistake when it is too large or is not UTF-8."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise Mistake(f"{path} is larger than {MAX_FILE_BYTES // 1_000_000} MB: split it up")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Mistake(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
 def open_home(home: Path) -> Any:
