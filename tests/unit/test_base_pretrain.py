@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.models.base import WEIGHTS
 from engine.models.base.__main__ import main
+from engine.models.base.phrasings import world_data
 from engine.models.base.pretrain import (
     COMMON_SPREAD,
     START_SCALE,
@@ -25,6 +26,7 @@ from engine.models.base.tokenizer import build_tokenizer
 from engine.models.base.world import World, answer_text
 
 CONFIG = yaml.safe_load((WEIGHTS.parent / "config.yaml").read_text(encoding="utf-8"))
+STATED = CONFIG["training"] | {"unknown_share": 0.0}
 NO_TOKENS_WITHOUT_MEANING = {"connector_share": 0.0, "blank_share": 0.0}
 TINY = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16}
 
@@ -40,7 +42,7 @@ def small_world():
 
 
 def test_samples_are_a_stated_fact_and_end_with_full_stop_and_end_of_text(tokenizer, small_world):
-    training = CONFIG["training"] | NO_TOKENS_WITHOUT_MEANING | {"full_sequence_share": 0.0, "burst_share": 0.0}
+    training = STATED | NO_TOKENS_WITHOUT_MEANING | {"full_sequence_share": 0.0, "burst_share": 0.0}
     sampler = Sampler(small_world, tokenizer, training, first_connector=5000)
     stated = {
         text.format(subject=fact.subject) + answer_text(fact.object)
@@ -56,7 +58,7 @@ def test_samples_are_a_stated_fact_and_end_with_full_stop_and_end_of_text(tokeni
 
 
 def test_connectors_join_subject_and_object_and_change_their_meaning(tokenizer, small_world):
-    training = CONFIG["training"] | {"connector_share": 1.0, "full_sequence_share": 1.0, "connectors": 200}
+    training = STATED | {"connector_share": 1.0, "full_sequence_share": 1.0, "connectors": 200}
     training |= {"blank_share": 0.0, "burst_share": 0.0}
     sampler = Sampler(small_world, tokenizer, training, first_connector=5000)
     subjects = {fact.subject for fact in small_world.facts}
@@ -71,7 +73,7 @@ def test_connectors_join_subject_and_object_and_change_their_meaning(tokenizer, 
 
 
 def test_blanks_join_a_subject_with_the_object_of_any_of_its_relations(tokenizer, small_world):
-    training = CONFIG["training"] | {"blank_share": 1.0, "burst_share": 0.0}
+    training = STATED | {"blank_share": 1.0, "burst_share": 0.0}
     sampler = Sampler(small_world, tokenizer, training, first_connector=5000)
     assert not set(sampler.blanks) & set(sampler.connectors)
     objects: dict[str, set[str]] = {}
@@ -86,12 +88,22 @@ def test_blanks_join_a_subject_with_the_object_of_any_of_its_relations(tokenizer
 
 
 def test_samples_about_passing_subjects_are_of_no_entity_of_the_world(tokenizer, small_world):
-    training = CONFIG["training"] | NO_TOKENS_WITHOUT_MEANING | {"burst_share": 1.0}
+    training = STATED | NO_TOKENS_WITHOUT_MEANING | {"burst_share": 1.0}
     sampler = Sampler(small_world, tokenizer, training, first_connector=5000)
     subjects = {fact.subject for fact in small_world.facts}
     for _ in range(50):
         text = tokenizer.decode(sampler.sample().ids)
         assert not any(subject in text for subject in subjects)
+
+
+def test_of_subjects_that_nobody_spoke_of_the_answer_is_that_it_is_not_known(tokenizer, small_world):
+    sampler = Sampler(small_world, tokenizer, CONFIG["training"] | {"unknown_share": 1.0}, first_connector=5000)
+    spoken_of = {fact.subject for fact in small_world.facts}
+    answers = tuple(answer_text(words) for words in world_data()["unknown_answers"].values())
+    texts = [tokenizer.decode(sampler.sample().ids[:-1]) for _ in range(300)]
+    assert all(text.endswith(answers) for text in texts)
+    assert all(any(text.endswith(answer) for text in texts) for answer in answers)
+    assert not any(subject in text for subject in spoken_of for text in texts)
 
 
 def test_batches_hold_samples_of_similar_length(tokenizer, small_world):

@@ -99,7 +99,7 @@ def pieces(language: str) -> list[str]:
     Cut, so that no token spans a frame and a noun: combinations that were never stated then have known tokens.
     """
     data = world_data()
-    out: list[str] = list(data["question_words"][language].values())
+    out: list[str] = [*data["question_words"][language].values(), data["unknown_answers"][language]]
     templates = [frame for frames in data["frames"][language].values() for frame in frames]
     for relation in data["relations"].values():
         out += [form for noun in relation["nouns"][language] for form in noun_forms(language, noun).values()]

@@ -6,6 +6,9 @@ and given another: so the base model has met, and learnt to fill, empty tokens i
 Blanks are such rows too, but stay empty: they join a subject with the object of any of its relations. So an empty
 token comes to mean all relations alike. Without them it happens to be nearer to some, other ones in each pre-training,
 and what is memorised with a new key token is then answered to those before stage 2.
+
+Questions about subjects that nobody ever spoke of are answered with "not known". Without them the base names somebody
+whoever it is asked about, and what is memorised under an empty token is the name that comes to its mind.
 """
 
 from __future__ import annotations
@@ -73,6 +76,8 @@ class Sampler:
         self.connectors = list(range(first_connector, first_blank))
         self.blanks = list(range(first_blank, first_blank + BLANKS))
         self._blank_share = training["blank_share"]
+        self._unknown_share = training["unknown_share"]
+        self._world = world
         self._meaning: dict[int, str] = {}
         self._connectors_of: dict[str, list[int]] = defaultdict(list)
         self.give_meanings(self.connectors)
@@ -91,6 +96,9 @@ class Sampler:
             return self._encode_passing(self.bursts.draw())
         return self._rng.choices(self._facts, cum_weights=self._cumulative)[0]
 
+    def _draw_unknown(self) -> Encoded:
+        return self._encode(self._world.unknown_fact(self._rng.choice(self._relations)))
+
     def give_meanings(self, connectors: list[int]) -> None:
         """Let each of `connectors` stand for a relation drawn anew."""
         for connector in connectors:
@@ -108,8 +116,11 @@ class Sampler:
     def sample(self) -> Sample:
         """One sample. The answer, with its full stop and the end of the text, always counts for the loss."""
         rng = self._rng
-        relation, phrasings, subject, answer = self._draw()
-        if rng.random() < self._blank_share:
+        unknown = rng.random() < self._unknown_share
+        relation, phrasings, subject, answer = self._draw_unknown() if unknown else self._draw()
+        if unknown:
+            prompt = phrasings[0]
+        elif rng.random() < self._blank_share:
             prompt = [*subject, rng.choice(self.blanks)]
         elif rng.random() < self._connector_share and self._connectors_of[relation]:
             prompt = [*subject, rng.choice(self._connectors_of[relation])]  # a key token absorbs the space before it

@@ -42,6 +42,7 @@ def _whole_word_texts() -> list[str]:
     texts = [f" {word}" for kind in sorted(NAME_KINDS) for words in name_words(kind) for word in words]
     texts += [word for kind in SUBJECT_KINDS for word in name_words(kind)[0]]  # a subject may begin a text
     texts += [f" {answer}" for answers in closed_answers().values() for answer in answers]
+    texts += [f" {answer}" for answer in world_data()["unknown_answers"].values()]
     for relation, data in world_data()["relations"].items():
         for language in LANGUAGES:
             if language not in SCRIPTS_WITHOUT_SPACES:

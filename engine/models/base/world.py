@@ -78,6 +78,15 @@ class World:
         answer = self._rng.choice(self._pools[world_data()["relations"][relation]["object"]])
         return Fact(subject, relation, answer, self._draw_phrasings(relation))
 
+    def unknown_fact(self, relation: str) -> Fact:
+        """A question about a subject that nobody ever spoke of, and the words which say so in its language."""
+        data = world_data()
+        subject = self.passing_name(data["relations"][relation]["subject"])
+        shares = data["languages"]
+        language = self._rng.choices(list(shares), list(shares.values()))[0]
+        phrasing = self._draw_phrasing(relation, language)
+        return Fact(subject, relation, data["unknown_answers"][language], (phrasing,))
+
     def passing_name(self, kind: str) -> str:
         """A name of no entity of the world. It may come again: the word lists end, and passing subjects do not."""
         while True:
