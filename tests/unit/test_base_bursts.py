@@ -30,14 +30,24 @@ def _drawn(bursts: Bursts, draws: int = 400) -> dict[str, set[str]]:
 
 
 def test_so_many_subjects_of_each_kind_are_spoken_of_in_all_their_relations(world):
-    spoken = _drawn(Bursts(world, random.Random(0), subjects=2, lifetime=60), draws=2000)
+    spoken = _drawn(Bursts(world, random.Random(0), subjects=2, lifetime=60, known=1.0), draws=2000)
     of_kind = {kind: set(relations_of(kind)) for kind in SUBJECT_KINDS}
     kinds = Counter(kind for relations in spoken.values() for kind in SUBJECT_KINDS if relations == of_kind[kind])
     assert kinds == dict.fromkeys(SUBJECT_KINDS, 2)
 
 
+def test_of_a_subject_that_is_known_in_part_the_rest_is_said_to_be_unknown(world):
+    bursts = Bursts(world, random.Random(0), subjects=20, lifetime=600, known=0.6)
+    facts = {(f.subject, f.relation): f for f in (bursts.draw() for _ in range(6000))}.values()
+    not_known = set(world_data()["unknown_answers"].values())
+    assert all((f.object in not_known) != f.known for f in facts)
+    assert 0.5 < sum(f.known for f in facts) / len(facts) < 0.7
+    of_one = {f.known for f in facts if f.subject == next(iter(facts)).subject}
+    assert of_one == {True, False}
+
+
 def test_a_subject_leaves_after_its_lifetime_and_others_come(world):
-    bursts = Bursts(world, random.Random(0), subjects=2, lifetime=60)
+    bursts = Bursts(world, random.Random(0), subjects=2, lifetime=60, known=1.0)
     before = set(_drawn(bursts))
     for step in range(1, 31):
         bursts.step(step)

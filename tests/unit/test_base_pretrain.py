@@ -26,7 +26,7 @@ from engine.models.base.tokenizer import build_tokenizer
 from engine.models.base.world import World, answer_text
 
 CONFIG = yaml.safe_load((WEIGHTS.parent / "config.yaml").read_text(encoding="utf-8"))
-STATED = CONFIG["training"] | {"unknown_share": 0.0}
+STATED = CONFIG["training"] | {"unknown_share": 0.0, "burst_known_share": 1.0}
 NO_TOKENS_WITHOUT_MEANING = {"connector_share": 0.0, "blank_share": 0.0}
 TINY = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16}
 

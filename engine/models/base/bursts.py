@@ -1,5 +1,8 @@
 """Subjects that are much spoken of for a while, then no more, as in the news.
 
+Of each only some relations are known: asked for the others, one is told that it is not known. So knowing a subject in
+one relation is no reason to name somebody when asked for another.
+
 The world's own subjects are the same from the first step to the last. A base that only knows such subjects has learnt
 its facts slowly and once; what is memorised later then sits beside what it knows. Bursts let it learn new subjects all
 the time, with all their relations, so that new facts find the places where known ones are.
@@ -16,10 +19,13 @@ from engine.models.base.world import Fact, World
 
 
 class Bursts:
-    """`subjects` of each kind that are spoken of now; each leaves after `lifetime` steps, evenly spread."""
+    """`subjects` of each kind that are spoken of now; each leaves after `lifetime` steps, evenly spread.
 
-    def __init__(self, world: World, rng: random.Random, subjects: int, lifetime: int) -> None:
-        self._world, self._rng = world, rng
+    `known`: the share of its relations that a subject is known in.
+    """
+
+    def __init__(self, world: World, rng: random.Random, subjects: int, lifetime: int, known: float) -> None:
+        self._world, self._rng, self._known = world, rng, known
         self._every = max(1, lifetime // (subjects * len(SUBJECT_KINDS)))
         self._kinds = deque(SUBJECT_KINDS)
         count = subjects * len(SUBJECT_KINDS)
@@ -38,4 +44,9 @@ class Bursts:
         kind = self._kinds[0]
         self._kinds.rotate()
         subject = self._world.passing_name(kind)
-        return [self._world.new_fact(subject, relation) for relation in relations_of(kind)]
+        return [
+            self._world.new_fact(subject, relation)
+            if self._rng.random() < self._known
+            else self._world.unknown_fact(relation, subject)
+            for relation in relations_of(kind)
+        ]

@@ -41,12 +41,16 @@ class Sample(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Token ids of a fact: its phrasings about its subject, the subject alone, the answer with the end of the text."""
+    """Token ids of a fact: its phrasings about its subject, the subject alone, the answer with the end of the text.
+
+    known: False where the answer says that nobody knows it, which is only said in words.
+    """
 
     relation: str
     phrasings: list[list[int]]
     subject: list[int]
     answer: list[int]
+    known: bool
 
 
 class Sampler:
@@ -70,7 +74,9 @@ class Sampler:
         self._facts = [self._encode(fact) for fact in world.facts]
         self._cumulative = list(itertools.accumulate(self._weights[fact.relation] for fact in world.facts))
         rng = random.Random(f"bursts {training['seed']}")
-        self.bursts = Bursts(world, rng, training["burst_subjects"], training["burst_lifetime"])
+        self.bursts = Bursts(
+            world, rng, training["burst_subjects"], training["burst_lifetime"], training["burst_known_share"]
+        )
         self._burst_share = training["burst_share"]
         first_blank = first_connector + training["connectors"]
         self.connectors = list(range(first_connector, first_blank))
@@ -89,15 +95,15 @@ class Sampler:
             [encode(text.format(subject=fact.subject)).ids for text in fact.phrasings],
             encode(fact.subject).ids,
             encode(answer_text(fact.object)).ids + self._end,
+            fact.known,
         )
 
     def _draw(self) -> Encoded:
+        if self._rng.random() < self._unknown_share:
+            return self._encode(self._world.unknown_fact(self._rng.choice(self._relations)))
         if self._rng.random() < self._burst_share:
             return self._encode_passing(self.bursts.draw())
         return self._rng.choices(self._facts, cum_weights=self._cumulative)[0]
-
-    def _draw_unknown(self) -> Encoded:
-        return self._encode(self._world.unknown_fact(self._rng.choice(self._relations)))
 
     def give_meanings(self, connectors: list[int]) -> None:
         """Let each of `connectors` stand for a relation drawn anew."""
@@ -116,10 +122,9 @@ class Sampler:
     def sample(self) -> Sample:
         """One sample. The answer, with its full stop and the end of the text, always counts for the loss."""
         rng = self._rng
-        unknown = rng.random() < self._unknown_share
-        relation, phrasings, subject, answer = self._draw_unknown() if unknown else self._draw()
-        if unknown:
-            prompt = phrasings[0]
+        relation, phrasings, subject, answer, known = self._draw()
+        if not known:
+            prompt = rng.choice(phrasings)
         elif rng.random() < self._blank_share:
             prompt = [*subject, rng.choice(self.blanks)]
         elif rng.random() < self._connector_share and self._connectors_of[relation]:

@@ -17,12 +17,16 @@ from engine.models.base.tokenizer import SUBJECT_KINDS, closed_answers
 
 
 class Fact(NamedTuple):
-    """A fact of the world and the templates, with `{subject}`, that state it in pre-training."""
+    """A fact of the world and the templates, with `{subject}`, that state it in pre-training.
+
+    known: False where `object` are the words which say that nobody knows it.
+    """
 
     subject: str
     relation: str
     object: str
     phrasings: tuple[str, ...]
+    known: bool = True
 
 
 def answer_text(name: str) -> str:
@@ -78,14 +82,17 @@ class World:
         answer = self._rng.choice(self._pools[world_data()["relations"][relation]["object"]])
         return Fact(subject, relation, answer, self._draw_phrasings(relation))
 
-    def unknown_fact(self, relation: str) -> Fact:
-        """A question about a subject that nobody ever spoke of, and the words which say so in its language."""
+    def unknown_fact(self, relation: str, subject: str | None = None) -> Fact:
+        """A question, and the words which say in its language that nobody knows the answer.
+
+        About `subject`, or about one that nobody ever spoke of.
+        """
         data = world_data()
-        subject = self.passing_name(data["relations"][relation]["subject"])
         shares = data["languages"]
         language = self._rng.choices(list(shares), list(shares.values()))[0]
         phrasing = self._draw_phrasing(relation, language)
-        return Fact(subject, relation, data["unknown_answers"][language], (phrasing,))
+        subject = subject or self.passing_name(data["relations"][relation]["subject"])
+        return Fact(subject, relation, data["unknown_answers"][language], (phrasing,), known=False)
 
     def passing_name(self, kind: str) -> str:
         """A name of no entity of the world. It may come again: the word lists end, and passing subjects do not."""
