@@ -1,0 +1,1 @@
+"""Second readings: attack experiments on memorised facts, and defences."""
