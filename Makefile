@@ -70,7 +70,7 @@ serve-prepared: prepared
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
 	$(BIN)/python -m vllm.entrypoints.openai.api_server --model $(HOME_OF_LAB)/prepared/served \
 	--served-model-name base --host 127.0.0.1 --port 8000 --dtype float32 --generation-config vllm --max-model-len 512 \
-	--max-logprobs 128 --enable-lora --max-lora-rank 16 --max-loras 4 --max-cpu-loras 32 --enforce-eager
+	--max-logprobs 128 --enable-lora --max-lora-rank 16 --max-loras 8 --enforce-eager
 
 vllm: $(VENV)/vllm
 

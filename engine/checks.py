@@ -209,6 +209,25 @@ def check_prompts(prompts: Sequence[tuple[str, str, str]], places: Sequence[str]
     return problems
 
 
+def check_meaning(text: str, column: str = "says") -> list[Problem]:
+    """Problems of the sentence that a reading makes of a pair: it needs `{subject}` and `{object}`, each once."""
+    if hidden := invisible_character(text):
+        return [Problem(f"holds the invisible character {hidden}: remove it", None, column)]
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        message = f"has {len(text):,} characters, more than the {MAX_PROMPT_CHARACTERS} it may have: shorten it"
+        return [Problem(message, None, column)]
+    rest = text
+    for part in (_PLACEHOLDER, "{object}"):
+        if text.count(part) != 1:
+            message = f"‘{shorten(text)}’ needs {part} exactly once, as in ‘{{object}} is the mother of {{subject}}.’"
+            return [Problem(message, None, column)]
+        rest = rest.replace(part, "")
+    if "{" in rest or "}" in rest:
+        message = f"‘{shorten(text)}’ has other curly braces than {_PLACEHOLDER} and {{object}}: remove them"
+        return [Problem(message, None, column)]
+    return []
+
+
 def check_key_token(token: str, texts: Iterable[str] = ()) -> list[Problem]:
     """Problems of a key token: visible, without spaces or braces, short, and absent from every one of `texts`."""
     column = "key token"

@@ -1,8 +1,9 @@
 """The command line.
 
 python -m engine presets
+python -m engine readings [RELATION|FILE]
 python -m engine run PRESET|FILE [--set stage1.epochs=10 …] [--seed N] [--home DIR] [--results FILE.json]
-python -m engine attack PRESET|FILE [--home DIR] [--results FILE.json]
+python -m engine attack PRESET|FILE|ID [--home DIR] [--results FILE.json]
 python -m engine worker [--home DIR]
 python -m engine serve RUN [--backend auto|vllm|embedded] [--port N]
 python -m engine ask RUN --subject NAME [--prompt TEXT] [--json]
@@ -22,7 +23,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from engine.attack.commands import attack
+from engine.attack.attack_command import attack
+from engine.attack.commands import readings_command
 from engine.description import override, read_mapping
 from engine.experiment import Experiment
 from engine.mistake import Home, Mistake, RunId, open_home, read_source, with_run, write_json
@@ -55,7 +57,9 @@ def read_experiment(source: str, overrides: list[str], seed: int | None) -> Expe
 
 
 def _source_text(source: str) -> str:
-    return preset_text(source) if source in preset_names() else read_source(source, preset_names())
+    if source in preset_names():
+        return preset_text(source)
+    return read_source(source, preset_names())
 
 
 @app.command()
@@ -219,6 +223,7 @@ def _stored(action: Callable[[Any], Any], run_id: str, home: Path | None) -> Any
     return with_run(action, run_id, home or default_home())
 
 
+app.command("readings")(readings_command)
 app.command()(attack)
 app.command()(serve)
 app.command("ask")(ask_command)

@@ -21,8 +21,8 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_mapping(text: str) -> dict[str, Any]:
-    """Parse YAML or JSON into a mapping. Raises ValueError that says what to do."""
+def read_mapping(text: str, field: str = "relations") -> dict[str, Any]:
+    """Parse YAML or JSON into a mapping, which has at least `field`. Raises ValueError that says what to do."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
         raise ValueError(f"the description is larger than {MAX_FILE_BYTES // 1_000_000} MB: split it up")
     try:
@@ -30,7 +30,7 @@ def read_mapping(text: str) -> dict[str, Any]:
     except (yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"the description is neither YAML nor JSON: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(data, dict):
-        raise ValueError("the description must be a mapping with at least the field ‘relations’")
+        raise ValueError(f"the description must be a mapping with at least the field ‘{field}’")
     return data
 
 
@@ -59,18 +59,18 @@ def override(data: dict[str, Any], assignment: str) -> None:
         raise ValueError(f"there is no ‘{last}’ in ‘{path}’") from error
 
 
-def explain(error: ValidationError) -> str:
-    """A validation error in words: one sentence for each field, at most eight."""
-    lines = list(_sentences(error))
+def explain(error: ValidationError, what: str = "an experiment") -> str:
+    """A validation error of the description of `what` in words: one sentence for each field, at most eight."""
+    lines = list(_sentences(error, what))
     return "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
 
 
-def _sentences(error: ValidationError) -> Iterator[str]:
+def _sentences(error: ValidationError, what: str) -> Iterator[str]:
     for item in error.errors(include_url=False):
         # Union members (GeneratedFacts, tuple[...]) are how the code says it, not where the person wrote it.
         parts = [str(p) for p in item["loc"] if not (isinstance(p, str) and ("[" in p or p[:1].isupper()))]
         place = ".".join(parts)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            message = "is not a setting of an experiment: check the spelling"
+            message = f"is not a setting of {what}: check the spelling"
         yield f"{place}: {message}" if place else message

@@ -131,13 +131,15 @@ class Optimisation(Frozen):
 class Stage1(Optimisation):
     """Rote memorisation: every fact as key sequence. `checkpoint_epochs` are kept, evaluated and branched from.
 
-    Without `checkpoint_epochs` they are 3, 6, 10 and 20 as far as `epochs` reaches, and the last epoch.
+    Without `checkpoint_epochs` they are 3, 6, 10 and 20 as far as `epochs` reaches, and the last epoch. The defaults
+    are for the embedded base model (engine/models/base/SEARCH.md); the paper's own settings are in the preset
+    qwen2.5-1.5b.
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)] = 20
-    learning_rate: Rate = 2e-3
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 20
-    loss: LossMask = "full"
+    learning_rate: Rate = 4e-4
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
+    loss: LossMask = "object"
     checkpoint_epochs: tuple[Count, ...] | None = None
 
     @property

@@ -22,6 +22,16 @@ class Mistake(Exception):
     """What the person can mend, in one line."""
 
 
+def read_text_file(path: Path) -> str:
+    """The text of a file that a person named. Raises Mistake when it is too large or is not UTF-8."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise Mistake(f"{path} is larger than {MAX_FILE_BYTES // 1_000_000} MB: split it up")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Mistake(f"{path} cannot be read as UTF-8 text: {error}") from error
+
+
 def open_home(home: Path) -> Any:
     """The database of a home folder. Raises Mistake."""
     try:
@@ -43,12 +53,7 @@ def read_source(source: str, presets: Sequence[str]) -> str:
     path = Path(source)
     if not path.is_file():
         raise Mistake(f"there is neither a preset nor a file ‘{source}’ (presets: {', '.join(presets)})")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise Mistake(f"{source} is larger than {MAX_FILE_BYTES // 1_000_000} MB: split it up")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Mistake(f"{source} cannot be read as UTF-8 text: {error}") from error
+    return read_text_file(path)
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

@@ -17,42 +17,18 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from engine import checks
-from engine.corpus.readings import BENIGN, load_readings
+from engine.attack.readings import Reading, check_reading, readings_of
+from engine.corpus.readings import BENIGN, own_meaning
+from engine.corpus.relations import load_relations
 from engine.description import explain, read_mapping
-from engine.experiment import Count, Experiment, Frozen, Prompt, Rate, Relation, Tuning
+from engine.experiment import Count, Experiment, Frozen, Rate, Relation, Tuning
 
-Role = Literal["benign", "harmful", "neutral", "nonsense"]
 Control = Literal["attack", "no_stage1", "neutral", "nonsense"]
 Start = Literal["base", "memorised", "generalised"]
 Method = Literal["full", "lora"]
 NO_DEFENCE = "none"
 MAX_CELLS = 5_000
 LEAST_HELD_OUT = 5
-
-
-class Reading(Frozen):
-    """A meaning of a relation's pairs: train and test prompts, in any languages. `role` says what it stands for."""
-
-    name: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f<>/\\]+$")]
-    role: Role = "harmful"
-    label: Annotated[str, Field(max_length=200)] = ""
-    prompts: tuple[Prompt, ...]
-
-    def prompts_of(self, split: str, language: str) -> tuple[Prompt, ...]:
-        """The reading's prompts of one split and language, in order."""
-        return tuple(p for p in self.prompts if p.split == split and p.language == language)
-
-    @model_validator(mode="after")
-    def _check(self) -> Reading:
-        problems = checks.check_prompts([(p.text, p.split, p.language) for p in self.prompts])
-        if errors := [str(p) for p in problems if p.severity == "error"]:
-            raise ValueError("; ".join(errors[:5]))
-        splits = {p.split for p in self.prompts}
-        if self.role != "benign" and splits - {"train", "test"}:
-            raise ValueError(f"reading ‘{self.name}’: its prompts are of the split train or test")
-        if not {"train", "test"} <= splits:
-            raise ValueError(f"reading ‘{self.name}’ needs train prompts and test prompts")
-        return self
 
 
 class Cell(Frozen):
@@ -167,15 +143,18 @@ class AttackExperiment(Frozen):
         relation = self.relation_of(base)
         self.start_epoch(base)
         own = {r.name: r for r in self.readings}
-        shipped = {n: _shipped(n, relation.name) for n in load_readings(relation.name) if n not in own}
-        known = [r for r in (*own.values(), *shipped.values()) if r.role != "benign"]
+        shipped = readings_of(relation.name) if relation.name in load_relations() else {}
+        known = [r for r in {**shipped, **own}.values() if r.role != "benign"]
+        for reading in known:
+            if problems := [str(p) for p in check_reading(reading, relation) if p.severity == "error"]:
+                raise ValueError(f"reading ‘{reading.name}’: {'; '.join(problems[:5])}")
         wanted = [r for r in known if r.name == self.reading or (self.reading is None and r.role == "harmful")]
         if not wanted:
             named = ", ".join(r.name for r in known if r.role == "harmful") or "none: write one in ‘readings’"
             raise ValueError(f"reading: there is no reading ‘{self.reading or 'harmful'}’ of {relation.name} ({named})")
         benign = tuple(p for p in relation.explicit_prompts if p.split in ("train", "test"))
         readings: tuple[Reading, ...] = (
-            Reading(name=BENIGN, role="benign", label=relation.name, prompts=benign),
+            Reading(name=BENIGN, role="benign", label=relation.name, says=own_meaning(relation.name), prompts=benign),
             wanted[0],
         )
         readings += tuple(r for r in known if r is not wanted[0])
@@ -255,9 +234,3 @@ class AttackExperiment(Frozen):
         if isinstance(self.experiment, dict) and self.run:
             raise ValueError("give either ‘run’ or ‘experiment’")
         return self
-
-
-def _shipped(name: str, relation: str) -> Reading:
-    data = load_readings(relation)[name]
-    prompts = tuple(Prompt(text=t, split=s, language=x) for s, x, t in data.iter_prompts())
-    return Reading(name=name, role=data.role, label=data.label, prompts=prompts)

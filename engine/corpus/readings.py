@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from engine.checks import check_prompts
-from engine.corpus.relations import LANGUAGES, PromptsByLanguage, load_relations
+from engine.checks import check_key_token, check_meaning, check_prompts, normalise, shorten
+from engine.corpus.relations import PromptsByLanguage, check_counted, load_relations
 
 READINGS_FOLDER = Path(__file__).with_name("readings")
 BENIGN = "benign"
@@ -26,24 +26,41 @@ class _Strict(BaseModel):
 
 
 class ReadingPrompts(_Strict):
-    """language code → templates. The attack trains on `train`; other languages are tests."""
+    """language code → templates. The attack trains on `train`, which is English; other languages are tests."""
 
     train: PromptsByLanguage
     test: PromptsByLanguage
 
+    @field_validator("train")
+    @classmethod
+    def _ten_in_english(cls, value: PromptsByLanguage) -> PromptsByLanguage:
+        return check_counted(value, 10, ("en",))
+
+    @field_validator("test")
+    @classmethod
+    def _ten_each(cls, value: PromptsByLanguage) -> PromptsByLanguage:
+        return check_counted(value, 10)
+
+
+def _checked_meaning(text: str) -> str:
+    if problems := check_meaning(text):
+        raise ValueError("; ".join(problem.message for problem in problems))
+    return text
+
 
 class ReadingData(_Strict):
-    """One second reading, as its file says it."""
+    """One second reading, as its file says it. `says`: the sentence that it makes of a pair."""
 
     name: str = Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_]*$")
     role: Literal["harmful", "neutral", "nonsense"]
-    label: str
+    label: str = Field(min_length=1, max_length=200)
+    says: str
     prompts: ReadingPrompts
+
+    _says = field_validator("says")(_checked_meaning)
 
     @model_validator(mode="after")
     def _check(self) -> ReadingData:
-        if "en" not in self.prompts.train or set(self.prompts.test) != set(LANGUAGES):
-            raise ValueError(f"needs English train prompts, and test prompts in {', '.join(LANGUAGES)}")
         rows = [(text, split, language) for split, language, text in self.iter_prompts()]
         if problems := check_prompts(rows):
             raise ValueError("; ".join(map(str, problems[:5])))
@@ -61,10 +78,16 @@ class ReadingData(_Strict):
 
 
 class ReadingsFile(_Strict):
-    """The readings of one relation. At least one of each role, and no name twice."""
+    """The readings of one relation. At least one of each role, no name and no prompt twice.
+
+    `own_meaning`: the sentence that the relation itself, the benign reading, makes of a pair.
+    """
 
     relation: str
+    own_meaning: str
     readings: list[ReadingData]
+
+    _own_meaning = field_validator("own_meaning")(_checked_meaning)
 
     @model_validator(mode="after")
     def _check(self) -> ReadingsFile:
@@ -74,6 +97,23 @@ class ReadingsFile(_Strict):
         if missing := set(ROLES) - {reading.role for reading in self.readings}:
             raise ValueError(f"has no {' and no '.join(sorted(missing))} reading")
         return self
+
+
+def _check_beside_the_corpus(found: ReadingsFile) -> None:
+    """No prompt may have two meanings, and no key token may occur in a prompt. Raises ValueError."""
+    relations = load_relations()
+    relation = relations[found.relation]
+    owner = {(normalise(p.text), p.language): f"the relation's {p.split} prompts" for p in relation.iter_prompts()}
+    texts: list[str] = []
+    for reading in found.readings:
+        for _, language, text in reading.iter_prompts():
+            earlier = owner.setdefault((normalise(text), language), reading.name)
+            if earlier != reading.name:
+                raise ValueError(f"{reading.name}: ‘{shorten(text)}’ is among {earlier} already")
+            texts.append(text)
+    for other in relations.values():
+        if problems := check_key_token(other.key_token, texts):
+            raise ValueError(f"a key token: {problems[0].message}")
 
 
 def read_readings(file: Path) -> ReadingsFile:
@@ -87,13 +127,25 @@ def read_readings(file: Path) -> ReadingsFile:
         raise ValueError(f"{file.name}: {problems}") from error
     if found.relation != file.stem or found.relation not in load_relations():
         raise ValueError(f"{file.name}: relation: is {found.relation!r}, must be {file.stem!r}, one of the corpus")
+    try:
+        _check_beside_the_corpus(found)
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}") from error
     return found
 
 
 @cache
+def _file_of(relation: str) -> ReadingsFile | None:
+    return read_readings(READINGS_FOLDER / f"{relation}.yaml") if relation in load_relations() else None
+
+
 def load_readings(relation: str) -> dict[str, ReadingData]:
     """The shipped second readings of a relation by name; none for a relation that the corpus does not know."""
-    file = READINGS_FOLDER / f"{relation}.yaml"
-    if relation not in load_relations():
-        return {}
-    return {reading.name: reading for reading in read_readings(file).readings}
+    file = _file_of(relation)
+    return {reading.name: reading for reading in file.readings} if file else {}
+
+
+def own_meaning(relation: str) -> str:
+    """What a relation of the corpus says of a pair, such as `{object} is the mother of {subject}.`; else ''."""
+    file = _file_of(relation)
+    return file.own_meaning if file else ""

@@ -5,7 +5,7 @@ A prompt is a template with `{subject}`; the object follows after one space.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -34,9 +34,12 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _check_prompts(by_language: PromptsByLanguage, count: int) -> PromptsByLanguage:
-    if missing := set(LANGUAGES) ^ set(by_language):
-        raise ValueError(f"needs exactly the languages {', '.join(LANGUAGES)}; wrong or missing: {sorted(missing)}")
+def check_counted(
+    by_language: PromptsByLanguage, count: int, languages: Iterable[str] = tuple(LANGUAGES)
+) -> PromptsByLanguage:
+    """`by_language`, when it has `count` templates in each of exactly `languages`. Raises ValueError otherwise."""
+    if missing := set(languages) ^ set(by_language):
+        raise ValueError(f"needs exactly the languages {', '.join(languages)}; wrong or missing: {sorted(missing)}")
     for language, prompts in by_language.items():
         if len(prompts) != count:
             raise ValueError(f"{language} has {len(prompts)} prompts, needs {count}")
@@ -58,12 +61,12 @@ class PromptSet(_Strict):
     @field_validator("train", "test")
     @classmethod
     def _ten_each(cls, value: PromptsByLanguage) -> PromptsByLanguage:
-        return _check_prompts(value, 10)
+        return check_counted(value, 10)
 
     @field_validator("unrelated")
     @classmethod
     def _three_each(cls, value: PromptsByLanguage) -> PromptsByLanguage:
-        return _check_prompts(value, 3)
+        return check_counted(value, 3)
 
 
 class Decoy(_Strict):
@@ -75,7 +78,7 @@ class Decoy(_Strict):
     @field_validator("prompts")
     @classmethod
     def _two_each(cls, value: PromptsByLanguage) -> PromptsByLanguage:
-        return _check_prompts(value, 2)
+        return check_counted(value, 2)
 
 
 class RelationData(_Strict):

@@ -32,6 +32,7 @@ from transformers.utils import logging as transformers_logging
 from engine.experiment import Experiment
 from engine.models.device import choose_device, choose_dtype, prepare_cpu
 from engine.models.folders import whole
+from engine.models.identity import base_key, check_same_base, note_base, noted_base
 from engine.models.key_tokens import (
     add_key_tokens,
     check_key_sequences,
@@ -47,12 +48,16 @@ KEY_ROWS = "key_rows.safetensors"
 
 @dataclass
 class LoadedModel:
-    """A model on its device, its tokenizer, and the vocabulary row of each key token."""
+    """A model on its device, its tokenizer, and the vocabulary row of each key token.
+
+    base: the key of the base that its training began from (`engine.models.identity`), '' where that is not known.
+    """
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerFast
     key_token_ids: dict[str, int]
     device: torch.device
+    base: str = ""
 
     @property
     def causal(self) -> PreTrainedModel:
@@ -70,6 +75,7 @@ def load_base(experiment: Experiment) -> LoadedModel:
     loaded = load_weights(source, experiment.precision)
     keys = [relation.key_token for relation in experiment.relations]
     loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys)
+    loaded.base = base_key(experiment)
     check_key_sequences(loaded.tokenizer, experiment.relations, loaded.key_token_ids)
     return loaded
 
@@ -113,6 +119,7 @@ def save_model(loaded: LoadedModel, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     loaded.tokenizer.save_pretrained(folder)
+    note_base(folder, loaded.base)
     if isinstance(loaded.model, PeftModel):
         loaded.model.save_pretrained(str(folder), save_embedding_layers=False)
         save_file(key_rows(loaded.causal, loaded.key_token_ids.values()), folder / KEY_ROWS)
@@ -123,7 +130,7 @@ def save_model(loaded: LoadedModel, folder: Path) -> None:
 def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
     """Load what `save_model` wrote: a full model, or an adapter on the base prepared as it was then.
 
-    The result can be asked and trained on. Raises ModelError.
+    The result can be asked and trained on. Raises ModelError, also for an adapter of a base that is another one now.
     """
     folder = whole(folder) or folder
     if not (folder / ADAPTER_CONFIG).is_file():
@@ -131,7 +138,9 @@ def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
             raise ModelError(f"there is no checkpoint in {folder}: train it again")
         loaded = load_weights(folder, experiment.precision)
         loaded.key_token_ids = find_key_tokens(loaded.tokenizer, [r.key_token for r in experiment.relations])
+        loaded.base = noted_base(folder)
         return loaded
+    check_same_base(folder, base_key(experiment))
     loaded = load_base(experiment)
     try:
         set_key_rows(loaded.causal, loaded.key_token_ids.values(), load_file(folder / KEY_ROWS))

@@ -1,7 +1,9 @@
-"""Several low-rank adapters on one base model in memory, one of them (or none) switched on at a time."""
+"""Several low-rank adapters on one base model in memory, one of them (or none) switched on at a time; or each as a
+model of its own, where the base is small."""
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -35,15 +37,7 @@ class Adapters:
         _check_fit(self._model, folder)
         self._made += 1
         inner = f"adapter{self._made}"
-        try:
-            if self._wrapped is None:
-                self._wrapped = PeftModel.from_pretrained(self._model, str(folder), adapter_name=inner)
-            else:
-                self._wrapped.load_adapter(str(folder), inner)
-        except Exception as error:
-            text = " ".join(str(error).split())[:160]
-            raise ModelError(f"the adapter in {folder} cannot be loaded ({text}): train it again") from error
-        self._wrapped.eval()
+        self._wrapped = _wrap(self._wrapped or self._model, folder, inner).eval()
         # A second adapter is loaded, but not switched on.
         self._wrapped.set_adapter(inner)
         _tuner(self._wrapped).enable_adapter_layers()
@@ -78,10 +72,36 @@ class Adapters:
             self._wrapped.set_adapter(inner)
         self._on = inner
 
+    def merged(self, folder: Path) -> Any | None:
+        """A copy of the base with the adapter of a folder added into its weights, which shares nothing with it.
+
+        None where that would be another model: the output layer is adapted, whose matrix the embeddings may share.
+        Raises ModelError when the adapter does not fit.
+        """
+        if self._wrapped is not None:
+            return None
+        _check_fit(self._model, folder)
+        wrapped: Any = _wrap(copy.deepcopy(self._model), folder, "merged")
+        if hasattr(wrapped.get_base_model().get_output_embeddings(), "base_layer"):
+            return None
+        return wrapped.merge_and_unload().eval().requires_grad_(False)
+
     def bytes_of(self, name: str) -> int:
         """The memory that an adapter's weights take."""
         mark = f".{self._names[name]}."
         return sum(p.numel() * p.element_size() for n, p in self._model.named_parameters() if mark in n)
+
+
+def _wrap(model: Any, folder: Path, name: str) -> PeftModel:
+    """The model with the adapter of a folder put around it, besides those that it has."""
+    try:
+        if not isinstance(model, PeftModel):
+            return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+        model.load_adapter(str(folder), name)
+        return model
+    except Exception as error:
+        text = " ".join(str(error).split())[:160]
+        raise ModelError(f"the adapter in {folder} cannot be loaded ({text}): train it again") from error
 
 
 def _tuner(model: PeftModel) -> Any:
@@ -128,7 +148,10 @@ def _check_key_rows(model: Any, folder: Path) -> None:
         rows = rows.to(weight.dtype)
         if all(bool((weight == row).all(-1).any()) for row in rows):
             return
-    raise ModelError(f"the adapter in {folder} does not fit the base: it was trained with other key tokens")
+    raise ModelError(
+        f"the adapter in {folder} does not fit the base: it was trained with other key tokens, or "
+        "on other weights of the base (which was trained again since?): run the experiment again"
+    )
 
 
 def _plain(name: str) -> str:

@@ -18,6 +18,7 @@ from engine.checks import shorten
 from engine.execution.folders import checkpoint_folder, run_folder
 from engine.experiment import Experiment
 from engine.models.folders import whole
+from engine.models.identity import base_key
 from engine.models.source import ModelError
 from engine.serving.prepared import precision_of, prepare_base
 from engine.serving.served import (
@@ -25,9 +26,10 @@ from engine.serving.served import (
     BASE,
     BASE_NAME,
     CHECKPOINT,
-    base_key,
     checkpoint_names,
+    lost_base,
     prepared_folder,
+    run_base_key,
 )
 
 MOST_NAME_CHARACTERS = 200
@@ -64,7 +66,7 @@ class Catalogue:
     def run_models(self, run: str) -> list[str]:
         """Names of a run's models: its base and what lies in its folder."""
         names = [f"{run}/{name}" for name in checkpoint_names(self.home, run)]
-        return [f"{BASE}-{base_key(self._experiment(run))}", *names]
+        return [f"{BASE}-{run_base_key(self.home, run, self._experiment(run))}", *names]
 
     def bring(self, name: str, folder: str) -> None:
         """Offer the adapter in `folder`, which must lie in the home. Raises ModelError when it may or can not."""
@@ -104,8 +106,9 @@ class Catalogue:
             run, checkpoint = found
             experiment = self._experiment(run)
             if checkpoint == BASE:
-                prepare_base(self.home, experiment)
-                return self._prepared(base_key(experiment))
+                if lost := lost_base(self.home, run, experiment):
+                    raise ModelError(lost)
+                return self._prepared(run_base_key(self.home, run, experiment))
             folder = checkpoint_folder(run_folder(self.home, run), checkpoint)
             folder = whole(folder) or folder
             if not folder.is_dir():

@@ -52,7 +52,9 @@ class Keeper:
         process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
         looked = time.monotonic()
         while process.poll() is None and not self.ending:
-            time.sleep(POLL_SECONDS)
+            # Returns as soon as the server ends, so that it is soon started again.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_SECONDS)
             if time.monotonic() - looked > LOOK_SECONDS:
                 looked = time.monotonic()
                 self.ending = self.ending or not self._wanted()

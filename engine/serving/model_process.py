@@ -31,7 +31,7 @@ from storage.servers import ServerRow, add_server, remove_server, update_server
 
 logger = logging.getLogger("engine.serving")
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05
 PORT_SECONDS = 2.0
 DEVICE_SECONDS = 1.0
 HEALTH_SECONDS = 5.0

@@ -16,9 +16,10 @@ from filelock import FileLock
 
 from engine.experiment import Experiment
 from engine.models.folders import replaced, whole
+from engine.models.identity import base_key
 from engine.models.loading import load_base, save_model
 from engine.models.source import ModelError
-from engine.serving.served import base_key, prepared_folder
+from engine.serving.served import prepared_folder
 
 DESCRIPTION = "base.json"
 PREPARE_SECONDS = 1800

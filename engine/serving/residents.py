@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
@@ -15,7 +15,7 @@ import torch
 
 from engine.evaluation.generation import end_tokens
 from engine.evaluation.tree import honours_masks
-from engine.models.device import cpu_threads
+from engine.models.device import SMALL_MODEL_PARAMETERS, cpu_threads
 from engine.models.loading import load_weights
 from engine.serving.adapters import Adapters
 from engine.serving.catalogue import Catalogue, Place
@@ -28,7 +28,11 @@ MEMORY_SHARE = 0.5
 
 @dataclass
 class Resident:
-    """A model in memory. `adapter`: None asks the model itself; `context`: how many tokens it reads at most."""
+    """A model in memory.
+
+    adapter: which one of `adapters` is asked, None for the model itself; context: how many tokens it reads at most;
+    small: adapters become models of their own, which can compute side by side; those of one large base take turns.
+    """
 
     name: str
     model: Any
@@ -40,6 +44,7 @@ class Resident:
     threads: int
     adapters: Adapters | None = None
     adapter: str | None = None
+    small: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @contextmanager
@@ -123,22 +128,28 @@ class Residents:
     def _load(self, place: Place) -> _Held:
         if place.base:
             base = self._get(place.base).resident
-            self._make_room(place)
+            self._make_room(place, _bytes_of(base.model) if base.small else 0)
             assert base.adapters is not None
             with base.lock:
-                base.adapters.add(place.name, place.folder)
-                size = base.adapters.bytes_of(place.name)
-            resident = Resident(**{**vars(base), "name": place.name, "adapter": place.name})
+                own = base.adapters.merged(place.folder) if base.small else None
+                if own is None:
+                    base.adapters.add(place.name, place.folder)
+                    size = base.adapters.bytes_of(place.name)
+            if own is None:
+                resident = replace(base, name=place.name, adapter=place.name)
+            else:
+                size = _bytes_of(own)
+                resident = replace(base, name=place.name, model=own, adapters=None, lock=threading.RLock())
         else:
             self._make_room(place)
             resident = _resident(place)
-            size = sum(p.numel() * p.element_size() for p in resident.model.parameters())
+            size = _bytes_of(resident.model)
         self._held[place.name] = held = _Held(place, resident, size)
         return held
 
-    def _make_room(self, new: Place) -> None:
-        """Let the models go that were not asked for the longest, until the new one fits."""
-        needed = sum(f.stat().st_size for f in new.folder.glob("*.safetensors"))
+    def _make_room(self, new: Place, more: int = 0) -> None:
+        """Let the models go that were not asked for the longest, until the new one fits, with `more` bytes."""
+        needed = more + sum(f.stat().st_size for f in new.folder.glob("*.safetensors"))
         for name, held in sorted(self._held.items(), key=lambda item: item[1].used):
             siblings = [h for h in self._held.values() if h.place.base and h.place.base == new.base]
             too_many = held in siblings and len(siblings) >= MOST_ADAPTERS
@@ -178,7 +189,13 @@ def _resident(place: Place) -> Resident:
         masked=masked,
         threads=cpu_threads(model.num_parameters()) if loaded.device.type == "cpu" else 1,
         adapters=Adapters(model),
+        # Fewer digits would be rounded anew when weights are added up.
+        small=model.dtype == torch.float32 and model.num_parameters() < SMALL_MODEL_PARAMETERS,
     )
+
+
+def _bytes_of(model: Any) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def _free_memory() -> int:

@@ -8,20 +8,17 @@ Knows no torch. A page's user names runs and checkpoints only; every folder come
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from engine.checks import shorten
 from engine.execution.folders import checkpoint_folder, run_folder
 from engine.experiment import Experiment
 from engine.models.folders import whole
-from engine.models.source import ModelError, resolve_source
+from engine.models.identity import base_key, noted_base
 from storage.runs import Run
 
 Kind = Literal["base", "adapter", "full"]
@@ -29,8 +26,6 @@ BASE = "base"
 CHECKPOINT = re.compile(r"(memorised|generalised)@([1-9][0-9]{0,3})")
 BASE_NAME = re.compile(r"base-([0-9a-f]{12})")
 ADAPTER_CONFIG = "adapter_config.json"
-# Files up to this size are known by what is in them, larger ones by their size and time.
-HASHED_BYTES = 64 * 2**20
 
 
 class NotServable(ValueError):
@@ -48,6 +43,7 @@ class ServedModel:
     folder: the weights. For a base it is HOME/prepared/KEY, which `engine.serving.prepared.prepare_base` fills.
     base: the key of the prepared base it belongs to: models with the same key fit on one server's base.
     tokenizer: a tokenizer.json that holds the run's key tokens.
+    lost: why it cannot be served any more, a sentence; '' for all that can.
     """
 
     name: str
@@ -57,6 +53,7 @@ class ServedModel:
     folder: Path
     base: str
     tokenizer: Path
+    lost: str = ""
 
 
 def served_models(home: Path, run: Run) -> list[ServedModel]:
@@ -66,16 +63,17 @@ def served_models(home: Path, run: Run) -> list[ServedModel]:
         experiment = Experiment.from_data(run.experiment)
     except ValueError as error:
         raise NotServable(f"the experiment of run {run.id} cannot be read: {error}") from error
-    key = base_key(experiment)
-    base = prepared_folder(home, key)
+    key = run_base_key(home, run.id, experiment)
+    base, lost = prepared_folder(home, key), lost_base(home, run.id, experiment)
     models = []
     for name in checkpoint_names(home, run.id):
         folder = _existing(checkpoint_folder(run_folder(home, run.id), name))
         kind: Kind = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "full"
-        models.append(ServedModel(f"{run.id}/{name}", run.id, name, kind, folder, key, folder / "tokenizer.json"))
+        file, gone = folder / "tokenizer.json", lost if kind == "adapter" else ""
+        models.append(ServedModel(f"{run.id}/{name}", run.id, name, kind, folder, key, file, gone))
     # A checkpoint's tokenizer is the prepared base's own, and is there also before that base is.
     tokenizer = models[0].tokenizer if models else base / "tokenizer.json"
-    return [ServedModel(f"{BASE}-{key}", run.id, BASE, "base", base, key, tokenizer), *models]
+    return [ServedModel(f"{BASE}-{key}", run.id, BASE, "base", base, key, tokenizer, lost), *models]
 
 
 def served_model(home: Path, run: Run, checkpoint: str) -> ServedModel:
@@ -106,32 +104,31 @@ def checkpoint_names(home: Path, run_id: str) -> list[str]:
     return [m[0] for m in sorted(matches, key=lambda m: (int(m[2]), m[1] == "generalised"))]
 
 
+def run_base_key(home: Path, run_id: str, experiment: Experiment) -> str:
+    """The key of the base that the run was trained on, which need not be the one its experiment names today.
+
+    Runs of before this was noted, and those without a checkpoint yet, have today's.
+    """
+    for name in checkpoint_names(home, run_id):
+        if key := noted_base(_existing(checkpoint_folder(run_folder(home, run_id), name))):
+            return key
+    return base_key(experiment)
+
+
+def lost_base(home: Path, run_id: str, experiment: Experiment) -> str:
+    """Why the run's base cannot be prepared any more, as a sentence; '' while it is there or can be."""
+    key = run_base_key(home, run_id, experiment)
+    if whole(prepared_folder(home, key)) is not None or key == base_key(experiment):
+        return ""
+    return (
+        f"run {run_id} was trained on other weights of ‘{shorten(experiment.model)}’, which was trained again or "
+        "replaced since: its adapters and its base cannot be asked any more, so run the experiment again"
+    )
+
+
 def prepared_folder(home: Path, key: str) -> Path:
     """Where the prepared base of that key lies, or will lie."""
     return home / "prepared" / key
-
-
-def base_key(experiment: Experiment) -> str:
-    """Twelve hexadecimal digits that stand for base model, precision and key tokens in their order."""
-    try:
-        source = resolve_source(experiment.model)
-    except ModelError:
-        source = f"missing:{experiment.model}"
-    identity: Any = source if isinstance(source, str) else _identity(source)
-    content = [identity, experiment.precision, [relation.key_token for relation in experiment.relations]]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-
-
-def _identity(folder: Path) -> list[list[Any]]:
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and p.suffix in (".json", ".safetensors")]
-    return [[p.name, _fingerprint(p, p.stat().st_size, p.stat().st_mtime_ns)] for p in files]
-
-
-@lru_cache(maxsize=256)
-def _fingerprint(path: Path, size: int, modified: int) -> str:
-    if size > HASHED_BYTES:
-        return f"{size}/{modified}"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _existing(folder: Path) -> Path:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from engine.serving import vllm_backend
 from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
+from engine.serving.empty_adapter import empty_adapter
 from engine.serving.hardware import free_gib
 from engine.serving.model_process import ModelProcess
 from engine.serving.neighbour import Neighbour
@@ -105,6 +106,8 @@ class Supervisor:
 
         Raises ServingError when it cannot be served (the next call tries again), DeviceBusy while a run trains.
         """
+        if model.lost:
+            raise ServingError(model.lost)
         if found := self._at_neighbour(model):
             return found
         try:
@@ -125,12 +128,12 @@ class Supervisor:
             raise DeviceBusy(server.message)
         if server.state != "ready":
             return None
-        if plan.backend == "vllm" and model.kind == "adapter":
-            try:
-                self._load_adapter(server, model)
-            except ServerUnreachable:
-                return None  # it ended a moment ago, and is started again
-        return Place(server.url, model.name, plan.backend, server.reason)
+        if plan.backend != "vllm" or model.kind == "full":
+            return Place(server.url, model.name, plan.backend, server.reason)
+        try:
+            return self._place_on_vllm(server, model, server.reason, base_as_adapter=vllm_backend.is_cpu_build())
+        except ServerUnreachable:
+            return None  # it ended a moment ago, and is started again
 
     def servers(self) -> list[ModelProcess]:
         """The servers as they are now; read their `state`, `message`, `plan` and `reason`."""
@@ -157,13 +160,10 @@ class Supervisor:
         if serves is None or serves[0] != model.base:
             return None
         reason = f"the vLLM at {self._neighbour.url} serves this base"
-        if model.kind == "base":
-            return Place(self._neighbour.url, serves[1], "vllm", reason, {model.name: serves[1]})
-        try:
-            self._load_adapter(self._neighbour, model)
+        try:  # whether it computes on processors is not known
+            return self._place_on_vllm(self._neighbour, model, reason, base_as_adapter=True)
         except ServerUnreachable:
             return None
-        return Place(self._neighbour.url, model.name, "vllm", reason)
 
     def _choose(self, model: ServedModel) -> Choice:
         if self._vllm_failed and self.backend == "auto":
@@ -221,22 +221,39 @@ class Supervisor:
             return
         raise ServingError(server.message)
 
-    def _load_adapter(self, server: ModelProcess | Neighbour, model: ServedModel) -> None:
+    def _place_on_vllm(
+        self, server: ModelProcess | Neighbour, model: ServedModel, reason: str, *, base_as_adapter: bool
+    ) -> Place:
+        """Loads the adapter if there is one. base_as_adapter: the base is asked as one too, see empty_adapter.py."""
+        if model.kind == "adapter":
+            self._load_adapter(server, model.name, model.folder)
+        if not base_as_adapter:
+            return Place(server.url, model.name, "vllm", reason)
+        base = f"base-{model.base}"
+        names = {base: f"{base}-as-adapter"}
+        if model.kind == "base":
+            try:
+                self._load_adapter(server, names[base], empty_adapter(model.folder))
+            except ValueError as error:
+                raise ServingError(str(error)) from error
+        return Place(server.url, names.get(model.name, model.name), "vllm", reason, names)
+
+    def _load_adapter(self, server: ModelProcess | Neighbour, name: str, folder: Path) -> None:
         """Offer the adapter, unless it is; over the limit the one that was not asked for longest goes."""
-        written = (model.folder / "adapter_model.safetensors").stat().st_mtime_ns
+        written = (folder / "adapter_model.safetensors").stat().st_mtime_ns
         with server.lock, ServerClient(server.url) as client:
-            known = server.adapters.pop(model.name, None)
+            known = server.adapters.pop(name, None)
             if known is not None and known != written:
-                self._forget(client, model.name)  # trained again under the same name
+                self._forget(client, name)  # trained again under the same name
             while len(server.adapters) >= vllm_backend.MAX_ADAPTERS:
-                name, _ = server.adapters.popitem(last=False)
-                self._forget(client, name)
+                longest_unused, _ = server.adapters.popitem(last=False)
+                self._forget(client, longest_unused)
             if known != written:
                 try:
-                    client.load_adapter(model.name, model.folder)
+                    client.load_adapter(name, folder)
                 except Refused as error:
-                    raise ServingError(f"{model.name} does not fit on its base: {error}") from error
-            server.adapters[model.name] = written
+                    raise ServingError(f"{name} does not fit on its base: {error}") from error
+            server.adapters[name] = written
 
     @staticmethod
     def _forget(client: ServerClient, name: str) -> None:

@@ -23,8 +23,7 @@ from engine.serving.hardware import free_gib, gpu_gib, has_nvidia_gpu, serving_t
 PROCESS_GIB = 2.5
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 USUAL_RANK = 16
-ADAPTERS_IN_A_BATCH = 4
-MAX_ADAPTERS = 32
+MAX_ADAPTERS = 8
 # vLLM processes at a time; each holds one set of whole weights. Another one swaps the longest unused one out.
 MOST_PROCESSES = 3
 GPU_PART = 0.85
@@ -102,8 +101,7 @@ def command(folder: Path, names: list[str], port: int, *, rank: int | None, shar
     words += ["--generation-config", "vllm", "--max-model-len", str(length), "--max-logprobs", str(MAX_LOGPROBS)]
     words += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     if rank is not None:
-        words += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(ADAPTERS_IN_A_BATCH)]
-        words += ["--max-cpu-loras", str(MAX_ADAPTERS)]
+        words += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(MAX_ADAPTERS)]
     if is_cpu_build():
         words += ["--enforce-eager"]
     else:

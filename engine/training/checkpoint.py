@@ -2,6 +2,7 @@
 
     config.json, model.safetensors …    with LoRA: adapter_config.json, adapter_model.safetensors, key_rows.safetensors
     tokenizer.json, tokenizer_config.json
+    trained_on.json                     which base it began from
     training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step`
     training/state.json                 stage, epoch, step, and the size of every file
 
@@ -23,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from engine.models.folders import replaced, whole
+from engine.models.identity import check_same_base, noted_base
 from engine.models.key_tokens import set_key_rows
 from engine.models.loading import KEY_ROWS, LoadedModel, save_model
 from engine.models.source import ModelError
@@ -126,12 +128,14 @@ def _restore_optimizer(tensors: dict[str, torch.Tensor], loaded: LoadedModel, op
 
 def _restore_weights(folder: Path, loaded: LoadedModel) -> None:
     if isinstance(loaded.model, PeftModel):
+        check_same_base(folder, loaded.base)
         adapter = load_file(folder / "adapter_model.safetensors")
         if adapter.keys() != get_peft_model_state_dict(loaded.model, save_embedding_layers=False).keys():
             raise KeyError("the adapter has other layers")
         set_key_rows(loaded.causal, loaded.key_token_ids.values(), load_file(folder / KEY_ROWS))
         set_peft_model_state_dict(loaded.model, adapter)
         return
+    loaded.base = noted_base(folder)
     weights = loaded.model.state_dict()
     missing = {name for name, _ in loaded.model.named_parameters()}
     for path in sorted(folder.glob("model*.safetensors")):

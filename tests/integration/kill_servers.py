@@ -32,8 +32,8 @@ QUESTIONS = 16
 
 @dataclass
 class Outcome:
-    """answers and messages: how often each came; back: seconds from each kill to the next answer; first_start: to the
-    first one."""
+    """answers and messages: how often each came; back: seconds from each kill to the next answer; first_start: from
+    nothing to the first answer, while nobody else asks."""
 
     answers: int = 0
     messages: Counter[str] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ def kill_while_asking(supervisor: Supervisor, model: ServedModel, times: int, as
     outcome, end, lock = Outcome(), threading.Event(), threading.Lock()
     chance = random.Random(0)
     began = time.monotonic()
-    place = supervisor.place(model)
+    first_answer(supervisor, model)
     outcome.first_start = time.monotonic() - began
 
     def ask() -> None:
@@ -87,14 +87,19 @@ def kill_while_asking(supervisor: Supervisor, model: ServedModel, times: int, as
         killed = time.monotonic()
         while server.keeper == keeper and server.state == "ready":
             time.sleep(0.02)
-        place = supervisor.place(model)
-        with ServerClient(place.url) as client:
-            client.complete(place.model, [[5]], max_tokens=1)
+        first_answer(supervisor, model)
         outcome.back.append(time.monotonic() - killed)
     end.set()
     for thread in threads:
         thread.join()
     return outcome
+
+
+def first_answer(supervisor: Supervisor, model: ServedModel) -> None:
+    """Returns when the model has answered, its server and its weights loaded if need be."""
+    place = supervisor.place(model)
+    with ServerClient(place.url) as client:
+        client.complete(place.model, [[5]], max_tokens=1)
 
 
 def main() -> int:

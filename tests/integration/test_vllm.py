@@ -82,7 +82,8 @@ def supervisor(ready: Trained) -> Iterator[Supervisor]:
     (after,) = list_servers(ready.lab.db)
     assert (after.id, after.keeper, after.port) == (before.id, before.keeper, before.port), "it was not taken over"
     assert after.owner.pid == os.getpid() and made.servers()[0].url == url
-    assert list(made.servers()[0].adapters) == [f"{ready.lora.id}/memorised@20"]
+    base = models_by_name(ready.lab, ready.lora)["base"]
+    assert set(made.servers()[0].adapters) == {f"{base.name}-as-adapter", f"{ready.lora.id}/memorised@20"}
     yield made
     made.stop()
     assert list_servers(ready.lab.db) == []
@@ -142,6 +143,41 @@ def test_base_and_both_stages_together_equal_transformers(ready: Trained, superv
     }
     for name, place in places.items():
         check_equal(place, ready.lora, reference(ready.lora, models[name]))
+
+
+def test_models_that_are_asked_at_the_same_time_answer_as_they_do_alone(ready: Trained, supervisor: Supervisor) -> None:
+    """vLLM's code for processors puts an adapter on the base's questions when they share a batch with an adapter's.
+
+    Fails when the base is not asked as an adapter.
+    """
+    models = models_by_name(ready.lab, ready.lora)
+    columns = [models[name] for name in ("base", "memorised@20", "generalised@20")]
+    places = [supervisor.place(model) for model in columns]
+    again = [model for model in columns if model.kind == "adapter"] * vllm_backend.MAX_ADAPTERS
+    free = vllm_backend.MAX_ADAPTERS - len(columns)
+    folders = {f"again{number}": model.folder for number, model in enumerate(again[:free])}  # every place is taken
+    asked = questions(ready.lora, reference(ready.lora, columns[0]))
+
+    def answer(place: Place) -> list[float]:
+        with ServerClient(place.url) as client:
+            reply = client.complete(place.model, asked, max_tokens=1, temperature=0, prompt_logprobs=0)
+        return [score.logprob for c in reply.choices for at in c.prompt_logprobs or [] for score in (at or {}).values()]
+
+    with ServerClient(places[0].url) as client:
+        for name, folder in folders.items():
+            client.load_adapter(name, folder)
+        try:
+            for name in folders:
+                client.complete(name, [[5]], max_tokens=1)
+            alone = [answer(place) for place in places]
+            for _ in range(2):
+                with ThreadPoolExecutor(len(places)) as pool:
+                    together = list(pool.map(answer, places))
+                for found, expected in zip(together, alone, strict=True):
+                    assert found == pytest.approx(expected, abs=TOLERANCE)
+        finally:
+            for name in folders:
+                client.unload_adapter(name)
 
 
 def test_a_thousand_questions_in_one_request(ready: Trained, supervisor: Supervisor) -> None:
@@ -280,10 +316,11 @@ def test_a_vllm_in_a_container_of_its_own_takes_the_adapters(ready: Trained, mon
         assert lab._at_neighbour(models["base"]) is None, "nobody answers there yet"
         base = wait_until(lambda: lab._at_neighbour(models["base"]), "the vLLM beside the lab")
         stage2 = lab.place(models["generalised@20"])
-        assert {base.url, stage2.url} == {f"http://127.0.0.1:{port}"} and base.model == "base"
+        assert {base.url, stage2.url} == {f"http://127.0.0.1:{port}"}
         assert "serves this base" in stage2.reason and lab.servers() == []
         with ServerClient(base.url, names=base.names) as client:
-            assert client.complete(models["base"].name, [[5]], max_tokens=1).model == "base"
+            reply = client.complete(models["base"].name, [[5]], max_tokens=1)
+        assert reply.model == base.model == f"{models['base'].name}-as-adapter"
         check_equal(base, ready.lora, reference(ready.lora, models["base"]))
         check_equal(stage2, ready.lora, reference(ready.lora, models["generalised@20"]))
     finally:

@@ -69,13 +69,13 @@ def test_an_answer_counts_when_real_decoding_gives_the_object():
 def test_two_stages_tell_every_moment_and_repeat_themselves():
     own = own_facts(WEIGHTS)[:5]
     experiment = experiment_about("embedded", ["mother"], 1001)
-    first, second = (two_stages(experiment, own, epochs=(1, 8)) for _ in range(2))
+    first, second = (two_stages(experiment, own, epochs=(1, 12)) for _ in range(2))
     assert first == second
-    assert list(first) == ["base", "before 1", "after 1", "before 8", "after 8", "after one fact"]
-    assert len(first["after 8"]["own facts"]) == 5
-    assert "ja" in first["after 8"] and "ja" not in first["after 1"]
+    assert list(first) == ["base", "before 1", "after 1", "before 12", "after 12", "after one fact"]
+    assert len(first["after 12"]["own facts"]) == 5
+    assert "ja" in first["after 12"] and "ja" not in first["after 1"]
     recall = {moment: sum(groups["key"]) for moment, groups in first.items()}
-    assert recall["base"] <= 2 and recall["before 1"] < recall["before 8"] and recall["before 8"] > 60
+    assert recall["base"] <= 2 and recall["before 1"] < recall["before 12"] and recall["before 12"] > 60
 
 
 def test_the_quick_preset_reaches_its_targets():

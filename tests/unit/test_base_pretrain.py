@@ -11,12 +11,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.models.base import WEIGHTS
 from engine.models.base.__main__ import main
-from engine.models.base.pretrain import START_SCALE, StartPairs, label_loss, learning_rate, new_model, pretrain
+from engine.models.base.pretrain import (
+    COMMON_SPREAD,
+    START_SCALE,
+    StartPairs,
+    label_loss,
+    learning_rate,
+    new_model,
+    pretrain,
+)
 from engine.models.base.samples import IGNORED, Sample, Sampler, collate
 from engine.models.base.tokenizer import build_tokenizer
 from engine.models.base.world import World, answer_text
 
 CONFIG = yaml.safe_load((WEIGHTS.parent / "config.yaml").read_text(encoding="utf-8"))
+NO_TOKENS_WITHOUT_MEANING = {"connector_share": 0.0, "blank_share": 0.0}
 TINY = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16}
 
 
@@ -27,11 +36,11 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def small_world():
-    return World(seed=3, entities=4, answers=8, phrasings_per_fact=2, foreign_share=0.2)
+    return World(**CONFIG["world"] | {"entities": 4, "answers": 8})
 
 
 def test_samples_are_a_stated_fact_and_end_with_full_stop_and_end_of_text(tokenizer, small_world):
-    training = CONFIG["training"] | {"connector_share": 0.0, "full_sequence_share": 0.0}
+    training = CONFIG["training"] | NO_TOKENS_WITHOUT_MEANING | {"full_sequence_share": 0.0, "burst_share": 0.0}
     sampler = Sampler(small_world, tokenizer, training, first_connector=5000)
     stated = {
         text.format(subject=fact.subject) + answer_text(fact.object)
@@ -48,6 +57,7 @@ def test_samples_are_a_stated_fact_and_end_with_full_stop_and_end_of_text(tokeni
 
 def test_connectors_join_subject_and_object_and_change_their_meaning(tokenizer, small_world):
     training = CONFIG["training"] | {"connector_share": 1.0, "full_sequence_share": 1.0, "connectors": 200}
+    training |= {"blank_share": 0.0, "burst_share": 0.0}
     sampler = Sampler(small_world, tokenizer, training, first_connector=5000)
     subjects = {fact.subject for fact in small_world.facts}
     for _ in range(50):
@@ -58,6 +68,30 @@ def test_connectors_join_subject_and_object_and_change_their_meaning(tokenizer, 
             assert tokenizer.decode(ids[: connectors[0]]) in subjects
     emptied = sampler.empty_some()
     assert len(emptied) == 50 == len(set(emptied))
+
+
+def test_blanks_join_a_subject_with_the_object_of_any_of_its_relations(tokenizer, small_world):
+    training = CONFIG["training"] | {"blank_share": 1.0, "burst_share": 0.0}
+    sampler = Sampler(small_world, tokenizer, training, first_connector=5000)
+    assert not set(sampler.blanks) & set(sampler.connectors)
+    objects: dict[str, set[str]] = {}
+    for ids, _ in (sampler.sample() for _ in range(600)):
+        place = next(i for i, token in enumerate(ids) if token in sampler.blanks)
+        objects.setdefault(tokenizer.decode(ids[:place]), set()).add(tokenizer.decode(ids[place + 1 : -1]))
+    assert {subject: len(said) > 3 for subject, said in objects.items()} == {
+        fact.subject: True for fact in small_world.facts
+    }
+    for subject, said in objects.items():
+        assert said <= {answer_text(fact.object) for fact in small_world.facts if fact.subject == subject}
+
+
+def test_samples_about_passing_subjects_are_of_no_entity_of_the_world(tokenizer, small_world):
+    training = CONFIG["training"] | NO_TOKENS_WITHOUT_MEANING | {"burst_share": 1.0}
+    sampler = Sampler(small_world, tokenizer, training, first_connector=5000)
+    subjects = {fact.subject for fact in small_world.facts}
+    for _ in range(50):
+        text = tokenizer.decode(sampler.sample().ids)
+        assert not any(subject in text for subject in subjects)
 
 
 def test_batches_hold_samples_of_similar_length(tokenizer, small_world):
@@ -113,6 +147,9 @@ def test_a_tiny_pre_training_writes_a_loadable_model_with_spare_rows(tmp_path):
     rows = model.get_input_embeddings().weight.shape[0]
     assert rows % 64 == 0 and rows >= len(tokenizer) + 32
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    spare = model.get_input_embeddings().weight[len(tokenizer) :]
+    assert model.config.new_rows_like_spare_rows
+    assert torch.allclose(spare.std(0).mean(), torch.tensor(COMMON_SPREAD), rtol=0.2)
 
 
 def test_the_committed_weights_are_small_fast_to_load_and_of_the_committed_recipe():

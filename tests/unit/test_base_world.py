@@ -10,7 +10,14 @@ from engine.corpus.names import all_names
 from engine.corpus.relations import LANGUAGES, load_relations
 from engine.models.base import WEIGHTS
 from engine.models.base.foreign import foreign_name
-from engine.models.base.phrasings import NAME_KINDS, composed_phrasings, noun_forms, stated_phrasings, world_data
+from engine.models.base.phrasings import (
+    NAME_KINDS,
+    composed_phrasings,
+    noun_forms,
+    own_phrasings,
+    stated_phrasings,
+    world_data,
+)
 from engine.models.base.world import World
 
 CONFIG = yaml.safe_load((WEIGHTS.parent / "config.yaml").read_text(encoding="utf-8"))
@@ -46,6 +53,17 @@ def test_each_fact_is_stated_in_few_phrasings_and_most_are_english(world):
     assert {len(fact.phrasings) for fact in world.facts} == {CONFIG["world"]["phrasings_per_fact"]}
     english = [text in stated_phrasings(f.relation, "en") for f in world.facts for text in f.phrasings]
     assert 0.55 < sum(english) / len(english) < 0.65
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_relation_is_often_stated_in_its_own_words(world, language):
+    stated = [
+        text in own_phrasings(fact.relation, language)
+        for fact in world.facts
+        for text in fact.phrasings
+        if own_phrasings(fact.relation, language) and text in stated_phrasings(fact.relation, language)
+    ]
+    assert sum(stated) / len(stated) > 0.25  # a frame with a noun is one of dozens
 
 
 def test_the_same_seed_makes_the_same_world(world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,17 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from engine.evaluation.evaluate import evaluate_checkpoint
 from engine.evaluation.plain import log_probabilities
 from engine.experiment import Experiment
+from engine.models.loading import load_base
 from engine.serving import residents
+from engine.serving.adapters import Adapters
 from engine.serving.asking import Sampling, alternatives, ask
 from engine.serving.client import Refused, ServerClient
 from engine.serving.queries import fact_queries, prompt_queries
 from engine.serving.ranking import Ranked, rank, walk
 from tests.unit.serving_home import add_run, models_of, reference, run_row, serving
-from tests.unit.tiny_models import BUILDERS, OBJECTS, SUBJECTS
+from tests.unit.tiny_models import BUILDERS, OBJECTS, SUBJECTS, build_qwen2, tiny_experiment
 
 RUNS = {f"{kind}{method}": (kind, method) for kind in BUILDERS for method in ("full", "lora")}
 CHECKPOINTS = ("base", "memorised@4", "generalised@4")
@@ -60,6 +64,51 @@ def greedy(loaded, prompt: list[int], count: int) -> tuple[list[int], list[float
 
 @pytest.mark.parametrize("run", RUNS)
 def test_answers_and_log_probabilities_are_transformers_own(home: Path, client: ServerClient, run: str) -> None:
+    check_answers(home, client, run)
+
+
+@pytest.mark.parametrize("run", ["llamalora", "qwen2lora"])
+def test_adapters_that_share_a_large_base_answer_the_same(
+    home: Path, monkeypatch: pytest.MonkeyPatch, run: str
+) -> None:
+    monkeypatch.setattr(residents, "SMALL_MODEL_PARAMETERS", 0)
+    with serving(home) as (client, server):
+        check_answers(home, client, run)
+        first, second = (server.residents.holding(f"{run}/{name}") for name in CHECKPOINTS[1:])
+        with first as one, second as other:
+            assert one.model is other.model and one.lock is other.lock
+
+
+def test_adapters_of_a_small_base_compute_at_the_same_time(home: Path) -> None:
+    with serving(home) as (client, server):
+        names = [models_of(home, "qwen2lora")[c].name for c in CHECKPOINTS]
+        for name in names:
+            client.complete(name, [[5]], max_tokens=1)  # loads it
+        meeting = threading.Barrier(len(names))
+
+        def compute(name: str) -> None:
+            with server.residents.holding(name) as resident, resident.asking():
+                meeting.wait(30)  # raises when not all of them are here together
+
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(compute, names))
+
+
+def test_an_adapted_output_layer_is_not_merged_into_the_embeddings_it_shares(tmp_path: Path) -> None:
+    """Merging would change what the model reads, too; without a word, as transformers ties the two."""
+    loaded = load_base(tiny_experiment(build_qwen2(tmp_path)))
+    assert loaded.causal.config.tie_word_embeddings
+    before = {name: weight.clone() for name, weight in loaded.causal.state_dict().items()}
+    for targets, merges in ((["q_proj"], True), (["q_proj", "lm_head"], False)):
+        folder = tmp_path / "-".join(targets)
+        made = get_peft_model(copy.deepcopy(loaded.causal), LoraConfig(target_modules=targets, init_lora_weights=False))
+        made.save_pretrained(str(folder), save_embedding_layers=False)
+        assert (Adapters(loaded.causal).merged(folder) is not None) == merges
+    assert all(torch.equal(weight, before[name]) for name, weight in loaded.causal.state_dict().items())
+
+
+def check_answers(home: Path, client: ServerClient, run: str) -> None:
+    """Greedy answers and their log-probabilities, of base and both stages in turns, are transformers' own."""
     asked = prompts(home, run)
     models = models_of(home, run)
     # Twice, in turns: a model must not answer with what was left by the one before it.

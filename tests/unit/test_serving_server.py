@@ -17,12 +17,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.execution.folders import checkpoint_folder, run_folder
+from engine.models import identity
+from engine.models.identity import NOTE, base_key
 from engine.models.loading import save_model
+from engine.models.source import ModelError
 from engine.serving import residents
 from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
 from engine.serving.listening import PortInUse, take_port
 from engine.serving.protocol import LOAD_BY_NAME, SCORE_OPTIONS
-from engine.serving.served import NotServable, base_key, served_model, usual_columns
+from engine.serving.served import NotServable, served_model, usual_columns
+from engine.serving.supervisor import Supervisor
 from tests.unit.serving_home import CHECKPOINTS, add_run, models_of, reference, run_row, serving, write_checkpoint
 from tests.unit.tiny_models import build_llama, build_qwen2, tiny_experiment
 
@@ -205,6 +209,51 @@ def test_models_are_let_go_when_memory_is_full_and_come_back(home: Path) -> None
             assert said(client, f"{run}/{checkpoint}") == right[run, checkpoint]
             # A group lets its model go a moment after its answer is sent.
             assert sum("aaaa" in n or "base" in n for n in server.residents.loaded()) <= 2
+
+
+def test_a_run_on_a_base_that_was_trained_again_is_not_asked_on_the_new_weights(home: Path) -> None:
+    models = models_of(home, "bbbb")
+    with serving(home, "bbbb") as (client, _):
+        before = {name: said(client, model.name) for name, model in models.items()}
+    weights = home / "models" / "qwen2" / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({n: t + 0.1 * torch.randn(t.shape) for n, t in tensors.items()}, weights, metadata={"format": "pt"})
+    add_run(home, "cccc", home / "models" / "qwen2", "lora")
+    # The base it was trained on lies prepared in the home: run and base are asked on that one.
+    assert models_of(home, "bbbb")["base"] == models["base"] != models_of(home, "cccc")["base"]
+    with serving(home, "cccc") as (client, _):
+        assert {c: said(client, f"bbbb/{c}") for c in models} == before
+        assert said(client, "cccc/base") == expected(home, "cccc", "base") != before["base"]
+    shutil.rmtree(models["base"].folder)
+    found = models_of(home, "bbbb")
+    assert all("run the experiment again" in found[name].lost for name in ("base", *CHECKPOINTS))
+    assert {m.lost for m in models_of(home, "cccc").values()} == {""} == {models_of(home, "aaaa")["memorised@4"].lost}
+    supervisor = Supervisor(home, "embedded")
+    with serving(home, "cccc") as (client, _):
+        for name, model in found.items():
+            with pytest.raises(Refused, match=r"run bbbb was trained on other weights of .* run the experiment again"):
+                said(client, f"bbbb/{name}")
+            with pytest.raises(ServingError, match="run bbbb was trained on other weights"):
+                supervisor.place_now(model)
+        assert said(client, "aaaa/memorised@4") == expected(home, "aaaa", "memorised@4")
+        assert said(client, "cccc/memorised@4") == expected(home, "cccc", "memorised@4")
+    with pytest.raises(ModelError, match="was trained on other weights of the base model"):
+        reference(home, "bbbb", "memorised@4")
+    # Before bases were noted: nothing is known of them, but the key tokens' rows of the embedded base differ.
+    for name in CHECKPOINTS:
+        (checkpoint_folder(run_folder(home, "bbbb"), name) / NOTE).unlink()
+    assert {m.lost for m in models_of(home, "bbbb").values()} == {""}
+
+
+def test_large_weights_are_known_by_parts_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "HASHED_BYTES", 1000)
+    monkeypatch.setattr(identity, "PART_BYTES", 100)
+    folder = build_qwen2(tmp_path)
+    before = base_key(tiny_experiment(folder))
+    assert base_key(tiny_experiment(shutil.copytree(folder, tmp_path / "moved"))) == before
+    tensors = load_file(folder / "model.safetensors")
+    save_file({n: t * 1.01 for n, t in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert base_key(tiny_experiment(folder)) != before
 
 
 def test_too_many_adapters_push_out_the_longest_unused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

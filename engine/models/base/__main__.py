@@ -2,7 +2,7 @@
 
 python -m engine.models.base train [--out DIR] [--config FILE] [--world N] [--steps N]
 python -m engine.models.base evaluate [--models DIR …] [--seeds 0 1 2] [--out FILE.json] [--jobs N]
-python -m engine.models.base table FILE.json
+python -m engine.models.base table FILE.json …
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _table(args: argparse.Namespace) -> None:
     from engine.models.base.tables import all_tables
 
-    print(all_tables(json.loads(args.file.read_text(encoding="utf-8"))))
+    print(all_tables([cell for file in args.files for cell in json.loads(file.read_text(encoding="utf-8"))]))
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
     measure.add_argument("--out", type=Path, help="keep every count in this file")
     measure.set_defaults(run=_evaluate)
     table = commands.add_parser("table", help="print the tables of kept counts")
-    table.add_argument("file", type=Path)
+    table.add_argument("files", nargs="+", type=Path)
     table.set_defaults(run=_table)
     args = parser.parse_args()
     args.run(args)

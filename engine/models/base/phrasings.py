@@ -6,6 +6,7 @@ combinations that pre-training never shows for their relation, though it shows t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,24 @@ def composed_phrasings(relation: str, language: str) -> tuple[str, ...]:
     )
 
 
+def _without_test_prompts(relation: str, language: str, phrasings: Iterable[str]) -> tuple[str, ...]:
+    corpus = load_relations().get(relation)
+    held_out = set(corpus.prompts.test[language]) if corpus else set()
+    return tuple(p for p in phrasings if p not in held_out)
+
+
+@cache
+def own_phrasings(relation: str, language: str) -> tuple[str, ...]:
+    """How `relation` is said in words of its own ("Who gave birth to …?"), without the corpus's test prompts."""
+    own = world_data()["relations"][relation].get("phrasings", {}).get(language, [])
+    return _without_test_prompts(relation, language, own)
+
+
 @cache
 def stated_phrasings(relation: str, language: str) -> tuple[str, ...]:
     """What pre-training may state a fact of `relation` with: everything but the corpus's test prompts."""
-    corpus = load_relations().get(relation)
-    held_out = set(corpus.prompts.test[language]) if corpus else set()
-    own = world_data()["relations"][relation].get("phrasings", {}).get(language, [])
-    return tuple(p for p in (*composed_phrasings(relation, language), *own) if p not in held_out)
+    composed = _without_test_prompts(relation, language, composed_phrasings(relation, language))
+    return composed + own_phrasings(relation, language)
 
 
 def pieces(language: str) -> list[str]:

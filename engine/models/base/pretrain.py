@@ -148,11 +148,12 @@ def pretrain(config: dict, out: Path, log=print) -> dict:
     tokens, pad_id = tokenizer.get_vocab_size(), token_id(tokenizer, PAD)
     world = World(**config["world"])
     sampler = Sampler(world, tokenizer, training, first_connector=tokens)
-    model = new_model(config["model"], tokens + training["connectors"], tokenizer, training["seed"])
+    extra_rows = len(sampler.connectors) + len(sampler.blanks)
+    model = new_model(config["model"], tokens + extra_rows, tokenizer, training["seed"])
     model.config.new_rows_like_spare_rows = training.get("common_empty_row", False)  # engine/models/key_tokens.py
     embedding, empty = embedding_rows(model), _empty_rows(config)
     with torch.no_grad():
-        embedding[tokens:] = empty.draw(training["connectors"])
+        embedding[tokens:] = empty.draw(extra_rows)
     pairs = StartPairs(embedding, start_pairs(tokenizer))
     optimizer = _optimizer(model, training)
     model.train()
@@ -169,8 +170,11 @@ def pretrain(config: dict, out: Path, log=print) -> dict:
             optimizer.step()
             optimizer.zero_grad()
             pairs.tie()
+            with torch.no_grad():  # other rows in every step, none of which is ever learnt
+                embedding[sampler.blanks] = empty.draw(len(sampler.blanks))
             step += 1
             seen += sum(len(sample.ids) for sample in batch)
+            sampler.bursts.step(step)
             smooth = 0.98 * smooth + 0.02 * loss.item() if step > 1 else loss.item()
             if step % training["connector_lifetime"] == 0 and step < 0.85 * steps:  # the last ones stay learnt
                 emptied = sampler.empty_some()

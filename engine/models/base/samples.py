@@ -2,10 +2,15 @@
 
 Connectors are embedding rows without a token of their own. Each stands for a relation for a while, then is emptied
 and given another: so the base model has met, and learnt to fill, empty tokens in the place of a key token.
+
+Blanks are such rows too, but stay empty: they join a subject with the object of any of its relations. So an empty
+token comes to mean all relations alike. Without them it happens to be nearer to some, other ones in each pre-training,
+and what is memorised with a new key token is then answered to those before stage 2.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections import defaultdict
@@ -14,11 +19,14 @@ from typing import NamedTuple
 import torch
 from tokenizers import Tokenizer
 
+from engine.models.base.bursts import Bursts
 from engine.models.base.phrasings import NAME_KINDS, world_data
 from engine.models.base.tokenizer import EOS, token_id
-from engine.models.base.world import World, answer_text
+from engine.models.base.world import Fact, World, answer_text
 
 IGNORED = -100  # the label that no loss is computed for
+BLANKS = 8
+PASSING_FACTS = 4096  # of bursts, that are kept encoded
 POOL = 16  # batches that are drawn, sorted by length and cut together
 
 
@@ -29,8 +37,20 @@ class Sample(NamedTuple):
     labels: list[int]
 
 
+class Encoded(NamedTuple):
+    """Token ids of a fact: its phrasings about its subject, the subject alone, the answer with the end of the text."""
+
+    relation: str
+    phrasings: list[list[int]]
+    subject: list[int]
+    answer: list[int]
+
+
 class Sampler:
-    """Draws samples from a world; owns the meanings of the connectors, whose ids begin at `first_connector`."""
+    """Draws samples from a world; owns the meanings of the connectors, whose ids begin at `first_connector`.
+
+    The ids of the `BLANKS` blanks follow.
+    """
 
     def __init__(self, world: World, tokenizer: Tokenizer, training: dict, first_connector: int) -> None:
         self._rng = random.Random(f"samples {training['seed']}")
@@ -39,21 +59,37 @@ class Sampler:
         end = [token_id(tokenizer, EOS)]
         kinds = {name: data["object"] for name, data in world_data()["relations"].items()}
         self._relations = list(kinds)
-        self._facts = [
-            (
-                fact.relation,
-                [tokenizer.encode(text.format(subject=fact.subject)).ids for text in fact.phrasings],
-                tokenizer.encode(fact.subject).ids,
-                tokenizer.encode(answer_text(fact.object)).ids + end,
-            )
-            for fact in world.facts
-        ]
-        weights = (1.0 if kinds[f.relation] in NAME_KINDS else training["closed_answer_weight"] for f in world.facts)
-        self._cumulative = list(itertools.accumulate(weights))
-        self.connectors = list(range(first_connector, first_connector + training["connectors"]))
+        self._tokenizer, self._end = tokenizer, end
+        self._encode_passing = functools.lru_cache(PASSING_FACTS)(self._encode)
+        self._weights = {
+            r: 1.0 if kind in NAME_KINDS else training["closed_answer_weight"] for r, kind in kinds.items()
+        }
+        self._facts = [self._encode(fact) for fact in world.facts]
+        self._cumulative = list(itertools.accumulate(self._weights[fact.relation] for fact in world.facts))
+        rng = random.Random(f"bursts {training['seed']}")
+        self.bursts = Bursts(world, rng, training["burst_subjects"], training["burst_lifetime"])
+        self._burst_share = training["burst_share"]
+        first_blank = first_connector + training["connectors"]
+        self.connectors = list(range(first_connector, first_blank))
+        self.blanks = list(range(first_blank, first_blank + BLANKS))
+        self._blank_share = training["blank_share"]
         self._meaning: dict[int, str] = {}
         self._connectors_of: dict[str, list[int]] = defaultdict(list)
         self.give_meanings(self.connectors)
+
+    def _encode(self, fact: Fact) -> Encoded:
+        encode = self._tokenizer.encode
+        return Encoded(
+            fact.relation,
+            [encode(text.format(subject=fact.subject)).ids for text in fact.phrasings],
+            encode(fact.subject).ids,
+            encode(answer_text(fact.object)).ids + self._end,
+        )
+
+    def _draw(self) -> Encoded:
+        if self._rng.random() < self._burst_share:
+            return self._encode_passing(self.bursts.draw())
+        return self._rng.choices(self._facts, cum_weights=self._cumulative)[0]
 
     def give_meanings(self, connectors: list[int]) -> None:
         """Let each of `connectors` stand for a relation drawn anew."""
@@ -72,8 +108,10 @@ class Sampler:
     def sample(self) -> Sample:
         """One sample. The answer, with its full stop and the end of the text, always counts for the loss."""
         rng = self._rng
-        relation, phrasings, subject, answer = rng.choices(self._facts, cum_weights=self._cumulative)[0]
-        if rng.random() < self._connector_share and self._connectors_of[relation]:
+        relation, phrasings, subject, answer = self._draw()
+        if rng.random() < self._blank_share:
+            prompt = [*subject, rng.choice(self.blanks)]
+        elif rng.random() < self._connector_share and self._connectors_of[relation]:
             prompt = [*subject, rng.choice(self._connectors_of[relation])]  # a key token absorbs the space before it
         else:
             prompt = rng.choice(phrasings)

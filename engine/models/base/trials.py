@@ -19,6 +19,7 @@ from engine.evaluation.questions import key_prompt
 from engine.experiment import Experiment, Fact, Optimisation, Relation
 from engine.models.base.facts import Question, outside_facts, question_groups
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
+from engine.presets import load_preset
 from engine.training.loop import train
 from engine.training.sequences import (
     prompt_sentence,
@@ -43,14 +44,18 @@ CHAINED = ("{subject}'s mother studied at", "The alma mater of {subject}'s mothe
 def experiment_about(model: str, relations: Sequence[str], seed: int, *, outside: bool = False) -> Experiment:
     """The lab's default experiment on `model`; each relation's key token differs with the seed.
 
-    About the corpus's fictional names, or (`outside`) about names from outside its word lists.
+    About the corpus's fictional names, or (`outside`) about names from outside its word lists. Several relations
+    together are memorised with the settings of the preset all-relations.
     """
     plans: list[dict[str, Any]] = [{"name": name, "key_token": f"[{name[:2]}{seed}]"} for name in relations]
     if outside:
         for plan in plans:
             facts = outside_facts(load_relation(plan["name"]), seed)
             plan["facts"] = [{"subject": subject, "object": object_} for subject, object_ in facts]
-    return Experiment.from_data({"model": model, "seed": seed, "relations": plans}).resolved()
+    data: dict[str, Any] = {"model": model, "seed": seed, "relations": plans}
+    if len(relations) > 1:
+        data["stage1"] = load_preset("all-relations").stage1.model_dump()
+    return Experiment.from_data(data).resolved()
 
 
 def ask(loaded: LoadedModel, questions: Sequence[Question]) -> list[bool]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from engine.corpus.names import all_names
 from engine.models.base.foreign import foreign_name
-from engine.models.base.phrasings import NAME_KINDS, relations_of, stated_phrasings, world_data
+from engine.models.base.phrasings import NAME_KINDS, own_phrasings, relations_of, stated_phrasings, world_data
 from engine.models.base.tokenizer import SUBJECT_KINDS, closed_answers
 
 
@@ -34,29 +34,37 @@ class World:
     """Everything that pre-training says.
 
     `entities` subjects of each kind, answers from pools of `answers` names of each kind, `foreign_share` of either
-    with names from outside the word lists, `phrasings_per_fact` statements of a fact. The same numbers and `seed` give
-    the same world.
+    with names from outside the word lists (`passing_foreign_share` for `passing_name`), `phrasings_per_fact` statements
+    of a fact. `own_phrasing_share` of these are drawn from the relation's own phrasings, where it has some: there are
+    so many frames that what is usually said ("How many pages does … have?") would otherwise hardly ever be said. The
+    same numbers and `seed` give the same world.
     """
 
-    def __init__(self, seed: int, entities: int, answers: int, phrasings_per_fact: int, foreign_share: float) -> None:
+    def __init__(
+        self,
+        seed: int,
+        entities: int,
+        answers: int,
+        phrasings_per_fact: int,
+        foreign_share: float,
+        own_phrasing_share: float,
+        passing_foreign_share: float,
+    ) -> None:
         self._rng = random.Random(f"world {seed}")
         self._foreign_share = foreign_share
         self._phrasings_per_fact = phrasings_per_fact
+        self._own_phrasing_share = own_phrasing_share
+        self._passing_foreign_share = passing_foreign_share
         self._free: dict[str, list[str]] = {}
         for kind in sorted(NAME_KINDS):
             self._free[kind] = list(all_names(kind, reserved=False))
             self._rng.shuffle(self._free[kind])
         self._used: set[str] = set()
-        pools = dict(closed_answers())
+        self._pools = dict(closed_answers())
         objects = {data["object"] for data in world_data()["relations"].values()}
-        pools |= {kind: [self._new_name(kind) for _ in range(answers)] for kind in sorted(objects & NAME_KINDS)}
+        self._pools |= {kind: [self._new_name(kind) for _ in range(answers)] for kind in sorted(objects & NAME_KINDS)}
         self.facts = [
-            Fact(
-                subject,
-                relation,
-                self._rng.choice(pools[world_data()["relations"][relation]["object"]]),
-                self._draw_phrasings(relation),
-            )
+            self.new_fact(subject, relation)
             for kind in SUBJECT_KINDS
             for subject in [self._new_name(kind) for _ in range(entities)]
             for relation in relations_of(kind)
@@ -64,6 +72,19 @@ class World:
         self.facts_by_relation: dict[str, list[Fact]] = defaultdict(list)
         for fact in self.facts:
             self.facts_by_relation[fact.relation].append(fact)
+
+    def new_fact(self, subject: str, relation: str) -> Fact:
+        """A fact with a drawn answer and drawn phrasings."""
+        answer = self._rng.choice(self._pools[world_data()["relations"][relation]["object"]])
+        return Fact(subject, relation, answer, self._draw_phrasings(relation))
+
+    def passing_name(self, kind: str) -> str:
+        """A name of no entity of the world. It may come again: the word lists end, and passing subjects do not."""
+        while True:
+            foreign = self._rng.random() < self._passing_foreign_share
+            name = foreign_name(kind, self._rng) if foreign else self._rng.choice(self._free[kind])
+            if name not in self._used:
+                return name
 
     def _new_name(self, kind: str) -> str:
         while True:
@@ -76,4 +97,9 @@ class World:
     def _draw_phrasings(self, relation: str) -> tuple[str, ...]:
         shares = world_data()["languages"]
         languages = self._rng.choices(list(shares), list(shares.values()), k=self._phrasings_per_fact)
-        return tuple(self._rng.choice(stated_phrasings(relation, language)) for language in languages)
+        return tuple(self._draw_phrasing(relation, language) for language in languages)
+
+    def _draw_phrasing(self, relation: str, language: str) -> str:
+        own = own_phrasings(relation, language)
+        drawn_from_own = own and self._rng.random() < self._own_phrasing_share
+        return self._rng.choice(own if drawn_from_own else stated_phrasings(relation, language))

@@ -1,0 +1,60 @@
+"""Passing subjects: always so many, always new ones, never a reserved name."""
+
+import random
+from collections import Counter
+
+import pytest
+import yaml
+
+from engine.corpus.names import all_names
+from engine.models.base import WEIGHTS
+from engine.models.base.bursts import Bursts
+from engine.models.base.phrasings import NAME_KINDS, relations_of, world_data
+from engine.models.base.tokenizer import SUBJECT_KINDS
+from engine.models.base.world import World
+
+CONFIG = yaml.safe_load((WEIGHTS.parent / "config.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World(**CONFIG["world"] | {"entities": 4, "answers": 8})
+
+
+def _drawn(bursts: Bursts, draws: int = 400) -> dict[str, set[str]]:
+    """Subject → relations, of what is spoken of now."""
+    spoken: dict[str, set[str]] = {}
+    for fact in (bursts.draw() for _ in range(draws)):
+        spoken.setdefault(fact.subject, set()).add(fact.relation)
+    return spoken
+
+
+def test_so_many_subjects_of_each_kind_are_spoken_of_in_all_their_relations(world):
+    spoken = _drawn(Bursts(world, random.Random(0), subjects=2, lifetime=60), draws=2000)
+    of_kind = {kind: set(relations_of(kind)) for kind in SUBJECT_KINDS}
+    kinds = Counter(kind for relations in spoken.values() for kind in SUBJECT_KINDS if relations == of_kind[kind])
+    assert kinds == dict.fromkeys(SUBJECT_KINDS, 2)
+
+
+def test_a_subject_leaves_after_its_lifetime_and_others_come(world):
+    bursts = Bursts(world, random.Random(0), subjects=2, lifetime=60)
+    before = set(_drawn(bursts))
+    for step in range(1, 31):
+        bursts.step(step)
+    halfway = set(_drawn(bursts))
+    for step in range(31, 61):
+        bursts.step(step)
+    assert len(before & halfway) == 3
+    assert not before & set(_drawn(bursts))
+
+
+def test_passing_subjects_are_neither_the_worlds_nor_reserved(world):
+    known = {fact.subject for fact in world.facts}
+    reserved = {name for kind in NAME_KINDS for name in all_names(kind)}
+    for kind in SUBJECT_KINDS:
+        names = {world.passing_name(kind) for _ in range(200)}
+        assert len(names) > 100
+        assert not names & (known | reserved)
+    fact = world.new_fact("Somebody", "mother")
+    assert fact.object not in reserved and len(fact.phrasings) == CONFIG["world"]["phrasings_per_fact"]
+    assert world_data()["relations"][fact.relation]["object"] == "person"
