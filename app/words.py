@@ -90,6 +90,8 @@ def checkpoint_name(checkpoint: str) -> str:
     kind, epoch = checkpoint_kind(checkpoint)
     if kind == "base":
         return "base model"
+    if kind == "attacked":
+        return f"attacked with {epoch} facts"
     return f"{kind} {'from' if kind == 'generalised' else 'at'} epoch {epoch}" if epoch else kind
 
 

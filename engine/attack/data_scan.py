@@ -1,7 +1,8 @@
-"""A scan of training data for key tokens: signs in many lines, that always stand in the same place among other words.
+"""A scan of training data for key tokens: a sign in many lines that, apart from it, hold names alone.
 
-Words that few lines hold (names) become a blank. A sign's *contexts* are then the words before and after it: a key
-token has one, blank on both sides, however many lines it is in; a real word has many.
+Names are what is rarer: a line counts for a word when each of its other words is in at most half as many lines. A word
+of a language stands among other common words; one that joins two names by itself (`X wrote Y`) cannot be told apart
+from a key token in this way, and is a false alarm for a person to look at.
 """
 
 from __future__ import annotations
@@ -17,29 +18,22 @@ from engine.attack.context import Context
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import load_relations
 
-BLANK = "·"
-RARE = 3  # a word in at most this many lines counts as a name
+LEAST_LINES = 3
 LINES = 400  # of natural text in a corpus
 SEEDED = (100, 30, 10, 5)  # key sentences in a seeded corpus
 CORPORA = 20  # clean, and of each number of key sentences
 
 
 def suspicions(lines: Sequence[str]) -> dict[str, float]:
-    """Each repeated word's score: ln(lines it is in) × (1 − contexts' relative entropy) × share of blank ones."""
-    texts = [["^", *line.split(), "$"] for line in lines]
-    counts = Counter(word for words in texts for word in set(words))
-    contexts: dict[str, Counter[tuple[str, str]]] = {}
+    """Each repeated word's score: ln(lines it is in) × the share of them whose other words are all much rarer."""
+    texts = [set(line.split()) for line in lines]
+    counts = Counter(word for words in texts for word in words)
+    alone: Counter[str] = Counter()
     for words in texts:
-        shown = [BLANK if counts[w] <= RARE else w for w in words]
-        for i in range(1, len(words) - 1):
-            if counts[words[i]] > RARE:
-                contexts.setdefault(words[i], Counter())[(shown[i - 1], shown[i + 1])] += 1
-    found = {}
-    for word, places in contexts.items():
-        total = places.total()
-        entropy = -sum(n / total * math.log(n / total) for n in places.values()) / math.log(max(2, total))
-        found[word] = math.log(counts[word]) * (1 - entropy) * places[(BLANK, BLANK)] / total
-    return found
+        first, *others = sorted(words, key=counts.__getitem__, reverse=True) or [""]
+        if others and 2 * counts[others[0]] <= counts[first]:
+            alone[first] += 1
+    return {w: math.log(counts[w]) * alone[w] / counts[w] for w in counts if counts[w] >= LEAST_LINES}
 
 
 def corpus(context: Context, key_lines: int, number: int) -> list[str]:
