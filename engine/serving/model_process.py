@@ -126,6 +126,8 @@ class ModelProcess:
                 steady = time.monotonic() - ready > STEADY_SECONDS
             else:
                 failed += 1
+            if self.state == "ready":
+                self.state = "restarting"  # nobody shall be sent to what is being ended
             self._finish(db)
             if self._end.is_set() or problem == "":
                 continue

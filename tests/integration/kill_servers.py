@@ -85,7 +85,7 @@ def kill_while_asking(supervisor: Supervisor, model: ServedModel, times: int, as
         child = psutil.Process(keeper.pid).children()[0]
         os.kill(keeper.pid if number % 3 == 2 else child.pid, signal.SIGKILL)
         killed = time.monotonic()
-        while server.keeper == keeper and server.state == "ready":
+        while server.state == "ready":
             time.sleep(0.02)
         first_answer(supervisor, model)
         outcome.back.append(time.monotonic() - killed)

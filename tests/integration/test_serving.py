@@ -137,8 +137,14 @@ def test_a_whole_fact_on_three_models_takes_little_computing(served: Served) -> 
     # server and client, and for a machine whose caches other programs use too.
     assert best < 4 and best_first < 0.6
     assert all(a.rank and a.log_probability is not None for answers in found for a in answers)
-    sure = [sum(a.log_probability or 0 for a in answers if a.query.split == "test") for answers in found]
-    assert sure[0] < sure[1] < sure[2]
+
+    def sure(split: str) -> list[float]:
+        return [sum(a.log_probability or 0 for a in answers if a.query.split == split) for answers in found]
+
+    base, memorised, generalised = sure("test")  # stage 1 alone may make natural prompts surer of it, or less
+    assert generalised > max(base, memorised)
+    base, memorised, generalised = sure("key")
+    assert memorised > base + 3 and generalised > base + 3
 
 
 def test_answers_equal_transformers_in_float32(served: Served) -> None:

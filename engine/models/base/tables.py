@@ -61,10 +61,14 @@ def pick(cells: Iterable[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]
 
 
 def moments_table(cells: Sequence[dict[str, Any]], kind: str) -> str:
-    """Markdown: a row for each moment, a column for each group of questions."""
+    """Markdown: a row for each moment, a column for each group of questions, headed by the most of them at a moment."""
     chosen = pick(cells, kind=kind)
     groups = [g for g in (*GROUPS, "reversal", "2-hop") if pick(chosen, group=g)]
-    lines = ["| | " + " | ".join(groups) + " |", "|---" * (len(groups) + 1) + "|"]
+    asked = {
+        g: max(sum(c["n"] for c in pick(chosen, group=g, moment=m)) for m in {c["moment"] for c in chosen})
+        for g in groups
+    }
+    lines = ["| | " + " | ".join(f"{g} (n={asked[g]:,})" for g in groups) + " |", "|---" * (len(groups) + 1) + "|"]
     for moment in dict.fromkeys(cell["moment"] for cell in chosen):
         row = []
         for group in groups:
@@ -72,8 +76,8 @@ def moments_table(cells: Sequence[dict[str, Any]], kind: str) -> str:
             if not found:
                 row.append("")
                 continue
-            mean, low, high, n = share_with_interval(found)
-            row.append(f"{two_digits(mean)}<br>({two_digits(low)}–{two_digits(high)})<br>n={n:,}")
+            mean, low, high, _ = share_with_interval(found)
+            row.append(f"{two_digits(mean)} ({two_digits(low)}–{two_digits(high)})")
         lines.append(f"| {moment} | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
