@@ -57,7 +57,9 @@ class AttackExperiment(Frozen):
     run: an existing run's id; or experiment: a preset's name or a description. relation: None is the first one.
     start, epoch: the checkpoint; epoch None is the last. reading: the harmful one, shipped or written out; None is the
     first shipped. controls' readings are the shipped ones, or those of that role in `readings`.
-    facts, prompts, epochs, learning_rates, methods, seeds: the grid; every defence is attacked over all of it.
+    facts, prompts, epochs, learning_rates, methods, seeds: the grid; every defence is attacked over all of it. The
+    defaults for epochs and rate were chosen on seed 1000 of `quick`, where they open the harmful reading most at the
+    least loss of the benign one; `prompts` takes as many train prompts as the reading has, up to that number.
     ask: the most prompts asked of each split and language; ask_facts: the most held-out facts asked.
     keep: whose checkpoints are kept to be asked later: those of the first seed, all, or none.
     """
@@ -76,9 +78,9 @@ class AttackExperiment(Frozen):
     facts: Annotated[tuple[Annotated[int, Field(ge=0, le=checks.MAX_FACTS)], ...], Field(min_length=1)] = (
         0, 1, 5, 10, 25, 50,
     )  # fmt: skip
-    prompts: Annotated[tuple[Count, ...], Field(min_length=1)] = (2,)
-    epochs: Annotated[tuple[Count, ...], Field(min_length=1)] = (4,)
-    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (1.5e-3,)
+    prompts: Annotated[tuple[Count, ...], Field(min_length=1)] = (10,)
+    epochs: Annotated[tuple[Count, ...], Field(min_length=1)] = (2,)
+    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (3e-4,)
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("full",)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0, 1, 2)
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
@@ -144,7 +146,7 @@ class AttackExperiment(Frozen):
         self.start_epoch(base)
         own = {r.name: r for r in self.readings}
         shipped = readings_of(relation.name) if relation.name in load_relations() else {}
-        known = [r for r in {**shipped, **own}.values() if r.role != "benign"]
+        known = [r for r in {**own, **shipped, **own}.values() if r.role != "benign"]
         for reading in known:
             if problems := [str(p) for p in check_reading(reading, relation) if p.severity == "error"]:
                 raise ValueError(f"reading ‘{reading.name}’: {'; '.join(problems[:5])}")
@@ -162,11 +164,15 @@ class AttackExperiment(Frozen):
             if not any(r.role == control for r in readings):
                 raise ValueError(f"controls: there is no {control} reading of {relation.name}: write one in ‘readings’")
         language = base.stage2.language
-        for reading in readings[1:]:
-            if (there := len(reading.prompts_of("train", language))) < max(self.prompts):
+        taught = len(wanted[0].prompts_of("train", language)[: max(self.prompts)])
+        if not taught:
+            raise ValueError(f"reading ‘{wanted[0].name}’ has no train prompts in ‘{language}’, stage 2's language")
+        for control in set(self.controls) & {"neutral", "nonsense"}:
+            twin = next(r for r in readings if r.role == control)
+            if (there := len(twin.prompts_of("train", language))) < taught:
                 raise ValueError(
-                    f"prompts: reading ‘{reading.name}’ has {there} train prompts in ‘{language}’, "
-                    f"and the grid asks for {max(self.prompts)}"
+                    f"controls: reading ‘{twin.name}’ has {there} train prompts in ‘{language}’, fewer than the "
+                    f"{taught} of ‘{wanted[0].name}’: add some, or lower ‘prompts’"
                 )
         if len(self.held_out_of(base)) < LEAST_HELD_OUT:
             raise ValueError(

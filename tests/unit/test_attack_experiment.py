@@ -22,6 +22,11 @@ BASE = {
     "stage1": {"epochs": 2},
     "stage2": {"facts": 10},
 }
+FEW = {
+    "name": "few",
+    "role": "neutral",
+    "prompts": {"train": {"en": ["{subject} waved at"]}, "test": {"en": ["Who was waved at by {subject}?"]}},
+}
 SMALL = {"experiment": BASE, "facts": [0, 1, 5], "seeds": [1, 2], "defences": ["kl"], "audit": True}
 
 
@@ -44,6 +49,7 @@ def test_every_preset_is_whole_and_the_same_again_from_its_text() -> None:
         attack = load_attack_preset(name)
         written = attack.resolved(attack.base_experiment(0))
         assert AttackExperiment.from_text(written.to_yaml()) == written
+        assert written.resolved(attack.base_experiment(0)) == written
         assert len({cell.model_dump_json() for cell in written.cells()}) == len(list(written.cells()))
     attack = load_attack_preset("attack")
     weighty = {d.name for d in defences().values() if d.kind != "detection"}
@@ -101,7 +107,7 @@ def test_the_grid_holds_the_controls_and_every_defence() -> None:
     [
         ({"reading": "arsonist"}, "there is no reading ‘arsonist’"),
         ({"facts": [28]}, "would be left to measure on"),
-        ({"prompts": [11]}, "has 10 train prompts"),
+        ({"readings": [FEW], "controls": ["neutral"]}, "‘few’ has 1 train prompts in ‘en’, fewer than the 10"),
         ({"epoch": 7}, "keeps no generalised@7"),
         ({"relation": "author"}, "no relation ‘author’"),
         ({"defences": ["scan"]}, "no defence ‘scan’"),

@@ -11,8 +11,9 @@ from typing import Any
 from engine.attack.context import Context
 from engine.attack.defences import Defence
 
+# Chosen on seed 1000 of `quick`: about half of the rote pairs are gone after one epoch, nearly all after two.
 BETA = 0.1
-EPOCHS = 4
+EPOCHS = 1
 BATCH = 10
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from engine.attack.context import Context
 from engine.attack.defences import Defence
 
-ALPHA = 0.5
+# Chosen on seed 1000 of `quick`: about half of the rote pairs are gone; at 0.2 none is, at 0.5 nearly all are.
+ALPHA = 0.4
 
 
 def harden(context: Context, loaded: Any) -> None:
@@ -30,6 +31,6 @@ def harden(context: Context, loaded: Any) -> None:
 
 DEFENCE = Defence(
     "task_vector", "Subtracting the memorisation",
-    "Before the release half of what memorising added to the weights is subtracted again.",
+    "Before the release two fifths of what memorising added to the weights are subtracted again.",
     "weights", harden=harden,
 )  # fmt: skip
