@@ -74,7 +74,7 @@ def kill_while_asking(supervisor: Supervisor, model: ServedModel, times: int, as
                 with lock:
                     outcome.answers += 1
 
-    threads = [threading.Thread(target=ask) for _ in range(askers)]
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(askers)]  # a failure below lets them go
     for thread in threads:
         thread.start()
     for number in range(times):
