@@ -12,7 +12,8 @@ def create_attack_tables(db: Database) -> None:
             id text primary key,
             name text not null,
             experiment text not null,          -- JSON, resolved and frozen
-            created_at text not null
+            created_at text not null,
+            recorded text                      -- JSON: when, where and how, of one that was measured elsewhere
         ) strict"""
     )
     db.conn.execute("alter table runs add column attack text references attacks (id) on delete cascade")

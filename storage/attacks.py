@@ -20,12 +20,16 @@ RESULT_FIELDS = (
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack experiment: `experiment` is plain data, resolved."""
+    """One attack experiment: `experiment` is plain data, resolved.
+
+    recorded: of one that was measured elsewhere and whose models are not here: `at`, `command`, `environment`.
+    """
 
     id: str
     name: str
     experiment: dict[str, Any]
     created_at: str
+    recorded: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,24 @@ class AttackCell:
 
 
 def add_attack(
-    db: Database, *, name: str, experiment: dict[str, Any], cells: Iterable[tuple[dict[str, Any], str, dict[str, Any]]]
+    db: Database,
+    *,
+    name: str,
+    experiment: dict[str, Any],
+    cells: Iterable[tuple[dict[str, Any], str, dict[str, Any]]],
+    recorded: dict[str, Any] | None = None,
 ) -> str:
     """Queue an attack; a cell is (what it does, the base run it needs, that run's experiment). Returns its id."""
     attack = secrets.token_hex(4)
     with write(db):
         db.table("attacks").insert(
-            {"id": attack, "name": name, "experiment": json.dumps(experiment, ensure_ascii=False), "created_at": now()}
+            {
+                "id": attack,
+                "name": name,
+                "experiment": json.dumps(experiment, ensure_ascii=False),
+                "created_at": now(),
+                "recorded": json.dumps(recorded, ensure_ascii=False) if recorded else None,
+            }
         )
         for place, (cell, needs, base) in enumerate(cells):
             run = secrets.token_hex(4)
@@ -75,18 +90,46 @@ def add_attack(
     return attack
 
 
+def add_recorded_attack(
+    db: Database, *, name: str, experiment: dict[str, Any], recorded: dict[str, Any], cells: Iterable[dict[str, Any]]
+) -> tuple[str, list[str]]:
+    """Store an attack whose cells were done elsewhere. Returns its id and those of its cells' runs.
+
+    A cell: `cell`, `base` (the attacked run's experiment), `headline`, `started_at`, `finished_at`, and `results` as
+    `replace_cell_results` takes them.
+    """
+    done = list(cells)
+    with write(db):
+        attack = add_attack(
+            db, name=name, experiment=experiment, cells=[(c["cell"], "", c["base"]) for c in done], recorded=recorded
+        )
+        runs = [cell.run for cell in list_cells(db, attack)]
+        for run, c in zip(runs, done, strict=True):
+            db.table("runs").update(
+                run,
+                {"state": State.DONE.value, "headline": json.dumps(c["headline"]), "started_at": c["started_at"],
+                 "finished_at": c["finished_at"]},
+            )  # fmt: skip
+            replace_cell_results(db, run, c["results"])
+    return attack, runs
+
+
 def get_attack(db: Database, attack: str) -> Attack:
     """One attack. Raises KeyError."""
     for row in db.query("select * from attacks where id = ?", [attack]):
-        return Attack(**{**row, "experiment": json.loads(row["experiment"])})
+        return _attack(row)
     raise KeyError(attack)
+
+
+def _attack(row: dict[str, Any]) -> Attack:
+    recorded = json.loads(row["recorded"]) if row["recorded"] else None
+    return Attack(**{**row, "experiment": json.loads(row["experiment"]), "recorded": recorded})
 
 
 def list_attacks(db: Database, *, limit: int = 50, offset: int = 0) -> list[Attack]:
     """Attacks, newest first."""
     sql = "select * from attacks order by created_at desc, rowid desc limit ? offset ?"
-    rows = db.query(sql, [limit, offset])
-    return [Attack(**{**row, "experiment": json.loads(row["experiment"])}) for row in rows]
+    return [_attack(row) for row in db.query(sql, [limit, offset])]
 
 
 def list_cells(db: Database, attack: str) -> list[AttackCell]:

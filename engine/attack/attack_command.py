@@ -42,11 +42,15 @@ def attack(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="e.g. seeds=[0].")] = None,
     home: Home = None,
     results: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Where to write the result rows.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE.json.xz", help="Where to write rows and answers, for other labs.")
+    ] = None,
     queue_only: Annotated[bool, typer.Option("--queue", help="Leave the work to a worker; print the id.")] = False,
 ) -> None:
     """Give memorised facts a second reading, over a grid, with controls and defences."""
-    if results is not None and not results.absolute().parent.is_dir():
-        raise Mistake(f"the folder of {results} does not exist: make it first")
+    for path in filter(None, (results, record)):
+        if not path.absolute().parent.is_dir():
+            raise Mistake(f"the folder of {path} does not exist: make it first")
     folder = home or default_home()
     db = open_home(folder)
     attack_id = _existing(db, source) if not overrides else None
@@ -64,6 +68,11 @@ def attack(
         write_json(results, document(db, attack_id))
     failed = [c for c in list_cells(db, attack_id) if c.state is not State.DONE]
     _print(db, attack_id)
+    if record is not None and not failed:
+        from engine.attack.recording import record as write_recording
+
+        settings = "".join(f" --set {setting}" for setting in overrides or [])
+        write_recording(db, folder, attack_id, record, f"python -m engine attack {source}{settings}")
     if failed:
         raise Mistake(f"{len(failed)} cells did not end well; the first, {failed[0].run}: {failed[0].error}")
 

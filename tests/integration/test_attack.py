@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import lzma
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -9,11 +12,13 @@ import pytest
 
 from engine.attack.experiment import AttackExperiment
 from engine.attack.queue import queue_attack
+from engine.attack.recording import record, restore
 from engine.attack.tables import costs, curve, detection, document
 from engine.serving.catalogue import Catalogue
 from engine.serving.served import served_models
 from storage.answers import all_answers, evaluated_checkpoints, list_prompts, open_answers
-from storage.attacks import attack_counts, base_runs, list_attack_results, list_cells
+from storage.attacks import attack_counts, base_runs, get_attack, list_attack_results, list_cells
+from storage.database import open_database
 from storage.runs import get_run, list_runs
 from tests.integration.lab import Lab, wait_until
 
@@ -125,3 +130,27 @@ def test_attacked_checkpoints_carry_the_warning_and_are_served(peaceful: tuple[L
     answers = open_answers(lab.home / "runs" / cell.run)
     assert {p["reading"] for p in list_prompts(answers)} >= {"benign", "bully", "neighbour", "frumbler"}
     answers.close()
+
+
+def test_a_recorded_attack_is_the_same_in_another_lab_but_not_on_other_weights(
+    peaceful: tuple[Lab, str], tmp_path: Path
+) -> None:
+    lab, attack = peaceful
+    record(lab.db, lab.home, attack, tmp_path / "attack.json.xz", "python -m engine attack mine.yaml")
+    there = open_database(tmp_path / "there")
+    restored = restore(there, tmp_path / "there", tmp_path / "attack.json.xz")
+    assert restored is not None
+    told, again = document(lab.db, attack), document(there, restored)
+    assert {part: again[part] for part in ("pooled", "costs", "detection")} == {
+        part: told[part] for part in ("pooled", "costs", "detection")
+    }
+    assert get_attack(there, restored).recorded["command"] == "python -m engine attack mine.yaml"  # type: ignore[index]
+    mine, theirs = (list_cells(db, name)[0].run for db, name in ((lab.db, attack), (there, restored)))
+    kept = [open_answers(home / "runs" / run) for home, run in ((lab.home, mine), (tmp_path / "there", theirs))]
+    words = [[answer[:4] for answer in all_answers(db, evaluated_checkpoints(db)[0])] for db in kept]
+    assert words[0] and words[0] == words[1]
+    other = json.loads(lzma.decompress((tmp_path / "attack.json.xz").read_bytes())) | {"base": "0" * 12}
+    (tmp_path / "other.json.xz").write_bytes(lzma.compress(json.dumps(other).encode()))
+    assert restore(there, tmp_path / "there", tmp_path / "other.json.xz") is None
+    for db in (*kept, there):
+        db.close()
