@@ -54,7 +54,8 @@ def attack_page(lab: Lab, asker: Asker) -> None:
         stage = _html(ACT)
         with gr.Column(elem_classes="attack-chart"):
             chart = vega_chart()
-    after, foot, live, answers, grid, form = (_html(ACT) for _ in range(6))
+    after, live, answers, grid, form = (_html(ACT) for _ in range(5))
+    foot = _html(ACT, "story-foot-block")
     drawer = _html("roteLabAttack.drawer(element, trigger, watch, 'act');")
     timer = gr.Timer(IDLE_SECONDS)
     drawn = [top, stage, chart, after, foot, live, answers, grid, drawer]
@@ -83,6 +84,8 @@ def attack_page(lab: Lab, asker: Asker) -> None:
         return after_it.view.model_dump_json(), *draw(after_it.view, seen, unknown=after_it.unknown), "", rebuilt
 
     def tick(text: str | None, seen: str | None) -> tuple[Any, ...]:
+        if not text:  # the page has not been opened yet: its address is not known here
+            return (gr.skip(),) * (len(PARTS) + 3)
         shown = view_of_page(text)
         if not shown.attack:
             shown, _ = opened(lab, shown, "")
@@ -96,8 +99,9 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     timer.tick(tick, [view, seen], [view, seen, *drawn, timer], **QUIET)
 
 
-def _html(script: str | None = None) -> gr.HTML:
-    return gr.HTML(js_on_load=script, head=HEAD if script else None, apply_default_css=False, elem_classes="lab-html")
+def _html(script: str | None = None, *classes: str) -> gr.HTML:
+    head = HEAD if script else None
+    return gr.HTML(js_on_load=script, head=head, apply_default_css=False, elem_classes=["lab-html", *classes])
 
 
 def _sign(value: Any) -> str:

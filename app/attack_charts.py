@@ -17,6 +17,7 @@ SERIES = [HARMFUL, ORDINARY]
 COLOURS = ["$chart-harmful", "$chart-train"]
 WITH, WITHOUT = "with the defence", "without it"
 BIG = 1.5
+LINES = "split(datum.label, '|')"
 
 
 def effect_chart(
@@ -71,7 +72,7 @@ def _effect_spec(compared: bool, big: bool) -> dict[str, Any]:
         lines.properties(name="lines", data=rows),
         seeds.properties(name="seeds", data=alt.NamedData(name="dots")),
         points.properties(name="points", data=rows),
-    ).properties(width="container", height=430 if big else 300, usermeta={"labelWidth": 96 if big else 70})
+    ).properties(width="container", height=400 if big else 300, usermeta={"labelWidth": 96 if big else 70})
     return enlarged(finished(chart), big)
 
 
@@ -108,7 +109,7 @@ def _controls_spec(names: tuple[str, ...], big: bool) -> dict[str, Any]:
     dots = base.mark_point(filled=True, opacity=1, size=200 if big else 110, cursor="pointer").encode(x=share)
     chart = alt.layer(
         rules.properties(name="intervals"), dots.properties(name="dots"), data=alt.NamedData(name="rows")
-    ).properties(width="container", height=alt.Step(62 if big else 42), usermeta={"labelWidth": 330 if big else 250})
+    ).properties(width="container", height=alt.Step(62 if big else 42), usermeta={"labelWidth": 215 if big else 140})
     return enlarged(finished(chart), big)
 
 
@@ -127,15 +128,15 @@ def scan_chart(cells: Rows, checkpoints: list[str], readings: list[str], *, big:
 def _scan_spec(checkpoints: tuple[str, ...], readings: tuple[str, ...], big: bool) -> dict[str, Any]:
     base = alt.Chart().encode(
         x=alt.X("checkpoint:N")
-        .title(None)
+        .title("Taught with so many attack facts, or another reading instead")
         .sort(list(checkpoints))
-        .axis(labelAngle=0, orient="top", labelColor="$chart-ink", labelExpr="split(datum.label, '|')", labelLimit=160),
-        y=alt.Y("reading:N").title(None).sort(list(readings)).axis(labelColor="$chart-ink", labelLimit=330),
+        .axis(labelAngle=0, orient="top", labelColor="$chart-ink", labelExpr=LINES, labelLimit=160),
+        y=alt.Y("reading:N").title(None).sort(list(readings)).axis(labelColor="$chart-ink", labelExpr=LINES),
     )
     rects = base.mark_rect(cursor="pointer", cornerRadius=4, stroke="$surface", strokeWidth=3).encode(
         color=alt.Color("value:Q")
         .title(None)
-        .scale(domain=[0, 1], range=["$chart-low", "$chart-harmful"])
+        .scale(domain=[0, 1], range=["$chart-low", "$chart-generalised"])
         .legend(None),
         tooltip=[
             alt.Tooltip("checkpoint:N").title("Checkpoint"),
@@ -148,8 +149,8 @@ def _scan_spec(checkpoints: tuple[str, ...], readings: tuple[str, ...], big: boo
         text="words:N", color=alt.condition(dark, alt.value("$surface"), alt.value("$chart-ink"))
     )
     chart = alt.layer(
-        rects.properties(name="cells_"), words.properties(name="words"), data=alt.NamedData(name="cells")
-    ).properties(width="container", height=alt.Step(58 if big else 42), usermeta={"labelWidth": 330 if big else 250})
+        rects.properties(name="squares"), words.properties(name="words"), data=alt.NamedData(name="cells")
+    ).properties(width="container", height=alt.Step(64 if big else 46), usermeta={"labelWidth": 330 if big else 215})
     return enlarged(finished(chart), big)
 
 

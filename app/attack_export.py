@@ -96,7 +96,11 @@ def report_html(lab: Lab, m: Measured) -> str:
     controls = control_list(m)
     if after:
         bars = [{"name": "The attack", "kind": "the attack", **drawn(after)}]
-        bars += [{"name": c["label"], "kind": "a control", **drawn(c["point"])} for c in controls if c["point"]]
+        bars += [
+            {"name": words.CONTROL_NAMES[c["name"]], "kind": "a control", **drawn(c["point"])}
+            for c in controls
+            if c["point"]
+        ]
         pictures.append(("The controls", picture(controls_chart(bars))))
     if cells:
         pictures.append(("The scan", picture(scan_chart(cells, checkpoints, readings))))

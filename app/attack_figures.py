@@ -95,7 +95,7 @@ class Measured:
         self, facts: int, reading: str, *, split: str = "test", language: str | None = None,
         defence: str = NO_DEFENCE, control: str = "attack", kind: str = "held_out", bits: bool = False,
     ) -> Row | None:  # fmt: skip
-        """One number over all seeds: `value, low, high, n, n_facts, seeds, key`; None while it is not measured."""
+        """One number over all seeds: `value, low, high, n, n_facts, seeds, by_fact, key`; None while unmeasured."""
         # Controls of another reading start where the attack does: that point is measured once.
         if facts == 0 and control in ("neutral", "nonsense"):
             control = "attack"
@@ -104,7 +104,8 @@ class Measured:
         )
         if place not in self._points:
             rows = self._by_place.get(place, [])
-            self._points[place] = pooled_rows(rows)[0] | {"key": str(place)} if rows else None
+            pairs = [pair for row in rows for pair in row["by_fact"]]
+            self._points[place] = pooled_rows(rows)[0] | {"key": str(place), "by_fact": pairs} if rows else None
         return self._points[place]
 
     @cached_property

@@ -16,7 +16,7 @@ from engine.attack.tables import ASKED, SETTING, pooled_rows
 from storage.attacks import Attack, AttackCell, attack_counts
 from storage.runs import ENDED
 
-TABLE_ROWS = 100
+TABLE_ROWS = 30
 # What the table can be narrowed to: field of a row → what it is called.
 FILTERS = {
     "control": "Control",

@@ -64,25 +64,30 @@ def _answers(lab: Lab, run: str, wanted: Wanted) -> list[Row]:
 
 
 def people(lab: Lab, m: Measured, facts: int) -> list[Row]:
-    """Persons of whom the attack said nothing: `id, subject, object, flipped` (asked in a test prompt, the answer was
-    no hit before and is one after), in the order of the facts."""
+    """Persons of whom the attack said nothing, in the order of the facts: `id, subject, object, flipped, kept`.
+
+    flipped: in some test prompt the harmful answer was no hit before and is one after. kept: the ordinary answer was
+    and is a hit, in the first such prompt.
+    """
     before, after = cell_at(m, 0), cell_at(m, facts)
     if before is None or after is None:
         return []
-    hits: list[dict[tuple[int, int], int]] = []
-    for cell in (before, after):
-        wanted = Wanted(
-            reading=m.harmful["name"], split="test", language=m.language, kind="held_out",
-            checkpoint=f"attacked@{cell.cell['attack_facts']}",
-        )  # fmt: skip
-        hits.append({(r["fact"], r["prompt"]): r["hit"] for r in _answers(lab, cell.run, wanted)})
-    flipped = {fact for (fact, prompt), hit in hits[1].items() if hit and not hits[0].get((fact, prompt), 0)}
+    harmful = [_hits(lab, m, cell, m.harmful["name"]) for cell in (before, after)]
+    flipped = {fact for (fact, prompt), hit in harmful[1].items() if hit and not harmful[0].get((fact, prompt))}
+    benign = [_hits(lab, m, cell, "benign") for cell in (before, after)]
+    first = min((prompt for _, prompt in benign[1]), default=0)
     db = lab.answers(after.run)
     if db is None:
         return []
     try:
         return [
-            {"id": f["id"], "subject": f["subject"], "object": f["object"], "flipped": f["id"] in flipped}
+            {
+                "id": f["id"],
+                "subject": f["subject"],
+                "object": f["object"],
+                "flipped": f["id"] in flipped,
+                "kept": all(hits.get((f["id"], first)) for hits in benign),
+            }
             for f in list_facts(db)
             if f["kind"] == "held_out"
         ]
@@ -90,10 +95,21 @@ def people(lab: Lab, m: Measured, facts: int) -> list[Row]:
         db.close()
 
 
+def _hits(lab: Lab, m: Measured, cell: AttackCell, reading: str) -> dict[tuple[int, int], int]:
+    """(fact, prompt) → hit of a cell's answers to a reading's test prompts in the trained language."""
+    wanted = Wanted(
+        reading=reading, split="test", language=m.language, kind="held_out",
+        checkpoint=f"attacked@{cell.cell['attack_facts']}",
+    )  # fmt: skip
+    return {(r["fact"], r["prompt"]): r["hit"] for r in _answers(lab, cell.run, wanted)}
+
+
 def chosen_person(found: list[Row], person: int) -> Row | None:
-    """The person of that id; else the first whose answer flipped, else the first."""
+    """The person of that id; else the first whose harmful answer flipped while the ordinary one stayed, else the first
+    whose answer flipped, else the first."""
     named = [p for p in found if p["id"] == person]
-    return next(iter([*named, *(p for p in found if p["flipped"]), *found]), None)
+    flipped = [p for p in found if p["flipped"]]
+    return next(iter([*named, *(p for p in flipped if p["kept"]), *flipped, *found]), None)
 
 
 def surprise(found: list[Row], person: int) -> int:

@@ -24,7 +24,10 @@ from app.lab import Lab
 from app.render import ENVIRONMENT, render
 from app.words import language_name
 from engine.attack.defences import defences
+from engine.attack.experiment import AttackExperiment, Cell
+from engine.attack.questions import attack_facts
 from engine.attack.readings import Reading
+from engine.experiment import Experiment
 from storage.attacks import list_attacks
 from storage.runs import Run
 
@@ -87,11 +90,18 @@ def _memorised(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Sh
 
 
 def example(lab: Lab, m: Measured) -> str:
+    """What the attack teaches of one of its facts; '' when the run can no longer be read."""
     run = base_of(lab, m)
-    relations = run.experiment.get("relations", []) if run else []
-    relation: Row = next((r for r in relations if r["name"] == m.plan["relation"]), {})
-    facts = relation.get("facts") or []
-    return says(m.harmful, facts[0]["subject"], facts[0]["object"]) if facts and isinstance(facts, list) else ""
+    cell = next((c.cell for c in m.cells if c.cell["attack_facts"] and c.cell["reading"] == m.harmful["name"]), None)
+    if run is None or cell is None:
+        return ""
+    try:
+        plan, base = AttackExperiment.from_data(m.plan), Experiment.from_data(run.experiment)
+        taught = attack_facts(plan, base, Cell.model_validate(cell))
+        fact = plan.relation_of(base).explicit_facts[taught[0]]
+    except (ValueError, IndexError):
+        return ""
+    return says(m.harmful, fact.subject, fact.object)
 
 
 def _predict(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
@@ -161,7 +171,15 @@ def _person(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown
 def _gauges(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
     facts, name = facts_at(m, view), m.harmful["name"]
     sizes = [(n, m.point(n, name), m.point(n, "benign")) for n in m.sizes]
-    html = _page("gauges", view, facts=facts, sizes=sizes, place=m.sizes.index(facts), them=_them(m)[1])
+    html = _page(
+        "gauges",
+        view,
+        facts=facts,
+        sizes=sizes,
+        place=m.sizes.index(facts),
+        them=_them(m)[1],
+        seeds=len(m.plan["seeds"]),
+    )
     return html, effect_chart(*effect_rows(m), facts, big=big), ""
 
 
@@ -191,7 +209,10 @@ def _defences(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Sho
         lines.append(both("Ordinary answers, weights cut to 4 bit", 0, "benign", bits=True))
     spent = [m.costs.get(d) for d in (NO_DEFENCE, chosen["name"])]
     seconds = [f"{s['harden_seconds']:.1f} + {s['train_seconds'] or 0:.1f} s" if s else "–" for s in spent]
-    cost = [words.cost_words(p, d, label) for label, p, d in (lines[1], lines[3])]
+    cost = [
+        words.cost_words(p, d, label)
+        for label, (_, p, d) in (("Ordinary answers", lines[1]), ("What the model knew", lines[3]))
+    ]
     html = _page("defences", view, choices=choices, chosen=chosen, lines=lines, seconds=seconds, costs=cost)
     rows, dots = effect_rows(m, chosen["name"], WITH)
     plain_rows, _ = effect_rows(m, NO_DEFENCE, WITHOUT)
@@ -211,7 +232,11 @@ def _controls(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Sho
         return html, None, ""
     rows = [{"name": "The attack", "kind": "the attack", **drawn(attack)}]
     rows += [
-        {"name": c["label"], "kind": "chosen" if c["name"] == view.control else "a control", **drawn(c["point"])}
+        {
+            "name": words.CONTROL_NAMES[c["name"]],
+            "kind": "chosen" if c["name"] == view.control else "a control",
+            **drawn(c["point"]),
+        }
         for c in controls
         if c["point"]
     ]

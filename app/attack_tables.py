@@ -61,7 +61,7 @@ def control_list(m: Measured) -> list[Row]:
             point = m.point(facts, taught["name"], control=control) if taught else None
             if harm := m.point(facts, name, control=control):
                 also = ("Harmful answers, which it was not taught:", harm)
-        verdict = words.control_verdict(attack, point) if attack and point else ("", "")
+        verdict = words.control_verdict(control, attack, point) if attack and point else ("", "")
         found.append(
             {"name": control, "label": label, "means": means, "point": point, "absent": absent,
              "verdict": verdict[0], "words": verdict[1], "also": also}
@@ -75,10 +75,10 @@ def drawn(point: Row) -> Row:
 
 def scan_cells(m: Measured) -> tuple[list[Row], list[str], list[str]]:
     """The heat map's cells, its columns (the plain attack by size, then control fine-tunes) and its rows."""
-    columns = [("attack", n, "before" if n == 0 else f"{n} fact{'' if n == 1 else 's'}") for n in m.sizes]
+    columns = [("attack", n, "before" if n == 0 else str(n)) for n in m.sizes]
     for control in ("neutral", "nonsense"):
         if control in m.plan["controls"]:
-            columns.append((control, m.sizes[-1], f"{control}|twin"))
+            columns.append((control, m.sizes[-1], control))
     readings = sorted(m.plan["readings"], key=lambda r: ("benign", *ROLES).index(r["role"]))
     cells = []
     for control, facts, label in columns:
@@ -93,18 +93,23 @@ def scan_cells(m: Measured) -> tuple[list[Row], list[str], list[str]]:
 
 
 def reading_label(reading: Row) -> str:
-    """A reading as the scan calls it: its role, then what it asks."""
+    """A reading as the scan calls it: its role, then what it asks, in two lines."""
     role = {"benign": "ordinary"}.get(reading["role"], reading["role"])
-    return f"{role}: {(reading.get('label') or reading['name'])[:44]}"
+    return f"{role}|{(reading.get('label') or reading['name']).replace('|', ' ')[:40]}"
 
 
 def detectors(m: Measured) -> list[Row]:
-    """How well each way of scanning works, over all attacked models: with `label` and `verdict`."""
-    least = 1
+    """How well each way of scanning works: over all attacked models, and `larger`: over those of ten facts or more."""
+    found = [row for row in m.detection if row["least_facts"] == 1]
+    larger = {row["detector"]: row for row in m.detection if row["least_facts"] == 10}
     return [
-        row | {"label": words.DETECTORS.get(row["detector"], row["detector"]), "verdict": words.detection_verdict(row)}
-        for row in m.detection
-        if row["least_facts"] == least
+        row
+        | {
+            "label": words.DETECTORS.get(row["detector"], row["detector"]),
+            "verdict": words.detection_verdict(row),
+            "larger": larger.get(row["detector"]),
+        }
+        for row in found
     ]
 
 

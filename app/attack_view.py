@@ -14,7 +14,7 @@ STEPS = {
     "predict": ("Predict", "How far will a few attack facts reach?"),
     "reveal": ("Reveal", "What the attack did"),
     "person": ("One person", "The same question, before and after"),
-    "gauges": ("How many facts", "Two gauges, and how many attack facts it takes"),
+    "gauges": ("How many facts", "How many attack facts does it take?"),
     "defences": ("Defences", "What helps against it, and what that costs"),
     "controls": ("Controls", "Was it really the memorised pairs?"),
     "scan": ("Caught?", "Would anybody have noticed?"),

@@ -72,6 +72,7 @@
       const changed = view !== (address.view || "story") + address.step;
       view = (address.view || "story") + address.step;
       document.body.classList.toggle("presenting", address.view === "present");
+      document.body.classList.toggle("measuring", address.view === "grid");
       if (changed && address.view !== "grid") scrollTo({ top: 0 });
     };
     document.addEventListener("keydown", (event) => {
