@@ -1,14 +1,22 @@
-"""A lab that is opened for the first time has something to look at: the quick preset waits in the queue."""
+"""A lab that is opened for the first time has something to look at: the quick preset waits in the queue, and after it
+the short attack on what it memorised, so that the Attack page tells its story without anybody asking."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from app.lab import Lab
+from engine.attack.experiment import AttackExperiment
+from engine.attack.presets import load_attack_preset
+from engine.attack.queue import queue_attack
 from engine.presets import load_preset
 from storage.database import now
 from storage.runs import Run, add_run, count_runs
 
 PRESET = "quick"
+STORY = "story"
 MARK = "first-start.txt"
+NOTED = "its attack on that run: "
 
 
 def queue_first_run(lab: Lab) -> Run | None:
@@ -22,10 +30,24 @@ def queue_first_run(lab: Lab) -> Run | None:
     if count_runs(lab.db):
         return None
     experiment = load_preset(PRESET).resolved()
-    return add_run(
+    run = add_run(
         lab.db,
         name=experiment.name,
         experiment=experiment.model_dump(mode="json"),
         model=experiment.model,
         seed=experiment.seed,
     )
+    # The story's own base run would be this one again.
+    plan = load_attack_preset(STORY).model_dump() | {"run": run.id, "experiment": PRESET, "seeds": [run.seed]}
+    attack = queue_attack(lab.db, AttackExperiment.from_data(plan))
+    with (lab.home / MARK).open("a", encoding="utf-8") as file:
+        file.write(f"{NOTED}{attack}\n")
+    return run
+
+
+def made_at_first_start(home: Path, attack: str) -> bool:
+    """Whether the lab queued this attack itself when it was first opened."""
+    try:
+        return f"{NOTED}{attack}" in (home / MARK).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False

@@ -132,6 +132,11 @@ def list_attacks(db: Database, *, limit: int = 50, offset: int = 0) -> list[Atta
     return [_attack(row) for row in db.query(sql, [limit, offset])]
 
 
+def count_attacks(db: Database) -> int:
+    """How many attacks there are."""
+    return next(iter(db.query("select count(*) as n from attacks")))["n"]
+
+
 def list_cells(db: Database, attack: str) -> list[AttackCell]:
     """The cells of an attack in the order of its grid."""
     rows = db.query(
@@ -174,10 +179,11 @@ def replace_cell_results(db: Database, run: str, rows: Iterable[dict[str, Any]])
         )
 
 
-def cell_results(db: Database, run: str) -> list[dict[str, Any]]:
-    """The result rows of one cell: `run` and `RESULT_FIELDS`."""
-    sql = f"select run, {', '.join(RESULT_FIELDS)} from attack_results where run = ? order by position"
-    return list(db.query(sql, [run]))
+def cell_results(db: Database, run: str, *, by_fact: bool = False) -> list[dict[str, Any]]:
+    """The result rows of one cell: `run` and `RESULT_FIELDS`; `by_fact` as in `list_attack_results`."""
+    columns = ", ".join(RESULT_FIELDS) + (", by_fact" if by_fact else "")
+    rows = list(db.query(f"select run, {columns} from attack_results where run = ? order by position", [run]))
+    return [{**row, "by_fact": json.loads(row["by_fact"])} for row in rows] if by_fact else rows
 
 
 def list_attack_results(db: Database, attack: str, *, by_fact: bool = False) -> list[dict[str, Any]]:

@@ -1,0 +1,174 @@
+"""The Attack page: a story that one person can present, the measurements behind it, and a form to start an attack.
+
+What it shows is a `View` that lives in the address. Everything is drawn from stored rows and answers; only the panel
+“Ask live” puts questions to models, through the asker. Each part is sent anew only when it would look different.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import gradio as gr
+
+from app.ask_plan import AskError
+from app.asker import Asker
+from app.attack_act import act_on
+from app.attack_figures import Attacks, Measured
+from app.attack_form import form_html
+from app.attack_grid import drawer_html, grid_html
+from app.attack_live import answers_html, live_html
+from app.attack_progress import busy_words
+from app.attack_story import step_of
+from app.attack_view import STEPS, Problem, View, view_of_address, view_of_page, wrong_attack
+from app.first_start import made_at_first_start
+from app.frame import QUIET, told_by
+from app.lab import Lab
+from app.render import render
+from app.vega import vega_chart
+from storage.attacks import Attack, get_attack, list_attacks, list_cells
+from storage.runs import State
+
+BUSY_SECONDS = 1.0
+IDLE_SECONDS = 4.0
+STORY_MINUTES = 3
+STORY_CELLS = 22
+LISTED = 50
+HEAD = (
+    '<link rel="stylesheet" href="/lab/query.css"><link rel="stylesheet" href="/lab/attack.css">'
+    '<script src="/lab/query.js"></script><script src="/lab/attack.js"></script>'
+)
+ACT = "roteLabAttack.part(element, trigger, watch, 'act');"
+PARTS = ("top", "stage", "chart", "after", "foot", "live", "answers", "grid", "drawer")
+
+
+def attack_page(lab: Lab, asker: Asker) -> None:
+    """Build the page."""
+    attacks = Attacks(lab)
+    view = gr.Textbox(visible="hidden")
+    seen = gr.Textbox(visible="hidden")
+    top = _html("roteLabAttack.top(element, trigger, watch, 'act');")
+    problem = _html()
+    with gr.Row(elem_classes="attack-row"):
+        stage = _html(ACT)
+        with gr.Column(elem_classes="attack-chart"):
+            chart = vega_chart()
+    after, live, answers, grid, form = (_html(ACT) for _ in range(5))
+    foot = _html(ACT, "story-foot-block")
+    drawer = _html("roteLabAttack.drawer(element, trigger, watch, 'act');")
+    timer = gr.Timer(IDLE_SECONDS)
+    drawn = [top, stage, chart, after, foot, live, answers, grid, drawer]
+
+    def draw(shown: View, seen: str | None = None, *, missing: str = "", unknown: str = "") -> tuple[Any, ...]:
+        """The parts that look different from what `seen` notes, and how soon to look again."""
+        parts, busy = parts_of(lab, attacks, asker, shown, missing, unknown)
+        before = json.loads(seen) if seen else {}
+        now = {name: _sign(parts[name]) for name in PARTS}
+        sent = [parts[name] if before.get(name) != now[name] else gr.skip() for name in PARTS]
+        return json.dumps(now), *sent, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
+
+    def open_page(request: gr.Request) -> tuple[Any, ...]:
+        asked = dict(request.query_params)
+        shown, missing = opened(lab, view_of_address(asked), wrong_attack(asked))
+        return shown.model_dump_json(), *draw(shown, missing=missing), "", form_html(lab, shown)
+
+    def act(event: gr.EventData, text: str | None, seen: str | None) -> tuple[Any, ...]:
+        shown, told = view_of_page(text), told_by(event)
+        try:
+            after_it = act_on(lab, asker, attacks, shown, told)
+        except (Problem, AskError) as error:
+            said = render("query_problem.html", problem=str(error))
+            return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), said, gr.skip()
+        rebuilt = form_html(lab, after_it.view) if after_it.rebuild else gr.skip()
+        return after_it.view.model_dump_json(), *draw(after_it.view, seen, unknown=after_it.unknown), "", rebuilt
+
+    def tick(text: str | None, seen: str | None) -> tuple[Any, ...]:
+        if not text:  # the page has not been opened yet: its address is not known here
+            return (gr.skip(),) * (len(PARTS) + 3)
+        shown = view_of_page(text)
+        if not shown.attack:
+            shown, _ = opened(lab, shown, "")
+        return shown.model_dump_json() if shown.attack else gr.skip(), *draw(shown, seen)
+
+    everything = [view, seen, *drawn, timer, problem, form]
+    gr.on(None, open_page, outputs=everything, **QUIET)
+    for part in (top, stage, after, foot, live, answers, grid, form, drawer):
+        part.act(act, [view, seen], everything, **QUIET)
+    chart.pick(act, [view, seen], everything, **QUIET)
+    timer.tick(tick, [view, seen], [view, seen, *drawn, timer], **QUIET)
+
+
+def _html(script: str | None = None, *classes: str) -> gr.HTML:
+    head = HEAD if script else None
+    return gr.HTML(js_on_load=script, head=head, apply_default_css=False, elem_classes=["lab-html", *classes])
+
+
+def _sign(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def opened(lab: Lab, view: View, wrong: str) -> tuple[View, str]:
+    """The view with the attack to show, and the name of one that was asked for and is not there."""
+    if view.attack:
+        try:
+            return view.but(attack=get_attack(lab.db, view.attack).id), ""
+        except KeyError:
+            wrong = view.attack
+    found = latest(lab)
+    return view.but(attack=found.id if found else "", opened="", person=0), wrong
+
+
+def latest(lab: Lab) -> Attack | None:
+    """The attack to tell when nobody named one: the newest whose main curve is measured, else the newest."""
+    found = list_attacks(lab.db, limit=LISTED)
+    for attack in found:
+        main = [
+            c for c in list_cells(lab.db, attack.id) if (c.cell["control"], c.cell["defence"]) == ("attack", "none")
+        ]
+        if main and all(c.state is State.DONE for c in main):
+            return attack
+    return found[0] if found else None
+
+
+def parts_of(
+    lab: Lab, attacks: Attacks, asker: Asker, view: View, missing: str = "", unknown: str = ""
+) -> tuple[dict[str, Any], bool]:
+    """Every part of the page, and whether something of it will change soon."""
+    m = measured(lab, attacks, view)
+    listed = list_attacks(lab.db, limit=LISTED)
+    parts: dict[str, Any] = dict.fromkeys(PARTS, "") | {"chart": None}
+    busy = busy_words(lab, m) if m else None
+    failed = [c for c in m.cells if c.state in (State.FAILED, State.CANCELLED)] if m else []
+    parts["top"] = render(
+        "attack_top.html", view=view, m=m, attacks=listed, steps=STEPS, missing=missing, problem="", busy=busy,
+        failed=failed, address=json.dumps(view.address()),
+    )  # fmt: skip
+    waiting = False
+    if m is None:
+        if view.view != "grid":
+            parts["stage"] = render("attack_first.html", minutes=STORY_MINUTES, cells=STORY_CELLS)
+    elif view.view == "grid":
+        parts["grid"] = grid_html(lab, m, view, listed)
+    else:
+        parts["stage"], parts["chart"], parts["after"] = step_of(lab, m, view, unknown)
+        names = list(STEPS)
+        at = names.index(view.step)
+        parts["foot"] = render(
+            "attack_foot.html", view=view, m=m, back=names[at - 1] if at else "",
+            forth=names[at + 1] if at + 1 < len(names) else "", first_start=made_at_first_start(lab.home, m.attack.id),
+        )  # fmt: skip
+        parts["live"] = live_html(lab, m, view)
+        parts["answers"], waiting = answers_html(lab, asker, m, view)
+    if m is not None and view.opened:
+        parts["drawer"] = drawer_html(lab, m, view)
+    return parts, waiting or bool(m and m.active)
+
+
+def measured(lab: Lab, attacks: Attacks, view: View) -> Measured | None:
+    """The view's attack as it is now."""
+    try:
+        return attacks.measured(get_attack(lab.db, view.attack)) if view.attack else None
+    except KeyError:
+        return None
