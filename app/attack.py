@@ -121,8 +121,11 @@ def opened(lab: Lab, view: View, wrong: str) -> tuple[View, str]:
 
 
 def latest(lab: Lab) -> Attack | None:
-    """The attack to tell when nobody named one: the newest whose main curve is measured, else the newest."""
-    found = list_attacks(lab.db, limit=LISTED)
+    """The attack to tell when nobody named one: the newest whose main curve is measured, else the newest.
+
+    The short one of the first start comes last: the recorded one has more of the same.
+    """
+    found = sorted(list_attacks(lab.db, limit=LISTED), key=lambda a: made_at_first_start(lab.home, a.id))
     for attack in found:
         main = [
             c for c in list_cells(lab.db, attack.id) if (c.cell["control"], c.cell["defence"]) == ("attack", "none")

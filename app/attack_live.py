@@ -7,7 +7,7 @@ from typing import Any
 from app.ask_plan import AskError, Settings
 from app.asker import Asker
 from app.attack_figures import Measured
-from app.attack_people import about_person, chosen_person, columns_of, people, telling
+from app.attack_people import Column, about_person, chosen_person, columns_of, people, telling
 from app.attack_story import facts_at
 from app.attack_view import View
 from app.lab import Lab
@@ -18,26 +18,57 @@ from engine.attack.experiment import AttackExperiment
 from engine.experiment import Experiment
 from engine.serving.served import checkpoint_names
 from storage.asked import ASKING, WAITING, get_asking, list_answers, list_columns
+from storage.attacks import AttackCell, cells_like, get_attack
+from storage.runs import Run
 
 MOST_TOKENS = 24
+ATTACKED = ("relation", "reading", "readings", "start", "epoch", "facts", "batch_size", "lora")  # decides the weights
 
 
 def models_to_ask(lab: Lab, m: Measured, view: View) -> list[tuple[str, str, str]]:
     """(name, label, RUN/CHECKPOINT) of the models that lie on the disk: base, before, after and the defended one."""
     facts = facts_at(m, view) or m.largest
-    columns = columns_of(m, facts, view.defence)
-    if not columns:
-        return []
-    cell = columns[-1].cell
+    columns = [(c, kept_cell(lab, m, c)) for c in columns_of(m, facts, view.defence)]
+    needed = next((cell.needs for column, cell in columns if cell and column.name == "after"), "")
     found = []
-    base = lab.run(cell.needs)
+    base = lab.run(needed)
     start = start_checkpoint(m, base.experiment) if base else ""
     if base and start in checkpoint_names(lab.home, base.id):
         found += [("base", "Base model", f"{base.id}/base"), ("before", "Before the attack", f"{base.id}/{start}")]
-    for column in columns:
-        if column.name in ("after", "defended") and column.checkpoint in checkpoint_names(lab.home, column.cell.run):
-            found.append((column.name, column.label, f"{column.cell.run}/{column.checkpoint}"))
+    for column, cell in columns:
+        if cell and column.name in ("after", "defended"):
+            found.append((column.name, column.label, f"{cell.run}/{column.checkpoint}"))
     return found
+
+
+def kept_cell(lab: Lab, m: Measured, column: Column) -> AttackCell | None:
+    """The column's cell if its model lies on the disk, or one of another attack that made the very same model here.
+
+    A recorded attack has no models; the story that the lab measures at its first start makes some of them.
+    """
+    for cell in (column.cell, *cells_like(lab.db, column.cell.cell)):
+        if column.checkpoint in checkpoint_names(lab.home, cell.run):
+            run = lab.run(cell.run)
+            if cell is column.cell or (run and run.attack and _same_model(lab, m, column.cell, run)):
+                return cell
+    return None
+
+
+def _same_model(lab: Lab, m: Measured, cell: AttackCell, other: Run) -> bool:
+    mine = lab.run(cell.run)
+    plan = get_attack(lab.db, other.attack or "").experiment
+    return (
+        mine is not None
+        and all(plan.get(name) == m.plan.get(name) for name in ATTACKED)
+        and trained_by(mine.experiment) == trained_by(other.experiment)
+    )
+
+
+def trained_by(experiment: dict[str, Any]) -> dict[str, Any]:
+    """What of an experiment decides its weights: not its name, nor which checkpoints it keeps, nor what it is asked."""
+    stage1 = {k: v for k, v in experiment["stage1"].items() if k != "checkpoint_epochs"}
+    aside = ("name", "description", "evaluation")
+    return {k: v for k, v in experiment.items() if k not in aside} | {"stage1": stage1}
 
 
 def start_checkpoint(m: Measured, base: dict[str, Any]) -> str:

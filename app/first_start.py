@@ -1,5 +1,8 @@
-"""A lab that is opened for the first time has something to look at: the quick preset waits in the queue, and after it
-the short attack on what it memorised, so that the Attack page tells its story without anybody asking."""
+"""A lab that is opened for the first time has something to look at.
+
+The quick preset waits in the queue, and after it the short attack on what it memorised, whose models can be asked
+live. The numbers of the whole attack, which takes half an hour, were recorded before and are there at once.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from app.lab import Lab
 from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import load_attack_preset
 from engine.attack.queue import queue_attack
+from engine.attack.recording import restore
 from engine.presets import load_preset
 from storage.database import now
 from storage.runs import Run, add_run, count_runs
@@ -37,6 +41,7 @@ def queue_first_run(lab: Lab) -> Run | None:
         model=experiment.model,
         seed=experiment.seed,
     )
+    restore(lab.db, lab.home)
     # The story's own base run would be this one again.
     plan = load_attack_preset(STORY).model_dump() | {"run": run.id, "experiment": PRESET, "seeds": [run.seed]}
     attack = queue_attack(lab.db, AttackExperiment.from_data(plan))

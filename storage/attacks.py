@@ -139,11 +139,17 @@ def count_attacks(db: Database) -> int:
 
 def list_cells(db: Database, attack: str) -> list[AttackCell]:
     """The cells of an attack in the order of its grid."""
-    rows = db.query(
-        """select id as run, state, cell, needs, progress, headline, error, started_at, finished_at from runs
-        where attack = ? order by cell_place""",
-        [attack],
-    )
+    return _cells(db, "attack = ? order by cell_place", attack)
+
+
+def cells_like(db: Database, cell: dict[str, Any]) -> list[AttackCell]:
+    """The done cells of any attack that do the same, newest first; what they do it to may differ."""
+    return _cells(db, "cell = ? and state = 'done' order by created_at desc, rowid desc", json.dumps(cell))
+
+
+def _cells(db: Database, condition: str, value: str) -> list[AttackCell]:
+    columns = "id as run, state, cell, needs, progress, headline, error, started_at, finished_at"
+    rows = db.query(f"select {columns} from runs where {condition}", [value])
     return [
         AttackCell(
             **{
