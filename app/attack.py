@@ -26,6 +26,7 @@ from app.first_start import made_at_first_start
 from app.frame import QUIET, told_by
 from app.lab import Lab
 from app.render import render
+from app.search_box import TYPED
 from app.vega import vega_chart
 from storage.attacks import Attack, get_attack, list_attacks, list_cells
 from storage.runs import State
@@ -94,8 +95,8 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     everything = [view, seen, *drawn, timer, problem, form]
     gr.on(None, open_page, outputs=everything, **QUIET)
     for part in (top, stage, after, foot, live, answers, grid, form, drawer):
-        part.act(act, [view, seen], everything, **QUIET)
-    chart.pick(act, [view, seen], everything, **QUIET)
+        part.act(act, [view, seen], everything, **TYPED)
+    chart.pick(act, [view, seen], everything, **TYPED)
     timer.tick(tick, [view, seen], [view, seen, *drawn, timer], **QUIET)
 
 

@@ -243,6 +243,10 @@ def _controls(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Sho
     return html, controls_chart(rows, big=big), ""
 
 
+def _kind(control: Row, view: View) -> str:
+    return "chosen" if control["name"] == view.control else "a control"
+
+
 def _scan(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
     cells, checkpoints, readings = scan_cells(m)
     found = detectors(m)

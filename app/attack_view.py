@@ -15,7 +15,7 @@ STEPS = {
     "reveal": ("Reveal", "What the attack did"),
     "person": ("One person", "The same question, before and after"),
     "gauges": ("How many facts", "How many attack facts does it take?"),
-    "defences": ("Defences", "What helps against it, and what that costs"),
+    "defences": ("Defences", "What helps, and what does it cost?"),
     "controls": ("Controls", "Was it really the memorised pairs?"),
     "scan": ("Caught?", "Would anybody have noticed?"),
 }
