@@ -20,7 +20,9 @@ from tests.browser import attack_seeding
 from tests.browser.conftest import serving
 
 pytestmark = pytest.mark.browser
-HOSTILE = "<img src=x onerror='window.pwned=1'> ${window.pwned=2} {{window.pwned=3}}"
+# Prompts may hold no braces but those of a subject.
+MARKUP = "<img src=x onerror='window.pwned=1'>"
+HOSTILE = MARKUP + " ${window.pwned=2} {{window.pwned=3}}"
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,6 @@ def attack_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lab with one measured attack."""
     home = tmp_path_factory.mktemp("attacked")
     (home / MARK).write_text("Not the first start: this test's own attack is the only one.\n")
-    import os, shutil
-    if os.environ.get("SMALL"):
-        shutil.copytree(os.environ["SMALL"], home, dirs_exist_ok=True)
-        return home
     attack_seeding.measure(home)
     return home
 
@@ -73,23 +71,23 @@ def test_the_story_from_start_to_end(page: Page, address: str, attack: str) -> N
 
     forth(page)
     expect(page.locator(".predict .question")).to_contain_text(
-        "10 attack facts teach a second meaning. Of the other 20"
+        "10 attack facts teach a second meaning. Of the other 15"
     )
-    page.get_by_label("How many of 20").fill("7")
+    page.get_by_label("How many of 15").fill("7")
     page.get_by_role("button", name="Lock it in").click()
-    expect(page.locator(".locked")).to_contain_text("7 of 20")
+    expect(page.locator(".locked")).to_contain_text("7 of 15")
     expect(page).to_have_url(re.compile("guess=7"))
     page.get_by_role("button", name="Reveal", exact=True).last.click()
 
     expect(page.locator(".reveal .main")).to_have_text(
-        re.compile(r"After 10 attack facts, \d+ of the other 20 persons")
+        re.compile(r"After 10 attack facts, \d+ of the other 15 persons")
     )
     expect(page.locator(".reveal .verdict-line")).to_contain_text("You said 7")
     expect(page.locator(".reveal")).to_contain_text(re.compile("Ordinary|ordinary"))
     page.locator(".reveal .number").first.click()
     drawer = page.get_by_role("dialog", name="The answers behind a number")
-    expect(drawer.locator("dd").nth(3)).to_contain_text("40 answers about 20 facts")
-    expect(drawer.locator(".behind li")).to_have_count(40)
+    expect(drawer.locator("dd").nth(3)).to_contain_text("30 answers about 15 facts")
+    expect(drawer.locator(".behind li")).to_have_count(30)
     drawer.get_by_role("button", name="Something else").click()
     expect(drawer.locator(".behind .sign", has_text="●")).to_have_count(0)
     page.keyboard.press("Escape")
@@ -114,7 +112,7 @@ def test_the_story_from_start_to_end(page: Page, address: str, attack: str) -> N
     expect(page.locator(".chart[data-drawn]")).to_be_visible()
     gauges = page.locator(".pair-of-gauges:visible [role=meter]")
     expect(gauges).to_have_count(2)
-    slider = page.get_by_label(re.compile("^Attack facts"))
+    slider = page.get_by_role("slider")
     slider.focus()
     slider.press("ArrowLeft")
     expect(page.locator("#size-shown")).to_have_text("0")
@@ -173,7 +171,7 @@ def test_any_prompt_is_asked_live_of_the_served_models(page: Page, address: str,
     expect(page.locator(".live-answers .model-name")).to_have_text(
         ["Base model", "Before the attack", "After 10 attack facts"]
     )
-    expect(replies.last.locator(".verdict")).to_contain_text(re.compile("names"))
+    expect(replies.last.locator(".verdict")).to_contain_text("name")
     expect(page).to_have_url(re.compile("asked="))
     page.reload()
     expect(replies).to_have_count(3)
@@ -228,9 +226,9 @@ def test_an_attack_with_a_reading_of_ones_own_is_checked_and_queued(
     form.get_by_label("Run to attack").select_option(index=1)
     form.get_by_label("Reading that is taught").select_option("own reading")
     form.get_by_label("Its name").fill("pranks")
-    form.get_by_label("What it says of a pair").fill("{object} " + HOSTILE + " {subject}.")
+    form.get_by_label("What it says of a pair").fill("{object} " + MARKUP + " {subject}.")
     form.get_by_label("Prompts to teach it with").fill("Who plays pranks on nobody?")
-    form.get_by_label("Prompts to test it with").fill(HOSTILE + " pranks {subject}:")
+    form.get_by_label("Prompts to test it with").fill(MARKUP + " pranks {subject}:")
     form.get_by_label("Attack facts").fill("0, 5")
     form.get_by_role("button", name="Start the attack").click()
     expect(page.get_by_role("alert")).to_contain_text("{subject}")
@@ -262,8 +260,8 @@ def test_an_attack_with_a_reading_of_ones_own_is_checked_and_queued(
 def test_hostile_names_stay_text(page: Page, address: str, attack: str, attack_home: Path) -> None:
     db = open_database(attack_home)
     reading = {
-        "name": "pranks", "role": "harmful", "label": HOSTILE, "says": "{object} " + HOSTILE + " {subject}",
-        "prompts": {"train": {"en": ["Who pranks {subject}?"]}, "test": {"en": [HOSTILE + " of {subject} is"]}},
+        "name": "pranks", "role": "harmful", "label": HOSTILE, "says": "{object} " + MARKUP + " {subject}",
+        "prompts": {"train": {"en": ["Who pranks {subject}?"]}, "test": {"en": [MARKUP + " of {subject} is"]}},
     }  # fmt: skip
     plan = attack_seeding.SMALL | {
         "name": HOSTILE[:80], "reading": "pranks", "readings": [reading], "prompts": [1], "defences": [], "audit": False
@@ -305,7 +303,7 @@ def test_the_first_visit_offers_the_story_and_shows_it_fill(chromium: Browser, t
         page.goto(f"{address}/attack")
         page.get_by_role("button", name=re.compile("Start the story")).click()
         expect(page.locator(".filling")).to_contain_text("0 of 22 models measured")
-        expect(page.locator(".filling")).to_contain_text("no worker", ignore_case=True)
+        expect(page.locator(".filling")).to_contain_text("Waits for a worker: none is running")
         heading(page, "The model learnt pairs of names by rote, through a sign without meaning")
         page.context.close()
     assert len(list_attacks(open_database(tmp_path))) == 1
