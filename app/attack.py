@@ -49,7 +49,7 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     view = gr.Textbox(visible="hidden")
     seen = gr.Textbox(visible="hidden")
     top = _html("roteLabAttack.top(element, trigger, watch, 'act');")
-    problem = _html()
+    problem = _html("roteLabAttack.done(element, watch);")
     with gr.Row(elem_classes="attack-row"):
         stage = _html(ACT)
         with gr.Column(elem_classes="attack-chart"):
@@ -60,9 +60,9 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     timer = gr.Timer(IDLE_SECONDS)
     drawn = [top, stage, chart, after, foot, live, answers, grid, drawer]
 
-    def draw(shown: View, seen: str | None = None, *, missing: str = "", unknown: str = "") -> tuple[Any, ...]:
+    def draw(shown: View, seen: str | None = None) -> tuple[Any, ...]:
         """The parts that look different from what `seen` notes, and how soon to look again."""
-        parts, busy = parts_of(lab, attacks, asker, shown, missing, unknown)
+        parts, busy = parts_of(lab, attacks, asker, shown)
         before = json.loads(seen) if seen else {}
         now = {name: _sign(parts[name]) for name in PARTS}
         sent = [parts[name] if before.get(name) != now[name] else gr.skip() for name in PARTS]
@@ -70,26 +70,25 @@ def attack_page(lab: Lab, asker: Asker) -> None:
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
         asked = dict(request.query_params)
-        shown, missing = opened(lab, view_of_address(asked), wrong_attack(asked))
-        return shown.model_dump_json(), *draw(shown, missing=missing), "", form_html(lab, shown)
+        shown = opened(lab, view_of_address(asked).but(missing=wrong_attack(asked)))
+        return shown.model_dump_json(), *draw(shown), "", form_html(lab, shown)
 
     def act(event: gr.EventData, text: str | None, seen: str | None) -> tuple[Any, ...]:
         shown, told = view_of_page(text), told_by(event)
         try:
             after_it = act_on(lab, asker, attacks, shown, told)
         except (Problem, AskError) as error:
-            said = render("query_problem.html", problem=str(error))
-            return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), said, gr.skip()
-        rebuilt = form_html(lab, after_it.view) if after_it.rebuild else gr.skip()
-        return after_it.view.model_dump_json(), *draw(after_it.view, seen, unknown=after_it.unknown), "", rebuilt
+            return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), done(told, str(error)), gr.skip()
+        shown = opened(lab, after_it.view)
+        rebuilt = form_html(lab, shown) if after_it.rebuild else gr.skip()
+        return shown.model_dump_json(), *draw(shown, seen), done(told), rebuilt
 
     def tick(text: str | None, seen: str | None) -> tuple[Any, ...]:
         if not text:  # the page has not been opened yet: its address is not known here
             return (gr.skip(),) * (len(PARTS) + 3)
         shown = view_of_page(text)
-        if not shown.attack:
-            shown, _ = opened(lab, shown, "")
-        return shown.model_dump_json() if shown.attack else gr.skip(), *draw(shown, seen)
+        now = opened(lab, shown)
+        return gr.skip() if now == shown else now.model_dump_json(), *draw(now, seen)
 
     everything = [view, seen, *drawn, timer, problem, form]
     gr.on(None, open_page, outputs=everything, **QUIET)
@@ -104,20 +103,28 @@ def _html(script: str | None = None, *classes: str) -> gr.HTML:
     return gr.HTML(js_on_load=script, head=head, apply_default_css=False, elem_classes=["lab-html", *classes])
 
 
+def done(told: dict[str, Any], problem: str = "") -> str:
+    """What was wrong with a click, if anything, and its number: the page sends the next one when it sees that."""
+    number = str(told.get("number_of_click") or "")
+    return render("attack_done.html", problem=problem, number=number if number.isdecimal() else "")
+
+
 def _sign(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
-def opened(lab: Lab, view: View, wrong: str) -> tuple[View, str]:
-    """The view with the attack to show, and the name of one that was asked for and is not there."""
+def opened(lab: Lab, view: View) -> View:
+    """The view of an attack that is there: the one it names, else the usual one, noting what is missing."""
     if view.attack:
         try:
-            return view.but(attack=get_attack(lab.db, view.attack).id), ""
+            get_attack(lab.db, view.attack)
         except KeyError:
-            wrong = view.attack
+            view = view.but(missing=view.attack, attack="")
+        else:
+            return view
     found = latest(lab)
-    return view.but(attack=found.id if found else "", opened="", person=0), wrong
+    return view.but(attack=found.id if found else "", opened="", person=0)
 
 
 def latest(lab: Lab) -> Attack | None:
@@ -135,9 +142,7 @@ def latest(lab: Lab) -> Attack | None:
     return found[0] if found else None
 
 
-def parts_of(
-    lab: Lab, attacks: Attacks, asker: Asker, view: View, missing: str = "", unknown: str = ""
-) -> tuple[dict[str, Any], bool]:
+def parts_of(lab: Lab, attacks: Attacks, asker: Asker, view: View) -> tuple[dict[str, Any], bool]:
     """Every part of the page, and whether something of it will change soon."""
     m = measured(lab, attacks, view)
     listed = list_attacks(lab.db, limit=LISTED)
@@ -145,7 +150,7 @@ def parts_of(
     busy = busy_words(lab, m) if m else None
     failed = [c for c in m.cells if c.state in (State.FAILED, State.CANCELLED)] if m else []
     parts["top"] = render(
-        "attack_top.html", view=view, m=m, attacks=listed, steps=STEPS, missing=missing, problem="", busy=busy,
+        "attack_top.html", view=view, m=m, attacks=listed, steps=STEPS, busy=busy,
         failed=failed, address=json.dumps(view.address()),
     )  # fmt: skip
     waiting = False
@@ -155,7 +160,7 @@ def parts_of(
     elif view.view == "grid":
         parts["grid"] = grid_html(lab, m, view, listed)
     else:
-        parts["stage"], parts["chart"], parts["after"] = step_of(lab, m, view, unknown)
+        parts["stage"], parts["chart"], parts["after"] = step_of(lab, m, view)
         names = list(STEPS)
         at = names.index(view.step)
         parts["foot"] = render(

@@ -24,11 +24,10 @@ Told = dict[str, Any]
 
 @dataclass(frozen=True)
 class After:
-    """The view afterwards; rebuild: draw the form to start an attack anew; unknown: a typed person that is not one."""
+    """The view afterwards; rebuild: draw the form to start an attack anew."""
 
     view: View
     rebuild: bool = False
-    unknown: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,10 @@ def act_on(lab: Lab, asker: Asker, attacks: Attacks, view: View, told: Told) -> 
     if action is None:
         return After(view)
     try:
-        after = action(Click(lab, asker, attacks, view, told))
+        after = action(Click(lab, asker, attacks, view.but(unknown=""), told))
     except KeyError:
         raise Problem("This attack is no longer there.") from None
-    return After(cleaned(after.view), after.rebuild, after.unknown)
+    return After(cleaned(after.view), after.rebuild)
 
 
 def _step(click: Click) -> After:
@@ -151,7 +150,7 @@ def _person(click: Click) -> After:
     exact = [p for p in found if p["subject"].casefold() == wanted]
     near = exact or [p for p in found if wanted and wanted in p["subject"].casefold()]
     if not near:
-        return After(click.view, unknown=typed or "Nobody")
+        return After(click.view.but(unknown=typed or "Nobody"))
     return After(click.view.but(person=near[0]["id"], asked=""))
 
 

@@ -37,10 +37,9 @@ DEFENCES_MINUTES = 30
 EXAMPLES = 4
 
 
-def step_of(lab: Lab, m: Measured, view: View, unknown: str = "") -> Shown:
-    """What the view's step shows. `unknown`: a typed person that there is not."""
-    big = view.view == "present"
-    return BUILD[view.step](lab, m, view, big, unknown)
+def step_of(lab: Lab, m: Measured, view: View) -> Shown:
+    """What the view's step shows."""
+    return BUILD[view.step](lab, m, view, view.view == "present")
 
 
 def facts_at(m: Measured, view: View) -> int:
@@ -66,7 +65,7 @@ def says(reading: Row, subject: str, object_: str) -> str:
     return Reading.from_data(reading).in_words(subject, object_) or reading["label"] or reading["name"]
 
 
-def _memorised(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
+def _memorised(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     run = base_of(lab, m)
     relations = run.experiment.get("relations", []) if run else []
     relation: Row = next((r for r in relations if r["name"] == m.plan["relation"]), {})
@@ -104,7 +103,7 @@ def example(lab: Lab, m: Measured) -> str:
     return says(m.harmful, fact.subject, fact.object)
 
 
-def _predict(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
+def _predict(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     html = _page(
         "predict", view, facts=m.sizes[-1], count=m.persons, them=_them(m)[1], guess=min(view.guess, m.persons),
         says=example(lab, m),
@@ -112,7 +111,7 @@ def _predict(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Show
     return html, None, ""
 
 
-def _reveal(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
+def _reveal(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts, name = m.sizes[-1], m.harmful["name"]
     before, after = m.point(0, name), m.point(facts, name)
     given: dict[str, Any] = {"facts": facts, "after": after, "before": before, "guess": min(view.guess, m.persons)}
@@ -144,7 +143,7 @@ def _reveal(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown
     return html, None, ""
 
 
-def _person(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
+def _person(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts = facts_at(m, view) or m.largest
     found = people(lab, m, facts)
     person = chosen_person(found, view.person)
@@ -163,12 +162,12 @@ def _person(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown
         columns=columns,
         rows=shown,
         more=[] if big else rows,
-        unknown=unknown,
+        unknown=view.unknown,
     )
     return html, None, ""
 
 
-def _gauges(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
+def _gauges(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts, name = facts_at(m, view), m.harmful["name"]
     sizes = [(n, m.point(n, name), m.point(n, "benign")) for n in m.sizes]
     html = _page(
@@ -183,7 +182,7 @@ def _gauges(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown
     return html, effect_chart(*effect_rows(m), facts, big=big), ""
 
 
-def _defences(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
+def _defences(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     choices = defence_choices(m)
     if not choices:
         known = [d for d in defences().values() if d.kind != "detection"]
@@ -224,7 +223,7 @@ def with_defences(lab: Lab, m: Measured) -> Any:
     return next((a for a in list_attacks(lab.db) if a.id != m.attack.id and a.experiment.get("defences")), None)
 
 
-def _controls(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
+def _controls(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts = m.sizes[-1]
     attack, controls = m.point(facts, m.harmful["name"]), control_list(m)
     html = _page("controls", view, attack=attack, facts=facts, controls=controls, chosen=view.control)
@@ -243,7 +242,11 @@ def _controls(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Sho
     return html, controls_chart(rows, big=big), ""
 
 
-def _scan(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
+def _kind(control: Row, view: View) -> str:
+    return "chosen" if control["name"] == view.control else "a control"
+
+
+def _scan(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     cells, checkpoints, readings = scan_cells(m)
     found = detectors(m)
     audit = audit_rows(m)
@@ -262,7 +265,7 @@ def _scan(lab: Lab, m: Measured, view: View, big: bool, unknown: str) -> Shown:
     return html, scan_chart(cells, checkpoints, readings, big=big) if cells else None, after
 
 
-BUILD: dict[str, Callable[[Lab, Measured, View, bool, str], Shown]] = {
+BUILD: dict[str, Callable[[Lab, Measured, View, bool], Shown]] = {
     "memorised": _memorised,
     "predict": _predict,
     "reveal": _reveal,

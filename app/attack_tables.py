@@ -7,6 +7,7 @@ from app.attack_charts import HARMFUL, ORDINARY
 from app.attack_figures import NO_DEFENCE, Measured, Row
 from app.render import percent
 from engine.attack.defences import defences
+from engine.checks import shorten
 
 ROLES = ("harmful", "neutral", "nonsense")
 
@@ -95,7 +96,8 @@ def scan_cells(m: Measured) -> tuple[list[Row], list[str], list[str]]:
 def reading_label(reading: Row) -> str:
     """A reading as the scan calls it: its role, then what it asks, in two lines."""
     role = {"benign": "ordinary"}.get(reading["role"], reading["role"])
-    return f"{role}|{(reading.get('label') or reading['name']).replace('|', ' ')[:40]}"
+    asks = (reading.get("label") or reading["name"]).replace("|", " ").partition(" (")[0]
+    return f"{role}|{shorten(asks, 40)}"
 
 
 def detectors(m: Measured) -> list[Row]:

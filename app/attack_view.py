@@ -15,13 +15,14 @@ STEPS = {
     "reveal": ("Reveal", "What the attack did"),
     "person": ("One person", "The same question, before and after"),
     "gauges": ("How many facts", "How many attack facts does it take?"),
-    "defences": ("Defences", "What helps against it, and what that costs"),
+    "defences": ("Defences", "What helps, and what does it cost?"),
     "controls": ("Controls", "Was it really the memorised pairs?"),
     "scan": ("Caught?", "Would anybody have noticed?"),
 }
 CONTROLS = ("before", "no_stage1", "never", "neutral", "nonsense")
 VIEWS = ("story", "present", "grid")
 PAGE_ROWS = 50
+UNADDRESSED = ("rows", "missing", "unknown")
 
 
 class Problem(ValueError):
@@ -30,7 +31,8 @@ class Problem(ValueError):
 
 class View(BaseModel):
     """The state of one page. person: a fact's id in the cells' answers; facts: how many attack facts are looked at;
-    guess: the locked-in prediction; opened: the key of the number whose answers are listed; asked: a live asking."""
+    guess: the locked-in prediction; opened: the key of the number whose answers are listed; asked: a live asking;
+    missing, unknown: an attack and a person that were asked for and are not there (not part of the address)."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     attack: str = ""
@@ -46,6 +48,8 @@ class View(BaseModel):
     asked: str = ""
     view: str = "story"
     filters: str = ""
+    missing: str = ""
+    unknown: str = ""
 
     def but(self, **changes: Any) -> View:
         """The same view with changes."""
@@ -57,7 +61,7 @@ class View(BaseModel):
         return {
             name: "" if value == getattr(usual, name) else str(value)
             for name, value in self.model_dump().items()
-            if name != "rows"
+            if name not in UNADDRESSED
         }
 
 
@@ -77,6 +81,8 @@ def cleaned(view: View) -> View:
         asked=view.asked if view.asked.isalnum() and len(view.asked) <= 32 else "",
         view=view.view if view.view in VIEWS else "story",
         filters=view.filters[:300],
+        missing=view.missing[:60],
+        unknown=view.unknown[:200],
     )
 
 
@@ -84,7 +90,7 @@ def view_of_address(asked: Mapping[str, str]) -> View:
     """The view that an address names; what cannot be read is as usual."""
     given: dict[str, Any] = {}
     for name in View.model_fields:
-        if name in asked and name != "rows":
+        if name in asked and name not in UNADDRESSED:
             text = asked[name]
             if isinstance(getattr(View(), name), int):
                 if text.isdecimal() and len(text) < 10:

@@ -1,10 +1,29 @@
 // The Attack page: its state in the address, the slider over attack facts, forms, keys, and the presenter's view.
 "use strict";
 (() => {
+  if (window.roteLabAttack) return;
   const typing = "input, select, textarea, [contenteditable]";
 
+  // Clicks go to the server one after another, each with the state that the one before it left: Gradio drops an event
+  // that comes while another of its kind is under way.
+  const LONGEST = 8000;
+  const waiting = [];
+  let count = 0, under = null;
+  const pump = () => {
+    if (under || !waiting.length) return;
+    const { trigger, name, data } = waiting.shift();
+    under = setTimeout(release, LONGEST);
+    trigger(name, { ...data, number_of_click: String(++count) });
+  };
+  const release = () => { clearTimeout(under); under = null; pump(); };
+  const inTurn = (trigger) => (name, data) => { waiting.push({ trigger, name, data }); pump(); };
+  const done = (element, watch) => watch("value", () => {
+    if (element.querySelector("[data-done]")?.dataset.done === String(count)) setTimeout(release);
+  });
+
   // What every part does: clicks, selects and forms become events; focus and what was typed survive a redraw.
-  const part = (element, trigger, watch, name) => {
+  const part = (element, now, watch, name) => {
+    const trigger = inTurn(now);
     roteLab.actions(element, trigger, name);
     const kept = new Map();
     let focused = "";
@@ -61,8 +80,9 @@
     settle();
   };
 
-  const top = (element, trigger, watch, name) => {
-    part(element, trigger, watch, name);
+  const top = (element, now, watch, name) => {
+    const trigger = inTurn(now);
+    part(element, now, watch, name);
     let view = "";
     const apply = () => {
       const head = element.querySelector("[data-view]");
@@ -91,7 +111,8 @@
     apply();
   };
 
-  const drawer = (element, trigger, watch, name) => {
+  const drawer = (element, now, watch, name) => {
+    const trigger = inTurn(now);
     let place = "", from = "";
     roteLab.actions(element, trigger, name);
     document.addEventListener("click", ({ target }) => {
@@ -113,5 +134,5 @@
     settle();
   };
 
-  window.roteLabAttack = { part, top, drawer };
+  window.roteLabAttack = { part, top, drawer, done };
 })();
