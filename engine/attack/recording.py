@@ -69,7 +69,7 @@ def record(db: Database, home: Path, attack_id: str, out: Path, command: str) ->
 
 
 def restore(db: Database, home: Path, source: Path = SHIPPED) -> str | None:
-    """Put a recorded attack into the lab; returns its id, or None where it was measured on other weights, or is none."""
+    """Put a recorded attack into the lab; returns its id, or None where there is none for the weights that are here."""
     if not source.is_file():
         return None
     document = json.loads(lzma.decompress(source.read_bytes()))
