@@ -150,7 +150,11 @@ def _scan_spec(checkpoints: tuple[str, ...], readings: tuple[str, ...], big: boo
     )
     chart = alt.layer(
         rects.properties(name="squares"), words.properties(name="words"), data=alt.NamedData(name="cells")
-    ).properties(width="container", height=alt.Step(64 if big else 46), usermeta={"labelWidth": 375 if big else 235})
+    ).properties(
+        width="container",
+        height=alt.Step(64 if big else 46),
+        usermeta={"labelWidth": 375 if big else 235, "leastWidth": 360},
+    )
     return enlarged(finished(chart), big)
 
 

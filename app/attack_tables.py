@@ -34,7 +34,8 @@ def defence_choices(m: Measured) -> list[Row]:
     for defence in m.defences:
         known = defences().get(defence)
         mine = m.point(largest, name, defence=defence)
-        verdict = words.defence_verdict(plain, mine, before) if plain and mine and before else ("", "")
+        benign = m.point(0, "benign"), m.point(0, "benign", defence=defence)
+        verdict = words.defence_verdict(plain, mine, before, benign) if plain and mine and before else ("", "")
         found.append(
             {"name": defence, "label": known.label if known else defence, "says": known.says if known else "",
              "verdict": verdict[0], "words": verdict[1]}

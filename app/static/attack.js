@@ -92,6 +92,8 @@
       const changed = view !== (address.view || "story") + address.step;
       view = (address.view || "story") + address.step;
       document.body.classList.toggle("presenting", address.view === "present");
+      const steps = element.querySelector(".story-steps"), here = element.querySelector("[aria-current=step]");
+      if (steps && here) steps.scrollLeft = here.offsetLeft - steps.offsetLeft - (steps.clientWidth - here.offsetWidth) / 2;
       document.body.classList.toggle("measuring", address.view === "grid");
       if (changed && address.view !== "grid") scrollTo({ top: 0 });
     };

@@ -119,7 +119,11 @@ def test_predictions_are_told_how_near_they_were() -> None:
 def test_defences_are_judged_by_what_is_measured(m: Measured) -> None:
     found = {d["name"]: d for d in defence_choices(m)}
     assert found["kl"]["verdict"] == "bad" and "fails" in found["kl"]["words"]
-    assert found["npo"]["verdict"] == "good"
+    assert found["npo"]["verdict"] == "bad" and "It holds" in found["npo"]["words"], "the ordinary answers are gone"
+    plain, none = row(0.8), row(0.0)
+    assert words.defence_verdict(plain, none, none, (plain, plain))[0] == "good"
+    assert words.defence_verdict(plain, row(0.4, 60), none, (plain, None))[0] == "calm"
+    assert words.defence_verdict(row(0.3, 60), row(0.9, 60), none, (plain, plain))[1].startswith("It backfires")
     assert "loses" in words.cost_words(m.point(0, "benign"), m.point(0, "benign", defence="npo"), "Ordinary")
 
 
