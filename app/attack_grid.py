@@ -144,6 +144,7 @@ def _listed(lab: Lab, attack: Attack) -> Row:
         "id": attack.id,
         "name": attack.name,
         "created_at": attack.created_at,
+        "recorded": attack.recorded,
         "counts": counts,
         "total": sum(counts.values()),
         "active": any(state not in {s.value for s in ENDED} for state in counts),

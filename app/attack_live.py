@@ -104,8 +104,9 @@ def live_html(lab: Lab, m: Measured, view: View) -> str:
         row = telling(about_person(lab, m, person, columns), "harmful", columns)
         prompt = f"{row['before']}{row['subject']}{row['after']}" if row else ""
     return render(
-        "attack_live.html", models=models, prompt=prompt, open=view.step == "person" or bool(view.asked), done=m.done
-    )
+        "attack_live.html", models=models, prompt=prompt, open=view.step == "person" or bool(view.asked), done=m.done,
+        recorded=bool(m.attack.recorded),
+    )  # fmt: skip
 
 
 def answers_html(lab: Lab, asker: Asker, m: Measured, view: View) -> tuple[str, bool]:
