@@ -17,6 +17,7 @@ SERIES = [HARMFUL, ORDINARY]
 COLOURS = ["$chart-harmful", "$chart-train"]
 WITH, WITHOUT = "with the defence", "without it"
 BIG = 1.5
+SCAN_ROOM = {big: {"labelWidth": 375 if big else 235, "leastWidth": 360} for big in (False, True)}
 LINES = "split(datum.label, '|')"
 
 
@@ -153,7 +154,7 @@ def _scan_spec(checkpoints: tuple[str, ...], readings: tuple[str, ...], big: boo
     ).properties(
         width="container",
         height=alt.Step(64 if big else 46),
-        usermeta={"labelWidth": 375 if big else 235, "leastWidth": 360},
+        usermeta=SCAN_ROOM[big],
     )
     return enlarged(finished(chart), big)
 

@@ -155,6 +155,7 @@ def _person(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     html = _page(
         "person",
         view,
+        recorded=m.attack.recorded,
         person=person,
         people=found,
         flipped=sum(p["flipped"] for p in found),
