@@ -14,6 +14,7 @@ from engine.attack.presets import load_attack_preset
 from engine.attack.queue import queue_attack
 from engine.attack.recording import restore
 from engine.presets import load_preset
+from storage.attacks import list_attacks
 from storage.database import now
 from storage.runs import Run, add_run, count_runs
 
@@ -21,6 +22,8 @@ PRESET = "quick"
 STORY = "story"
 MARK = "first-start.txt"
 NOTED = "its attack on that run: "
+TO_COME = "the recorded attack is to come"
+HERE = "the recorded attack: "
 
 
 def queue_first_run(lab: Lab) -> Run | None:
@@ -41,18 +44,37 @@ def queue_first_run(lab: Lab) -> Run | None:
         model=experiment.model,
         seed=experiment.seed,
     )
-    restore(lab.db, lab.home)
     # The story's own base run would be this one again.
     plan = load_attack_preset(STORY).model_dump() | {"run": run.id, "experiment": PRESET, "seeds": [run.seed]}
     attack = queue_attack(lab.db, AttackExperiment.from_data(plan))
     with (lab.home / MARK).open("a", encoding="utf-8") as file:
-        file.write(f"{NOTED}{attack}\n")
+        file.write(f"{NOTED}{attack}\n{TO_COME}\n")
     return run
+
+
+def bring_recorded_attack(lab: Lab) -> None:
+    """Put the recorded attack into a lab at its first start, once; what a start that was cut off left is replaced.
+
+    Takes seconds: not to be waited for.
+    """
+    told = _told(lab.home)
+    if TO_COME not in told or any(line.startswith(HERE) for line in told):
+        return
+    for attack in list_attacks(lab.db):
+        if attack.recorded:
+            lab.delete_attack(attack.id)
+    restored = restore(lab.db, lab.home)
+    with (lab.home / MARK).open("a", encoding="utf-8") as file:
+        file.write(f"{HERE}{restored or 'none for these weights'}\n")
 
 
 def made_at_first_start(home: Path, attack: str) -> bool:
     """Whether the lab queued this attack itself when it was first opened."""
+    return f"{NOTED}{attack}" in _told(home)
+
+
+def _told(home: Path) -> list[str]:
     try:
-        return f"{NOTED}{attack}" in (home / MARK).read_text(encoding="utf-8").splitlines()
+        return (home / MARK).read_text(encoding="utf-8").splitlines()
     except OSError:
-        return False
+        return []
