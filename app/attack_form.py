@@ -69,6 +69,7 @@ def attack_of_form(lab: Lab, told: dict[str, Any]) -> AttackExperiment:
     data: dict[str, Any] = {
         "name": text("name") or "my attack",
         "relation": text("relation") or None,
+        "start": "memorised" if told.get("start") == "memorised" else "generalised",
         "facts": numbers("facts", "Attack facts", int),
         "seeds": numbers("seeds", "Seeds", int),
         "prompts": numbers("prompts", "Prompts", int),
