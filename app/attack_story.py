@@ -156,6 +156,7 @@ def _person(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         "person",
         view,
         person=person,
+        them=_them(m)[1],
         people=found,
         flipped=sum(p["flipped"] for p in found),
         facts=facts,
