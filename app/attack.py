@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from typing import Any
 
 import gradio as gr
@@ -27,7 +28,8 @@ from app.frame import QUIET, told_by
 from app.lab import Lab
 from app.render import render
 from app.vega import vega_chart
-from storage.attacks import Attack, get_attack, list_attacks, list_cells
+from storage.asked import list_columns
+from storage.attacks import Attack, count_attacks, get_attack, list_attacks, list_cells
 from storage.runs import State
 
 BUSY_SECONDS = 1.0
@@ -62,9 +64,12 @@ def attack_page(lab: Lab, asker: Asker) -> None:
 
     def draw(shown: View, seen: str | None = None) -> tuple[Any, ...]:
         """The parts that look different from what `seen` notes, and how soon to look again."""
+        before = noted(seen)
+        state = _sign(state_of(lab, asker, shown))
+        if before.get("state") == state:
+            return (gr.skip(),) * (len(PARTS) + 2)
         parts, busy = parts_of(lab, attacks, asker, shown)
-        before = json.loads(seen) if seen else {}
-        now = {name: _sign(parts[name]) for name in PARTS}
+        now = {name: _sign(parts[name]) for name in PARTS} | {"state": state}
         sent = [parts[name] if before.get(name) != now[name] else gr.skip() for name in PARTS]
         return json.dumps(now), *sent, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
 
@@ -109,6 +114,15 @@ def done(told: dict[str, Any], problem: str = "") -> str:
     return render("attack_done.html", problem=problem, number=number if number.isdecimal() else "")
 
 
+def noted(seen: str | None) -> dict[str, Any]:
+    """What a page says it shows; nothing when that is not what the page was given."""
+    try:
+        found = json.loads(seen or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _sign(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
@@ -140,6 +154,17 @@ def latest(lab: Lab) -> Attack | None:
         if main and all(c.state is State.DONE for c in main):
             return attack
     return found[0] if found else None
+
+
+def state_of(lab: Lab, asker: Asker, view: View) -> str:
+    """Changes whenever something of the page may look different; cheap enough for every look of every open page."""
+    cells = list_cells(lab.db, view.attack) if view.attack else []
+    needed = {c.needs for c in cells if c.state is State.QUEUED}
+    bases = [(run.state, run.progress) for run in map(lab.run, sorted(needed)) if run]
+    asked = [(c.model, c.state, c.answered) for c in list_columns(lab.db, view.asked)] if view.asked else []
+    parts = [(c.run, c.state, c.progress, c.finished_at) for c in cells], bases, asked, count_attacks(lab.db)
+    minute = int(time.time() // 60)  # times are told in words, such as “3 min ago”
+    return f"{view.model_dump_json()} {parts} {bool(lab.workers_alive())} {asker.server.status()} {minute}"
 
 
 def parts_of(lab: Lab, attacks: Attacks, asker: Asker, view: View) -> tuple[dict[str, Any], bool]:

@@ -43,7 +43,12 @@ def _effect_spec(compared: bool, big: bool) -> dict[str, Any]:
     colour = alt.Color("series:N").title(None).scale(domain=SERIES, range=COLOURS)
     base = alt.Chart().encode(x=x, color=colour)
     share = alt.Y("value:Q").title("Answers").scale(domain=[0, 1]).axis(format=".0%", values=QUARTERS)
-    dash = alt.StrokeDash("defence:N").title(None).scale(domain=[WITH, WITHOUT], range=[[1, 0], [3, 4]])
+    dash = (
+        alt.StrokeDash("defence:N")
+        .title(None)
+        .scale(domain=[WITH, WITHOUT], range=[[1, 0], [3, 4]])
+        .legend(orient="bottom")
+    )
     with_dash: dict[str, Any] = {"strokeDash": dash} if compared else {}
     told = [
         alt.Tooltip("series:N").title("Of which"),

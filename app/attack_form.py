@@ -66,14 +66,14 @@ def attack_of_form(lab: Lab, told: dict[str, Any]) -> AttackExperiment:
         return found
 
     run = text("run")
-    epochs = numbers("epoch", "Stage 1 epoch", int) if text("epoch") else [None]
-    if len(epochs) > 1:
+    epoch = numbers("epoch", "Stage 1 epoch", int) if text("epoch") else [None]
+    if len(epoch) > 1:
         raise Problem("Stage 1 epoch: write one number, or leave it empty for the last.")
     data: dict[str, Any] = {
         "name": text("name") or "my attack",
         "relation": text("relation") or None,
-        "start": text("start") or "generalised",
-        "epoch": epochs[0],
+        "start": "memorised" if told.get("start") == "memorised" else "generalised",
+        "epoch": epoch[0],
         "facts": numbers("facts", "Attack facts", int),
         "seeds": numbers("seeds", "Seeds", int),
         "prompts": numbers("prompts", "Prompts", int),

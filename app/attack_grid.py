@@ -30,9 +30,9 @@ FILTERS = {
 }
 USUAL = {"metric": "generation_accuracy", "facts": "held_out"}
 KINDS = {
-    "held_out": "nothing the attack said",
-    "trained": "facts of the attack",
-    "never_memorised": "never memorised",
+    "held_out": "facts held out",
+    "trained": "facts it was taught",
+    "never_memorised": "facts never memorised",
     "own": "what the base knew",
     "all": "model or data",
 }

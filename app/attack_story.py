@@ -157,6 +157,7 @@ def _person(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         view,
         recorded=m.attack.recorded,
         person=person,
+        them=_them(m)[1],
         people=found,
         flipped=sum(p["flipped"] for p in found),
         facts=facts,

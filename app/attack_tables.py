@@ -117,12 +117,18 @@ def detectors(m: Measured) -> list[Row]:
 
 
 def audit_rows(m: Measured) -> list[Row]:
-    """The audit's AUROC figures with words."""
-    found = []
-    for row in m.audit:
-        if not row["metric"].startswith("auroc_"):
-            continue
-        where = {"released": "model before the attack", "base": "base model"}.get(row["checkpoint"], row["checkpoint"])
-        verdict = words.detection_verdict(row) if row["checkpoint"] != "base" else ("calm", "for comparison")
-        found.append({**row, "label": words.score_name(row["metric"]), "where": where, "verdict": verdict})
-    return found
+    """The audit's AUROC figures, of the model and of the training data, with words; `base`: the same of the base model,
+    which memorised nothing."""
+    rows = [row for row in m.audit if row["metric"].startswith("auroc_")]
+    base = {row["metric"]: row for row in rows if row["checkpoint"] == "base"}
+    return [
+        {
+            **row,
+            "label": words.score_name(row["metric"]),
+            "where": "the model" if row["checkpoint"] == "released" else row["checkpoint"],
+            "base": base.get(row["metric"]) if row["checkpoint"] == "released" else None,
+            "verdict": words.detection_verdict(row),
+        }
+        for row in rows
+        if row["checkpoint"] != "base"
+    ]

@@ -194,6 +194,7 @@ FORM = {"name": "mine", "facts": "0, 5", "seeds": "0", "prompts": "1", "epochs":
 def test_the_form_becomes_an_experiment(lab: Lab) -> None:
     plan = attack_of_form(lab, FORM)
     assert (plan.facts, plan.controls, plan.defences, plan.methods) == ((0, 5), ("neutral",), ("kl",), ("full",))
+    assert plan.start == "generalised" and attack_of_form(lab, FORM | {"start": "memorised"}).start == "memorised"
     assert attack_of_form(lab, FORM | {"reading": "author/plagiarist"}).relation == "author"
     own = {"reading": "own reading", "own_name": "pranks", "own_says": "{object} plays pranks on {subject}.",
            "train": "Who plays pranks on {subject}?\n\n", "test": "The prankster behind {subject} is"}  # fmt: skip
