@@ -35,6 +35,9 @@
     element.addEventListener("submit", (event) => {
       event.preventDefault();
       const form = event.target;
+      // A second press within a moment means the same.
+      if (Date.now() - Number(form.dataset.sent || 0) < 700) return;
+      form.dataset.sent = Date.now();
       kept.clear();
       trigger(name, { ...Object.fromEntries(new FormData(form)), act: form.dataset.form });
     });
