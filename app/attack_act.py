@@ -17,7 +17,7 @@ from app.lab import Lab
 from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import attack_preset_names, load_attack_preset
 from engine.attack.queue import queue_attack
-from storage.attacks import get_attack, retry_attack, stop_attack
+from storage.attacks import attack_counts, get_attack, list_attacks, retry_attack, stop_attack
 
 Told = dict[str, Any]
 
@@ -96,6 +96,10 @@ def _attack(click: Click) -> After:
 def _start(click: Click) -> After:
     if click.value not in attack_preset_names():
         raise Problem("There is no such preset.")
+    for attack in list_attacks(click.lab.db):
+        # Two clicks, or two people, want it once.
+        if attack.name == click.value and set(attack_counts(click.lab.db, attack.id)) & {"queued", "running"}:
+            return After(View(attack=attack.id, step=click.view.step, view=click.view.view))
     return After(_queued(click, load_attack_preset(click.value)))
 
 

@@ -35,8 +35,13 @@
     element.addEventListener("submit", (event) => {
       event.preventDefault();
       const form = event.target;
+      const told = { ...Object.fromEntries(new FormData(form)), act: form.dataset.form };
+      // The same pressed again within a moment is meant once.
+      const again = JSON.stringify(told);
+      if (form.dataset.told === again && Date.now() - Number(form.dataset.sent) < 700) return;
+      Object.assign(form.dataset, { told: again, sent: Date.now() });
       kept.clear();
-      trigger(name, { ...Object.fromEntries(new FormData(form)), act: form.dataset.form });
+      trigger(name, told);
     });
     element.addEventListener("change", ({ target }) => {
       if (target.matches("select[data-pick]")) trigger(name, { act: target.dataset.pick, name: target.dataset.name || "", value: target.value });

@@ -227,6 +227,14 @@ def test_actions_on_an_attack_that_is_gone_are_said(lab: Lab, m: Measured) -> No
     assert act_on(lab, None, attacks, gone, {"act": "nonsense"}).view == gone  # type: ignore[arg-type]
 
 
+def test_two_clicks_start_the_story_once(lab: Lab) -> None:
+    first = act_on(lab, None, Attacks(lab), View(), {"act": "start", "value": "story"}).view  # type: ignore[arg-type]
+    again = act_on(lab, None, Attacks(lab), first, {"act": "start", "value": "story"}).view  # type: ignore[arg-type]
+    assert again.attack == first.attack and len(list_attacks(lab.db)) == 1
+    with pytest.raises(Problem):
+        act_on(lab, None, Attacks(lab), first, {"act": "start", "value": "../x"})  # type: ignore[arg-type]
+
+
 def test_measured_again_stopped_and_deleted(lab: Lab, m: Measured) -> None:
     attacks, view = Attacks(lab), View(attack=m.attack.id)
     again = act_on(lab, None, attacks, view, {"act": "again"}).view  # type: ignore[arg-type]
