@@ -48,7 +48,8 @@ def control_list(m: Measured) -> list[Row]:
     facts, name = m.sizes[-1], m.harmful["name"]
     attack = m.point(facts, name)
     _, them = words.subjects(m.plan["relation"])
-    absent = "not measured yet" if m.active else "not part of this attack"
+    planned = {"before", "never", *m.plan["controls"]}
+    absent = {True: "not measured", False: "not part of this attack"}
     found = []
     for control, (label, means) in words.controls(them).items():
         also = None
@@ -65,7 +66,7 @@ def control_list(m: Measured) -> list[Row]:
                 also = ("Harmful answers, which it was not taught:", harm)
         verdict = words.control_verdict(control, attack, point) if attack and point else ("", "")
         found.append(
-            {"name": control, "label": label, "means": means, "point": point, "absent": absent,
+            {"name": control, "label": label, "means": means, "point": point, "absent": absent[control in planned],
              "verdict": verdict[0], "words": verdict[1], "also": also}
         )  # fmt: skip
     return found
