@@ -244,10 +244,6 @@ def _controls(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     return html, controls_chart(rows, big=big), ""
 
 
-def _kind(control: Row, view: View) -> str:
-    return "chosen" if control["name"] == view.control else "a control"
-
-
 def _scan(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     cells, checkpoints, readings = scan_cells(m)
     found = detectors(m)
