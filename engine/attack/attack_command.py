@@ -27,7 +27,7 @@ def read_attack(source: str, overrides: list[str]) -> AttackExperiment:
     """The attack experiment of a preset or file, with overrides. Raises Mistake."""
     text = attack_preset_text(source) if source in attack_preset_names() else None
     try:
-        data = read_mapping(text or read_source(source, attack_preset_names()))
+        data = read_mapping(text or read_source(source, attack_preset_names()), AttackExperiment.FIELD)
         for assignment in overrides:
             override(data, assignment)
         return AttackExperiment.from_data(data)

@@ -13,14 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from engine import checks
 from engine.attack.readings import Reading, check_reading, readings_of
 from engine.corpus.readings import BENIGN, own_meaning
 from engine.corpus.relations import load_relations
-from engine.description import explain, read_mapping
+from engine.description import Described
 from engine.experiment import Count, Experiment, Frozen, Rate, Relation, Tuning
 
 Control = Literal["attack", "no_stage1", "neutral", "nonsense"]
@@ -50,7 +49,7 @@ class Cell(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class AttackExperiment(Frozen):
+class AttackExperiment(Frozen, Described):
     """A grid of attacks on one run's checkpoint, or on runs of a preset made for it, one for each seed.
 
     max_new_tokens: how far answers are decoded; an object named later than that is a miss.
@@ -63,6 +62,8 @@ class AttackExperiment(Frozen):
     ask: the most prompts asked of each split and language; ask_facts: the most held-out facts asked.
     keep: whose checkpoints are kept to be asked later: those of the first seed, all, or none.
     """
+
+    FIELD, THING = "experiment", "an attack"
 
     name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")] = "attack"
     description: Annotated[str, Field(max_length=2000)] = ""
@@ -90,23 +91,6 @@ class AttackExperiment(Frozen):
     max_new_tokens: Annotated[int, Field(ge=1, le=1000)] = 16
     ask_facts: Annotated[int, Field(ge=LEAST_HELD_OUT, le=1000)] = 50
     keep: Literal["first_seed", "all", "none"] = "first_seed"
-
-    @classmethod
-    def from_text(cls, text: str) -> AttackExperiment:
-        """Read YAML or JSON. Raises ValueError with one sentence a problem."""
-        return cls.from_data(read_mapping(text))
-
-    @classmethod
-    def from_data(cls, data: Any) -> AttackExperiment:
-        """Validate plain data. Raises ValueError with one sentence a problem."""
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ValueError(explain(error)) from error
-
-    def to_yaml(self) -> str:
-        """The whole description as YAML; `from_text` reads it back unchanged."""
-        return yaml.safe_dump(self.model_dump(mode="json"), allow_unicode=True, sort_keys=False, width=120)
 
     def base_experiment(self, seed: int) -> Experiment:
         """The run that is attacked with this seed, resolved. Raises ValueError when there is no such preset."""
