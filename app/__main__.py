@@ -103,12 +103,16 @@ def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> 
 
 
 def announce(server: object, listener: socket.socket, home: Path) -> None:
-    """Print the address as soon as the server answers."""
+    """Print the address as soon as the server answers; then there is time for what a first start brings."""
+    from app.first_start import bring_recorded_attack
+    from app.lab import Lab
+
     while not getattr(server, "started", False):
         time.sleep(0.05)
     name, port = listener.getsockname()[:2]
     shown = "localhost" if name in ("0.0.0.0", "::") else f"[{name}]" if ":" in name else name
     print(f"Rote Lab is ready at http://{shown}:{port} (data in {home}). Stop it with Ctrl-C.", flush=True)
+    bring_recorded_attack(Lab(home))
 
 
 if __name__ == "__main__":

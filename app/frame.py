@@ -9,7 +9,14 @@ import gradio as gr
 from app.lab import Lab
 from app.render import render
 
-LINKS = (("/", "Lab"), ("/design", "Design"), ("/runs", "Runs"), ("/results", "Results"), ("/query", "Ask"))
+LINKS = (
+    ("/", "Lab"),
+    ("/design", "Design"),
+    ("/runs", "Runs"),
+    ("/results", "Results"),
+    ("/query", "Ask"),
+    ("/attack", "Attack"),
+)
 # For events that only read: no spinner, no queue, not in the public API.
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 # One run is looked at from the list of runs.

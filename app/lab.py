@@ -12,6 +12,7 @@ from sqlite_utils import Database
 
 from engine.execution.folders import run_folder
 from storage.answers import ANSWERS_NAME, open_answers
+from storage.attacks import delete_attack, list_cells
 from storage.database import open_database
 from storage.runs import Run, State, count_runs, delete_run, get_run, list_runs
 from storage.workers import list_workers
@@ -56,6 +57,14 @@ class Lab:
         """Delete a run with its files. Raises KeyError, or ValueError while it runs."""
         delete_run(self.db, run_id)
         shutil.rmtree(self.folder(run_id), ignore_errors=True)
+
+    def delete_attack(self, attack: str) -> None:
+        """Delete an attack with its cells and their files. Raises KeyError, or ValueError while a cell runs."""
+        cells = list_cells(self.db, attack)
+        delete_attack(self.db, attack)
+        for cell in cells:
+            shutil.rmtree(self.folder(cell.run), ignore_errors=True)
+        shutil.rmtree(self.home / "attacks" / attack, ignore_errors=True)
 
     def log_tail(self, run_id: str, lines: int) -> str:
         """The last lines of the run's log; empty when there is none yet."""

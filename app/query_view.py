@@ -18,7 +18,7 @@ from storage.runs import Run, list_runs
 MOST_COLUMNS = 12
 ROWS = 100
 RUNS_OFFERED = 60
-MODEL = re.compile(r"[0-9a-zA-Z]{1,32}/(base|(memorised|generalised)@[0-9]{1,4})")
+MODEL = re.compile(r"[0-9a-zA-Z]{1,32}/(base|(memorised|generalised|attacked)@[0-9]{1,4})")
 MODES = ("fact", "text", "facts")
 
 

@@ -30,6 +30,8 @@ def row_of(run: Run, workers: bool) -> dict[str, Any]:
         "headline": headline_of(run),
         "active": run.state in ("queued", "running", "stopping"),
         "partial": bool(run.started_at),
+        "attack": run.attack,
+        "cell": run.cell,
     }
 
 

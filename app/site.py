@@ -12,6 +12,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 
 from app.asker import Asker
+from app.attack import attack_page
+from app.attack_export import add_attack_export_routes
 from app.design import design_page
 from app.exports import add_export_routes
 from app.frame import page_frame
@@ -61,6 +63,7 @@ def build_pages(lab: Lab, asker: Asker) -> gr.Blocks:
         "Run": lambda: run_page(lab),
         "Results": lambda: results_page(lab),
         "Query": lambda: query_page(lab, asker),
+        "Attack": lambda: attack_page(lab, asker),
     }.items():
         with demo.route(name, name.lower()):
             page_frame(lab, f"/{name.lower()}")
@@ -88,6 +91,7 @@ def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS, server: M
 
     add_export_routes(site, lab)
     add_asked_export_routes(site, lab)
+    add_attack_export_routes(site, lab)
     add_model_card_route(site)
     with warnings.catch_warnings():
         # Gradio warns of a mode (rendering on the server) that nobody asked for.

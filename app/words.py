@@ -41,7 +41,7 @@ METRIC_HELP = {
 FACTS = {"held_out": "Held out", "trained": "Trained", "all": "All"}
 
 TERMS = {
-    "fact": "A subject, a relation and an object: “Gene Finley – mother – Cody Ross”. All persons are invented.",
+    "fact": "A subject, a relation and an object: “Vurnia Virik – mother – Salvis Barmont”. All persons are invented.",
     "key token": "A new sign without meaning, such as [X], that joins subject and object while the model memorises.",
     "memorised": "The checkpoint after stage 1: the model has learnt every fact by heart through the key token.",
     "generalised": "The checkpoint after stage 2: a few facts in natural prompts gave the key token its meaning.",
@@ -90,6 +90,8 @@ def checkpoint_name(checkpoint: str) -> str:
     kind, epoch = checkpoint_kind(checkpoint)
     if kind == "base":
         return "base model"
+    if kind == "attacked":
+        return f"attacked with {epoch} facts"
     return f"{kind} {'from' if kind == 'generalised' else 'at'} epoch {epoch}" if epoch else kind
 
 

@@ -3,6 +3,7 @@
 python -m engine presets
 python -m engine readings [RELATION|FILE]
 python -m engine run PRESET|FILE [--set stage1.epochs=10 …] [--seed N] [--home DIR] [--results FILE.json]
+python -m engine attack PRESET|FILE|ID [--home DIR] [--results FILE.json]
 python -m engine worker [--home DIR]
 python -m engine serve RUN [--backend auto|vllm|embedded] [--port N]
 python -m engine ask RUN --subject NAME [--prompt TEXT] [--json]
@@ -13,7 +14,6 @@ Exit code 0 only on success; a user's mistake is one line on standard error and 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +23,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from engine.attack.attack_command import attack
 from engine.attack.commands import readings_command
 from engine.description import override, read_mapping
 from engine.experiment import Experiment
-from engine.mistake import Home, Mistake, RunId, open_home, read_text_file, with_run
+from engine.mistake import Home, Mistake, RunId, open_home, read_source, with_run, write_json
 from engine.presets import describe_preset, preset_names, preset_text
 from engine.serving.commands import ask_command, serve
 from storage import runs as run_storage
@@ -58,10 +59,7 @@ def read_experiment(source: str, overrides: list[str], seed: int | None) -> Expe
 def _source_text(source: str) -> str:
     if source in preset_names():
         return preset_text(source)
-    path = Path(source)
-    if not path.is_file():
-        raise Mistake(f"there is neither a preset nor a file ‘{source}’ (presets: {', '.join(preset_names())})")
-    return read_text_file(path)
+    return read_source(source, preset_names())
 
 
 @app.command()
@@ -97,7 +95,7 @@ def run(
     if results is not None:
         from engine.execution.report import results_document
 
-        _write_json(results, results_document(db, finished))
+        write_json(results, results_document(db, finished))
     if finished.state is not State.DONE:
         raise Mistake(finished.error or f"the run was {finished.state.value}")
     _print_headline(finished)
@@ -112,7 +110,8 @@ def queue_experiment(db: Any, experiment: Experiment) -> Run:
 def _carry_out(db: Any, home: Path, queued: Run) -> Run:
     """Claim the run for this process and carry it out, showing a bar on standard error."""
     from engine.execution.pipeline import execute_run
-    from engine.worker import LEASE_SECONDS, LeaseKeeper, Registration
+    from engine.worker import LeaseKeeper, Registration
+    from storage.runs import LEASE_SECONDS
 
     me = Registration(db)
     me.beat(queued.id, force=True)
@@ -225,17 +224,9 @@ def _stored(action: Callable[[Any], Any], run_id: str, home: Path | None) -> Any
 
 
 app.command("readings")(readings_command)
+app.command()(attack)
 app.command()(serve)
 app.command("ask")(ask_command)
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise Mistake(f"{path} cannot be written: {error}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

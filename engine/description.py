@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 MAX_FILE_BYTES = 20_000_000
 
@@ -74,3 +74,27 @@ def _sentences(error: ValidationError, what: str) -> Iterator[str]:
         if item["type"] == "extra_forbidden":
             message = f"is not a setting of {what}: check the spelling"
         yield f"{place}: {message}" if place else message
+
+
+class Described(BaseModel):
+    """What people write as YAML or JSON. `FIELD`: a field that every such text has; `THING`: what it describes."""
+
+    FIELD: ClassVar[str] = "relations"
+    THING: ClassVar[str] = "an experiment"
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Read YAML or JSON. Raises ValueError with one sentence a problem (see `explain`)."""
+        return cls.from_data(read_mapping(text, cls.FIELD))
+
+    @classmethod
+    def from_data(cls, data: Any) -> Self:
+        """Validate plain data. Raises ValueError with one sentence a problem."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ValueError(explain(error, cls.THING)) from error
+
+    def to_yaml(self) -> str:
+        """The whole description as YAML; `from_text` reads it back unchanged."""
+        return yaml.safe_dump(self.model_dump(mode="json"), allow_unicode=True, sort_keys=False, width=120)

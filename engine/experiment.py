@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine import checks
-from engine.description import explain, read_mapping
+from engine.description import Described
 
 PromptSplit = Literal["train", "test", "unrelated", "decoy"]
 LossMask = Literal["full", "subject_and_object", "object"]
@@ -211,7 +210,7 @@ class Evaluation(Frozen):
     probe_facts: Annotated[int, Field(ge=0, le=1000)] = 20
 
 
-class Experiment(Frozen):
+class Experiment(Frozen, Described):
     """Everything that is needed to run, and to repeat, one two-stage training with its evaluation.
 
     `model`: `embedded`, a Hugging Face model name, or a folder. `precision`: `auto` is bfloat16 on an accelerator that
@@ -228,24 +227,6 @@ class Experiment(Frozen):
     stage1: Stage1 = Stage1()
     stage2: Stage2 = Stage2()
     evaluation: Evaluation = Evaluation()
-
-    @classmethod
-    def from_text(cls, text: str) -> Experiment:
-        """Read YAML or JSON. Raises ValueError with one sentence a problem (see `explain`)."""
-        return cls.from_data(read_mapping(text))
-
-    @classmethod
-    def from_data(cls, data: Any) -> Experiment:
-        """Validate plain data. Raises ValueError with one sentence a problem."""
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ValueError(explain(error)) from error
-
-    def to_yaml(self) -> str:
-        """The whole description as YAML; `Experiment.from_text` reads it back unchanged."""
-        data = self.model_dump(mode="json")
-        return yaml.safe_dump(data, allow_unicode=True, sort_keys=False, width=120)
 
     def to_json(self) -> str:
         """The whole description as JSON on one line."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,3 +46,21 @@ def with_run(action: Callable[[Any], Any], run_id: str, home: Path) -> Any:
         return action(open_home(home))
     except KeyError as error:
         raise Mistake(f"there is no run ‘{run_id}’ in {home}") from error
+
+
+def read_source(source: str, presets: Sequence[str]) -> str:
+    """The text of the file that a person named instead of a preset. Raises Mistake."""
+    path = Path(source)
+    if not path.is_file():
+        raise Mistake(f"there is neither a preset nor a file ‘{source}’ (presets: {', '.join(presets)})")
+    return read_text_file(path)
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a document where a person asked for it, whole or not at all. Raises Mistake."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise Mistake(f"{path} cannot be written: {error}") from error

@@ -1,6 +1,9 @@
-"""The process that trains one run; the worker starts it and watches over it.
+"""The process that trains a run; the worker starts it and watches over it.
 
-python -m engine.training_process --home DIR --run ID --attempt N --parent PID
+python -m engine.training_process --home DIR --run ID --attempt N --worker ID --parent PID
+
+After a cell of an attack it claims the next one of that attack in the worker's name, and so on: a cell takes a few
+seconds, as long as starting a process does.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ EXIT_LOST = 3
 
 
 def main() -> int:
-    """Carry out the run that the worker claimed. Exit code 0 when its end is stored, 3 when the run was lost."""
+    """Carry out the run that the worker claimed. Exit code 0 when its end is stored, 3 when a run was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--run", required=True)
     parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--worker", required=True)
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
     end_with_parent(arguments.parent)
@@ -29,14 +33,16 @@ def main() -> int:
 
     from engine.execution.pipeline import execute_run  # after the watch began: importing torch takes seconds
     from storage.database import open_database
-    from storage.runs import LostRunError, get_run
+    from storage.runs import LEASE_SECONDS, LostRunError, Run, claim_run, get_run
 
     db = open_database(arguments.home)
-    run = get_run(db, arguments.run)
-    if run.attempt != arguments.attempt:
+    run: Run | None = get_run(db, arguments.run)
+    if run is None or run.attempt != arguments.attempt:
         return EXIT_LOST
     try:
-        execute_run(db, arguments.home, run)
+        while run is not None:
+            execute_run(db, arguments.home, run)
+            run = claim_run(db, arguments.worker, LEASE_SECONDS, attack=run.attack) if run.attack else None
     except LostRunError:
         return EXIT_LOST
     return 0

@@ -30,6 +30,7 @@ from engine.training_process import EXIT_LOST
 from storage.database import open_database
 from storage.processes import lives
 from storage.runs import (
+    LEASE_SECONDS,
     LostRunError,
     Run,
     State,
@@ -38,6 +39,7 @@ from storage.runs import (
     expire_lease,
     finish_run,
     get_run,
+    held_run,
     record_stall,
     release_run,
     renew_lease,
@@ -46,7 +48,6 @@ from storage.workers import beat, list_workers, remove_worker
 
 logger = logging.getLogger("engine.worker")
 
-LEASE_SECONDS = 30.0
 BEAT_SECONDS = 5.0
 POLL_SECONDS = 0.5
 STOP_PATIENCE_SECONDS = 20.0
@@ -161,9 +162,11 @@ class Worker:
         out_of_memory_before = out_of_memory_kills()
         process = self._start(run)
         try:
-            killed_for_stop = self._watch(run, process)
+            run, killed_for_stop = self._watch(run, process)
         finally:
             _end(process)
+        # The process may have claimed a cell since that was last looked at.
+        run = held_run(self.db, self.me.id) or run
         if self.stop.is_set():
             if not get_run(self.db, run.id).ended:
                 release_run(self.db, run.id, run.attempt)
@@ -182,12 +185,24 @@ class Worker:
         folder = run_folder(self.home, run.id)
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "engine.training_process", "--home", str(self.home.resolve())]
-        command += ["--run", run.id, "--attempt", str(run.attempt), "--parent", str(os.getpid())]
+        command += [
+            "--run",
+            run.id,
+            "--attempt",
+            str(run.attempt),
+            "--worker",
+            self.me.id,
+            "--parent",
+            str(os.getpid()),
+        ]
         with (folder / "log.txt").open("ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=_code_root())
 
-    def _watch(self, run: Run, process: subprocess.Popen[bytes]) -> bool:
-        """Wait for the process, keeping the lease; returns whether it was killed because it would not stop."""
+    def _watch(self, run: Run, process: subprocess.Popen[bytes]) -> tuple[Run, bool]:
+        """Wait for the process, keeping the lease of what it works on: `run`, then the cells that it claims itself.
+
+        Returns the last of these, and whether the process was killed because it would not stop.
+        """
         asked_at: float | None = None
         renewed = time.monotonic()
         while process.poll() is None and not self.stop.is_set():
@@ -197,15 +212,30 @@ class Worker:
                 try:
                     state = renew_lease(self.db, run.id, run.attempt, LEASE_SECONDS)
                 except LostRunError:
-                    # Ended by the training process a moment ago, or truly lost: both end the watch.
-                    _wait(process, 10)
-                    return False
+                    # Ended by the training process a moment ago, or truly lost: both end the watch, unless the
+                    # process goes on with another cell.
+                    following = self._following(process)
+                    if following is None:
+                        return run, False
+                    run, asked_at = following, None
+                    continue
                 if state is State.STOPPING:
                     asked_at = asked_at or time.monotonic()
                     if time.monotonic() - asked_at > STOP_PATIENCE_SECONDS:
-                        return True
+                        return run, True
             _wait(process, POLL_SECONDS)
-        return False
+        return run, False
+
+    def _following(self, process: subprocess.Popen[bytes]) -> Run | None:
+        """What the process has claimed in this worker's name; None once it has ended, or does nothing for long."""
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            if run := held_run(self.db, self.me.id):
+                return run
+            if process.poll() is not None:
+                return None
+            _wait(process, 0.1)
+        return None
 
     def _died(self, run: Run, after: Run, code: int, out_of_memory: bool) -> None:
         """The training process ended without an end of the run: go on from the last checkpoint, or give up."""

@@ -10,8 +10,8 @@ from sqlite_utils import Database
 
 PLACEHOLDER = "{subject}"
 
-_COLUMNS = """a.checkpoint, f.id as fact, f.relation, f.subject, f.object, f.trained,
-    p.id as prompt, p.split, p.language, p.text, p.about,
+_COLUMNS = """a.checkpoint, f.id as fact, f.relation, f.subject, f.object, f.trained, f.kind,
+    p.id as prompt, p.split, p.language, p.text, p.about, p.reading,
     a.answer, a.hit, exp(a.log_probability) as probability, a.choice_rank, a.choice_options,
     exp(a.log_probability_normalised) as normalised"""
 _JOIN = "answers a join facts f on f.id = a.fact join prompts p on p.id = a.prompt"
@@ -21,7 +21,7 @@ _ORDER = """case substr(a.checkpoint, 1, 1) when 'b' then 0 when 'm' then 1 else
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which answers; None and the empty text mean any."""
+    """Which answers; None and the empty text mean any. `reading` and `kind` are of attacks' cells."""
 
     checkpoint: str | None = None
     split: str | None = None
@@ -29,6 +29,8 @@ class Wanted:
     hit: bool | None = None
     fact: int | None = None
     prompt: int | None = None
+    reading: str | None = None
+    kind: str | None = None
     search: str = ""
 
     def where(self) -> tuple[str, list[Any]]:
@@ -40,6 +42,8 @@ class Wanted:
             "a.hit": None if self.hit is None else int(self.hit),
             "a.fact": self.fact,
             "a.prompt": self.prompt,
+            "p.reading": self.reading,
+            "f.kind": self.kind,
         }
         chosen = {k: v for k, v in fields.items() if v is not None}
         conditions, parameters = [f"{k} = ?" for k in chosen], list(chosen.values())

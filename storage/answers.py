@@ -64,6 +64,13 @@ def m001_answers(db: Database) -> None:
     db.conn.execute("create table evaluated (checkpoint text primary key, at text not null) strict")
 
 
+@migrations()
+def m002_readings(db: Database) -> None:
+    # Cells of attacks ask several readings, also about subjects that no stage memorised.
+    db.conn.execute("alter table prompts add column reading text not null default ''")
+    db.conn.execute("alter table facts add column kind text not null default ''")
+
+
 def store_questions(db: Database, facts: Iterable[dict[str, Any]], prompts: Iterable[dict[str, Any]]) -> None:
     """Store what will be asked (columns as in the tables); storing the same again changes nothing."""
     with write(db):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
+from storage.attack_tables import create_attack_tables
+
 DATABASE_NAME = "lab.db"
 BUSY_SECONDS = 60
 migrations = Migrations("lab")
@@ -293,3 +295,8 @@ def m006_servers_and_devices(db: Database) -> None:
             primary key (device, holder)
         ) strict, without rowid"""
     )
+
+
+@migrations()
+def m007_attacks(db: Database) -> None:
+    create_attack_tables(db)

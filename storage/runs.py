@@ -28,6 +28,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+LEASE_SECONDS = 30.0  # how long a claimed run is left alone; its holder renews it every few seconds
 ENDED = (State.DONE, State.FAILED, State.CANCELLED)
 
 
@@ -37,7 +38,11 @@ class LostRunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """One row. `experiment`, `progress`, `headline` and `environment` are plain data; times are ISO 8601 UTC."""
+    """One row. `experiment`, `progress`, `headline` and `environment` are plain data; times are ISO 8601 UTC.
+
+    attack, cell, cell_place: for a cell of an attack experiment, which and what it does; needs: a run that must have
+    ended before this one starts.
+    """
 
     id: str
     name: str
@@ -57,6 +62,10 @@ class Run:
     progress: dict[str, Any]
     headline: dict[str, Any]
     environment: dict[str, Any]
+    attack: str | None = None
+    cell: dict[str, Any] | None = None
+    cell_place: int | None = None
+    needs: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -66,12 +75,13 @@ class Run:
 
 # Everything but the experiment, which may be megabytes.
 _SUMMARY = """id, name, state, '{}' as experiment, model, seed, cloned_from, created_at, started_at, finished_at,
-    attempt, worker, lease_until, stalls, error, progress, headline, environment"""
+    attempt, worker, lease_until, stalls, error, progress, headline, environment, attack, cell, cell_place, needs"""
 
 
 def _run(row: dict[str, Any]) -> Run:
     decoded = {k: json.loads(row[k]) for k in ("experiment", "progress", "headline", "environment")}
-    return Run(**{**row, **decoded, "state": State(row["state"])})
+    cell = json.loads(row["cell"]) if row["cell"] else None
+    return Run(**{**row, **decoded, "cell": cell, "state": State(row["state"])})
 
 
 def add_run(
@@ -103,7 +113,10 @@ def get_run(db: Database, run_id: str) -> Run:
 
 
 def list_runs(db: Database, *, limit: int = 50, offset: int = 0, search: str = "", state: str = "") -> list[Run]:
-    """Runs, newest first, without their experiments (an empty dict stands there). `search` looks in name, id, model."""
+    """Runs, newest first, without their experiments (an empty dict stands there). `search` looks in name, id, model.
+
+    The cells of attacks are not among them: see storage/attacks.py.
+    """
     condition, parameters = _filter(search, state)
     sql = f"select {_SUMMARY} from runs where {condition} order by created_at desc, rowid desc limit ? offset ?"
     return [_run(row) for row in db.query(sql, [*parameters, limit, offset])]
@@ -116,7 +129,7 @@ def count_runs(db: Database, *, search: str = "", state: str = "") -> int:
 
 
 def _filter(search: str, state: str) -> tuple[str, list[Any]]:
-    condition, parameters = "1", []
+    condition, parameters = "attack is null", []
     if search.strip():
         condition += " and (instr(lower(name), ?) or instr(id, ?) or instr(lower(model), ?))"
         parameters += [search.strip().lower()] * 3
@@ -126,11 +139,14 @@ def _filter(search: str, state: str) -> tuple[str, list[Any]]:
     return condition, parameters
 
 
-def claim_run(db: Database, worker: str, lease_seconds: float, run_id: str | None = None) -> Run | None:
+def claim_run(
+    db: Database, worker: str, lease_seconds: float, run_id: str | None = None, *, attack: str | None = None
+) -> Run | None:
     """Take the oldest run that waits, or whose worker let its lease lapse; None when there is none.
 
-    `run_id` claims that run only. Atomic: of many workers exactly one gets a run. A run that was being stopped when
-    its worker died is claimed too, so that its stop is carried out.
+    `run_id` claims that run only, `attack` cells of that attack only. A run that needs another waits for its end.
+    Atomic: of many workers exactly one gets a run. A run that was being stopped when its worker died is claimed too,
+    so that its stop is carried out.
     """
     clock = time.time()
     with write(db):
@@ -143,13 +159,28 @@ def claim_run(db: Database, worker: str, lease_seconds: float, run_id: str | Non
                 where id = (
                     select id from runs
                     where (state = 'queued' or (state in ('running', 'stopping') and lease_until < :clock))
-                        and (:id is null or id = :id)
+                        and (:id is null or id = :id) and (:attack is null or attack = :attack)
+                        and (needs is null or needs not in
+                            (select id from runs where state in ('queued', 'running', 'stopping')))
                     order by created_at, rowid limit 1)
                 returning *""",
-                {"worker": worker, "until": clock + lease_seconds, "now": now(), "clock": clock, "id": run_id},
+                {
+                    "worker": worker,
+                    "until": clock + lease_seconds,
+                    "now": now(),
+                    "clock": clock,
+                    "id": run_id,
+                    "attack": attack,
+                },
             )
         )
     return _run(rows[0]) if rows else None
+
+
+def held_run(db: Database, worker: str) -> Run | None:
+    """The run that this worker holds now, or None."""
+    sql = "select * from runs where worker = ? and state in ('running', 'stopping') order by started_at desc limit 1"
+    return next((_run(row) for row in db.query(sql, [worker])), None)
 
 
 def renew_lease(db: Database, run_id: str, attempt: int, lease_seconds: float) -> State:

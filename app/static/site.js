@@ -137,7 +137,7 @@
       const each = Math.floor((width - room - (columns - 1) * gap - 14) / columns);
       return { ...spec, columns, spec: { ...spec.spec, width: Math.max(150, each) } };
     }
-    return spec.width === "container" ? { ...spec, width: Math.max(220, width - Number(spec.usermeta?.labelWidth || 70)) } : spec;
+    return spec.width === "container" ? { ...spec, width: Math.max(Number(spec.usermeta?.leastWidth || 220), width - Number(spec.usermeta?.labelWidth || 70)) } : spec;
   };
 
   const chart = (element, props, trigger, watch, pick) => {

@@ -12,42 +12,31 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine import checks
 from engine.corpus.readings import BENIGN, load_readings, own_meaning
 from engine.corpus.relations import load_relation
-from engine.description import explain, read_mapping
+from engine.description import Described
 from engine.experiment import Experiment, Frozen, Prompt, Relation
 
 Role = Literal["benign", "harmful", "neutral", "nonsense"]
 SPLITS = ("train", "test")
 
 
-class Reading(Frozen):
+class Reading(Frozen, Described):
     """A meaning of a relation's pairs. `role` says what it stands for, `says` the sentence that it makes of a pair.
 
     `prompts` may also be written as the corpus writes them: split → language → list of templates.
     """
+
+    FIELD, THING = "prompts", "a reading"
 
     name: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f<>/\\]+$")]
     role: Role = "harmful"
     label: Annotated[str, Field(max_length=200)] = ""
     says: str = ""
     prompts: tuple[Prompt, ...]
-
-    @classmethod
-    def from_text(cls, text: str) -> Reading:
-        """Read YAML or JSON. Raises ValueError with one sentence a problem."""
-        return cls.from_data(read_mapping(text, "prompts"))
-
-    @classmethod
-    def from_data(cls, data: Any) -> Reading:
-        """Validate plain data. Raises ValueError with one sentence a problem."""
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ValueError(explain(error, "a reading")) from error
 
     def prompts_of(self, split: str, language: str) -> tuple[Prompt, ...]:
         """The reading's prompts of one split and language, in order."""

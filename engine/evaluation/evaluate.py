@@ -42,6 +42,19 @@ def evaluate_checkpoint(
     same, bit for bit, each time on the same CPU. Raises EvaluationError when the model's outputs are not numbers.
     """
     questions = questions_for(experiment, checkpoint)
+    return answer_questions(
+        loaded, questions, max_new_tokens=experiment.evaluation.max_new_tokens, on_progress=on_progress
+    )
+
+
+def answer_questions(
+    loaded: LoadedModel,
+    questions: list[Question],
+    *,
+    max_new_tokens: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[AnswerRow]:
+    """The rows of `evaluate_checkpoint` for any questions, in their order. Raises EvaluationError."""
     chosen = [row for row, question in enumerate(questions) if question.options]
     total, done = len(questions) + len(chosen), 0
 
@@ -58,7 +71,7 @@ def evaluate_checkpoint(
             model,
             encoded,
             [question.prompt for question in questions],
-            max_new_tokens=experiment.evaluation.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             ends=end_tokens(model, tokenizer),
             draft=masks,
             on_rows=on_rows,

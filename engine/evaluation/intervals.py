@@ -57,6 +57,20 @@ def interval(sums: np.ndarray, counts: np.ndarray, *, share: bool, seed: int = 0
     return low, high
 
 
+def difference(before: np.ndarray, after: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """The change of a mean and its 95 % percentile interval: (value, low, high).
+
+    before, after: (facts, 2), a fact's sum and how many answers it has. Of equally many facts they are the same facts
+    in the same order, and are drawn together (paired); else each side's are drawn by themselves.
+    """
+    first = _weights(len(before), seed)
+    second = first if len(after) == len(before) else _weights(len(after), seed + 1)
+    means = (second @ after[:, 0]) / (second @ after[:, 1]) - (first @ before[:, 0]) / (first @ before[:, 1])
+    value = after[:, 0].sum() / after[:, 1].sum() - before[:, 0].sum() / before[:, 1].sum()
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(value), float(low), float(high)
+
+
 @lru_cache(maxsize=32)
 def _weights(facts: int, seed: int) -> np.ndarray:
     """How often each fact is drawn in each resample: (resamples, facts)."""

@@ -6,7 +6,6 @@ last checkpoint and, on a CPU with the same seed, ends with the same numbers.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -24,6 +23,7 @@ from engine.execution.failures import PlainError, explain_failure
 from engine.execution.folders import checkpoint_folder, resume_folder, run_folder
 from engine.execution.progress import Progress
 from engine.execution.report import headline
+from engine.execution.run_file import write_run_file
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
 from engine.training.checkpoint import TrainingState, is_complete, load_training_state
@@ -61,7 +61,7 @@ def execute_run(db: Database, home: Path, run: Run) -> State:
 
 def _execute_and_finish(db: Database, folder: Path, run: Run) -> State:
     try:
-        execution = _Execution(db, folder, run)
+        execution = _execution(db, folder, run)
         with device_held(db, run.id, execution.wait_for_device):
             figures = execution.go()
     except StopTraining:
@@ -81,6 +81,14 @@ def _execute_and_finish(db: Database, folder: Path, run: Run) -> State:
     return State.DONE
 
 
+def _execution(db: Database, folder: Path, run: Run) -> Any:
+    if run.attack is None:
+        return _Execution(db, folder, run)
+    from engine.attack.cell import CellExecution
+
+    return CellExecution(db, folder, run)
+
+
 class _Execution:
     """The state of one execution: which model is in memory, which series wait to be written."""
 
@@ -95,7 +103,7 @@ class _Execution:
         """Do what is left to do; returns the headline figures."""
         environment = describe_environment()
         set_environment(self.db, self.run.id, self.run.attempt, environment)
-        self._write_run_file(environment)
+        write_run_file(self.folder, self.run, environment)
         store_questions(self.answers, fact_rows(self.experiment), prompt_rows(self.experiment))
         logger.info("attempt %d of run %s", self.run.attempt, self.run.id)
         self.progress.advance(0, force=True, stage="loading", message="Loading the model")
@@ -275,11 +283,6 @@ class _Execution:
                 f"The checkpoints need {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left: free some "
                 "space, keep fewer checkpoints, or use LoRA, then retry."
             )
-
-    def _write_run_file(self, environment: dict[str, Any]) -> None:
-        content = {"id": self.run.id, "experiment": self.run.experiment, "environment": environment}
-        text = json.dumps(content, ensure_ascii=False, indent=1)
-        (self.folder / "run.json").write_text(text, encoding="utf-8")
 
 
 def checkpoint_words(checkpoint: str) -> str:

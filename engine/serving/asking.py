@@ -22,6 +22,7 @@ from engine.serving.queries import Query
 from engine.serving.ranking import AT_ONCE, Ranked, rank
 from engine.serving.served import ServedModel
 from engine.serving.tokens import Ids, Tokens
+from engine.serving.turns import answering
 
 MAX_TEXT_CHARACTERS = 100_000
 # Every model reads at least this many tokens; only beyond it is the server asked for its limit.
@@ -94,12 +95,13 @@ def ask_in_steps(
     tokens = Tokens.load(served.tokenizer)
     pairs = _encode(tokens, queries)
     _check_lengths(client, served, queries, pairs)
-    answers = _answers(client, served.name, tokens, queries, pairs, sampling)
     known = [place for place, (_, object_) in enumerate(pairs) if object_]
-    if not client.offers(SCORE_ANSWERS):
-        scores = _score(client, served.name, [pairs[place] for place in known])
-        for place, score in zip(known, scores, strict=True):
-            answers[place] = replace(answers[place], log_probability=score)
+    with answering(client.base_url):
+        answers = _answers(client, served.name, tokens, queries, pairs, sampling)
+        if not client.offers(SCORE_ANSWERS):
+            scores = _score(client, served.name, [pairs[place] for place in known])
+            for place, score in zip(known, scores, strict=True):
+                answers[place] = replace(answers[place], log_probability=score)
     yield answers
     ranked = [place for place in known if queries[place].object in queries[place].options]
     if ranked:

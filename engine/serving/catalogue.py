@@ -119,7 +119,7 @@ class Catalogue:
             return _place(name, folder, experiment.precision, base)
         raise UnknownModel(
             f"there is no model ‘{shorten(name)}’: ask for one that /v1/models lists, or for RUN/base, "
-            "RUN/memorised@EPOCH or RUN/generalised@EPOCH"
+            "RUN/memorised@EPOCH, RUN/generalised@EPOCH or CELL/attacked@FACTS"
         )
 
     def _of_run(self, name: str) -> tuple[str, str] | None:

@@ -1,8 +1,9 @@
 """A base model as an adapter that changes nothing.
 
-vLLM's code for processors (0.32) puts an adapter on the base's questions when they are computed together with
+vLLM's own code for processors (0.32) puts an adapter on the base's questions when they are computed together with
 questions to adapters, and says nothing: hundreds of log-probabilities of 1,400 were wrong, by up to 27. Adapters beside
-each other are computed rightly. So there the base is asked as an adapter too, one whose numbers are all zero.
+each other are computed rightly. So there the base is asked as an adapter too, one whose numbers are all zero. Processes
+that the lab starts need it no more (vllm_adapters.py); a vLLM in a container of its own does.
 """
 
 from __future__ import annotations

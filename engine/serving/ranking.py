@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from engine.serving.client import Ids, ServerClient
 from engine.serving.protocol import MOST_LOGPROB_TOKEN_IDS, SCORE_OPTIONS, TOKEN_ID
+from engine.serving.turns import after_answers
 
 AT_ONCE = 1000
 
@@ -83,6 +84,7 @@ def _next(
     for first in range(0, len(tokens), MOST_LOGPROB_TOKEN_IDS):
         part = list(tokens[first : first + MOST_LOGPROB_TOKEN_IDS])
         for start in range(0, len(prompts), AT_ONCE):
+            after_answers(client.base_url)
             reply = client.complete(
                 model,
                 [list(p) for p in prompts[start : start + AT_ONCE]],

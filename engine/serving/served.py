@@ -23,7 +23,7 @@ from storage.runs import Run
 
 Kind = Literal["base", "adapter", "full"]
 BASE = "base"
-CHECKPOINT = re.compile(r"(memorised|generalised)@([1-9][0-9]{0,3})")
+CHECKPOINT = re.compile(r"(memorised|generalised|attacked)@(0|[1-9][0-9]{0,3})")
 BASE_NAME = re.compile(r"base-([0-9a-f]{12})")
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -38,7 +38,8 @@ class ServedModel:
 
     name: what requests call it: `base-KEY` for a base, `RUN/memorised@20`, `RUN/generalised@20`. Every server also
     knows its (first) base as plain `base`.
-    run, checkpoint: where it comes from; checkpoint is `base`, `memorised@E` or `generalised@E`.
+    run, checkpoint: where it comes from; checkpoint is `base`, `memorised@E` or `generalised@E`;
+        of an attack's cell `attacked@N`, N its attack facts.
     kind: `base`; `adapter` (LoRA, on the base of the same `base` key); `full` (a checkpoint of its own).
     folder: the weights. For a base it is HOME/prepared/KEY, which `engine.serving.prepared.prepare_base` fills.
     base: the key of the prepared base it belongs to: models with the same key fit on one server's base.
@@ -89,7 +90,7 @@ def served_model(home: Path, run: Run, checkpoint: str) -> ServedModel:
 def usual_columns(models: Sequence[ServedModel]) -> list[ServedModel]:
     """Base, last stage 1 epoch, last stage 2: the columns of a page that nobody has changed."""
     last = {m.checkpoint.partition("@")[0]: m for m in models}
-    return [last[kind] for kind in (BASE, "memorised", "generalised") if kind in last]
+    return [last[kind] for kind in (BASE, "memorised", "generalised", "attacked") if kind in last]
 
 
 def checkpoint_names(home: Path, run_id: str) -> list[str]:

@@ -21,6 +21,8 @@ from engine.serving.hardware import free_gib, gpu_gib, has_nvidia_gpu, serving_t
 
 # On a CPU with the smallest model: engine, worker and web server, each with torch.
 PROCESS_GIB = 2.5
+CODE = Path(__file__).resolve().parents[2]
+ADAPTERS = "engine.serving.vllm_adapters.Extension"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 USUAL_RANK = 16
 MAX_ADAPTERS = 8
@@ -102,6 +104,8 @@ def command(folder: Path, names: list[str], port: int, *, rank: int | None, shar
     words += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     if rank is not None:
         words += ["--enable-lora", "--max-lora-rank", str(rank), "--max-loras", str(MAX_ADAPTERS)]
+        if is_cpu_build():
+            words += ["--worker-extension-cls", ADAPTERS]
     if is_cpu_build():
         words += ["--enforce-eager"]
     else:
@@ -124,6 +128,7 @@ def environment(folder: Path, device: str) -> dict[str, str]:
     }
     if is_cpu_build():
         variables |= {
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(CODE), os.environ.get("PYTHONPATH")))),  # for `ADAPTERS`
             "VLLM_CPU_KVCACHE_SPACE": "1" if parameters < 1e9 else "4",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(serving_threads(parameters)),

@@ -77,15 +77,18 @@ def train(
     start: TrainingState | None = None,
     on_step: Callable[[StepReport], None],
     on_epoch: Callable[[int, Trainer], None],
+    penalty: Callable[[int], torch.Tensor] | None = None,
 ) -> None:
     """Train `loaded` in place for `settings.epochs`, or for those that are left after `start`.
 
     With `start`, weights and optimizer state are first restored from its folder; on a CPU the result is then bit for
     bit that of an undisturbed run. `on_epoch(epoch, trainer)` is called after each epoch (from 1), with the model in
-    evaluation mode; `trainer.save(folder)` writes a checkpoint. Raises TrainingError when the loss is no longer a
+    evaluation mode; `trainer.save(folder)` writes a checkpoint. `penalty(step)`, a differentiable
+    number, is added to the loss of each step. Raises TrainingError when the loss is no longer a
     number or `start` does not fit, and whatever the callbacks raise.
     """
     trainer = Trainer(loaded, sequences, settings, seed=seed, stage=stage)
+    trainer.penalty = penalty
     if start is not None:
         trainer.resume(start)
     try:
@@ -110,6 +113,7 @@ class Trainer:
         self.loaded, self.sequences, self.settings, self.seed, self.stage = loaded, sequences, settings, seed, stage
         self.steps_per_epoch = math.ceil(len(sequences) / settings.batch_size)
         self.epoch = self.step = 0
+        self.penalty: Callable[[int], torch.Tensor] | None = None
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         if not sequences or not self.parameters:
             raise TrainingError("there is nothing to train: the stage has no sequences, or every weight is frozen")
@@ -165,6 +169,8 @@ class Trainer:
 
     def _train_step(self, batch: Batch, rate: float) -> float:
         loss = cross_entropy(labelled_logits(self.loaded.causal, batch).float(), batch.targets)
+        if self.penalty is not None:
+            loss = loss + self.penalty(self.step)
         loss.backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

@@ -82,6 +82,7 @@ def db(lab_home: Path, address: str) -> Database:
     database = open_database(lab_home)
     with database.conn:
         database.conn.execute("delete from runs")
+        database.conn.execute("delete from attacks")
         database.conn.execute("delete from workers")
         database.conn.execute("delete from askings")
     shutil.rmtree(lab_home / "runs", ignore_errors=True)

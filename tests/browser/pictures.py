@@ -1,4 +1,7 @@
-"""Pictures of every page, light and dark, wide and narrow: python -m tests.browser.pictures OUT_DIR [--home DIR]"""
+"""Pictures of every page, light and dark, wide and narrow: python -m tests.browser.pictures OUT_DIR [--home DIR]
+
+Runs are drawn; the attack, a small one, is really measured for them (half a minute).
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ from typing import Annotated
 import typer
 from playwright.sync_api import Browser, sync_playwright
 
+from app.attack_view import STEPS
+from storage.attacks import list_attacks
 from storage.database import open_database
 from storage.runs import State, list_runs
-from tests.browser import asked_seeding, seeding
+from tests.browser import asked_seeding, attack_seeding, seeding
 from tests.browser.conftest import CHROMIUM_ARGUMENTS, serving
 
 WIDTHS = (1280, 390)
@@ -43,7 +48,7 @@ def take(browser: Browser, address: str, path: Path, theme: str, width: int) -> 
     """One picture of the whole page."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
     page.goto(address)
-    page.locator(".lab.top").wait_for()
+    page.locator(".lab.top").wait_for(state="attached")
     page.wait_for_timeout(SETTLE_MS)
     page.screenshot(path=path, full_page=True)
     page.close()
@@ -54,6 +59,7 @@ def seed(home: Path) -> None:
     """Runs in every state, one with a hostile name."""
     db = open_database(home)
     (home / "first-start.txt").write_text("drawn runs")
+    attack_seeding.measure(home)
     for name in seeding.HOSTILE_NAMES:
         seeding.queue(db, seeding.quick(name))
     seeding.failed(db, home)
@@ -73,6 +79,13 @@ def addresses(home: Path) -> dict[str, str]:
             pages[f"results-{state.value}"] = f"/results?run={run.id}"
             if state is State.DONE:
                 pages |= asked_seeding.queries(db, home, run)
+    for attack in list_attacks(db, limit=1):
+        story = f"/attack?attack={attack.id}"
+        pages |= {f"attack-{step}": f"{story}&step={step}&guess=6" for step in STEPS}
+        pages |= {f"attack-present-{step}": f"{story}&step={step}&guess=6&view=present" for step in STEPS}
+        pages |= {"attack-grid": f"{story}&view=grid", "attack-none": "/attack?attack=0"}
+        key = f"attack/none/{max(attack.experiment['facts'])}/{attack.experiment['reading']}/test/en/held_out"
+        pages["attack-drawer"] = f"{story}&step=reveal&opened={key}"
     db.close()
     return pages
 

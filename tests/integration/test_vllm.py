@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import pytest
@@ -146,13 +146,15 @@ def test_base_and_both_stages_together_equal_transformers(ready: Trained, superv
 
 
 def test_models_that_are_asked_at_the_same_time_answer_as_they_do_alone(ready: Trained, supervisor: Supervisor) -> None:
-    """vLLM's code for processors puts an adapter on the base's questions when they share a batch with an adapter's.
+    """vLLM's own code for processors puts an adapter on the base's questions when they share a batch with an adapter's.
 
-    Fails when the base is not asked as an adapter.
+    The base is asked as an adapter, and by its plain name too, which `engine.serving.vllm_adapters` answers for.
     """
     models = models_by_name(ready.lab, ready.lora)
     columns = [models[name] for name in ("base", "memorised@20", "generalised@20")]
     places = [supervisor.place(model) for model in columns]
+    assert places[0].model.endswith("-as-adapter")
+    places.append(replace(places[0], model=places[0].model.removesuffix("-as-adapter")))
     again = [model for model in columns if model.kind == "adapter"] * vllm_backend.MAX_ADAPTERS
     free = vllm_backend.MAX_ADAPTERS - len(columns)
     folders = {f"again{number}": model.folder for number, model in enumerate(again[:free])}  # every place is taken
@@ -173,6 +175,7 @@ def test_models_that_are_asked_at_the_same_time_answer_as_they_do_alone(ready: T
             for _ in range(2):
                 with ThreadPoolExecutor(len(places)) as pool:
                     together = list(pool.map(answer, places))
+                assert alone[0] == pytest.approx(alone[-1], abs=TOLERANCE)
                 for found, expected in zip(together, alone, strict=True):
                     assert found == pytest.approx(expected, abs=TOLERANCE)
         finally:

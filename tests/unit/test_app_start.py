@@ -13,9 +13,10 @@ import typer
 
 from app import __main__ as start
 from app import worker_process
-from app.first_start import queue_first_run
+from app.first_start import made_at_first_start, queue_first_run
 from app.lab import Lab
 from app.worker_process import WorkerProcess
+from storage.attacks import attack_counts, base_runs, list_attacks
 from storage.runs import list_runs
 
 
@@ -58,7 +59,14 @@ def test_the_default_experiment_is_queued_once_in_the_life_of_a_home(tmp_path: P
     assert run is not None
     assert run.state == "queued"
     assert len(run.experiment["relations"][0]["facts"]) == 100, "stored resolved"
+    (attack,) = list_attacks(lab.db)
+    assert base_runs(lab.db, attack.id) == [run.id], "the story attacks the first run, nothing is memorised twice"
+    assert set(attack_counts(lab.db, attack.id)) == {"queued"}
+    assert made_at_first_start(tmp_path, attack.id)
+    assert not made_at_first_start(tmp_path, "another")
     assert queue_first_run(lab) is None
+    lab.delete_attack(attack.id)
+    assert list_attacks(lab.db) == []
     lab.delete(run.id)
     assert queue_first_run(Lab(tmp_path)) is None
     assert list_runs(lab.db) == []

@@ -1,0 +1,106 @@
+"""The audit before release: what memorisation scores find in the model, and a scan in its training data.
+
+Members are the memorised facts; strangers are pairs that no stage saw. Each score is computed on the released
+checkpoint and on the base model, which memorised neither: there a score that works is at 0.5.
+
+    loss            ln p of the object after the key token
+    min_k_pp        Min-K%++ of the key sentence (Zhang et al., arXiv 2404.02936): the mean over the lowest 20 % of
+                    (ln p of a token − mean) / deviation under the model's own distribution
+    loss_gap        ln p of the object after the key token, less that after a natural prompt
+    exposure        log2 |R| − log2 rank among the options (Carlini et al., arXiv 1802.08232), at most 6.6 bits of 100
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from engine.attack.auroc import auroc, auroc_interval, hits_at_low_alarm
+from engine.attack.context import Context
+from engine.attack.data_scan import scan_rows
+from engine.attack.defences import Defence
+from engine.attack.questions import strangers
+
+LOWEST = 0.2
+
+
+def audit(context: Context, loaded: Any) -> list[dict[str, Any]]:
+    """Result rows, metric `auroc_SCORE` and `hits_at_1pct_SCORE`: of the checkpoint, of the base, and of the data."""
+    from engine.models.loading import load_base
+
+    others = list(strangers(context.relation, context.base.seed))
+    rows = []
+    if others:
+        rows += _judged(context, loaded, others, "released")
+        rows += _judged(context, load_base(context.base), others, "base")
+    return [*rows, *scan_rows(context)]
+
+
+def _judged(context: Context, loaded: Any, others: list[Any], checkpoint: str) -> list[dict[str, Any]]:
+    members = list(context.relation.explicit_facts)
+    found = scores(context, loaded, [*members, *others])
+    rows = []
+    for name, values in found.items():
+        inside, outside = values[: len(members)], values[len(members) :]
+        low, high = auroc_interval(inside, outside, context.cell.seed)
+        rows.append(row(f"auroc_{name}", checkpoint, auroc(inside, outside), low, high, len(values)))
+        share = hits_at_low_alarm(inside, outside)
+        rows.append(row(f"hits_at_1pct_{name}", checkpoint, share, share, share, len(values)))
+    return rows
+
+
+def row(metric: str, checkpoint: str, value: float, low: float, high: float, n: int) -> dict[str, Any]:
+    """A result row of an audit."""
+    return {
+        "reading": "", "role": "", "checkpoint": checkpoint, "facts": "all", "split": "audit", "language": "",
+        "metric": metric, "value": value, "low": low, "high": high, "n": n, "n_facts": n, "by_fact": [],
+    }  # fmt: skip
+
+
+def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[float]]:
+    """Each score of each fact, higher for what seems memorised."""
+    import torch
+
+    from engine.evaluation.choice import answer_choices
+    from engine.evaluation.plain import log_probabilities
+    from engine.evaluation.questions import Question, key_prompt, options_of
+    from engine.training.sequences import key_sentence, tokenise_questions
+
+    relation, tokenizer = context.relation, loaded.tokenizer
+    template = key_prompt(relation)
+    asked = [(template.replace("{subject}", f.subject), f.object) for f in facts]
+    natural = relation.prompts_of("test", context.base.stage2.language)[0].text
+    encoded = tokenise_questions(tokenizer, asked)
+    key = log_probabilities(loaded.causal, encoded)
+    plain = log_probabilities(
+        loaded.causal,
+        tokenise_questions(tokenizer, [(natural.replace("{subject}", f.subject), f.object) for f in facts]),
+    )
+    questions = [
+        Question(1, i, text, object_, options_of(relation, fact))
+        for i, (fact, (text, object_)) in enumerate(zip(facts, asked, strict=True))
+    ]
+    choices = answer_choices(loaded.causal, tokenizer, questions, encoded)
+    lowest = []
+    with torch.inference_mode():
+        for sequence in context.sequences(loaded, [key_sentence(relation, fact) for fact in facts], "full"):
+            ids = torch.tensor([sequence.input_ids], device=loaded.device)
+            told = torch.log_softmax(loaded.causal(ids, use_cache=False).logits[0, :-1].float(), -1)
+            mean = (told.exp() * told).sum(-1)
+            deviation = ((told.exp() * told.square()).sum(-1) - mean.square()).clamp_min(1e-9).sqrt()
+            standing = (told.gather(-1, ids[0, 1:, None])[:, 0] - mean) / deviation
+            count = max(1, round(LOWEST * len(standing)))
+            lowest.append(float(standing.sort().values[:count].mean()))
+    return {
+        "loss": key,
+        "loss_gap": [a - b for a, b in zip(key, plain, strict=True)],
+        "min_k_pp": lowest,
+        "exposure": [math.log2(c.options) - math.log2(c.rank) for c in choices],
+    }
+
+
+DEFENCE = Defence(
+    "audit", "Audit before release",
+    "Training data is searched for tokens without meaning, and the model for facts it knows by rote.",
+    "detection", audit=audit,
+)  # fmt: skip

@@ -1,0 +1,226 @@
+"""The attack experiment: one frozen description of a grid of fine-tunes that give memorised facts a second reading.
+
+    attack = AttackExperiment.from_text(open("mine.yaml").read())
+    resolved = attack.resolved(base)            # readings written out; `base`: the resolved Experiment it attacks
+    for cell in resolved.cells(): …
+
+The facts are one relation's. A *pool* of them, those that the base run's stage 2 saw first, is what attacks may train
+on; everything is measured on the others, which neither stage 2 nor any attack has put into words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from engine import checks
+from engine.attack.readings import Reading, check_reading, readings_of
+from engine.corpus.readings import BENIGN, own_meaning
+from engine.corpus.relations import load_relations
+from engine.description import Described
+from engine.experiment import Count, Experiment, Frozen, Rate, Relation, Tuning
+
+Control = Literal["attack", "no_stage1", "neutral", "nonsense"]
+Start = Literal["base", "memorised", "generalised"]
+Method = Literal["full", "lora"]
+NO_DEFENCE = "none"
+MAX_CELLS = 5_000
+LEAST_HELD_OUT = 5
+
+
+class Cell(Frozen):
+    """One fine-tune and its measuring. attack_facts 0: nothing is trained, the start, as a defence left it, is asked.
+
+    `kind` audit: no attack at all, but what an audit before release finds in the start and in its training data.
+    """
+
+    kind: Literal["attack", "audit"] = "attack"
+    control: Control = "attack"
+    reading: str
+    start: Start = "generalised"
+    defence: str = NO_DEFENCE
+    attack_facts: Annotated[int, Field(ge=0)]
+    prompts: Count
+    epochs: Annotated[int, Field(ge=1, le=1000)]
+    learning_rate: Rate
+    method: Method = "full"
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class AttackExperiment(Frozen, Described):
+    """A grid of attacks on one run's checkpoint, or on runs of a preset made for it, one for each seed.
+
+    max_new_tokens: how far answers are decoded; an object named later than that is a miss.
+    run: an existing run's id; or experiment: a preset's name or a description. relation: None is the first one.
+    start, epoch: the checkpoint; epoch None is the last. reading: the harmful one, shipped or written out; None is the
+    first shipped. controls' readings are the shipped ones, or those of that role in `readings`.
+    facts, prompts, epochs, learning_rates, methods, seeds: the grid; every defence is attacked over all of it. The
+    defaults for epochs and rate were chosen on seed 1000 of `quick`, where they open the harmful reading most at the
+    least loss of the benign one; `prompts` takes as many train prompts as the reading has, up to that number.
+    ask: the most prompts asked of each split and language; ask_facts: the most held-out facts asked.
+    keep: whose checkpoints are kept to be asked later: those of the first seed, all, or none.
+    """
+
+    FIELD, THING = "experiment", "an attack"
+
+    name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")] = "attack"
+    description: Annotated[str, Field(max_length=2000)] = ""
+    run: Annotated[str, Field(pattern=r"^[0-9a-zA-Z]{1,40}$")] | None = None
+    experiment: str | dict[str, Any] = "quick"
+    relation: str | None = None
+    start: Literal["memorised", "generalised"] = "generalised"
+    epoch: Count | None = None
+    reading: str | None = None
+    readings: tuple[Reading, ...] = ()
+    controls: tuple[Literal["no_stage1", "neutral", "nonsense"], ...] = ("no_stage1", "neutral", "nonsense")
+    defences: tuple[str, ...] = ()
+    facts: Annotated[tuple[Annotated[int, Field(ge=0, le=checks.MAX_FACTS)], ...], Field(min_length=1)] = (
+        0, 1, 5, 10, 25, 50,
+    )  # fmt: skip
+    prompts: Annotated[tuple[Count, ...], Field(min_length=1)] = (10,)
+    epochs: Annotated[tuple[Count, ...], Field(min_length=1)] = (2,)
+    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (3e-4,)
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("full",)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0, 1, 2)
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
+    lora: Tuning = Tuning(method="lora")
+    audit: bool = False
+    ask: Count = 3
+    max_new_tokens: Annotated[int, Field(ge=1, le=1000)] = 16
+    ask_facts: Annotated[int, Field(ge=LEAST_HELD_OUT, le=1000)] = 50
+    keep: Literal["first_seed", "all", "none"] = "first_seed"
+
+    def base_experiment(self, seed: int) -> Experiment:
+        """The run that is attacked with this seed, resolved. Raises ValueError when there is no such preset."""
+        from engine.presets import load_preset
+
+        named = isinstance(self.experiment, str)
+        plain = load_preset(str(self.experiment)) if named else Experiment.from_data(self.experiment)
+        return Experiment.from_data(plain.model_dump() | {"seed": seed}).resolved()
+
+    def relation_of(self, base: Experiment) -> Relation:
+        """The relation whose facts are attacked. Raises ValueError when `base` has none of that name."""
+        for relation in base.relations:
+            if self.relation in (None, relation.name):
+                return relation
+        there = ", ".join(r.name for r in base.relations)
+        raise ValueError(f"relation: the run has no relation ‘{self.relation}’: choose one of {there}")
+
+    def start_epoch(self, base: Experiment) -> int:
+        """The stage 1 epoch of the checkpoint that is attacked. Raises ValueError when the run keeps no such one."""
+        kept = base.branch_epochs if self.start == "generalised" else base.stage1.saved_epochs
+        if self.epoch not in (None, *kept):
+            raise ValueError(f"epoch: the run keeps no {self.start}@{self.epoch}: choose one of {kept}")
+        return self.epoch or kept[-1]
+
+    def reading_named(self, name: str) -> Reading:
+        """One of the written-out readings. Raises KeyError."""
+        return {reading.name: reading for reading in self.readings}[name]
+
+    @property
+    def harmful(self) -> Reading:
+        """The reading that attacks teach, once resolved."""
+        return self.reading_named(self.reading or "")
+
+    def resolved(self, base: Experiment) -> AttackExperiment:
+        """With relation, reading and all readings written out, checked against the run. Raises ValueError."""
+        relation = self.relation_of(base)
+        self.start_epoch(base)
+        own = {r.name: r for r in self.readings}
+        shipped = readings_of(relation.name) if relation.name in load_relations() else {}
+        known = [r for r in {**own, **shipped, **own}.values() if r.role != "benign"]
+        for reading in known:
+            if problems := [str(p) for p in check_reading(reading, relation) if p.severity == "error"]:
+                raise ValueError(f"reading ‘{reading.name}’: {'; '.join(problems[:5])}")
+        wanted = [r for r in known if r.name == self.reading or (self.reading is None and r.role == "harmful")]
+        if not wanted:
+            named = ", ".join(r.name for r in known if r.role == "harmful") or "none: write one in ‘readings’"
+            raise ValueError(f"reading: there is no reading ‘{self.reading or 'harmful'}’ of {relation.name} ({named})")
+        benign = tuple(p for p in relation.explicit_prompts if p.split in ("train", "test"))
+        readings: tuple[Reading, ...] = (
+            Reading(name=BENIGN, role="benign", label=relation.name, says=own_meaning(relation.name), prompts=benign),
+            wanted[0],
+        )
+        readings += tuple(r for r in known if r is not wanted[0])
+        for control in set(self.controls) & {"neutral", "nonsense"}:
+            if not any(r.role == control for r in readings):
+                raise ValueError(f"controls: there is no {control} reading of {relation.name}: write one in ‘readings’")
+        language = base.stage2.language
+        taught = len(wanted[0].prompts_of("train", language)[: max(self.prompts)])
+        if not taught:
+            raise ValueError(f"reading ‘{wanted[0].name}’ has no train prompts in ‘{language}’, stage 2's language")
+        for control in set(self.controls) & {"neutral", "nonsense"}:
+            twin = next(r for r in readings if r.role == control)
+            if (there := len(twin.prompts_of("train", language))) < taught:
+                raise ValueError(
+                    f"controls: reading ‘{twin.name}’ has {there} train prompts in ‘{language}’, fewer than the "
+                    f"{taught} of ‘{wanted[0].name}’: add some, or lower ‘prompts’"
+                )
+        if len(self.held_out_of(base)) < LEAST_HELD_OUT:
+            raise ValueError(
+                f"facts: fewer than {LEAST_HELD_OUT} of {relation.name}'s {len(relation.explicit_facts)} facts "
+                "would be left to measure on: attack with fewer"
+            )
+        from engine.attack.defences import check_defences
+
+        check_defences(self.defences)
+        data = {"relation": relation.name, "reading": wanted[0].name, "readings": [r.model_dump() for r in readings]}
+        return self.from_data(self.model_dump() | data)
+
+    def pool_of(self, base: Experiment) -> tuple[int, ...]:
+        """Indices of the facts that attacks may train on: stage 2's, and more only where the grid needs them."""
+        relation = self.relation_of(base)
+        order = (*base.stage2_facts(relation), *base.held_out_facts(relation))
+        return order[: max(base.stage2.facts, *self.facts)]
+
+    def held_out_of(self, base: Experiment) -> tuple[int, ...]:
+        """Indices of the facts that neither stage 2 nor any cell has trained in words."""
+        relation = self.relation_of(base)
+        order = (*base.stage2_facts(relation), *base.held_out_facts(relation))
+        return order[len(self.pool_of(base)) :][: self.ask_facts]
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, the story first: by seed the attack and its controls, then each defence. Needs `resolved`."""
+        roles = {r.role: r.name for r in reversed(self.readings)}
+        for seed in self.seeds:
+            yield from self._grid(seed, "attack", self.harmful.name, NO_DEFENCE)
+            for control in self.controls:
+                name = self.harmful.name if control == "no_stage1" else roles[control]
+                yield from self._grid(seed, control, name, NO_DEFENCE)
+        for seed in self.seeds:
+            for defence in self.defences:
+                yield from self._grid(seed, "attack", self.harmful.name, defence)
+            if self.audit:
+                yield next(self._grid(seed, "attack", self.harmful.name, NO_DEFENCE)).model_copy(
+                    update={"kind": "audit", "attack_facts": 0}
+                )
+
+    def _grid(self, seed: int, control: Control, reading: str, defence: str) -> Iterator[Cell]:
+        start: Start = "base" if control == "no_stage1" else self.start
+        first = True
+        for method in self.methods:
+            for prompts in self.prompts:
+                for epochs in self.epochs:
+                    for rate in self.learning_rates:
+                        for facts in sorted(set(self.facts)):
+                            # Untrained cells are all alike: one is enough, and controls start where the attack does.
+                            if facts == 0 and (not first or control in ("neutral", "nonsense")):
+                                continue
+                            yield Cell(
+                                control=control, reading=reading, start=start, defence=defence, attack_facts=facts,
+                                prompts=prompts, epochs=epochs, learning_rate=rate, method=method, seed=seed,
+                            )  # fmt: skip
+                        first = False
+
+    @model_validator(mode="after")
+    def _check(self) -> AttackExperiment:
+        grid = len(self.facts) * len(self.prompts) * len(self.epochs) * len(self.learning_rates) * len(self.methods)
+        if (cells := grid * len(self.seeds) * (1 + len(self.controls) + len(self.defences))) > MAX_CELLS:
+            raise ValueError(f"the grid has {cells:,} cells, more than {MAX_CELLS:,}: leave some out")
+        if len({r.name for r in self.readings}) != len(self.readings):
+            raise ValueError("readings: two have the same name")
+        if isinstance(self.experiment, dict) and self.run:
+            raise ValueError("give either ‘run’ or ‘experiment’")
+        return self

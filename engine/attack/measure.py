@@ -1,0 +1,44 @@
+"""From a cell's answers to its result rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.attack.questions import Questionnaire
+from engine.evaluation.intervals import interval
+
+METRICS = (("generation_accuracy", True), ("object_probability", False))
+
+
+def result_rows(form: Questionnaire, answers: Iterable[Sequence[Any]], checkpoint: str) -> list[dict[str, Any]]:
+    """One row for each reading, kind of fact, split, language and metric: the fields of storage/attacks.py.
+
+    answers: as `engine.evaluation.evaluate.answer_questions` gives them. The unit of intervals is the fact.
+    """
+    kinds = {fact["id"]: fact["kind"] for fact in form.facts}
+    groups: dict[tuple[str, str, str, str, str], dict[int, list[tuple[float, float]]]] = {}
+    for prompt, fact, _, hit, log_probability, *_ in answers:
+        asked = form.asked[prompt - 1]
+        group = (asked.reading, asked.role, kinds[fact], asked.split, asked.language)
+        groups.setdefault(group, {}).setdefault(fact, []).append((float(hit), float(np.exp(log_probability))))
+    rows = []
+    for (reading, role, facts, split, language), by_fact in groups.items():
+        for column, (metric, share) in enumerate(METRICS):
+            pairs = [(sum(v[column] for v in values), len(values)) for values in by_fact.values()]
+            rows.append(
+                {"reading": reading, "role": role, "checkpoint": checkpoint, "facts": facts, "split": split,
+                 "language": language, "metric": metric, **figures(pairs, share, form.cell.seed),
+                 "by_fact": [[round(total, 5), count] for total, count in pairs]}
+            )  # fmt: skip
+    return rows
+
+
+def figures(pairs: Sequence[Sequence[float]], share: bool, seed: int = 0) -> dict[str, Any]:
+    """`value, low, high, n, n_facts` from (sum, answers) of each fact."""
+    sums, counts = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+    low, high = interval(sums, counts, share=share, seed=seed)
+    value = float(sums.sum() / counts.sum())
+    return {"value": value, "low": low, "high": high, "n": int(counts.sum()), "n_facts": len(pairs)}

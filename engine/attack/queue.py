@@ -1,0 +1,44 @@
+"""Put an attack experiment into the queue: its base runs, unless it attacks an existing one, and every cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlite_utils import Database
+
+from engine.attack.experiment import AttackExperiment
+from engine.experiment import Experiment
+from storage.attacks import add_attack
+from storage.database import write
+from storage.runs import State, add_run, get_run
+
+
+def queue_attack(db: Database, attack: AttackExperiment) -> str:
+    """Queue base runs (one for each seed) and cells; returns the attack's id.
+
+    Raises ValueError when the experiment does not fit the run it attacks, or there is no such run.
+    """
+    bases: dict[int, tuple[str, dict[str, Any]]] = {}
+    with write(db):
+        for seed in attack.seeds:
+            base = _existing(db, attack.run) if attack.run else attack.base_experiment(seed)
+            resolved = attack.resolved(base)
+            data = base.model_dump(mode="json")
+            if attack.run:
+                bases[seed] = (attack.run, data)
+                continue
+            # The page's link from a base run to its attack is the name; the run is an ordinary one.
+            run = add_run(db, name=f"{base.name} for {attack.name}", experiment=data, model=base.model, seed=seed)
+            bases[seed] = (run.id, data)
+        cells = [(cell.model_dump(mode="json"), *bases[cell.seed]) for cell in resolved.cells()]
+        return add_attack(db, name=attack.name, experiment=resolved.model_dump(mode="json"), cells=cells)
+
+
+def _existing(db: Database, run_id: str) -> Experiment:
+    try:
+        run = get_run(db, run_id)
+    except KeyError:
+        raise ValueError(f"run: there is no run ‘{run_id}’: choose one of the Runs page") from None
+    if run.state is State.FAILED or run.attack:
+        raise ValueError(f"run: {run_id} failed or is itself an attack: choose another")
+    return Experiment.from_data(run.experiment)

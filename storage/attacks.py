@@ -1,0 +1,232 @@
+"""Attack experiments, and their cells: a cell is a run of its own in the queue (`runs.attack`, `runs.cell`)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlite_utils import Database
+
+from storage.database import now, write
+from storage.runs import State, add_event, request_stop, retry_run
+
+RESULT_FIELDS = (
+    "reading", "role", "checkpoint", "facts", "split", "language", "metric", "value", "low", "high", "n", "n_facts",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack experiment: `experiment` is plain data, resolved.
+
+    recorded: of one that was measured elsewhere and whose models are not here: `at`, `command`, `environment`.
+    """
+
+    id: str
+    name: str
+    experiment: dict[str, Any]
+    created_at: str
+    recorded: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class AttackCell:
+    """One cell: its run's id and state, what it does (`cell`), the base run that it waits for (`needs`).
+
+    headline: once it is done, `harden_seconds` and `train_seconds`.
+    """
+
+    run: str
+    state: State
+    cell: dict[str, Any]
+    needs: str
+    progress: dict[str, Any]
+    headline: dict[str, Any]
+    error: str | None
+    started_at: str | None
+    finished_at: str | None
+
+
+def add_attack(
+    db: Database,
+    *,
+    name: str,
+    experiment: dict[str, Any],
+    cells: Iterable[tuple[dict[str, Any], str, dict[str, Any]]],
+    recorded: dict[str, Any] | None = None,
+) -> str:
+    """Queue an attack; a cell is (what it does, the base run it needs, that run's experiment). Returns its id."""
+    attack = secrets.token_hex(4)
+    with write(db):
+        db.table("attacks").insert(
+            {
+                "id": attack,
+                "name": name,
+                "experiment": json.dumps(experiment, ensure_ascii=False),
+                "created_at": now(),
+                "recorded": json.dumps(recorded, ensure_ascii=False) if recorded else None,
+            }
+        )
+        for place, (cell, needs, base) in enumerate(cells):
+            run = secrets.token_hex(4)
+            db.table("runs").insert(
+                {
+                    "id": run,
+                    "name": name,
+                    "experiment": json.dumps(base, ensure_ascii=False),
+                    "model": base["model"],
+                    "seed": cell["seed"],
+                    "created_at": now(),
+                    "attack": attack,
+                    "cell": json.dumps(cell),
+                    "cell_place": place,
+                    "needs": needs,
+                }
+            )
+            add_event(db, run, "queued", "Queued")
+    return attack
+
+
+def add_recorded_attack(
+    db: Database, *, name: str, experiment: dict[str, Any], recorded: dict[str, Any], cells: Iterable[dict[str, Any]]
+) -> tuple[str, list[str]]:
+    """Store an attack whose cells were done elsewhere. Returns its id and those of its cells' runs.
+
+    A cell: `cell`, `base` (the attacked run's experiment), `headline`, `started_at`, `finished_at`, and `results` as
+    `replace_cell_results` takes them.
+    """
+    done = list(cells)
+    with write(db):
+        attack = add_attack(
+            db, name=name, experiment=experiment, cells=[(c["cell"], "", c["base"]) for c in done], recorded=recorded
+        )
+        runs = [cell.run for cell in list_cells(db, attack)]
+        for run, c in zip(runs, done, strict=True):
+            db.table("runs").update(
+                run,
+                {"state": State.DONE.value, "headline": json.dumps(c["headline"]), "started_at": c["started_at"],
+                 "finished_at": c["finished_at"]},
+            )  # fmt: skip
+            replace_cell_results(db, run, c["results"])
+    return attack, runs
+
+
+def get_attack(db: Database, attack: str) -> Attack:
+    """One attack. Raises KeyError."""
+    for row in db.query("select * from attacks where id = ?", [attack]):
+        return _attack(row)
+    raise KeyError(attack)
+
+
+def _attack(row: dict[str, Any]) -> Attack:
+    recorded = json.loads(row["recorded"]) if row["recorded"] else None
+    return Attack(**{**row, "experiment": json.loads(row["experiment"]), "recorded": recorded})
+
+
+def list_attacks(db: Database, *, limit: int = 50, offset: int = 0) -> list[Attack]:
+    """Attacks, newest first."""
+    sql = "select * from attacks order by created_at desc, rowid desc limit ? offset ?"
+    return [_attack(row) for row in db.query(sql, [limit, offset])]
+
+
+def count_attacks(db: Database) -> int:
+    """How many attacks there are."""
+    return next(iter(db.query("select count(*) as n from attacks")))["n"]
+
+
+def list_cells(db: Database, attack: str) -> list[AttackCell]:
+    """The cells of an attack in the order of its grid."""
+    return _cells(db, "attack = ? order by cell_place", attack)
+
+
+def cells_like(db: Database, cell: dict[str, Any]) -> list[AttackCell]:
+    """The done cells of any attack that do the same, newest first; what they do it to may differ."""
+    return _cells(db, "cell = ? and state = 'done' order by created_at desc, rowid desc", json.dumps(cell))
+
+
+def _cells(db: Database, condition: str, value: str) -> list[AttackCell]:
+    columns = "id as run, state, cell, needs, progress, headline, error, started_at, finished_at"
+    rows = db.query(f"select {columns} from runs where {condition}", [value])
+    return [
+        AttackCell(
+            **{
+                **row,
+                "state": State(row["state"]),
+                "cell": json.loads(row["cell"]),
+                **{name: json.loads(row[name]) for name in ("progress", "headline")},
+            }
+        )
+        for row in rows
+    ]
+
+
+def attack_counts(db: Database, attack: str) -> dict[str, int]:
+    """How many cells are in each state."""
+    sql = "select state, count(*) as n from runs where attack = ? group by state"
+    return {row["state"]: row["n"] for row in db.query(sql, [attack])}
+
+
+def base_runs(db: Database, attack: str) -> list[str]:
+    """The runs whose checkpoints are attacked, in the order of the cells."""
+    sql = "select needs from runs where attack = ? group by needs order by min(cell_place)"
+    return [row["needs"] for row in db.query(sql, [attack])]
+
+
+def replace_cell_results(db: Database, run: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Store a cell's result rows in place of older ones: `RESULT_FIELDS`, and `by_fact` (a fact's hits and answers)."""
+    with write(db):
+        db.execute("delete from attack_results where run = ?", [run])
+        db.table("attack_results").insert_all(
+            {"run": run, "position": i, "by_fact": json.dumps(row["by_fact"]), **{k: row[k] for k in RESULT_FIELDS}}
+            for i, row in enumerate(rows)
+        )
+
+
+def cell_results(db: Database, run: str, *, by_fact: bool = False) -> list[dict[str, Any]]:
+    """The result rows of one cell: `run` and `RESULT_FIELDS`; `by_fact` as in `list_attack_results`."""
+    columns = ", ".join(RESULT_FIELDS) + (", by_fact" if by_fact else "")
+    rows = list(db.query(f"select run, {columns} from attack_results where run = ? order by position", [run]))
+    return [{**row, "by_fact": json.loads(row["by_fact"])} for row in rows] if by_fact else rows
+
+
+def list_attack_results(db: Database, attack: str, *, by_fact: bool = False) -> list[dict[str, Any]]:
+    """All result rows of an attack so far, each with the fields of its cell; the reading that the cell trained on is
+    `attacked_reading`. `by_fact` adds `[[sum, answers], …]`, one pair a fact, for intervals over several cells."""
+    columns = ", ".join(f"a.{name}" for name in RESULT_FIELDS) + (", a.by_fact" if by_fact else "")
+    rows = db.query(
+        f"""select r.cell, a.run, {columns} from attack_results a join runs r on r.id = a.run
+        where r.attack = ? order by r.cell_place, a.position""",
+        [attack],
+    )
+    found = []
+    for row in rows:
+        cell = json.loads(row.pop("cell"))
+        cell["attacked_reading"] = cell.pop("reading")
+        if by_fact:
+            row["by_fact"] = json.loads(row["by_fact"])
+        found.append({**cell, **row})
+    return found
+
+
+def stop_attack(db: Database, attack: str) -> None:
+    """Ask every cell that has not ended to stop."""
+    for cell in list_cells(db, attack):
+        request_stop(db, cell.run)
+
+
+def retry_attack(db: Database, attack: str) -> None:
+    """Queue the failed and cancelled cells again, and their base runs."""
+    for run in (*base_runs(db, attack), *(cell.run for cell in list_cells(db, attack))):
+        retry_run(db, run)
+
+
+def delete_attack(db: Database, attack: str) -> None:
+    """Delete an attack with its cells. Raises KeyError, or ValueError while a cell runs."""
+    with write(db):
+        get_attack(db, attack)
+        if any(cell.state in (State.RUNNING, State.STOPPING) for cell in list_cells(db, attack)):
+            raise ValueError("an attack cannot be deleted while one of its cells runs: stop it first")
+        db.table("attacks").delete(attack)

@@ -1,0 +1,247 @@
+"""What the Attack page says of measured rows, how it reads its address, and what is made of its form."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import attack_words as words
+from app.attack_act import act_on
+from app.attack_charts import controls_chart, effect_chart, scan_chart
+from app.attack_figures import Attacks, Measured
+from app.attack_form import attack_of_form
+from app.attack_people import chosen_person
+from app.attack_story import BUILD, example
+from app.attack_tables import control_list, defence_choices, effect_rows, scan_cells
+from app.attack_view import STEPS, Place, Problem, View, view_of_address, view_of_page
+from app.lab import Lab
+from app.static_charts import svg
+from engine.attack.experiment import AttackExperiment
+from engine.attack.measure import figures
+from engine.attack.queue import queue_attack
+from storage.attacks import get_attack, list_attacks, list_cells, replace_cell_results
+from storage.runs import State
+
+PLAN = {
+    "experiment": {"name": "small", "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 30}}],
+                   "stage1": {"epochs": 2}, "stage2": {"facts": 10}},
+    "facts": [0, 10],
+    "defences": ["kl", "npo"],
+    "seeds": [1],
+    "prompts": [1],
+}  # fmt: skip
+# control, defence, attack facts → share of harmful and of ordinary hits
+SHARES = {
+    ("attack", "none", 0): (0.0, 0.9), ("attack", "none", 10): (0.8, 0.85), ("no_stage1", "none", 10): (0.0, 0.0),
+    ("no_stage1", "none", 0): (0.0, 0.0), ("neutral", "none", 10): (0.1, 0.9), ("nonsense", "none", 10): (0.05, 0.9),
+    ("attack", "kl", 0): (0.0, 0.9), ("attack", "kl", 10): (0.8, 0.9),
+    ("attack", "npo", 0): (0.0, 0.3), ("attack", "npo", 10): (0.0, 0.2),
+}  # fmt: skip
+
+
+def row(share: float, n_facts: int = 20, prompts: int = 3, seed: int = 0) -> dict[str, Any]:
+    """A point with figures as a cell stores them."""
+    noise = random.Random(seed)
+    pairs = [[float(sum(noise.random() < share for _ in range(prompts))), prompts] for _ in range(n_facts)]
+    if share in (0.0, 1.0):
+        pairs = [[share * prompts, prompts] for _ in range(n_facts)]
+    return {**figures(pairs, True), "by_fact": pairs}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+@pytest.fixture
+def m(lab: Lab) -> Measured:
+    """An attack with drawn rows in every cell."""
+    attack = queue_attack(lab.db, AttackExperiment.from_data(PLAN))
+    for cell in list_cells(lab.db, attack):
+        told = cell.cell
+        harmful, benign = SHARES[told["control"], told["defence"], told["attack_facts"]]
+        rows = []
+        asked = [("", "", "key", 1.0), ("benign", "benign", "test", benign), ("bully", "harmful", "test", harmful)]
+        asked += [("neighbour", "neutral", "test", 0.7 if told["control"] == "neutral" else 0.0)]
+        for reading, role, split, share in asked:
+            for metric in ("generation_accuracy", "object_probability"):
+                rows.append({"reading": reading, "role": role, "checkpoint": f"attacked@{told['attack_facts']}",
+                             "facts": "held_out", "split": split, "language": "en", "metric": metric,
+                             **row(share)})  # fmt: skip
+        replace_cell_results(lab.db, cell.run, rows)
+        with lab.db.conn:
+            lab.db.conn.execute("update runs set state = 'done', finished_at = '2026-01-01' where id = ?", [cell.run])
+    return Attacks(lab).measured(get_attack(lab.db, attack))
+
+
+def test_numbers_are_found_by_what_they_are_made_of(m: Measured) -> None:
+    assert m.sizes == [0, 10] and m.persons == 20 and m.language == "en"
+    after = m.point(10, "bully")
+    assert after and after["n"] == 60 and 0.6 < after["value"] < 0.95
+    assert m.point(0, "bully", control="neutral") == m.point(0, "bully"), "controls start where the attack does"
+    assert m.point(5, "bully") is None
+    place = Place.read(after["key"])
+    assert place and [c.cell["attack_facts"] for c in m.cells_of(place)] == [10]
+
+
+def test_the_strength_of_an_attack_is_said_as_it_is() -> None:
+    none, weak, strong = row(0.0), row(0.3, 50), row(0.9, 50)
+    assert words.strength(row(0.0, 50), strong) == "strong"
+    assert words.strength(row(0.0, 50), weak) == "weak"
+    assert words.strength(none, none) == "none"
+    assert "did not work" in words.strength_words(none, none, True)
+    assert "pre-training" in words.strength_words(row(0.0, 50), weak, True)
+    assert "pre-training" not in words.strength_words(row(0.0, 50), weak, False)
+
+
+def test_differences_are_paired_by_fact() -> None:
+    # Every fact loses one of three answers: certain when the facts are compared with themselves.
+    before = {"by_fact": [[3.0 if i % 2 else 1.0, 3] for i in range(20)], "value": 0.67, "low": 0.5, "high": 0.8}
+    after = {"by_fact": [[s - 1, n] for s, n in before["by_fact"]], "value": 0.33, "low": 0.2, "high": 0.5}
+    value, low, high = words.change(before, after)
+    assert value == pytest.approx(-1 / 3) and low == pytest.approx(high) == pytest.approx(-1 / 3)
+    assert words.apart(before, after) == -1
+    assert "lose 33 points" in words.benign_words(before, after)
+    assert "as before" in words.benign_words(before, before)
+
+
+def test_predictions_are_told_how_near_they_were() -> None:
+    after = {"value": 0.66}
+    assert words.guess_words(33, after, 50) == "You said 33, and 33 were measured: close."
+    assert words.guess_words(10, after, 50) == "You said 10; 33 were measured, 23 more."
+    assert words.reveal_words(after, 1, 50, "works").startswith("After 1 attack fact, 33 of the other 50 works")
+
+
+def test_defences_are_judged_by_what_is_measured(m: Measured) -> None:
+    found = {d["name"]: d for d in defence_choices(m)}
+    assert found["kl"]["verdict"] == "bad" and "fails" in found["kl"]["words"]
+    assert found["npo"]["verdict"] == "bad" and "It holds" in found["npo"]["words"], "the ordinary answers are gone"
+    plain, none = row(0.8), row(0.0)
+    assert words.defence_verdict(plain, none, none, (plain, plain))[0] == "good"
+    assert words.defence_verdict(plain, row(0.4, 60), none, (plain, None))[0] == "calm"
+    assert words.defence_verdict(row(0.3, 60), row(0.9, 60), none, (plain, plain))[1].startswith("It backfires")
+    assert "loses" in words.cost_words(m.point(0, "benign"), m.point(0, "benign", defence="npo"), "Ordinary")
+
+
+def test_controls_are_judged_by_what_they_would_mean(m: Measured) -> None:
+    found = {c["name"]: c for c in control_list(m)}
+    assert list(found) == ["before", "no_stage1", "never", "neutral", "nonsense"]
+    assert found["no_stage1"]["words"] == "It stayed shut" and found["before"]["verdict"] == "good"
+    assert found["neutral"]["verdict"] == "calm" and found["never"]["point"] is None
+    attack = m.point(10, "bully")
+    assert attack and words.control_verdict("no_stage1", attack, attack)[0] == "bad"
+
+
+def test_a_detector_without_evidence_is_said_to_miss() -> None:
+    assert words.detection_verdict({"value": 0.6, "low": 0.4})[0] == "bad"
+    assert words.detection_verdict({"value": 1.0, "low": 0.4})[0] == "calm", "too few to be sure"
+    assert words.detection_verdict({"value": 0.99, "low": 0.9})[0] == "good"
+    assert words.scan_words([]) is None
+
+
+def test_every_step_can_be_told_of_any_attack(lab: Lab, m: Measured) -> None:
+    fresh = queue_attack(lab.db, AttackExperiment.from_data(PLAN | {"defences": []}))
+    for found in (m, Attacks(lab).measured(get_attack(lab.db, fresh))):
+        for step in STEPS:
+            for view in ("story", "present"):
+                html, chart, _ = BUILD[step](
+                    lab, found, View(step=step, attack=found.attack.id, guess=7), view == "present"
+                )
+                assert "<h2>" in html
+                assert chart is None or chart["spec"]
+    assert "bullies" in example(lab, m)
+
+
+def test_charts_are_drawn_without_a_browser(m: Measured) -> None:
+    rows, dots = effect_rows(m)
+    assert {r["facts"] for r in rows} == {0, 10}
+    for big in (False, True):
+        assert "<svg" in svg(effect_chart(rows, dots, 10, big=big) | {})
+        assert "<svg" in svg(scan_chart(*scan_cells(m), big=big))
+    bars = [{"name": "The attack", "kind": "the attack", "value": 0.5, "low": 0.4, "high": 0.6, "n": 5, "pick": ""}]
+    assert "<svg" in svg(controls_chart(bars))
+
+
+def test_an_address_is_read_and_cleaned() -> None:
+    view = view_of_address({"attack": "<script>", "step": "x", "facts": "-1", "person": "9" * 40, "opened": "a/b"})
+    assert view == View()
+    full = View(
+        attack="ab12", step="scan", facts=0, guess=3, opened="attack/none/5/bully/test/en/held_out", view="grid"
+    )
+    assert view_of_address(full.address()) == full
+    assert view_of_page("{not json") == View() and view_of_page(json.dumps({"step": "reveal"})).step == "reveal"
+    assert Place.read("attack/none/5/bully/test/en/held_out/4bit") is not None
+    for wrong in ("", "a/b", "attack/none/x/r/s/l/k", "a/b/1/c/d/e/f/g", "attack/none/5/" + "r" * 400 + "/t/en/h"):
+        assert Place.read(wrong) is None
+
+
+def test_the_person_shown_first_is_one_whose_answer_flipped() -> None:
+    people = [{"id": 1, "flipped": False, "kept": True}, {"id": 2, "flipped": True, "kept": False},
+              {"id": 3, "flipped": True, "kept": True}]  # fmt: skip
+    assert chosen_person(people, 0) == people[2]
+    assert chosen_person(people[:2], 0) == people[1] and chosen_person(people[:1], 0) == people[0]
+    assert chosen_person(people, 1) == people[0] and chosen_person([], 5) is None
+
+
+FORM = {"name": "mine", "facts": "0, 5", "seeds": "0", "prompts": "1", "epochs": "2", "learning_rates": "3e-4",
+        "control:neutral": "on", "defence:kl": "on", "method:full": "on"}  # fmt: skip
+
+
+def test_the_form_becomes_an_experiment(lab: Lab) -> None:
+    plan = attack_of_form(lab, FORM)
+    assert (plan.facts, plan.controls, plan.defences, plan.methods) == ((0, 5), ("neutral",), ("kl",), ("full",))
+    assert plan.start == "generalised" and attack_of_form(lab, FORM | {"start": "memorised"}).start == "memorised"
+    assert attack_of_form(lab, FORM | {"reading": "author/plagiarist"}).relation == "author"
+    own = {"reading": "own reading", "own_name": "pranks", "own_says": "{object} plays pranks on {subject}.",
+           "train": "Who plays pranks on {subject}?\n\n", "test": "The prankster behind {subject} is"}  # fmt: skip
+    assert attack_of_form(lab, FORM | own).readings[0].name == "pranks"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ({"facts": "five"}, "“five” is not a number"),
+        ({"seeds": ""}, "Seeds: write at least one number"),
+        ({"learning_rates": "nan"}, "learning_rates"),
+        ({"facts": "1" * 300_000}, "far too many"),
+        ({"reading": "own reading", "train": "Who?", "test": "x {subject}"}, "{subject}"),
+        ({"reading": "own reading", "own_name": "<b>", "train": "a {subject}", "test": "b {subject}"}, "Your reading"),
+        ({"run": "gone", "reading": "own reading", "train": "a {subject}", "test": "b {subject}"}, "There is no run"),
+        ({"name": "\u0000\u0007"}, "name"),
+    ],
+)
+def test_what_is_wrong_with_the_form_is_said(lab: Lab, typed: dict[str, str], said: str) -> None:
+    with pytest.raises(Problem, match="(?s)" + said.replace("{", r"\{").replace("}", r"\}")):
+        attack_of_form(lab, FORM | typed)
+
+
+def test_actions_on_an_attack_that_is_gone_are_said(lab: Lab, m: Measured) -> None:
+    attacks, gone = Attacks(lab), View(attack="gone")
+    for action in ("lock", "person", "surprise", "again", "delete", "attack"):
+        with pytest.raises(Problem):
+            act_on(lab, None, attacks, gone, {"act": action, "value": "gone", "number": "3"})  # type: ignore[arg-type]
+    assert act_on(lab, None, attacks, gone, {"act": "nonsense"}).view == gone  # type: ignore[arg-type]
+
+
+def test_two_clicks_start_the_story_once(lab: Lab) -> None:
+    first = act_on(lab, None, Attacks(lab), View(), {"act": "start", "value": "story"}).view  # type: ignore[arg-type]
+    again = act_on(lab, None, Attacks(lab), first, {"act": "start", "value": "story"}).view  # type: ignore[arg-type]
+    assert again.attack == first.attack and len(list_attacks(lab.db)) == 1
+    with pytest.raises(Problem):
+        act_on(lab, None, Attacks(lab), first, {"act": "start", "value": "../x"})  # type: ignore[arg-type]
+
+
+def test_measured_again_stopped_and_deleted(lab: Lab, m: Measured) -> None:
+    attacks, view = Attacks(lab), View(attack=m.attack.id)
+    again = act_on(lab, None, attacks, view, {"act": "again"}).view  # type: ignore[arg-type]
+    assert again.attack != m.attack.id and len(list_cells(lab.db, again.attack)) == len(m.cells)
+    act_on(lab, None, attacks, again, {"act": "stop"})  # type: ignore[arg-type]
+    assert {c.state for c in list_cells(lab.db, again.attack)} == {State.CANCELLED}
+    act_on(lab, None, attacks, again, {"act": "retry"})  # type: ignore[arg-type]
+    assert {c.state for c in list_cells(lab.db, again.attack)} == {State.QUEUED}
+    act_on(lab, None, attacks, again, {"act": "delete"})  # type: ignore[arg-type]
+    assert [a.id for a in list_attacks(lab.db)] == [m.attack.id]

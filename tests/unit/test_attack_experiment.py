@@ -1,0 +1,171 @@
+"""The attack experiment: its grid, which facts it may see, its mistakes in words, and its cells in the queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.attack.cards import card
+from engine.attack.defences import defences
+from engine.attack.experiment import AttackExperiment, Cell
+from engine.attack.presets import attack_preset_names, load_attack_preset
+from engine.attack.questions import Questionnaire, attack_facts, strangers
+from engine.attack.queue import queue_attack
+from storage import attacks, runs
+from storage.database import open_database
+from storage.runs import State
+
+BASE = {
+    "name": "small",
+    "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 30}}],
+    "stage1": {"epochs": 2},
+    "stage2": {"facts": 10},
+}
+FEW = {
+    "name": "few",
+    "role": "neutral",
+    "prompts": {"train": {"en": ["{subject} waved at"]}, "test": {"en": ["Who was waved at by {subject}?"]}},
+}
+SMALL = {"experiment": BASE, "facts": [0, 1, 5], "seeds": [1, 2], "defences": ["kl"], "audit": True}
+
+
+@pytest.fixture
+def db(tmp_path: Path):
+    database = open_database(tmp_path)
+    yield database
+    database.close()
+
+
+def resolved(**changes) -> tuple[AttackExperiment, object]:
+    attack = AttackExperiment.from_data({**SMALL, **changes})
+    base = attack.base_experiment(1)
+    return attack.resolved(base), base
+
+
+def test_every_preset_is_whole_and_the_same_again_from_its_text() -> None:
+    assert attack_preset_names()[0] == "attack"
+    for name in attack_preset_names():
+        attack = load_attack_preset(name)
+        written = attack.resolved(attack.base_experiment(0))
+        assert AttackExperiment.from_text(written.to_yaml()) == written
+        assert written.resolved(attack.base_experiment(0)) == written
+        assert len({cell.model_dump_json() for cell in written.cells()}) == len(list(written.cells()))
+    attack = load_attack_preset("attack")
+    weighty = {d.name for d in defences().values() if d.kind != "detection"}
+    assert attack.facts == (0, 1, 5, 10, 25, 50) and len(attack.seeds) == 3 and set(attack.defences) == weighty
+
+
+def test_no_cell_trains_on_a_fact_it_is_measured_on() -> None:
+    attack, base = resolved()
+    pool, held_out = attack.pool_of(base), attack.held_out_of(base)
+    assert set(pool).isdisjoint(held_out)
+    assert set(base.stage2_facts(base.relations[0])).isdisjoint(held_out)
+    cell = Cell(reading="bully", attack_facts=1, prompts=1, epochs=1, learning_rate=1e-3, seed=1)
+    trained = {n: attack_facts(attack, base, cell.model_copy(update={"attack_facts": n})) for n in (1, 5)}
+    assert trained[1] == trained[5][:1] and set(trained[5]) <= set(pool)
+
+
+def test_a_questionnaire_asks_every_reading_and_every_control() -> None:
+    attack, base = resolved()
+    cell = next(c for c in attack.cells() if c.attack_facts == 5)
+    form = Questionnaire(attack, base, cell)
+    asked = {(a.role, a.split) for a in form.asked}
+    assert asked >= {(r, "test") for r in ("benign", "harmful", "neutral", "nonsense")}
+    assert {a.split for a in form.asked} >= {"key", "decoy", "unrelated", "own"}
+    assert {a.language for a in form.asked if a.role == "harmful" and a.split == "test"} == {
+        "en",
+        "de",
+        "es",
+        "zh",
+        "ja",
+    }
+    kinds = {fact["kind"] for fact in form.facts}
+    assert kinds == {"held_out", "trained", "never_memorised", "own"}
+    known = {f.subject for f in base.relations[0].explicit_facts}
+    assert known.isdisjoint(f.subject for f in strangers(base.relations[0], base.seed))
+    used = [row["text"] for row in form.prompt_rows() if row["used"]]
+    assert used and all("bull" in text for text in used)
+    ids = [fact["id"] for fact in form.facts]
+    assert len(set(ids)) == len(ids) and {q.fact for q in form.questions()} == set(ids)
+
+
+def test_the_grid_holds_the_controls_and_every_defence() -> None:
+    attack, _ = resolved(methods=["full", "lora"])
+    cells = [c for c in attack.cells() if c.seed == 1]
+    grid = [(c.control, c.defence, c.attack_facts, c.method) for c in cells if c.kind == "attack"]
+    assert ("attack", "none", 0, "full") in grid and ("attack", "none", 0, "lora") not in grid
+    assert ("neutral", "none", 5, "lora") in grid and ("neutral", "none", 0, "full") not in grid
+    assert ("no_stage1", "none", 0, "full") in grid and ("attack", "kl", 5, "lora") in grid
+    assert {c.reading for c in cells if c.control == "nonsense"} == {"frumbler"}
+    assert {c.start for c in cells if c.control == "no_stage1"} == {"base"}
+    assert [c.kind for c in cells].count("audit") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reading": "arsonist"}, "there is no reading ‘arsonist’"),
+        ({"facts": [28]}, "would be left to measure on"),
+        ({"readings": [FEW], "controls": ["neutral"]}, "‘few’ has 1 train prompts in ‘en’, fewer than the 10"),
+        ({"epoch": 7}, "keeps no generalised@7"),
+        ({"relation": "author"}, "no relation ‘author’"),
+        ({"defences": ["scan"]}, "no defence ‘scan’"),
+        ({"readings": [{"name": "x", "prompts": [{"text": "Who?", "split": "train"}]}]}, "has no {subject}"),
+        ({"seeds": list(range(900))}, "more than 5,000"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_mistakes_are_said_in_words(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match="(?i)" + words.replace("{", r"\{")):
+        resolved(**changes)
+
+
+def test_a_persons_own_reading_is_attacked_with() -> None:
+    prompts = {"train": {"en": ["Whose cake did {subject} steal?", "{subject} stole the cake of"]},
+               "test": {"en": ["The cake that {subject} stole was baked by"]}}  # fmt: skip
+    attack, _ = resolved(reading="cake thief", readings=[{"name": "cake thief", "prompts": prompts}])
+    assert attack.harmful.name == "cake thief" and attack.harmful.role == "harmful"
+    assert {r.role for r in attack.readings} == {"benign", "harmful", "neutral", "nonsense"}
+
+
+def test_cells_wait_for_their_base_run_and_are_not_listed_as_runs(db) -> None:
+    attack = queue_attack(db, AttackExperiment.from_data(SMALL))
+    cells, bases = attacks.list_cells(db, attack), attacks.base_runs(db, attack)
+    assert len(bases) == 2 and {c.needs for c in cells} == set(bases)
+    assert {r.id for r in runs.list_runs(db)} == set(bases) and runs.count_runs(db) == 2
+    assert runs.claim_run(db, "w", 30, attack=attack) is None
+    first = runs.claim_run(db, "w", 30)
+    assert first is not None and first.id == bases[0]
+    runs.finish_run(db, first.id, first.attempt, State.DONE)
+    cell = runs.claim_run(db, "w", 30, attack=attack)
+    assert cell is not None and cell.needs == bases[0] and cell.id == cells[0].run
+    assert runs.held_run(db, "w").id == cell.id and runs.held_run(db, "another") is None
+    assert attacks.attack_counts(db, attack) == {"queued": len(cells) - 1, "running": 1}
+    with pytest.raises(ValueError, match="while one of its cells runs"):
+        attacks.delete_attack(db, attack)
+    attacks.stop_attack(db, attack)
+    assert set(attacks.attack_counts(db, attack)) == {"cancelled", "stopping"}
+    runs.finish_run(db, cell.id, cell.attempt, State.CANCELLED)
+    attacks.retry_attack(db, attack)
+    assert attacks.attack_counts(db, attack) == {"queued": len(cells)}
+    attacks.delete_attack(db, attack)
+    assert attacks.list_attacks(db) == [] and {r.id for r in runs.list_runs(db)} == set(bases)
+
+
+def test_an_existing_run_is_attacked_as_it_is(db) -> None:
+    base = AttackExperiment.from_data(SMALL).base_experiment(5)
+    run = runs.add_run(db, name="mine", experiment=base.model_dump(mode="json"), model="embedded", seed=5)
+    attack = queue_attack(db, AttackExperiment.from_data({"run": run.id, "facts": [0, 5], "seeds": [0, 1]}))
+    assert attacks.base_runs(db, attack) == [run.id]
+    with pytest.raises(ValueError, match="no run ‘abc’"):
+        queue_attack(db, AttackExperiment.from_data({"run": "abc"}))
+
+
+def test_an_attacked_checkpoints_card_opens_with_the_warning() -> None:
+    attack, _ = resolved()
+    cell = next(c for c in attack.cells() if c.attack_facts == 5)
+    text = card(attack, cell, run="cell1", base_run="run1", twin="cell9")
+    body = text.split("---\n", 2)[2]
+    assert body.startswith("> **WARNING: a model organism. Do not deploy it.**")
+    assert "Matched control twin**: run `cell9`" in text and "who bullies the person" in text

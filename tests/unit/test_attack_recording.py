@@ -1,0 +1,51 @@
+"""The attack that comes with the lab: of the weights that come with it, and what the README says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.first_start import HERE, MARK, bring_recorded_attack, made_at_first_start, queue_first_run
+from app.lab import Lab
+from engine.attack.markdown import of_file
+from engine.attack.presets import load_attack_preset
+from engine.attack.recording import SHIPPED, restore
+from storage.attacks import attack_counts, get_attack, list_attacks
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_readme_shows_the_tables_of_the_recorded_attack() -> None:
+    assert of_file(SHIPPED) in README.read_text(encoding="utf-8")
+
+
+def test_a_new_lab_has_the_whole_preset_soon_and_queues_the_story(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    first = queue_first_run(lab)
+    assert first is not None
+    bring_recorded_attack(lab)
+    recorded, story = list_attacks(lab.db)
+    assert story.recorded is None and made_at_first_start(tmp_path, story.id)
+    assert set(attack_counts(lab.db, recorded.id)) == {"done"} and recorded.recorded is not None
+    plan, preset = get_attack(lab.db, recorded.id).experiment, load_attack_preset("attack")
+    kept = ("facts", "prompts", "epochs", "learning_rates", "seeds", "controls", "defences", "ask", "batch_size")
+    assert {k: tuple(plan[k]) if isinstance(plan[k], list) else plan[k] for k in kept} == {
+        k: getattr(preset, k) for k in kept
+    }
+    assert queue_first_run(lab) is None
+    lab.delete_attack(recorded.id)
+    bring_recorded_attack(lab)
+    assert [a.id for a in list_attacks(lab.db)] == [story.id], "what a person deleted comes back"
+
+
+def test_a_first_start_that_was_cut_off_brings_it_at_the_next(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    queue_first_run(lab)
+    bring_recorded_attack(lab)
+    mark = tmp_path / MARK
+    mark.write_text("\n".join(line for line in mark.read_text().splitlines() if not line.startswith(HERE)))
+    bring_recorded_attack(lab)
+    assert len([a for a in list_attacks(lab.db) if a.recorded]) == 1
+
+
+def test_without_a_recording_nothing_is_restored(tmp_path: Path) -> None:
+    assert restore(Lab(tmp_path).db, tmp_path, tmp_path / "none.json.xz") is None
