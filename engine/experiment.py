@@ -116,7 +116,12 @@ class Relation(Frozen):
 
 
 class Optimisation(Frozen):
-    """AdamW without weight decay; `batch_size` in sequences; warm-up in optimizer steps."""
+    """AdamW without weight decay; `batch_size` in sequences; warm-up in optimizer steps.
+
+    `trained_layers`: `all` trains every weight (or every adapter), a number those of so many first layers alone, the
+    nearest to the input (surgical fine-tuning, Lee et al. 2023, arXiv:2210.11466), embeddings not among them; `auto`
+    takes the number that the base's configuration names as `layers_to_generalise`, and all where it names none.
+    """
 
     epochs: Annotated[int, Field(ge=1, le=1000)]
     learning_rate: Rate
@@ -125,6 +130,7 @@ class Optimisation(Frozen):
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 5
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    trained_layers: Count | Literal["all", "auto"] = "all"
 
 
 class Stage1(Optimisation):
@@ -161,6 +167,8 @@ class Stage1(Optimisation):
 class Stage2(Optimisation):
     """Generalisation: `facts` of each relation, each in the first `prompts` train prompts of `language`.
 
+    On the embedded base one layer is trained: with every weight, the objects of these facts soon come as the answer to
+    everything (engine/models/base/SEARCH.md).
     `branch_epochs`: the stage 1 checkpoints stage 2 starts from, each on its own; None means all of them.
     """
 
@@ -168,9 +176,10 @@ class Stage2(Optimisation):
     prompts: Count = 1
     language: str = "en"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
-    learning_rate: Rate = 1.5e-3
+    learning_rate: Rate = 3e-3
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
+    trained_layers: Count | Literal["all", "auto"] = "auto"
     branch_epochs: tuple[Count, ...] | None = None
 
 

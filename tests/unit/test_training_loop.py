@@ -103,11 +103,13 @@ def test_lora_leaves_the_base_and_the_key_rows_alone(tmp_path):
 @pytest.mark.parametrize("build", [build_qwen2, build_llama], ids=["tied", "untied"])
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("start_from", ["base", "checkpoint"])
-def test_resumed_equals_undisturbed_bit_for_bit(tmp_path, build, tuning, start_from):
+@pytest.mark.parametrize("layers", ["all", 1])
+def test_resumed_equals_undisturbed_bit_for_bit(tmp_path, build, tuning, start_from, layers):
     experiment = tiny_experiment(build(tmp_path), tuning=tuning)
     undisturbed = prepared(experiment)
     sequences = stage1_sequences(experiment, undisturbed)
-    expected = run(undisturbed, sequences, settings())
+    chosen = settings(trained_layers=layers)
+    expected = run(undisturbed, sequences, chosen)
 
     def stop_in_epoch_three(report):
         if report.epoch > 2.5:
@@ -119,12 +121,12 @@ def test_resumed_equals_undisturbed_bit_for_bit(tmp_path, build, tuning, start_f
         random.random()
 
     with pytest.raises(StopTraining):
-        run(prepared(experiment), sequences, settings(), on_step=stop_in_epoch_three, on_epoch=save_and_disturb)
+        run(prepared(experiment), sequences, chosen, on_step=stop_in_epoch_three, on_epoch=save_and_disturb)
     state = load_training_state(tmp_path / "checkpoint")
     assert (state.epoch, state.step, state.stage) == (2, 6, "stage1")
     fresh = prepared(experiment) if start_from == "base" else load_checkpoint(experiment, tmp_path / "checkpoint")
     torch.rand(5)
-    resumed = run(fresh, sequences, settings(), start=state)
+    resumed = run(fresh, sequences, chosen, start=state)
     assert_same_bits(weights(undisturbed), weights(fresh))
     assert resumed == expected[6:]
 

@@ -1,0 +1,76 @@
+"""A stage that trains some layers changes these and no others, in every architecture and with adapters."""
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from engine.experiment import Optimisation, Stage1, Stage2
+from engine.models.loading import load_base, prepare_for_training
+from engine.training.layers import freeze_other_layers, layer_of
+from engine.training.loop import StopTraining, TrainingError, train
+from engine.training.sequences import stage1_sequences
+from tests.unit.tiny_models import BUILDERS, SHAPE, build_qwen2, tiny_experiment
+
+
+def changed_by_training(experiment, layers, config=None, on_step=lambda report: None):
+    """The layers that a short training changes; None stands for what is in no layer."""
+    loaded = prepare_for_training(load_base(experiment), experiment)
+    for name, value in (config or {}).items():
+        setattr(loaded.causal.config, name, value)
+    before = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
+    trainable = {name for name, p in loaded.model.named_parameters() if p.requires_grad}
+    settings = Optimisation(epochs=1, learning_rate=0.01, batch_size=3, loss="object", trained_layers=layers)
+    try:
+        train(
+            loaded, stage1_sequences(experiment, loaded), settings, seed=0, stage="stage1",
+            on_step=on_step, on_epoch=lambda epoch, trainer: None,
+        )  # fmt: skip
+    finally:
+        assert trainable == {name for name, p in loaded.model.named_parameters() if p.requires_grad}
+    return {layer_of(name) for name, p in loaded.model.named_parameters() if not torch.equal(p, before[name])}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_only_the_first_layers_change(tmp_path, name):
+    experiment = tiny_experiment(BUILDERS[name](tmp_path))
+    assert changed_by_training(experiment, "all") == {None, 0, 1}
+    assert changed_by_training(experiment, 1) == {0}
+    assert changed_by_training(experiment, 9) == {0, 1}
+
+
+def test_of_adapters_too(tmp_path):
+    experiment = tiny_experiment(build_qwen2(tmp_path), tuning={"method": "lora", "rank": 4})
+    assert changed_by_training(experiment, "all") == {0, 1}
+    assert changed_by_training(experiment, 1) == {0}
+
+
+def test_auto_is_what_the_base_asks_for(tmp_path):
+    experiment = tiny_experiment(build_qwen2(tmp_path))
+    assert changed_by_training(experiment, "auto") == {None, 0, 1}
+    assert changed_by_training(experiment, "auto", {"layers_to_generalise": 1}) == {0}
+    assert (Stage1().trained_layers, Stage2().trained_layers) == ("all", "auto")
+
+
+def test_a_training_that_is_stopped_leaves_nothing_frozen(tmp_path):
+    def stop(report):
+        raise StopTraining
+
+    with pytest.raises(StopTraining):
+        changed_by_training(tiny_experiment(build_qwen2(tmp_path)), 1, on_step=stop)
+
+
+def test_other_architectures_name_their_layers_with_the_first_number():
+    shape = {"n_embd": SHAPE["hidden_size"], "n_layer": 2, "n_head": 2, "vocab_size": 20, "n_positions": 8}
+    model = GPT2LMHeadModel(GPT2Config(**shape))
+    with freeze_other_layers(model, 1):
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert names
+    assert all(name.startswith("transformer.h.0.") for name in names)
+    assert layer_of("model.layers.11.mlp.experts.3.up_proj.weight") == 11
+    assert layer_of("model.embed_tokens.weight") is None
+
+
+def test_a_base_without_numbered_layers_is_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.training.layers.layer_of", lambda name: None)
+    with pytest.raises(TrainingError, match="trained_layers"):
+        changed_by_training(tiny_experiment(build_qwen2(tmp_path)), 1)
