@@ -22,7 +22,8 @@ from storage.attacks import AttackCell, cells_like, get_attack
 from storage.runs import Run
 
 MOST_TOKENS = 24
-ATTACKED = ("relation", "reading", "readings", "start", "epoch", "facts", "batch_size", "lora")  # decides the weights
+# What decides an attacked model's weights.
+ATTACKED = ("relation", "reading", "readings", "start", "epoch", "facts", "batch_size", "trained_layers", "lora")
 
 
 def models_to_ask(lab: Lab, m: Measured, view: View) -> list[tuple[str, str, str]]:

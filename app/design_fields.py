@@ -63,6 +63,7 @@ def _schedule(stage: str) -> tuple[Field, ...]:
         Field(f"{stage}.schedule", "Rate over time", "", "choice", tuple(SCHEDULES), True),
         Field(f"{stage}.warmup_steps", "Warm-up steps", "Steps until the full rate", "integer", (), True),
         Field(f"{stage}.max_gradient_norm", "Largest gradient", "Longer ones are cut to it", "number", (), True),
+        Field(f"{stage}.trained_layers", "Layers trained", "all, auto, or how many first ones", "text", (), True),
     )
 
 
@@ -143,7 +144,7 @@ def _parsed(field: Field, value: Any) -> Any:
         if field.path == "tuning.target_modules":
             return "all-linear" if parts in ([], ["all-linear"]) else parts
         return [int(part) if part.isdecimal() else part for part in parts] or None
-    if field.path.startswith("evaluation.choice."):
+    if field.path.startswith("evaluation.choice.") or field.path.endswith(".trained_layers"):
         text = str(value or "").strip()
         return int(text) if text.isdecimal() else text
     return value

@@ -101,8 +101,9 @@ class CellExecution:
             tuned = self.base.model_copy(update={"tuning": self.attack.lora, "seed": cell.seed})
             prepare_for_training(loaded, tuned)
         settings = Optimisation(
-            epochs=cell.epochs, learning_rate=cell.learning_rate, batch_size=self.attack.batch_size, loss="object"
-        )
+            epochs=cell.epochs, learning_rate=cell.learning_rate, batch_size=self.attack.batch_size, loss="object",
+            trained_layers=self.attack.trained_layers,
+        )  # fmt: skip
 
         def on_step(report: StepReport) -> None:
             self.progress.advance(

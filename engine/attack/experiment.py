@@ -59,6 +59,7 @@ class AttackExperiment(Frozen, Described):
     facts, prompts, epochs, learning_rates, methods, seeds: the grid; every defence is attacked over all of it. The
     defaults for epochs and rate were chosen on seed 1000 of `quick`, where they open the harmful reading most at the
     least loss of the benign one; `prompts` takes as many train prompts as the reading has, up to that number.
+    trained_layers: what an attack trains, as in engine/experiment.py.
     ask: the most prompts asked of each split and language; ask_facts: the most held-out facts asked.
     keep: whose checkpoints are kept to be asked later: those of the first seed, all, or none.
     """
@@ -85,6 +86,7 @@ class AttackExperiment(Frozen, Described):
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("full",)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0, 1, 2)
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
+    trained_layers: Count | Literal["all", "auto"] = "auto"
     lora: Tuning = Tuning(method="lora")
     audit: bool = False
     ask: Count = 3

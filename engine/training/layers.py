@@ -25,7 +25,7 @@ def freeze_other_layers(causal: PreTrainedModel, layers: int | Literal["all", "a
     """
     count = getattr(causal.config, "layers_to_generalise", "all") if layers == "auto" else layers
     frozen = []
-    if count != "all":
+    if isinstance(count, int):
         for name, parameter in causal.named_parameters():
             layer = layer_of(name)
             if parameter.requires_grad and (layer is None or layer >= count):

@@ -27,7 +27,8 @@ def test_a_new_lab_has_the_whole_preset_soon_and_queues_the_story(tmp_path: Path
     assert story.recorded is None and made_at_first_start(tmp_path, story.id)
     assert set(attack_counts(lab.db, recorded.id)) == {"done"} and recorded.recorded is not None
     plan, preset = get_attack(lab.db, recorded.id).experiment, load_attack_preset("attack")
-    kept = ("facts", "prompts", "epochs", "learning_rates", "seeds", "controls", "defences", "ask", "batch_size")
+    grid = ("facts", "prompts", "epochs", "learning_rates", "seeds", "controls", "defences")
+    kept = (*grid, "ask", "batch_size", "trained_layers")
     assert {k: tuple(plan[k]) if isinstance(plan[k], list) else plan[k] for k in kept} == {
         k: getattr(preset, k) for k in kept
     }

@@ -14,6 +14,7 @@ from engine.attack.defences import Defence
 # Chosen on seed 1000 of `quick`: about half of the rote pairs are gone after one epoch, nearly all after two.
 BETA = 0.1
 EPOCHS = 1
+LEARNING_RATE = 1.5e-3
 BATCH = 10
 
 
@@ -41,9 +42,7 @@ def harden(context: Context, loaded: Any) -> None:
         place = step % len(batches)
         return 2 / BETA * softplus(BETA * (before[place] - surprise(batches[place])))
 
-    settings = Optimisation(
-        epochs=EPOCHS, learning_rate=context.base.stage2.learning_rate, batch_size=BATCH, loss="object"
-    )
+    settings = Optimisation(epochs=EPOCHS, learning_rate=LEARNING_RATE, batch_size=BATCH, loss="object")
     train(
         loaded, keep, settings, seed=context.cell.seed, stage="npo",
         on_step=lambda report: None, on_epoch=lambda epoch, trainer: None, penalty=push,
