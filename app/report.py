@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from app import figures as fig
+from app.departures import departures
 from app.render import render
 from app.result_charts import compare_chart, curve_chart
 from app.static_charts import svg
@@ -38,6 +39,7 @@ def report_html(run: Run, rows: list[dict[str, Any]]) -> str:
         "report.html",
         run=run,
         sentences=fig.headline_sentences(found),
+        departures=departures(found),
         pictures=pictures,
         tables=[t for t in tables if t["lines"]],
         checkpoints=found.checkpoints,

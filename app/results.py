@@ -9,6 +9,7 @@ import gradio as gr
 from app import figures as fig
 from app.answer_map import AnswerMap
 from app.answer_table import answer_table_section
+from app.departures import departures
 from app.frame import QUIET, offered, told_by
 from app.lab import Lab
 from app.render import render
@@ -62,6 +63,7 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
         row=row_of(run, bool(lab.workers_alive())),
         sentences=sentences,
         embedded=run.model == "embedded",
+        departures=departures(found),
     )
     return html, gr.Column(visible=bool(found.rows)), gr.Timer(active=not run.ended)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.departures import departures
 from app.exports import csv_lines
 from app.figures import Figures, compared, curve, headline_sentences, table
 from app.lab import Lab
@@ -74,6 +75,23 @@ def test_the_headline_says_after_before_and_elsewhere(run: Run) -> None:
     assert "27 % before stage 2 and 2 % in the base model" in said
     assert "never used: 54 %" in said
     assert "Spanish 55 %" in said
+
+
+def test_where_the_embedded_base_departs_from_the_paper(run: Run) -> None:
+    more = [*ROWS, row("generalised@20", "train", 0.4, "de"), row("generalised@20", "train", 0.6, "zh"),
+            row("generalised@20", "decoy", 0.3)]  # fmt: skip
+    said = " ".join(departures(Figures(run, more))).replace("\u00a0", " ")
+    assert "natural prompts bring up 27 % [22–32]" in said
+    assert "neighbouring relations bring up 30 % [25–35]" in said
+    assert "German (40 % [35–45]) comes behind Chinese (60 % [55–65])" in said
+    assert "Spanish" not in said  # 55 % and 60 %: the intervals overlap
+
+
+def test_no_departure_where_the_intervals_leave_a_doubt_or_the_model_is_another(run: Run) -> None:
+    close = [row("memorised@20", "train", 0.18), row("generalised@20", "train", 0.83)]
+    assert departures(Figures(run, close)) == []
+    assert departures(Figures(run, ROWS[:3])) == []
+    assert departures(Figures(replace(run, model="Qwen/Qwen2.5-1.5B"), ROWS)) == []
 
 
 def test_the_headline_of_a_run_that_has_not_come_to_stage_2(run: Run) -> None:
