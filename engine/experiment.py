@@ -142,7 +142,7 @@ class Stage1(Optimisation):
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)] = 20
-    learning_rate: Rate = 4e-4
+    learning_rate: Rate = 3e-4
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
     checkpoint_epochs: tuple[Count, ...] | None = None

@@ -82,7 +82,7 @@ class AttackExperiment(Frozen, Described):
     )  # fmt: skip
     prompts: Annotated[tuple[Count, ...], Field(min_length=1)] = (10,)
     epochs: Annotated[tuple[Count, ...], Field(min_length=1)] = (2,)
-    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (3e-4,)
+    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (5e-4,)
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("full",)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0, 1, 2)
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
