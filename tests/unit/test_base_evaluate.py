@@ -12,7 +12,7 @@ from engine.models.base.__main__ import main
 from engine.models.base.evaluate import cells_of, evaluate, own_facts
 from engine.models.base.facts import Question, question_groups
 from engine.models.base.tables import all_tables, difference_line, share_with_interval, two_digits
-from engine.models.base.trials import ask, experiment_about, held_out_groups, two_stages
+from engine.models.base.trials import RELATIONS, ask, experiment_about, held_out_groups, two_stages
 from engine.models.loading import load_base
 from engine.presets import load_preset
 
@@ -95,6 +95,12 @@ def test_outside_names_are_distinct_and_unknown_to_the_word_lists():
     facts = experiment.relations[0].explicit_facts
     assert len({f.subject for f in facts}) == len({f.object for f in facts}) == 100
     assert not {f.subject for f in facts} & set(all_names("person"))
+
+
+def test_outside_facts_make_an_experiment_whatever_the_seed():
+    for seed in range(12):
+        for relation in RELATIONS:  # raises where one object stands inside another
+            experiment_about("embedded", [relation], seed, outside=True)
 
 
 def test_trials_are_counted_and_kept(tmp_path, monkeypatch, capsys):
