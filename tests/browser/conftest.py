@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 from sqlite_utils import Database
 
 from storage.database import open_database
@@ -114,9 +114,14 @@ def page(context: BrowserContext, address: str) -> Iterator[Page]:
     """A page whose console errors and requests to other hosts fail the test."""
     found = context.new_page()
     problems: list[str] = []
-    # Leaving a page aborts the requests it still waits for, and Gradio's client lets that error through.
+    # Leaving a page aborts the requests it still waits for, and Gradio's client lets that error through, or logs it.
     found.on("pageerror", lambda error: None if error.name == "AbortError" else problems.append(str(error)))
-    found.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type == "error" and not message.text.startswith("AbortError:"):
+            problems.append(message.text)
+
+    found.on("console", on_console)
     found.on(
         "request",
         lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(f"asked for {r.url}"),
