@@ -167,8 +167,8 @@ class Stage1(Optimisation):
 class Stage2(Optimisation):
     """Generalisation: `facts` of each relation, each in the first `prompts` train prompts of `language`.
 
-    On the embedded base one layer is trained: with every weight, the objects of these facts soon come as the answer to
-    everything (engine/models/base/SEARCH.md).
+    On the embedded base one layer is trained: with every weight, the objects of these facts come up more often in place
+    of the right ones (engine/models/base/SEARCH.md).
     `branch_epochs`: the stage 1 checkpoints stage 2 starts from, each on its own; None means all of them.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 from engine.attack.context import Context
 from engine.attack.defences import Defence
 
-# Chosen on seed 1000 of `quick`: about half of the rote pairs are gone after one epoch, nearly all after two.
+# Chosen on seed 1000 of `quick`: about half of the rote pairs are gone after one epoch.
 BETA = 0.1
 EPOCHS = 1
 LEARNING_RATE = 1.5e-3
