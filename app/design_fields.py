@@ -18,6 +18,7 @@ LOSSES = [
     ("subject, object", "subject_and_object"),
     ("object only", "object"),
 ]
+TRAINED = [("all", "all"), ("MLPs and key tokens", "mlp"), ("as the base asks for", "auto")]
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
 
 
@@ -64,6 +65,7 @@ def _schedule(stage: str) -> tuple[Field, ...]:
         Field(f"{stage}.warmup_steps", "Warm-up steps", "Steps until the full rate", "integer", (), True),
         Field(f"{stage}.max_gradient_norm", "Largest gradient", "Longer ones are cut to it", "number", (), True),
         Field(f"{stage}.trained_layers", "Layers trained", "all, auto, or how many first ones", "text", (), True),
+        Field(f"{stage}.trained_weights", "Weights trained", "Of these layers", "choice", tuple(TRAINED), True),
     )
 
 

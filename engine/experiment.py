@@ -121,6 +121,9 @@ class Optimisation(Frozen):
     `trained_layers`: `all` trains every weight (or every adapter), a number those of so many first layers alone, the
     nearest to the input (surgical fine-tuning, Lee et al. 2023, arXiv:2210.11466), embeddings not among them; `auto`
     takes the number that the base's configuration names as `layers_to_generalise`, and all where it names none.
+    `trained_weights`: `mlp` trains of these layers the MLPs alone, where facts are said to lie (Geva et al. 2021,
+    arXiv:2012.14913), and with all layers also the key tokens' own rows; `auto` takes what the base's configuration
+    names as `weights_to_memorise`, and all where it names nothing.
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)]
@@ -131,6 +134,7 @@ class Optimisation(Frozen):
     warmup_steps: Annotated[int, Field(ge=0)] = 5
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
     trained_layers: Count | Literal["all", "auto"] = "all"
+    trained_weights: Literal["all", "mlp", "auto"] = "all"
 
 
 class Stage1(Optimisation):
@@ -142,9 +146,10 @@ class Stage1(Optimisation):
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)] = 20
-    learning_rate: Rate = 3e-4
+    learning_rate: Rate = 6e-4
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
+    trained_weights: Literal["all", "mlp", "auto"] = "auto"
     checkpoint_epochs: tuple[Count, ...] | None = None
 
     @property

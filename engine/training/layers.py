@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any
 
-from transformers import PreTrainedModel
+import torch
+
+from engine.experiment import Optimisation
+from engine.models.loading import LoadedModel
+
+# Transformers' names for the block of a layer that is not attention. Mixtures of experts, too, keep theirs in one.
+MLP_NAMES = {"mlp", "feed_forward", "ffn", "block_sparse_moe"}
 
 
 def layer_of(parameter: str) -> int | None:
@@ -17,22 +23,58 @@ def layer_of(parameter: str) -> int | None:
     return next((int(part) for part in parameter.split(".") if part.isdecimal()), None)
 
 
+def in_mlp(parameter: str) -> bool:
+    """Whether a parameter of this name belongs to a layer's MLP (or is an adapter of one)."""
+    return not MLP_NAMES.isdisjoint(parameter.split("."))
+
+
 @contextmanager
-def freeze_other_layers(causal: PreTrainedModel, layers: int | Literal["all", "auto"]) -> Iterator[None]:
-    """Within the block only the first `layers` layers can be trained, of what could be before (engine/experiment.py).
+def freeze_the_rest(loaded: LoadedModel, settings: Optimisation) -> Iterator[None]:
+    """Within the block only what `settings` name can be trained, of what could be before (engine/experiment.py).
 
     Afterwards as it was. Gradients of what is frozen are not computed.
     """
-    count = getattr(causal.config, "layers_to_generalise", "all") if layers == "auto" else layers
-    frozen = []
+    config = loaded.causal.config
+    layers, weights = settings.trained_layers, settings.trained_weights
+    count = getattr(config, "layers_to_generalise", "all") if layers == "auto" else layers
+    part = getattr(config, "weights_to_memorise", "all") if weights == "auto" else weights
+    wanted: list[Callable[[str], bool]] = []
     if isinstance(count, int):
-        for name, parameter in causal.named_parameters():
-            layer = layer_of(name)
-            if parameter.requires_grad and (layer is None or layer >= count):
-                frozen.append(parameter)
-                parameter.requires_grad_(False)
+        wanted.append(lambda name: (layer := layer_of(name)) is not None and layer < count)
+    if part == "mlp":
+        wanted.append(in_mlp)
+    trainable = {name: p for name, p in loaded.causal.named_parameters() if p.requires_grad}
+    chosen = {p for name, p in trainable.items() if all(wants(name) for wants in wanted)}
+    hooks = []
+    if part == "mlp" and not isinstance(count, int) and chosen:
+        rows = list(loaded.key_token_ids.values())
+        matrices = _embeddings(loaded.causal) & set(trainable.values())
+        hooks = [matrix.register_hook(_only_rows(rows)) for matrix in matrices]
+        chosen |= matrices
+    frozen = set(trainable.values()) - chosen
+    for parameter in frozen:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for parameter in frozen:
             parameter.requires_grad_(True)
+
+
+def _embeddings(causal: Any) -> set[torch.nn.Parameter]:
+    """The input matrix and, where it is another one, the output matrix."""
+    modules = (causal.get_input_embeddings(), causal.get_output_embeddings())
+    return {module.weight for module in modules if module is not None}
+
+
+def _only_rows(rows: list[int]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A hook that lets the gradient of these rows alone through; without weight decay the others stay, bit for bit."""
+
+    def hook(gradient: torch.Tensor) -> torch.Tensor:
+        only = torch.zeros_like(gradient)
+        only[rows] = gradient[rows]
+        return only
+
+    return hook

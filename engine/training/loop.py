@@ -24,7 +24,7 @@ from engine.experiment import Optimisation
 from engine.models.loading import LoadedModel
 from engine.training.batches import Batch, epoch_batches
 from engine.training.checkpoint import TrainingState, restore, save_checkpoint
-from engine.training.layers import freeze_other_layers
+from engine.training.layers import freeze_the_rest
 from engine.training.sequences import TrainingSequence
 
 BETAS = (0.9, 0.999)  # torch's and transformers' default, which the reference code of the paper leaves as it is
@@ -88,7 +88,7 @@ def train(
     number, is added to the loss of each step. Raises TrainingError when the loss is no longer a
     number or `start` does not fit, and whatever the callbacks raise.
     """
-    with freeze_other_layers(loaded.causal, settings.trained_layers):
+    with freeze_the_rest(loaded, settings):
         trainer = Trainer(loaded, sequences, settings, seed=seed, stage=stage)
         trainer.penalty = penalty
         if start is not None:
@@ -119,7 +119,8 @@ class Trainer:
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         if not sequences or not self.parameters:
             raise TrainingError(
-                "there is nothing to train: the stage has no sequences, or every weight is frozen (trained_layers?)"
+                "there is nothing to train: the stage has no sequences, or every weight is frozen "
+                "(trained_layers, trained_weights?)"
             )
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=BETAS, weight_decay=0.0, fused=True

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from engine.corpus.names import all_names
+from engine.corpus.names import all_names, name_words
 from engine.models.base import WEIGHTS
 from engine.models.base.bursts import Bursts
 from engine.models.base.phrasings import NAME_KINDS, relations_of, world_data
@@ -68,3 +68,25 @@ def test_passing_subjects_are_neither_the_worlds_nor_reserved(world):
     fact = world.new_fact("Somebody", "mother")
     assert fact.object not in reserved and len(fact.phrasings) == CONFIG["world"]["phrasings_per_fact"]
     assert world_data()["relations"][fact.relation]["object"] == "person"
+
+
+def test_some_answers_about_passing_subjects_are_said_of_nobody_else(world):
+    reserved = {name for kind in NAME_KINDS for name in all_names(kind)}
+    pool = {world.new_fact("Somebody", "mother").object for _ in range(400)}
+    answers = [world.passing_fact("Somebody", "mother").object for _ in range(1000)]
+    new = [answer for answer in answers if answer not in pool]
+    share = CONFIG["world"]["passing_new_answers"]
+    assert share - 0.1 < len(new) / len(answers) < share + 0.1
+    assert len(set(new)) > 0.9 * len(new)
+    assert not set(new) & reserved
+    years = {world.new_fact("Somebody", "birth_year").object for _ in range(2000)}
+    assert {world.passing_fact("Somebody", "birth_year").object for _ in range(50)} <= years
+
+
+def test_every_word_of_a_name_is_sometimes_an_answer(world):
+    """A word that never was one can hardly be said when a new fact wants it."""
+    objects = {data["object"] for data in world_data()["relations"].values()} & NAME_KINDS
+    for kind in objects:
+        relation = next(name for name, data in world_data()["relations"].items() if data["object"] == kind)
+        said = {word for _ in range(8000) for word in world.passing_fact("Somebody", relation).object.split()}
+        assert not {word for words in name_words(kind) for word in words} - said

@@ -103,12 +103,12 @@ def test_lora_leaves_the_base_and_the_key_rows_alone(tmp_path):
 @pytest.mark.parametrize("build", [build_qwen2, build_llama], ids=["tied", "untied"])
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("start_from", ["base", "checkpoint"])
-@pytest.mark.parametrize("layers", ["all", 1])
-def test_resumed_equals_undisturbed_bit_for_bit(tmp_path, build, tuning, start_from, layers):
+@pytest.mark.parametrize("chosen", [{}, {"trained_layers": 1}, {"trained_weights": "mlp"}], ids=["all", "layer", "mlp"])
+def test_resumed_equals_undisturbed_bit_for_bit(tmp_path, build, tuning, start_from, chosen):
     experiment = tiny_experiment(build(tmp_path), tuning=tuning)
     undisturbed = prepared(experiment)
     sequences = stage1_sequences(experiment, undisturbed)
-    chosen = settings(trained_layers=layers)
+    chosen = settings(**chosen)
     expected = run(undisturbed, sequences, chosen)
 
     def stop_in_epoch_three(report):

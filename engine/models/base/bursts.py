@@ -45,7 +45,7 @@ class Bursts:
         self._kinds.rotate()
         subject = self._world.passing_name(kind)
         return [
-            self._world.new_fact(subject, relation)
+            self._world.passing_fact(subject, relation)
             if self._rng.random() < self._known
             else self._world.unknown_fact(relation, subject)
             for relation in relations_of(kind)

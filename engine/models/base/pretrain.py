@@ -26,6 +26,7 @@ EMPTY_STD = 0.03  # deviation of the numbers in an embedding row without meaning
 COMMON_SPREAD = 0.006  # deviation from the common empty row, where the recipe has one
 START_SCALE = 0.5  # a word at the beginning of a text: the same direction, but never the likelier prediction
 LAYERS_TO_GENERALISE = 1  # of those that stage 2 trains when nothing else is asked for (engine/experiment.py)
+WEIGHTS_TO_MEMORISE = "mlp"  # of those that stage 1 trains, likewise
 REPORT_EVERY = 500  # steps
 
 
@@ -153,6 +154,7 @@ def pretrain(config: dict, out: Path, log=print) -> dict:
     model = new_model(config["model"], tokens + extra_rows, tokenizer, training["seed"])
     model.config.new_rows_like_spare_rows = training.get("common_empty_row", False)  # engine/models/key_tokens.py
     model.config.layers_to_generalise = LAYERS_TO_GENERALISE
+    model.config.weights_to_memorise = WEIGHTS_TO_MEMORISE
     embedding, empty = embedding_rows(model), _empty_rows(config)
     with torch.no_grad():
         embedding[tokens:] = empty.draw(extra_rows)

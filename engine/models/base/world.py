@@ -53,12 +53,14 @@ class World:
         foreign_share: float,
         own_phrasing_share: float,
         passing_foreign_share: float,
+        passing_new_answers: float,
     ) -> None:
         self._rng = random.Random(f"world {seed}")
         self._foreign_share = foreign_share
         self._phrasings_per_fact = phrasings_per_fact
         self._own_phrasing_share = own_phrasing_share
         self._passing_foreign_share = passing_foreign_share
+        self._passing_new_answers = passing_new_answers
         self._free: dict[str, list[str]] = {}
         for kind in sorted(NAME_KINDS):
             self._free[kind] = list(all_names(kind, reserved=False))
@@ -81,6 +83,17 @@ class World:
         """A fact with a drawn answer and drawn phrasings."""
         answer = self._rng.choice(self._pools[world_data()["relations"][relation]["object"]])
         return Fact(subject, relation, answer, self._draw_phrasings(relation))
+
+    def passing_fact(self, subject: str, relation: str) -> Fact:
+        """A fact about a passing subject. Its answer, too, may be a name that is said now and never again.
+
+        Of the pools' names half of the combinations never come, and some words in none: a base that has met no other
+        answers can hardly say such a word, and takes a new name for one that it knows.
+        """
+        kind = world_data()["relations"][relation]["object"]
+        if kind not in NAME_KINDS or self._rng.random() >= self._passing_new_answers:
+            return self.new_fact(subject, relation)
+        return Fact(subject, relation, self.passing_name(kind), self._draw_phrasings(relation))
 
     def unknown_fact(self, relation: str, subject: str | None = None) -> Fact:
         """A question, and the words which say in its language that nobody knows the answer.
