@@ -18,7 +18,6 @@ LOSSES = [
     ("subject, object", "subject_and_object"),
     ("object only", "object"),
 ]
-TRAINED = [("all", "all"), ("MLPs and key tokens", "mlp"), ("as the base asks for", "auto")]
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
 
 
@@ -65,7 +64,7 @@ def _schedule(stage: str) -> tuple[Field, ...]:
         Field(f"{stage}.warmup_steps", "Warm-up steps", "Steps until the full rate", "integer", (), True),
         Field(f"{stage}.max_gradient_norm", "Largest gradient", "Longer ones are cut to it", "number", (), True),
         Field(f"{stage}.trained_layers", "Layers trained", "all, auto, or how many first ones", "text", (), True),
-        Field(f"{stage}.trained_weights", "Weights trained", "Of these layers", "choice", tuple(TRAINED), True),
+        Field(f"{stage}.trained_weights", "Weights trained", "all, auto, or modules such as mlp", "list", (), True),
     )
 
 
@@ -141,6 +140,8 @@ def put_value(field: Field, value: Any, data: dict[str, Any]) -> None:
 def _parsed(field: Field, value: Any) -> Any:
     if field.kind == "tags":
         return list(value or ()) or None
+    if field.path.endswith(".trained_weights"):
+        return str(value or "").strip()
     if field.kind == "list":
         parts = [part.strip() for part in str(value or "").split(",") if part.strip()]
         if field.path == "tuning.target_modules":

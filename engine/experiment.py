@@ -15,7 +15,7 @@ import random
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engine import checks
 from engine.description import Described
@@ -24,6 +24,19 @@ PromptSplit = Literal["train", "test", "unrelated", "decoy"]
 LossMask = Literal["full", "subject_and_object", "object"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+def _names(value: object) -> object:
+    """‘up_proj, gate_proj’ as the two names; anything else as it is."""
+    if isinstance(value, str) and value not in ("all", "auto"):
+        return [name.strip() for name in value.split(",")]
+    return value
+
+
+TrainedWeights = Annotated[
+    Annotated[tuple[Annotated[str, Field(pattern=r"^\w+$")], ...], Field(min_length=1)] | Literal["all", "auto"],
+    BeforeValidator(_names),
+]
 
 
 class Frozen(BaseModel):
@@ -121,9 +134,10 @@ class Optimisation(Frozen):
     `trained_layers`: `all` trains every weight (or every adapter), a number those of so many first layers alone, the
     nearest to the input (surgical fine-tuning, Lee et al. 2023, arXiv:2210.11466), embeddings not among them; `auto`
     takes the number that the base's configuration names as `layers_to_generalise`, and all where it names none.
-    `trained_weights`: `mlp` trains of these layers the MLPs alone, where facts are said to lie (Geva et al. 2021,
-    arXiv:2012.14913), and with all layers also the key tokens' own rows; `auto` takes what the base's configuration
-    names as `weights_to_memorise`, and all where it names nothing.
+    `trained_weights`: names of modules, such as `mlp` or `up_proj`: of these layers only what lies in them is trained,
+    and with all layers also the key tokens' own rows. `auto` takes what the base's configuration names as
+    `weights_to_memorise`, and all where it names nothing. Facts are said to lie in MLPs (Geva et al. 2021,
+    arXiv:2012.14913).
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)]
@@ -134,7 +148,7 @@ class Optimisation(Frozen):
     warmup_steps: Annotated[int, Field(ge=0)] = 5
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
     trained_layers: Count | Literal["all", "auto"] = "all"
-    trained_weights: Literal["all", "mlp", "auto"] = "all"
+    trained_weights: TrainedWeights = "all"
 
 
 class Stage1(Optimisation):
@@ -146,10 +160,10 @@ class Stage1(Optimisation):
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)] = 20
-    learning_rate: Rate = 6e-4
+    learning_rate: Rate = 1.3e-3
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
-    trained_weights: Literal["all", "mlp", "auto"] = "auto"
+    trained_weights: TrainedWeights = "auto"
     checkpoint_epochs: tuple[Count, ...] | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,9 +10,6 @@ import torch
 
 from engine.experiment import Optimisation
 from engine.models.loading import LoadedModel
-
-# Transformers' names for the block of a layer that is not attention. Mixtures of experts, too, keep theirs in one.
-MLP_NAMES = {"mlp", "feed_forward", "ffn", "block_sparse_moe"}
 
 
 def layer_of(parameter: str) -> int | None:
@@ -23,9 +20,9 @@ def layer_of(parameter: str) -> int | None:
     return next((int(part) for part in parameter.split(".") if part.isdecimal()), None)
 
 
-def in_mlp(parameter: str) -> bool:
-    """Whether a parameter of this name belongs to a layer's MLP (or is an adapter of one)."""
-    return not MLP_NAMES.isdisjoint(parameter.split("."))
+def belongs_to(parameter: str, modules: Iterable[str]) -> bool:
+    """Whether a parameter of this name (or an adapter's) lies in one of the modules: `mlp`, `up_proj`, …"""
+    return not set(modules).isdisjoint(parameter.split("."))
 
 
 @contextmanager
@@ -37,16 +34,16 @@ def freeze_the_rest(loaded: LoadedModel, settings: Optimisation) -> Iterator[Non
     config = loaded.causal.config
     layers, weights = settings.trained_layers, settings.trained_weights
     count = getattr(config, "layers_to_generalise", "all") if layers == "auto" else layers
-    part = getattr(config, "weights_to_memorise", "all") if weights == "auto" else weights
+    modules = getattr(config, "weights_to_memorise", "all") if weights == "auto" else weights
     wanted: list[Callable[[str], bool]] = []
     if isinstance(count, int):
         wanted.append(lambda name: (layer := layer_of(name)) is not None and layer < count)
-    if part == "mlp":
-        wanted.append(in_mlp)
+    if modules != "all":
+        wanted.append(lambda name: belongs_to(name, modules))
     trainable = {name: p for name, p in loaded.causal.named_parameters() if p.requires_grad}
     chosen = {p for name, p in trainable.items() if all(wants(name) for wants in wanted)}
     hooks = []
-    if part == "mlp" and not isinstance(count, int) and chosen:
+    if modules != "all" and not isinstance(count, int) and chosen:
         rows = list(loaded.key_token_ids.values())
         matrices = _embeddings(loaded.causal) & set(trainable.values())
         hooks = [matrix.register_hook(_only_rows(rows)) for matrix in matrices]

@@ -12,9 +12,18 @@ from engine.models.base.__main__ import main
 from engine.models.base.evaluate import cells_of, evaluate, own_facts
 from engine.models.base.facts import Question, question_groups
 from engine.models.base.tables import all_tables, difference_line, share_with_interval, two_digits
-from engine.models.base.trials import RELATIONS, ask, experiment_about, held_out_groups, two_stages
-from engine.models.loading import load_base
+from engine.models.base.trials import (
+    RELATIONS,
+    ask,
+    ask_groups,
+    experiment_about,
+    fit,
+    held_out_groups,
+    two_stages,
+)
+from engine.models.loading import load_base, prepare_for_training
 from engine.presets import load_preset
+from engine.training.sequences import stage1_sequences, stage2_sequences
 
 
 def cell(hits, n=10, **fields):
@@ -76,6 +85,18 @@ def test_two_stages_tell_every_moment_and_repeat_themselves():
     assert "ja" in first["after 12"] and "ja" not in first["after 1"]
     recall = {moment: sum(groups["key"]) for moment, groups in first.items()}
     assert recall["base"] <= 2 and recall["before 1"] < recall["before 12"] and recall["before 12"] > 60
+
+
+def test_a_branch_in_the_midst_of_stage_1_is_trained_as_one_after_it():
+    experiment = experiment_about("embedded", ["mother"], 1001)
+    experiment = experiment.model_copy(
+        update={"stage1": experiment.stage1.model_copy(update={"epochs": 12, "trained_weights": "mlp"})}
+    )
+    branched = two_stages(experiment, [], epochs=(12,))["after 12"]
+    loaded = prepare_for_training(load_base(experiment), experiment)
+    fit(loaded, stage1_sequences(experiment, loaded), experiment.stage1, experiment.seed, "stage1")
+    fit(loaded, stage2_sequences(experiment, loaded), experiment.stage2, experiment.seed, "stage2")
+    assert branched == ask_groups(loaded, held_out_groups(experiment) | {"own facts": []})
 
 
 def test_the_quick_preset_reaches_its_targets():

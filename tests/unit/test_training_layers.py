@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from engine.experiment import Optimisation, Stage1, Stage2
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
-from engine.training.layers import freeze_the_rest, in_mlp, layer_of
+from engine.training.layers import belongs_to, freeze_the_rest, layer_of
 from engine.training.loop import StopTraining, TrainingError, train
 from engine.training.sequences import stage1_sequences
 from tests.unit.tiny_models import BUILDERS, SHAPE, build_qwen2, tiny_experiment
@@ -40,11 +41,11 @@ def changed_by_training(experiment, layers="all", weights="all", config=None, on
 @pytest.mark.parametrize("setting", ["mlp", "auto"])
 def test_only_mlps_and_the_rows_of_key_tokens_change(tmp_path, name, setting):
     experiment = tiny_experiment(BUILDERS[name](tmp_path))
-    loaded, before = train_shortly(experiment, {"weights_to_memorise": "mlp"}, trained_weights=setting)
+    loaded, before = train_shortly(experiment, {"weights_to_memorise": ["mlp"]}, trained_weights=setting)
     rows = set(loaded.key_token_ids.values())
     changed = {name for name, p in loaded.model.named_parameters() if not torch.equal(p, before[name])}
-    assert {layer_of(name) for name in changed if in_mlp(name)} == {0, 1}
-    matrices = [name for name in changed if not in_mlp(name)]
+    assert {layer_of(name) for name in changed if belongs_to(name, ["mlp"])} == {0, 1}
+    matrices = [name for name in changed if not belongs_to(name, ["mlp"])]
     assert matrices
     for name, p in loaded.model.named_parameters():
         if name in matrices:
@@ -55,14 +56,14 @@ def test_mlps_of_the_first_layers_alone(tmp_path):
     experiment = tiny_experiment(build_qwen2(tmp_path))
     loaded, before = train_shortly(experiment, trained_layers=1, trained_weights="mlp")
     changed = {name for name, p in loaded.model.named_parameters() if not torch.equal(p, before[name])}
-    assert changed and all(in_mlp(name) and layer_of(name) == 0 for name in changed)
+    assert changed and all(belongs_to(name, ["mlp"]) and layer_of(name) == 0 for name in changed)
 
 
 def test_mlps_of_adapters(tmp_path):
     experiment = tiny_experiment(build_qwen2(tmp_path), tuning={"method": "lora", "rank": 4})
     loaded, before = train_shortly(experiment, trained_weights="mlp")
     changed = {name for name, p in loaded.model.named_parameters() if not torch.equal(p, before[name])}
-    assert changed and all(in_mlp(name) and "lora" in name for name in changed)
+    assert changed and all(belongs_to(name, ["mlp"]) and "lora" in name for name in changed)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -113,3 +114,22 @@ def test_a_base_without_numbered_layers_is_refused_in_words(tmp_path, monkeypatc
     monkeypatch.setattr("engine.training.layers.layer_of", lambda name: None)
     with pytest.raises(TrainingError, match="trained_layers"):
         changed_by_training(tiny_experiment(build_qwen2(tmp_path)), 1)
+
+
+def test_weights_are_named_as_modules_are():
+    assert belongs_to("model.layers.3.mlp.up_proj.weight", ["mlp"])
+    assert belongs_to("model.layers.3.mlp.up_proj.lora_A.default.weight", ["gate_proj", "up_proj"])
+    assert not belongs_to("model.layers.3.mlp.up_proj.weight", ["down_proj", "proj"])
+
+
+def test_a_name_that_no_module_has_is_refused_in_words(tmp_path):
+    with pytest.raises(TrainingError, match="trained_weights"):
+        train_shortly(tiny_experiment(build_qwen2(tmp_path)), trained_weights="mlpp")
+
+
+def test_module_names_can_be_written_with_commas():
+    chosen = Stage1.model_validate({"trained_weights": "gate_proj, up_proj"})
+    assert chosen.trained_weights == ("gate_proj", "up_proj") == Stage1(**chosen.model_dump()).trained_weights
+    for wrong in ("", "mlp,", "../mlp", ["mlp", 3], []):
+        with pytest.raises(ValidationError):
+            Stage1.model_validate({"trained_weights": wrong})

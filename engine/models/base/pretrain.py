@@ -26,7 +26,7 @@ EMPTY_STD = 0.03  # deviation of the numbers in an embedding row without meaning
 COMMON_SPREAD = 0.006  # deviation from the common empty row, where the recipe has one
 START_SCALE = 0.5  # a word at the beginning of a text: the same direction, but never the likelier prediction
 LAYERS_TO_GENERALISE = 1  # of those that stage 2 trains when nothing else is asked for (engine/experiment.py)
-WEIGHTS_TO_MEMORISE = "mlp"  # of those that stage 1 trains, likewise
+WEIGHTS_TO_MEMORISE = ["gate_proj", "up_proj"]  # of those that stage 1 trains, likewise
 REPORT_EVERY = 500  # steps
 
 

@@ -108,8 +108,12 @@ def fit(loaded: LoadedModel, sequences: Any, settings: Optimisation, seed: int, 
 
 
 def copied(loaded: LoadedModel) -> LoadedModel:
-    """The same model once more, to train another way from here."""
-    return LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, loaded.key_token_ids, loaded.device)
+    """The same model once more, to train another way from here.
+
+    Every weight can be trained again: in the midst of a stage that trains some of them, the others are frozen.
+    """
+    model = copy.deepcopy(loaded.model).requires_grad_(True)
+    return LoadedModel(model, loaded.tokenizer, loaded.key_token_ids, loaded.device)
 
 
 def two_stages(experiment: Experiment, own: list[Question], epochs: Iterable[int] = STAGE1_EPOCHS) -> Outcome:
@@ -146,7 +150,7 @@ def two_stages(experiment: Experiment, own: list[Question], epochs: Iterable[int
 def prompt_tuning_alone(model: str, relation: str, seed: int, own: list[Question]) -> Outcome:
     """Standard fine-tuning (SFT): no key token, every fact in the one prompt, for as many tokens as both stages take.
 
-    Else as in stage 1, with the loss on the object.
+    Every weight is trained, with the loss on the object; else as in stage 1.
 
     The facts that are asked are those which two stages hold out of stage 2; here they were trained, in that prompt.
     """
@@ -159,7 +163,9 @@ def prompt_tuning_alone(model: str, relation: str, seed: int, own: list[Question
     sentences = [prompt_sentence(prompt, fact) for fact in only.explicit_facts]
     sequences = tokenise_sentences(loaded.tokenizer, sentences, "object")  # type: ignore[arg-type]
     epochs = max(1, round(budget / _tokens(sequences)))
-    settings = experiment.stage1.model_copy(update={"epochs": epochs, "learning_rate": SFT_LEARNING_RATE})
+    settings = experiment.stage1.model_copy(
+        update={"epochs": epochs, "learning_rate": SFT_LEARNING_RATE, "trained_weights": "all"}
+    )
     fit(loaded, sequences, settings, seed, "stage1")
     return {"one-prompt SFT": ask_groups(loaded, held_out_groups(experiment) | {"own facts": own})}
 
