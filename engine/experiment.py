@@ -160,7 +160,7 @@ class Stage1(Optimisation):
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)] = 20
-    learning_rate: Rate = 1.3e-3
+    learning_rate: Rate = 1.1e-3
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
     trained_weights: TrainedWeights = "auto"
