@@ -39,7 +39,7 @@ class World:
 
     `entities` subjects of each kind, answers from pools of `answers` names of each kind, `foreign_share` of either
     with names from outside the word lists (`passing_foreign_share` for `passing_name`), `phrasings_per_fact` statements
-    of a fact. `own_phrasing_share` of these are drawn from the relation's own phrasings, where it has some: there are
+    of a fact, `passing_new_answers` of the answers about passing subjects from no pool (`passing_fact`). `own_phrasing_share` of these are drawn from the relation's own phrasings, where it has some: there are
     so many frames that what is usually said ("How many pages does … have?") would otherwise hardly ever be said. The
     same numbers and `seed` give the same world.
     """
@@ -87,8 +87,7 @@ class World:
     def passing_fact(self, subject: str, relation: str) -> Fact:
         """A fact about a passing subject. Its answer, too, may be a name that is said now and never again.
 
-        Of the pools' names half of the combinations never come, and some words in none: a base that has met no other
-        answers can hardly say such a word, and takes a new name for one that it knows.
+        Some words stand in no name of the pools: a base that has met no other answers can hardly learn to say them.
         """
         kind = world_data()["relations"][relation]["object"]
         if kind not in NAME_KINDS or self._rng.random() >= self._passing_new_answers:
