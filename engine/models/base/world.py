@@ -39,7 +39,8 @@ class World:
 
     `entities` subjects of each kind, answers from pools of `answers` names of each kind, `foreign_share` of either
     with names from outside the word lists (`passing_foreign_share` for `passing_name`), `phrasings_per_fact` statements
-    of a fact, `passing_new_answers` of the answers about passing subjects from no pool (`passing_fact`). `own_phrasing_share` of these are drawn from the relation's own phrasings, where it has some: there are
+    of a fact, `passing_new_answers` of the answers about passing subjects from no pool (`passing_fact`).
+    `own_phrasing_share` of the statements are drawn from the relation's own phrasings, where it has some: there are
     so many frames that what is usually said ("How many pages does … have?") would otherwise hardly ever be said. The
     same numbers and `seed` give the same world.
     """
