@@ -90,7 +90,7 @@ def test_two_stages_tell_every_moment_and_repeat_themselves():
 def test_a_branch_in_the_midst_of_stage_1_is_trained_as_one_after_it():
     experiment = experiment_about("embedded", ["mother"], 1001)
     experiment = experiment.model_copy(
-        update={"stage1": experiment.stage1.model_copy(update={"epochs": 12, "trained_weights": "mlp"})}
+        update={"stage1": experiment.stage1.model_copy(update={"epochs": 12, "trained_weights": ("mlp",)})}
     )
     branched = two_stages(experiment, [], epochs=(12,))["after 12"]
     loaded = prepare_for_training(load_base(experiment), experiment)
