@@ -113,8 +113,9 @@ def chosen_person(found: list[Row], person: int) -> Row | None:
 
 
 def surprise(found: list[Row], person: int) -> int:
-    """Another person, by chance."""
-    others = [p["id"] for p in found if p["id"] != person]
+    """Another person than the one that is shown, by chance; `person` may be nobody's id, as long as none was chosen."""
+    shown = chosen_person(found, person)
+    others = [p["id"] for p in found if p is not shown]
     return random.choice(others) if others else person
 
 

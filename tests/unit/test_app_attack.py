@@ -14,7 +14,7 @@ from app.attack_act import act_on
 from app.attack_charts import controls_chart, effect_chart, scan_chart
 from app.attack_figures import Attacks, Measured
 from app.attack_form import attack_of_form
-from app.attack_people import chosen_person
+from app.attack_people import chosen_person, surprise
 from app.attack_story import BUILD, example
 from app.attack_tables import control_list, defence_choices, effect_rows, scan_cells
 from app.attack_view import STEPS, Place, Problem, View, view_of_address, view_of_page
@@ -185,6 +185,13 @@ def test_the_person_shown_first_is_one_whose_answer_flipped() -> None:
     assert chosen_person(people, 0) == people[2]
     assert chosen_person(people[:2], 0) == people[1] and chosen_person(people[:1], 0) == people[0]
     assert chosen_person(people, 1) == people[0] and chosen_person([], 5) is None
+
+
+def test_a_surprise_is_never_the_person_that_is_shown() -> None:
+    people = [{"id": i, "flipped": i == 2, "kept": True} for i in (1, 2, 3)]
+    assert {surprise(people, 0) for _ in range(100)} == {1, 3}, "nobody was chosen: 2 is shown"
+    assert {surprise(people, 3) for _ in range(100)} == {1, 2}
+    assert surprise(people[:1], 0) == 0 and surprise([], 7) == 7
 
 
 FORM = {"name": "mine", "facts": "0, 5", "seeds": "0", "prompts": "1", "epochs": "2", "learning_rates": "3e-4",
