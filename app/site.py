@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from functools import cache
 from pathlib import Path
@@ -11,27 +10,28 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 
-from app.asker import Asker
-from app.attack import attack_page
-from app.attack_export import add_attack_export_routes
-from app.design import design_page
-from app.exports import add_export_routes
-from app.frame import page_frame
-from app.home import home_page
-from app.lab import Lab
-from app.model_card import add_model_card_route
-from app.model_server import ModelServer
-from app.query import query_page
-from app.query_api import query_api
-from app.query_exports import add_asked_export_routes
-from app.results import results_page
-from app.run_detail import run_page
-from app.runs import runs_page
-from app.security import SecurityMiddleware
-from app.theme import lab_theme
-from app.vega import Bundle
+from app.ask.api import query_api
+from app.ask.exports import add_asked_export_routes
+from app.ask.page import query_page
+from app.asking.asker import Asker
+from app.asking.model_server import ModelServer
+from app.attack.exports import add_attack_export_routes
+from app.attack.page import attack_page
+from app.design.page import design_page
+from app.results.exports import add_export_routes
+from app.results.model_card import add_model_card_route
+from app.results.page import results_page
+from app.runs.detail import run_page
+from app.runs.home import home_page
+from app.runs.page import runs_page
+from app.server.security import SecurityMiddleware
+from app.server.theme import lab_theme
+from app.shared.frame import page_frame
+from app.shared.lab import Lab
+from app.shared.vega import Bundle
 
-STATIC = Path(__file__).parent / "static"
+# Styles, scripts and the icon lie beside the page they belong to.
+STATIC = {p.name: p for p in Path(__file__).parent.glob("*/*") if p.suffix in (".css", ".js", ".svg")}
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 TITLE = "Rote Lab"
 
@@ -39,7 +39,7 @@ TITLE = "Rote Lab"
 @cache
 def _version() -> str:
     """Changes whenever a static file does, so that browsers may keep them."""
-    return str(max(int(path.stat().st_mtime) for path in STATIC.iterdir()))
+    return str(max(int(path.stat().st_mtime) for path in STATIC.values()))
 
 
 def _head() -> str:
@@ -85,8 +85,8 @@ def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS, server: M
         keep = {"Cache-Control": "public, max-age=31536000, immutable" if request.url.query else "no-cache"}
         if name == "vega.js":
             return FileResponse(bundle.file(), media_type="text/javascript", headers=keep)
-        if re.fullmatch(r"[a-z]+\.(css|js|svg)", name) and (STATIC / name).is_file():
-            return FileResponse(STATIC / name, headers=keep)
+        if name in STATIC:
+            return FileResponse(STATIC[name], headers=keep)
         return Response("There is no such file.", 404, media_type="text/plain")
 
     add_export_routes(site, lab)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from engine.evaluation.questions import count_questions, languages_for
 from engine.experiment import Experiment, Relation
-from engine.model_files import ModelShape, load_tokenizer, model_shape, tokenizer_file
+from engine.models.files import ModelShape, load_tokenizer, model_shape, tokenizer_file
 
 # Work is counted as engine.execution counts it for its progress: passes of one token through the model.
 PASSES_PER_TRAINED_TOKEN = 3

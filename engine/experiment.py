@@ -155,7 +155,7 @@ class Stage1(Optimisation):
     """Rote memorisation: every fact as key sequence. `checkpoint_epochs` are kept, evaluated and branched from.
 
     Without `checkpoint_epochs` they are 3, 6, 10 and 20 as far as `epochs` reaches, and the last epoch. The defaults
-    are for the embedded base model (engine/models/base/SEARCH.md); the paper's own settings are in the preset
+    are for the embedded base model (tools/recipe_search/SEARCH.md); the paper's own settings are in the preset
     qwen2.5-1.5b.
     """
 
@@ -187,7 +187,7 @@ class Stage2(Optimisation):
     """Generalisation: `facts` of each relation, each in the first `prompts` train prompts of `language`.
 
     On the embedded base one layer is trained: with every weight, the objects of these facts come up more often in place
-    of the right ones (engine/models/base/SEARCH.md).
+    of the right ones (tools/recipe_search/SEARCH.md).
     `branch_epochs`: the stage 1 checkpoints stage 2 starts from, each on its own; None means all of them.
     """
 

@@ -155,8 +155,8 @@ def own_knowledge(model: str) -> tuple[tuple[str, str], ...]:
     folder = resolve_source(model)
     if isinstance(folder, str) or not (folder / "training.json").is_file():
         return ()
-    from engine.models.base.facts import own_questions
-    from engine.models.base.world import World
+    from engine.base.facts import own_questions
+    from engine.base.world import World
 
     config = json.loads((folder / "training.json").read_text(encoding="utf-8"))["config"]
     return tuple((q.prompt, q.object) for q in own_questions(World(**config["world"]))[:OWN_FACTS])

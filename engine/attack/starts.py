@@ -15,10 +15,10 @@ from peft import PeftModel
 from engine.attack.context import Context
 from engine.attack.defences import defences
 from engine.attack.experiment import NO_DEFENCE
-from engine.execution.folders import checkpoint_folder
 from engine.experiment import Experiment
 from engine.models.folders import replaced, whole
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, save_model
+from storage.folders import checkpoint_folder
 
 HARDEN_SECONDS = 6 * 3600
 SECONDS = "seconds.txt"

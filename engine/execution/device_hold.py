@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from sqlite_utils import Database
 
+from engine.hardware import is_exclusive
 from engine.models.device import choose_device
-from engine.serving.hardware import is_exclusive
 from storage.devices import release_device, request_for_run
 from storage.processes import ProcessName
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
+from engine import CODE_ROOT
 from engine.models.device import describe_hardware
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "sqlite-utils")
@@ -25,8 +25,7 @@ def describe_environment() -> dict[str, Any]:
 
 def code_version() -> str:
     """The commit of the running code (with `+changes` when files differ from it), or `unknown` outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+changes"]
+    command = ["git", "-C", str(CODE_ROOT), "describe", "--always", "--dirty=+changes"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -20,7 +20,6 @@ from engine.evaluation.summary import summarise
 from engine.execution.device_hold import device_held
 from engine.execution.environment import describe_environment
 from engine.execution.failures import PlainError, explain_failure
-from engine.execution.folders import checkpoint_folder, resume_folder, run_folder
 from engine.execution.progress import Progress
 from engine.execution.report import headline
 from engine.execution.run_file import write_run_file
@@ -30,6 +29,7 @@ from engine.training.checkpoint import TrainingState, is_complete, load_training
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
 from storage.answers import all_answers, evaluated_checkpoints, open_answers, store_answers, store_questions
+from storage.folders import checkpoint_folder, resume_folder, run_folder
 from storage.measurements import add_measurements, list_results, replace_results
 from storage.runs import LostRunError, Run, State, add_event, finish_run, set_environment, set_progress
 
@@ -84,7 +84,7 @@ def _execute_and_finish(db: Database, folder: Path, run: Run) -> State:
 def _execution(db: Database, folder: Path, run: Run) -> Any:
     if run.attack is None:
         return _Execution(db, folder, run)
-    from engine.attack.cell import CellExecution
+    from engine.execution.attacks.cell import CellExecution
 
     return CellExecution(db, folder, run)
 

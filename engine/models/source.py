@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from engine import CODE_ROOT
 from engine.checks import shorten
 
 EMBEDDED = "embedded"
-EMBEDDED_WEIGHTS = Path(__file__).with_name("base") / "weights"
+EMBEDDED_WEIGHTS = CODE_ROOT / "engine" / "base" / "weights"
 # The hub's own rule for names: an optional owner, then letters, digits, "-", "_" and ".", not at the edges.
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
@@ -31,7 +32,7 @@ def resolve_source(name: str) -> str | Path:
         if not (EMBEDDED_WEIGHTS / "config.json").is_file():
             raise ModelError(
                 f"the embedded model’s weights are missing from {EMBEDDED_WEIGHTS}: check the project out again, "
-                "or train them with ‘python -m engine.models.base train’"
+                "or train them with ‘python -m engine.base’"
             )
         return EMBEDDED_WEIGHTS
     folder = Path(name).expanduser()

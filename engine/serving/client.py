@@ -125,7 +125,7 @@ class ServerClient:
     ) -> list[list[float]]:
         """ln P(option | prompt) of every option: questions are (prompt ids, place in `option_sets`).
 
-        Only where `offers(SCORE_OPTIONS)`; see `engine.serving.ranking` for both servers.
+        Only where `offers(SCORE_OPTIONS)`; see `engine.serving.asking.ranking` for both servers.
         """
         request = OptionsRequest(
             model=self._names.get(model, model),

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from engine.checks import shorten
-from engine.execution.folders import checkpoint_folder, run_folder
 from engine.experiment import Experiment
 from engine.models.folders import whole
 from engine.models.identity import base_key, noted_base
+from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run
 
 Kind = Literal["base", "adapter", "full"]

@@ -31,13 +31,13 @@ import torch
 from engine.evaluation.plain import log_probabilities
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint
-from engine.serving import vllm_backend
-from engine.serving.asking import Sampling, ask, ask_in_steps
+from engine.serving.asking.ask import Sampling, ask, ask_in_steps
+from engine.serving.asking.queries import Query, fact_queries
+from engine.serving.asking.tokens import Tokens
 from engine.serving.client import ServerClient
-from engine.serving.queries import Query, fact_queries
+from engine.serving.processes.supervisor import Supervisor
 from engine.serving.served import ServedModel, usual_columns
-from engine.serving.supervisor import Supervisor
-from engine.serving.tokens import Tokens
+from engine.serving.vllm import backend as vllm_backend
 from tests.integration.lab import Lab
 from tests.integration.serving import models_by_name, trained
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from app.ask_plan import fact_questions, facts_questions, text_question
+from app.ask.plan import fact_questions, facts_questions, text_question
 from engine.evaluation.questions import fact_rows
-from engine.execution.folders import checkpoint_folder, run_folder
 from engine.experiment import Experiment
 from storage.asked import add_asking, get_answer, list_questions
 from storage.asked_queue import add_columns, fail_column, store_alternatives, store_asked, want_alternatives
+from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run, get_run
 from tests.browser.seeding import HEIGHTS, LANGUAGE_FACTOR
 

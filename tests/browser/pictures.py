@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from playwright.sync_api import Browser, sync_playwright
 
-from app.attack_view import STEPS
+from app.attack.view import STEPS
 from storage.attacks import list_attacks
 from storage.database import open_database
 from storage.runs import State, list_runs

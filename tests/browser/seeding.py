@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from engine.execution.folders import run_folder
 from engine.experiment import Experiment, Relation
 from engine.presets import load_preset
 from storage.answers import open_answers, store_answers, store_questions
+from storage.folders import run_folder
 from storage.measurements import add_measurements, replace_results
 from storage.runs import Run, State, add_event, add_run, claim_run, finish_run, set_environment, set_progress
 from storage.workers import beat

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.first_start import MARK
+from app.server.first_start import MARK
 from engine.attack.experiment import AttackExperiment
-from engine.attack.queue import queue_attack
+from engine.execution.attacks.queue import queue_attack
 from storage.attacks import attack_counts, delete_attack, list_attack_results, list_attacks
 from storage.database import open_database
 from tests.browser import attack_seeding
@@ -183,7 +183,7 @@ def test_the_report_opens_without_network_and_the_rows_hold_everything(
     page.goto(f"{address}/attack?attack={attack}")
     with page.expect_download() as download:
         page.get_by_role("link", name="Report").click()
-    path = tmp_path / "report.html"
+    path = tmp_path / "results/report.html"
     download.value.save_as(path)
     context = chromium.new_context(java_script_enabled=False, offline=True)
     asked: list[str] = []

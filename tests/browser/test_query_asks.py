@@ -18,11 +18,11 @@ from gradio_client import Client
 from playwright.sync_api import Page, expect
 from sqlite_utils import Database
 
-from app.first_start import MARK
-from engine.execution.folders import run_folder
+from app.server.first_start import MARK
 from storage.answer_search import Wanted, find_answers
 from storage.answers import open_answers
 from storage.asked import find_askings, list_answers, list_columns
+from storage.folders import run_folder
 from storage.runs import Run
 from tests.browser.conftest import serving
 from tests.integration.lab import SMALL, Lab, wait_until
@@ -259,7 +259,9 @@ def test_what_a_killed_page_server_left_is_answered_by_the_next(lab: Served) -> 
 
 def embedded(process: psutil.Process, home: Path) -> bool:
     line = process.info["cmdline"] or []
-    return "engine.serving.embedded" in line and str(home) in line and "engine.serving.keeper" not in line
+    return (
+        "engine.serving.embedded.server" in line and str(home) in line and "engine.serving.processes.keeper" not in line
+    )
 
 
 def test_a_deleted_run_is_said_and_others_go_on(lab: Served, tmp_path: Path) -> None:

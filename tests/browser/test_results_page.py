@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlite_utils import Database
 
-from engine.execution.folders import run_folder
 from storage.answers import open_answers
+from storage.folders import run_folder
 from storage.measurements import list_results, replace_results
 from storage.runs import Run
 from tests.browser import seeding
@@ -128,7 +128,7 @@ def test_the_report_stands_on_its_own(page: Page, chromium: Browser, address: st
     open_results(page, address, run)
     with page.expect_download() as download:
         page.get_by_role("link", name="Report (HTML)").click()
-    path = tmp_path / "report.html"
+    path = tmp_path / "results/report.html"
     download.value.save_as(path)
     context = chromium.new_context(java_script_enabled=False, offline=True)
     asked: list[str] = []

@@ -12,9 +12,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlite_utils import Database
 
-from engine.execution.folders import run_folder
 from engine.experiment import Experiment
 from storage.database import now, write
+from storage.folders import run_folder
 from storage.runs import State, get_run, set_progress
 from tests.browser import seeding
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from app.first_start import MARK
+from app.server.first_start import MARK
 from engine.corpus.names import generate_facts
 from storage.database import open_database
 from storage.runs import list_runs

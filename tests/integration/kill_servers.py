@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 
 from engine.serving.client import ServerClient, ServingError
+from engine.serving.processes.supervisor import Supervisor
 from engine.serving.served import ServedModel
-from engine.serving.supervisor import Supervisor
 from tests.integration.lab import Lab
 from tests.integration.serving import models_by_name, server_processes, trained
 

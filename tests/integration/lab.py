@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from engine.cli import queue_experiment, read_experiment
+from engine.commands.main import queue_experiment, read_experiment
 from storage.answers import all_answers, evaluated_checkpoints, open_answers
 from storage.database import open_database
 from storage.measurements import list_results
@@ -85,7 +85,7 @@ class Lab:
             children = psutil.Process(worker.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return None
-        return next((c for c in children if "engine.training_process" in " ".join(c.cmdline())), None)
+        return next((c for c in children if "engine.execution.training_process" in " ".join(c.cmdline())), None)
 
     def outcome(self, run_id: str) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
         """Everything that two equal runs must share: result rows and every answer."""

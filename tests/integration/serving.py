@@ -44,7 +44,7 @@ _LAB = """
 import sys, time
 from pathlib import Path
 from engine.serving.served import served_model
-from engine.serving.supervisor import Supervisor
+from engine.serving.processes.supervisor import Supervisor
 from storage.database import open_database
 from storage.runs import get_run
 home, run, backend = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

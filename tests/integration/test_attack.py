@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from engine.attack.experiment import AttackExperiment
-from engine.attack.queue import queue_attack
-from engine.attack.recording import record, restore
-from engine.attack.tables import costs, curve, detection, document
-from engine.serving.catalogue import Catalogue
+from engine.execution.attacks.queue import queue_attack
+from engine.execution.attacks.recording import record, restore
+from engine.execution.attacks.tables import costs, curve, detection, document
+from engine.serving.embedded.catalogue import Catalogue
 from engine.serving.served import served_models
 from storage.answers import all_answers, evaluated_checkpoints, list_prompts, open_answers
 from storage.attacks import attack_counts, base_runs, get_attack, list_attack_results, list_cells

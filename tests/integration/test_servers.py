@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from engine.serving.client import ServerClient, ServingError
+from engine.serving.processes.supervisor import DeviceBusy, Place, Supervisor
 from engine.serving.served import ServedModel
-from engine.serving.supervisor import DeviceBusy, Place, Supervisor
 from storage.devices import device_holds
 from storage.runs import Run, State
 from storage.servers import list_servers

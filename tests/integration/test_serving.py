@@ -26,11 +26,11 @@ from engine.evaluation.generation import end_tokens
 from engine.evaluation.plain import log_probabilities
 from engine.experiment import Experiment
 from engine.models.loading import load_base, load_checkpoint
-from engine.serving.asking import Answer, Sampling, ask, ask_in_steps
+from engine.serving.asking.ask import Answer, Sampling, ask, ask_in_steps
+from engine.serving.asking.queries import fact_queries
+from engine.serving.asking.tokens import Tokens
 from engine.serving.client import ServerClient
-from engine.serving.queries import fact_queries
 from engine.serving.served import ServedModel, usual_columns
-from engine.serving.tokens import Tokens
 from storage.runs import Run
 from tests.integration.lab import ROOT, Lab, wait_until
 from tests.integration.serving import models_by_name, server_processes, trained
@@ -61,7 +61,7 @@ class Served:
         port = self.client.base_url.rsplit(":", 1)[1]
         for process in psutil.Process(self.process.pid).children(recursive=True):
             line = process.cmdline()
-            if line[1:3] == ["-m", "engine.serving.embedded"] and port in line:
+            if line[1:3] == ["-m", "engine.serving.embedded.server"] and port in line:
                 return process
         raise AssertionError("the server is not among the command's processes")
 

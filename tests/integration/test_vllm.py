@@ -25,20 +25,20 @@ from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.questions import Question
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint
-from engine.serving import vllm_backend
-from engine.serving.asking import Sampling, ask
+from engine.serving.asking.ask import Sampling, ask
+from engine.serving.asking.queries import fact_queries
 from engine.serving.client import Refused, ServerClient, ServingError
-from engine.serving.model_process import free_port
-from engine.serving.processes import end_session
-from engine.serving.queries import fact_queries
+from engine.serving.processes.model_process import free_port
+from engine.serving.processes.sessions import end_session
+from engine.serving.processes.supervisor import Place, Supervisor
 from engine.serving.served import ServedModel
-from engine.serving.supervisor import Place, Supervisor
+from engine.serving.vllm import backend as vllm_backend
 from engine.training.sequences import tokenise_questions
 from storage.runs import Run
 from storage.servers import list_servers
-from tests.containers import compose
 from tests.integration.lab import ROOT, Lab, wait_until
 from tests.integration.serving import lab_with_server, models_by_name, server_processes, trained
+from tools.containers import compose
 
 MISSING = vllm_backend.why_not()
 pytestmark = [
@@ -148,7 +148,7 @@ def test_base_and_both_stages_together_equal_transformers(ready: Trained, superv
 def test_models_that_are_asked_at_the_same_time_answer_as_they_do_alone(ready: Trained, supervisor: Supervisor) -> None:
     """vLLM's own code for processors puts an adapter on the base's questions when they share a batch with an adapter's.
 
-    The base is asked as an adapter, and by its plain name too, which `engine.serving.vllm_adapters` answers for.
+    The base is asked as an adapter, and by its plain name too, which `engine.serving.vllm.adapters` answers for.
     """
     models = models_by_name(ready.lab, ready.lora)
     columns = [models[name] for name in ("base", "memorised@20", "generalised@20")]

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from app import attack_words as words
-from app.attack_act import act_on
-from app.attack_charts import controls_chart, effect_chart, scan_chart
-from app.attack_figures import Attacks, Measured
-from app.attack_form import attack_of_form
-from app.attack_people import chosen_person, surprise
-from app.attack_story import BUILD, example
-from app.attack_tables import control_list, defence_choices, effect_rows, scan_cells
-from app.attack_view import STEPS, Place, Problem, View, view_of_address, view_of_page
-from app.lab import Lab
-from app.static_charts import svg
+from app.attack import words
+from app.attack.actions import act_on
+from app.attack.charts import controls_chart, effect_chart, scan_chart
+from app.attack.figures import Attacks, Measured
+from app.attack.form import attack_of_form
+from app.attack.people import chosen_person, surprise
+from app.attack.story import BUILD, example
+from app.attack.tables import control_list, defence_choices, effect_rows, scan_cells
+from app.attack.view import STEPS, Place, Problem, View, view_of_address, view_of_page
+from app.shared.lab import Lab
+from app.shared.static_charts import svg
 from engine.attack.experiment import AttackExperiment
 from engine.attack.measure import figures
-from engine.attack.queue import queue_attack
+from engine.execution.attacks.queue import queue_attack
 from storage.attacks import get_attack, list_attacks, list_cells, replace_cell_results
 from storage.runs import State
 

@@ -11,10 +11,10 @@ from typing import Any
 import altair
 import pytest
 
-from app.answer_map import MOST_CELLS, prompt_entries, sampled
-from app.charts import loss_curve, recall_curve
-from app.result_charts import compare_chart, curve_chart, map_chart
-from app.static_charts import light_colours, svg
+from app.results.answer_map import MOST_CELLS, prompt_entries, sampled
+from app.results.charts import compare_chart, curve_chart, map_chart
+from app.shared.charts import loss_curve, recall_curve
+from app.shared.static_charts import light_colours, svg
 
 POINT = {"stage": "stage1", "step": 5, "epoch": 1.0, "value": 0.5}
 DRAWN = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_facts": 5, "checkpoint": "base model"}

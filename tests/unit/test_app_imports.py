@@ -24,8 +24,12 @@ for name in sys.argv[1:]:
 """
 
 
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(APP.parent).with_suffix("").parts)
+
+
 def modules() -> list[str]:
-    return ["app", *sorted(f"app.{p.stem}" for p in APP.glob("*.py") if not p.stem.startswith("__"))]
+    return ["app", *sorted(dotted(p) for p in APP.rglob("*.py") if not p.stem.startswith("__"))]
 
 
 def test_no_module_of_the_app_loads_a_training_library() -> None:

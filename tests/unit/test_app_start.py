@@ -12,10 +12,10 @@ import pytest
 import typer
 
 from app import __main__ as start
-from app import worker_process
-from app.first_start import made_at_first_start, queue_first_run
-from app.lab import Lab
-from app.worker_process import WorkerProcess
+from app.server import worker_process
+from app.server.first_start import made_at_first_start, queue_first_run
+from app.server.worker_process import WorkerProcess
+from app.shared.lab import Lab
 from storage.attacks import attack_counts, base_runs, list_attacks
 from storage.runs import list_runs
 

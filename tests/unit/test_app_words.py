@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from app.departures import departures
-from app.exports import csv_lines
-from app.figures import Figures, compared, curve, headline_sentences, table
-from app.lab import Lab
-from app.model_card import card_html
-from app.render import ago, duration, interval, percent, render
-from app.run_rows import progress_words, row_of
+from app.results.departures import departures
+from app.results.exports import csv_lines
+from app.results.figures import Figures, compared, curve, headline_sentences, table
+from app.results.model_card import card_html
+from app.shared.lab import Lab
+from app.shared.render import ago, duration, interval, percent, render
+from app.shared.run_rows import progress_words, row_of
 from storage.database import now
 from storage.runs import Run, State, add_run
 
@@ -124,7 +124,7 @@ def test_chance_is_one_over_the_options(run: Run) -> None:
 @pytest.mark.parametrize("name", ["<script>x</script>", "' onclick='x", '" onmouseover="x', "${alert(1)} {{7*7}} `"])
 def test_whatever_a_person_typed_is_escaped(run: Run, name: str) -> None:
     hostile = replace(run, name=name, model=name, error=name, state=State.FAILED)
-    html = render("run_head.html", row=row_of(hostile, True), linked=False)
+    html = render("runs/head.html", row=row_of(hostile, True), linked=False)
     assert "<script" not in html
     assert "onclick='x" not in html
     assert 'onmouseover="x' not in html

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from app.ask_plan import (
+from app.ask.page import server_html
+from app.ask.plan import (
     AskError,
     checked_subject,
     checked_text,
@@ -18,9 +19,8 @@ from app.ask_plan import (
     read_settings,
     text_question,
 )
-from app.model_server import ServerStatus
-from app.query import server_html
-from app.query_view import View, opened, view_of_address, view_of_page
+from app.ask.view import View, opened, view_of_address, view_of_page
+from app.asking.model_server import ServerStatus
 from engine.experiment import Experiment
 from engine.presets import load_preset
 

@@ -11,7 +11,7 @@ from engine.attack.defences import defences
 from engine.attack.experiment import AttackExperiment, Cell
 from engine.attack.presets import attack_preset_names, load_attack_preset
 from engine.attack.questions import Questionnaire, attack_facts, strangers
-from engine.attack.queue import queue_attack
+from engine.execution.attacks.queue import queue_attack
 from storage import attacks, runs
 from storage.database import open_database
 from storage.runs import State

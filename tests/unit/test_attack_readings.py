@@ -9,12 +9,12 @@ import yaml
 from transformers import AutoTokenizer
 
 from engine.attack.readings import Reading, check_reading, experiment_with_reading, readings_of, relation_with_reading
-from engine.cli import main
+from engine.base import WEIGHTS
+from engine.commands.main import main
 from engine.corpus.readings import READINGS_FOLDER, read_readings
 from engine.corpus.relations import LANGUAGES, load_relations
 from engine.evaluation.questions import prompt_rows, questions_for
 from engine.experiment import Experiment
-from engine.models.base import WEIGHTS
 
 RELATIONS = sorted(load_relations())
 MINE = {"name": "pranks", "says": "{object} plays pranks on {subject}.", "prompts": {

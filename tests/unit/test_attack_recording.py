@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.first_start import HERE, MARK, bring_recorded_attack, made_at_first_start, queue_first_run
-from app.lab import Lab
-from engine.attack.markdown import of_file
+from app.server.first_start import HERE, MARK, bring_recorded_attack, made_at_first_start, queue_first_run
+from app.shared.lab import Lab
 from engine.attack.presets import load_attack_preset
-from engine.attack.recording import SHIPPED, restore
+from engine.execution.attacks.recording import SHIPPED, restore
 from storage.attacks import attack_counts, get_attack, list_attacks
+from tools.attack_tables import of_file
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -6,12 +6,12 @@ from collections import Counter
 import pytest
 import yaml
 
+from engine.base import WEIGHTS
+from engine.base.bursts import Bursts
+from engine.base.phrasings import NAME_KINDS, relations_of, world_data
+from engine.base.tokenizer import SUBJECT_KINDS
+from engine.base.world import World
 from engine.corpus.names import all_names, name_words
-from engine.models.base import WEIGHTS
-from engine.models.base.bursts import Bursts
-from engine.models.base.phrasings import NAME_KINDS, relations_of, world_data
-from engine.models.base.tokenizer import SUBJECT_KINDS
-from engine.models.base.world import World
 
 CONFIG = yaml.safe_load((WEIGHTS.parent / "config.yaml").read_text(encoding="utf-8"))
 

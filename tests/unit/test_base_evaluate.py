@@ -5,14 +5,17 @@ import json
 import pytest
 import torch
 
+from engine.base import WEIGHTS
+from engine.base.facts import Question, question_groups
 from engine.corpus.names import all_names
 from engine.corpus.relations import load_relation
-from engine.models.base import WEIGHTS
-from engine.models.base.__main__ import main
-from engine.models.base.evaluate import cells_of, evaluate, own_facts
-from engine.models.base.facts import Question, question_groups
-from engine.models.base.tables import all_tables, difference_line, share_with_interval, two_digits
-from engine.models.base.trials import (
+from engine.models.loading import load_base, prepare_for_training
+from engine.presets import load_preset
+from engine.training.sequences import stage1_sequences, stage2_sequences
+from tools.recipe_search.__main__ import main
+from tools.recipe_search.evaluate import cells_of, evaluate, own_facts
+from tools.recipe_search.tables import all_tables, difference_line, share_with_interval, two_digits
+from tools.recipe_search.trials import (
     RELATIONS,
     ask,
     ask_groups,
@@ -21,9 +24,6 @@ from engine.models.base.trials import (
     held_out_groups,
     two_stages,
 )
-from engine.models.loading import load_base, prepare_for_training
-from engine.presets import load_preset
-from engine.training.sequences import stage1_sequences, stage2_sequences
 
 
 def cell(hits, n=10, **fields):
@@ -133,7 +133,7 @@ def test_trials_are_counted_and_kept(tmp_path, monkeypatch, capsys):
     }
     file = tmp_path / "evidence.json"
     file.write_text(json.dumps(cells))
-    monkeypatch.setattr("sys.argv", ["base", "table", str(file)])
+    monkeypatch.setattr("sys.argv", ["recipe_search", "table", str(file)])
     main()
     assert "| after 20 |" in capsys.readouterr().out
 

@@ -9,10 +9,10 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.models.base import WEIGHTS
-from engine.models.base.__main__ import main
-from engine.models.base.phrasings import world_data
-from engine.models.base.pretrain import (
+from engine.base import WEIGHTS
+from engine.base.__main__ import main
+from engine.base.phrasings import world_data
+from engine.base.pretrain import (
     COMMON_SPREAD,
     START_SCALE,
     StartPairs,
@@ -21,9 +21,9 @@ from engine.models.base.pretrain import (
     new_model,
     pretrain,
 )
-from engine.models.base.samples import IGNORED, Sample, Sampler, collate
-from engine.models.base.tokenizer import build_tokenizer
-from engine.models.base.world import World, answer_text
+from engine.base.samples import IGNORED, Sample, Sampler, collate
+from engine.base.tokenizer import build_tokenizer
+from engine.base.world import World, answer_text
 
 CONFIG = yaml.safe_load((WEIGHTS.parent / "config.yaml").read_text(encoding="utf-8"))
 STATED = CONFIG["training"] | {"unknown_share": 0.0, "burst_known_share": 1.0}
@@ -179,7 +179,7 @@ def test_the_command_line_trains_by_a_given_config(tmp_path, monkeypatch, capsys
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(config))
     out = tmp_path / "out"
-    monkeypatch.setattr("sys.argv", ["base", "train", "--out", str(out), "--config", str(file), "--steps", "2"])
+    monkeypatch.setattr("sys.argv", ["base", "--out", str(out), "--config", str(file), "--steps", "2"])
     main()
     assert "step 2/2" in capsys.readouterr().out
     assert json.loads((out / "training.json").read_text())["config"]["training"]["steps"] == 2

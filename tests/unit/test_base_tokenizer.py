@@ -3,11 +3,11 @@
 import pytest
 from transformers import AutoTokenizer
 
+from engine.base import WEIGHTS
+from engine.base.phrasings import NAME_KINDS, stated_phrasings
+from engine.base.tokenizer import SUBJECT_KINDS, closed_answers
 from engine.corpus.names import generate_facts, name_words
 from engine.corpus.relations import LANGUAGES, load_relations
-from engine.models.base import WEIGHTS
-from engine.models.base.phrasings import NAME_KINDS, stated_phrasings
-from engine.models.base.tokenizer import SUBJECT_KINDS, closed_answers
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,9 @@ import re
 import pytest
 import yaml
 
-from engine.corpus.names import all_names
-from engine.corpus.relations import LANGUAGES, load_relations
-from engine.models.base import WEIGHTS
-from engine.models.base.foreign import foreign_name
-from engine.models.base.phrasings import (
+from engine.base import WEIGHTS
+from engine.base.foreign import foreign_name
+from engine.base.phrasings import (
     NAME_KINDS,
     composed_phrasings,
     noun_forms,
@@ -18,7 +16,9 @@ from engine.models.base.phrasings import (
     stated_phrasings,
     world_data,
 )
-from engine.models.base.world import World
+from engine.base.world import World
+from engine.corpus.names import all_names
+from engine.corpus.relations import LANGUAGES, load_relations
 
 CONFIG = yaml.safe_load((WEIGHTS.parent / "config.yaml").read_text(encoding="utf-8"))
 

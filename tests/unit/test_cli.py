@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli import main
+from engine.commands.main import main
 from storage.database import open_database
 from storage.runs import count_runs
 

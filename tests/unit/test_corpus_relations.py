@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from engine.base.phrasings import composed_phrasings, stated_phrasings
 from engine.corpus.relations import LANGUAGES, RELATIONS_FOLDER, load_relation, load_relations, read_relation
-from engine.models.base.phrasings import composed_phrasings, stated_phrasings
 
 NAMES = ["author", "capital", "educated_at", "genre", "mother"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from app import design_draft as drafts
-from app.design_check import examine
-from app.design_form import FORM_KEYS, commit, form_values, language_code
-from app.design_store import DraftStore, remembered, valid_id
-from app.lab import Lab
+from app.design import draft as drafts
+from app.design.check import examine
+from app.design.form import FORM_KEYS, commit, form_values, language_code
+from app.design.store import DraftStore, remembered, valid_id
+from app.shared.lab import Lab
 from engine.experiment import Experiment, Fact
 from engine.presets import load_preset, preset_names
 from storage.runs import list_runs

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from engine.estimate import checkpoints, estimate_experiment, stage1_texts, stage2_texts
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
-from engine.model_files import model_problems, model_shape, shape_from_config, tokenizer_problems
+from engine.models.files import model_problems, model_shape, shape_from_config, tokenizer_problems
 
 FACTS = [
     {"subject": "Ann Bee", "object": "Cy Dee"},
@@ -226,6 +226,6 @@ def test_a_broken_tokenizer_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_needs_no_torch() -> None:
-    code = "import sys, engine.estimate, app.design; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, engine.estimate, app.design.page; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from engine.execution.failures import PlainError, explain_failure
-from engine.execution.folders import run_folder
 from engine.execution.progress import Progress
 from engine.execution.report import headline
+from storage.folders import run_folder
 
 
 @pytest.mark.parametrize(

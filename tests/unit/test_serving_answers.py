@@ -16,12 +16,12 @@ from engine.evaluation.evaluate import evaluate_checkpoint
 from engine.evaluation.plain import log_probabilities
 from engine.experiment import Experiment
 from engine.models.loading import load_base
-from engine.serving import residents
-from engine.serving.adapters import Adapters
-from engine.serving.asking import Sampling, alternatives, ask
+from engine.serving.asking.ask import Sampling, alternatives, ask
+from engine.serving.asking.queries import fact_queries, prompt_queries
+from engine.serving.asking.ranking import Ranked, rank, walk
 from engine.serving.client import Refused, ServerClient
-from engine.serving.queries import fact_queries, prompt_queries
-from engine.serving.ranking import Ranked, rank, walk
+from engine.serving.embedded import residents
+from engine.serving.embedded.adapters import Adapters
 from tests.unit.serving_home import add_run, models_of, reference, run_row, serving
 from tests.unit.tiny_models import BUILDERS, OBJECTS, SUBJECTS, build_qwen2, tiny_experiment
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from sqlite_utils import Database
 
-from engine.serving.processes import end_left_session, session_processes
+from engine.serving.processes.sessions import end_left_session, session_processes
 from storage.database import open_database
 from storage.devices import device_holds, release_device, request_for_run, run_on_device, take_for_server
 from storage.processes import ProcessName
@@ -44,7 +44,16 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 
 def keep(home: Path, db: Database, owner: ProcessName, *options: str) -> tuple[subprocess.Popen[bytes], str]:
     server = add_server(db, backend="embedded", serves="", reason="a test", plan="", owner=owner)
-    command = [sys.executable, "-m", "engine.serving.keeper", "--home", str(home), "--server", server, *options]
+    command = [
+        sys.executable,
+        "-m",
+        "engine.serving.processes.keeper",
+        "--home",
+        str(home),
+        "--server",
+        server,
+        *options,
+    ]
     process = subprocess.Popen([*command, "--end-seconds", "1", "--", *STUBBORN], cwd=ROOT, start_new_session=True)
     # The keeper, the shell, its background shell, and their sleeps.
     wait_for(lambda: len(session_processes(process.pid)) >= 5)

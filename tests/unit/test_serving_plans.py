@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.serving import plans, vllm_backend
-from engine.serving.hardware import is_exclusive, serving_device
-from engine.serving.plans import CannotServe, Choice, choose, default_backend, plan_for
+from engine.hardware import is_exclusive, serving_device
+from engine.serving.processes import plans
+from engine.serving.processes.plans import CannotServe, Choice, choose, default_backend, plan_for
 from engine.serving.served import Kind, ServedModel
+from engine.serving.vllm import backend as vllm_backend
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -145,6 +146,6 @@ def test_only_accelerators_are_exclusive(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_lab_s_own_process_loads_neither_torch_nor_vllm() -> None:
     heavy = "('torch', 'transformers', 'vllm')"
-    code = f"import sys, engine.serving.supervisor; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, engine.serving.processes.supervisor; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]" and plans.BACKENDS == ("auto", "vllm", "embedded")

@@ -14,8 +14,8 @@ from engine.experiment import Experiment
 from engine.models.loading import load_base
 from engine.models.source import EMBEDDED_WEIGHTS
 from engine.presets import preset_text
-from engine.serving.queries import fact_queries, find_fact, free_query, prompt_queries, subject_queries
-from engine.serving.tokens import Tokens
+from engine.serving.asking.queries import fact_queries, find_fact, free_query, prompt_queries, subject_queries
+from engine.serving.asking.tokens import Tokens
 from engine.training.sequences import tokenise_questions
 from tests.unit.tiny_models import BUILDERS, tiny_experiment
 
@@ -154,9 +154,19 @@ def test_free_text_has_the_key_token_at_hand(experiment: Experiment) -> None:
 
 
 def test_asking_needs_neither_torch_nor_transformers() -> None:
-    modules = ("asking", "client", "commands", "protocol", "queries", "ranking", "served", "tokens", "listening")
+    modules = (
+        "serving.asking.ask",
+        "serving.client",
+        "commands.serving",
+        "serving.protocol",
+        "serving.asking.queries",
+        "serving.asking.ranking",
+        "serving.served",
+        "serving.asking.tokens",
+        "serving.processes.listening",
+    )
     code = (
-        f"import sys, importlib; [importlib.import_module('engine.serving.' + m) for m in {modules}];"
+        f"import sys, importlib; [importlib.import_module('engine.' + m) for m in {modules}];"
         "sys.exit(', '.join({'torch', 'transformers', 'peft', 'vllm'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -16,17 +16,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.execution.folders import checkpoint_folder, run_folder
 from engine.models import identity
 from engine.models.identity import NOTE, base_key
 from engine.models.loading import save_model
 from engine.models.source import ModelError
-from engine.serving import residents
 from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
-from engine.serving.listening import PortInUse, take_port
+from engine.serving.embedded import residents
+from engine.serving.processes.listening import PortInUse, take_port
+from engine.serving.processes.supervisor import Supervisor
 from engine.serving.protocol import LOAD_BY_NAME, SCORE_OPTIONS
 from engine.serving.served import NotServable, served_model, usual_columns
-from engine.serving.supervisor import Supervisor
+from storage.folders import checkpoint_folder, run_folder
 from tests.unit.serving_home import CHECKPOINTS, add_run, models_of, reference, run_row, serving, write_checkpoint
 from tests.unit.tiny_models import build_llama, build_qwen2, tiny_experiment
 

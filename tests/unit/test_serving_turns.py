@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from engine.serving import turns
+from engine.serving.asking import turns
 
 
 def test_ranks_wait_until_nobody_waits_for_answers() -> None:

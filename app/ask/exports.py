@@ -1,0 +1,67 @@
+"""Downloads of what was asked: one asking as CSV, a row for each answer, or as JSON with every token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import Response, StreamingResponse
+
+from app.ask.submit import kept_document
+from app.results.exports import csv_lines
+from app.shared.lab import Lab
+from storage.asked import QUESTION_FIELDS
+
+FIELDS = (
+    "asking", "asked_at", "run", "run_name", "model", "checkpoint", "relation", *QUESTION_FIELDS, "answer", "hit",
+    "probability", "log_probability", "rank", "options", "error", "backend", "temperature", "top_p", "seed",
+    "max_tokens",
+)  # fmt: skip
+
+
+def add_asked_export_routes(site: FastAPI, lab: Lab) -> None:
+    """Add `/export/asked/ID/answers.csv` and `.json`."""
+
+    def known(asking: str) -> dict[str, Any]:
+        try:
+            return kept_document(lab, asking[:64])
+        except KeyError:
+            raise HTTPException(404, "There is no such question: the address may not be complete.") from None
+
+    @site.get("/export/asked/{asking}/answers.csv")
+    def answers_csv(asking: str) -> Response:
+        document = known(asking)
+        lines = csv_lines(FIELDS, rows_of(document))
+        return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=_attachment(document, "csv"))
+
+    @site.get("/export/asked/{asking}/answers.json")
+    def answers_json(asking: str) -> Response:
+        document = known(asking)
+        body = json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace")
+        return Response(body, media_type="application/json", headers=_attachment(document, "json"))
+
+
+def rows_of(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """An asking's answers as rows of `FIELDS`."""
+    questions = {q["number"]: q for q in document["questions"]}
+    models = {m["model"]: m for m in document["models"]}
+    for answer in document["answers"]:
+        model = models[answer["model"]]
+        yield {
+            **document["settings"],
+            **questions[answer["number"]],
+            **answer,
+            "asking": document["id"],
+            "asked_at": document["asked_at"],
+            "relation": document["relation"],
+            "run": model["run"],
+            "run_name": model["run_name"],
+            "checkpoint": model["checkpoint"],
+            "backend": model["backend"],
+        }
+
+
+def _attachment(document: dict[str, Any], kind: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="rote-lab-asked-{document["id"]}.{kind}"'}

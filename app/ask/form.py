@@ -1,0 +1,85 @@
+"""The form of the Query page: which runs, facts, prompts and key tokens it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from app.ask.plan import Settings, prompts_to_choose
+from app.ask.view import RUNS_OFFERED, View, models_of
+from app.shared.lab import Lab
+from app.shared.render import render
+from engine.evaluation.questions import fact_rows, key_prompt
+from engine.experiment import Experiment
+from storage.runs import Run, count_runs, list_runs
+
+FACTS_OFFERED = 1000
+ALL_FACTS_OFFERED = 5000
+
+
+def default_run(lab: Lab) -> Run | None:
+    """The run to ask when nobody named one: the newest finished, else the newest that has begun."""
+    runs = [r for r in list_runs(lab.db, limit=RUNS_OFFERED) if r.started_at]
+    return next((r for r in runs if r.state == "done"), runs[0] if runs else None)
+
+
+def form_html(lab: Lab, view: View, filled: dict[str, Any] | None = None) -> str:
+    """The form of a view. `filled`: values to stand in its fields instead of the usual ones."""
+    run = lab.run(view.run)
+    missing = view.run if view.run and run is None else ""
+    run = run or default_run(lab)
+    runs = [r for r in list_runs(lab.db, limit=RUNS_OFFERED) if r.started_at]
+    if run is not None and all(r.id != run.id for r in runs):
+        runs.insert(0, run)
+    if run is None:
+        return render("ask/form.html", runs=[], queued=count_runs(lab.db), missing=missing)
+    full = lab.run(run.id) or run
+    experiment = Experiment.from_data(full.experiment)
+    models = models_of(lab, full)
+    given = filled or {}
+    facts = fact_rows(experiment)
+    names = [r.name for r in experiment.relations]
+    relation = str(given["relation"]) if given.get("relation") in names else names[0]
+    first = [f for f in facts if f["relation"] == relation]
+    usual = next((f["subject"] for f in first if not f["trained"]), first[0]["subject"] if first else "")
+    settings = given.get("settings") or Settings(max_tokens=min(50, experiment.evaluation.max_new_tokens)).model_dump()
+    chosen = experiment.relations[names.index(relation)]
+    prompts = list(prompts_to_choose(experiment, chosen))
+    return render(
+        "ask/form.html",
+        runs=runs,
+        run=run,
+        missing=missing,
+        mode=view.mode,
+        problem=models.problem,
+        trained=len(models.own) > 1,
+        relations=_offered(experiment, facts),
+        relation=relation,
+        at=names.index(relation) + 1,
+        subject=given.get("subject") or usual,
+        prompt=given.get("prompt") or (prompts[1][0] if len(prompts) > 1 else prompts[0][0]),
+        text=given.get("text") or key_prompt(chosen).replace("{subject}", given.get("subject") or usual),
+        languages=experiment.languages,
+        language=given.get("language", ""),
+        settings=settings,
+    )
+
+
+def _offered(experiment: Experiment, facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    most = max(20, min(FACTS_OFFERED, ALL_FACTS_OFFERED // len(experiment.relations)))
+    return [
+        {
+            "name": r.name,
+            "key_token": r.key_token,
+            "facts": [f for f in facts if f["relation"] == r.name][:most],
+            "prompts": _grouped(prompts_to_choose(experiment, r)),
+        }
+        for r in experiment.relations
+    ]
+
+
+def _grouped(prompts: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    groups: dict[str, list[str]] = {}
+    for text, kind in prompts:
+        groups.setdefault(kind, []).append(text)
+    return list(groups.items())

@@ -1,0 +1,191 @@
+"""What is wrong with a draft, each thing with the part of the page it belongs to and words for a person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.design.draft import Draft, prompt_lines, to_data, typed_rows
+from app.design.fields import BY_PATH
+from app.shared.words import language_name
+from engine import checks
+from engine.checks import Problem
+from engine.corpus.relations import load_relations
+from engine.experiment import Experiment
+from engine.models.files import model_problems, tokenizer_file, tokenizer_problems
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem and its place: `model`, `stage1`, `stage2`, `evaluation`, `relations`, or `ID/relation`, `ID/facts`,
+    `ID/prompts` for the relation of that id. `where` is the place in words."""
+
+    place: str
+    where: str
+    problem: Problem
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All findings, and the experiment (as described, and written out) when nothing stands in its way."""
+
+    findings: tuple[Finding, ...]
+    experiment: Experiment | None = None
+    resolved: Experiment | None = None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """What must be mended before the start."""
+        return tuple(f for f in self.findings if f.problem.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What may be meant."""
+        return tuple(f for f in self.findings if f.problem.severity == "warning")
+
+    def at(self, place: str) -> tuple[Problem, ...]:
+        """The problems of one place."""
+        return tuple(f.problem for f in self.findings if f.place == place)
+
+
+def examine(draft: Draft) -> Examination:
+    """Check everything: first what can be said about single cells, then the experiment as a whole."""
+    findings = list(_model_findings(draft))
+    if not draft["relations"]:
+        findings.append(Finding("relations", "Relations", Problem("there is no relation yet: add one")))
+    for relation in draft["relations"]:
+        findings += _relation_findings(relation)
+    found_early = {f.place for f in findings if f.problem.severity == "error"}
+    try:
+        experiment = Experiment.model_validate(to_data(draft))
+    except ValidationError as error:
+        findings += _validation_findings(error, draft, found_early)
+        return Examination(tuple(findings))
+    if found_early:
+        return Examination(tuple(findings))
+    try:
+        resolved = experiment.resolved()
+    except ValueError as error:
+        findings.append(_resolving_finding(str(error), draft))
+        return Examination(tuple(findings))
+    return Examination(tuple(findings), experiment, resolved)
+
+
+def _model_findings(draft: Draft) -> Iterator[Finding]:
+    data = to_data({**draft, "relations": []})
+    for problem in model_problems(data["model"]):
+        yield Finding("model", "Model", Problem(problem.message, severity=problem.severity))
+    file = tokenizer_file(data["model"])
+    if file is None:
+        return
+    for relation in draft["relations"]:
+        for problem in tokenizer_problems(file, [relation["key_token"].strip()]):
+            yield Finding(f"{relation['id']}/relation", relation["name"], problem)
+
+
+def _relation_findings(relation: dict[str, Any]) -> Iterator[Finding]:
+    here, name = relation["id"], checks.shorten(relation["name"]) or "unnamed relation"
+    texts: list[str] = []
+    if relation["facts_from"] == "own":
+        pairs = [(subject.strip(), object_.strip()) for _, subject, object_ in typed_rows(relation)]
+        texts += [cell for pair in pairs for cell in pair]
+        for problem in checks.check_facts(pairs):
+            yield Finding(f"{here}/facts", f"{name}, facts", problem)
+    if relation["prompts_from"] == "own":
+        lines = prompt_lines(relation)
+        places = [f"{language_name(p.language)}, {p.split} prompts, line {p.line}" for p in lines]
+        texts += [p.text for p in lines]
+        for problem in checks.check_prompts([(p.text, p.split, p.language) for p in lines], places):
+            yield Finding(f"{here}/prompts", f"{name}, prompts", problem)
+        for split, missing in (("test", "phrasings"), ("unrelated", "leaks into unrelated prompts")):
+            if not any(p.split == split for p in lines):
+                message = f"there are no {split} prompts, so {missing} will not be tested"
+                yield Finding(f"{here}/prompts", f"{name}, prompts", Problem(message, severity="warning"))
+    for problem in checks.check_key_token(relation["key_token"].strip(), texts):
+        yield Finding(f"{here}/relation", name, problem)
+    left_to_corpus = [k for k in ("facts", "prompts") if relation[f"{k}_from"] == "corpus"]
+    if left_to_corpus and relation["name"].strip() not in load_relations():
+        message = f"the corpus has no relation of this name: choose “my own” for its {' and '.join(left_to_corpus)}"
+        yield Finding(f"{here}/relation", name, Problem(message, None, "name"))
+
+
+def _validation_findings(error: ValidationError, draft: Draft, early: set[str]) -> Iterator[Finding]:
+    seen: set[tuple[str, str]] = set()
+    for item in error.errors(include_url=False):
+        finding = _validation_finding(item, draft, early)
+        if finding and (finding.place, finding.problem.column or finding.problem.message) not in seen:
+            seen.add((finding.place, finding.problem.column or finding.problem.message))
+            yield finding
+
+
+def _validation_finding(item: Any, draft: Draft, early: set[str]) -> Finding | None:
+    location, message = item["loc"], item["msg"].removeprefix("Value error, ")
+    if location == ("relations",):
+        return None  # pydantic counts relations with errors as missing; that there is none at all is told already
+    if len(location) >= 2 and location[0] == "relations":
+        relation = draft["relations"][location[1]]
+        place = f"{relation['id']}/relation"
+        if item["type"] == "value_error":
+            # What the early checks told is told; what they do not look at is the template.
+            template = re.search(r"key_template: ([^;]+)", message)
+            if template is None and any(p.startswith(f"{relation['id']}/") for p in early):
+                return None
+            problem = Problem(template[1], None, "key sequence") if template else Problem(message)
+            return Finding(place, relation["name"], problem)
+        column = str(location[2]).replace("_", " ")
+        if location[2] == "facts":
+            if any(part == "generate" for part in location):
+                return Finding(f"{relation['id']}/facts", f"{relation['name']}, facts", Problem(_plain(item)))
+            return None if f"{relation['id']}/facts" in early else Finding(place, relation["name"], Problem(message))
+        return Finding(place, relation["name"], Problem(_plain(item), None, column))
+    for end in range(len(location), 0, -1):
+        path = ".".join(str(part) for part in location[:end])
+        if path in BY_PATH:
+            field = BY_PATH[path]
+            return Finding(field.section, field.label, Problem(_plain(item), None, field.label))
+    if location:
+        place = str(location[0])
+        return None if place in early else Finding(place, place.capitalize(), Problem(_plain(item)))
+    place = "stage2" if message.startswith(("stage 2", "stage2")) else "relations"
+    return Finding(place, "Stage 2" if place == "stage2" else "Relations", Problem(message))
+
+
+def _plain(item: Any) -> str:
+    """A pydantic error as a sentence's end: what the value must be."""
+    kind, limits = item["type"], item.get("ctx", {})
+    if item.get("input") in (None, ""):
+        return "is empty: fill it in"
+    if item["loc"][:2] == ("evaluation", "choice"):
+        return "must be a whole number or all"
+    sentences = {
+        "greater_than_equal": "must be at least {ge}",
+        "greater_than": "must be more than {gt}",
+        "less_than_equal": "must be at most {le}",
+        "less_than": "must be less than {lt}",
+        "string_too_long": "is longer than {max_length} characters: shorten it",
+        "string_pattern_mismatch": "holds a sign that is not allowed here, such as < > / or a line break",
+        "int_parsing": "must be whole numbers, with commas between them",
+        "int_type": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "finite_number": "must be a number that is not endless",
+    }
+    if kind in sentences:
+        return sentences[kind].format(**limits)
+    return item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+
+
+def _resolving_finding(message: str, draft: Draft) -> Finding:
+    """Where a sentence of `Experiment.resolved` belongs."""
+    if place := re.match(r"relations\.(\d+)[^:]*: ", message):
+        relation = draft["relations"][int(place[1])]
+        return Finding(f"{relation['id']}/relation", relation["name"], Problem(message[place.end() :]))
+    if message.startswith("stage 2"):
+        return Finding("stage2", "Stage 2", Problem(message))
+    for relation in draft["relations"]:
+        if f"'{relation['name']}'" in message or f"‘{relation['name']}’" in message:
+            return Finding(f"{relation['id']}/facts", f"{relation['name']}, facts", Problem(message))
+    return Finding("relations", "Relations", Problem(message))

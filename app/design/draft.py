@@ -1,0 +1,255 @@
+"""The draft of an experiment: plain data as it was typed, valid or not, and its way from and to an Experiment.
+
+    {"values": {path: typed value}, "model_kind", "model_name", "method", "relations": [relation, …], "touched": [path]}
+
+A relation: {"id", "name", "key_token", "key_template", "facts_from": "corpus" | "own", "generate",
+"facts": [[id, subject, object]], "alternatives": {id: [name]}, "prompts_from", "prompts": {language: {split: lines}},
+"options"}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.design.fields import FIELDS, default_values, put_value, value_of
+from engine.corpus.relations import load_relations
+from engine.experiment import Experiment, Fact, Relation
+from engine.models.files import EMBEDDED
+
+SPLITS = ("train", "test", "unrelated", "decoy")
+STAGE2_FACTS = 50
+Draft = dict[str, Any]
+
+
+def new_draft() -> Draft:
+    """The experiment a new person starts from: one relation of the corpus on the embedded model."""
+    draft = from_experiment(Experiment(relations=(Relation(name="mother", key_token="[X]"),)))
+    draft["values"] = default_values()
+    draft["touched"] = []
+    return draft
+
+
+def from_experiment(experiment: Experiment) -> Draft:
+    """The draft that describes exactly this experiment."""
+    data = experiment.model_dump(mode="json")
+    embedded = experiment.model == EMBEDDED
+    draft: Draft = {
+        "values": {field.path: value_of(field, data) for field in FIELDS},
+        "model_kind": EMBEDDED if embedded else "other",
+        "model_name": "" if embedded else experiment.model,
+        "method": experiment.tuning.method,
+        "relations": [],
+        "touched": ["stage2.facts"],
+    }
+    for relation in experiment.relations:
+        draft["relations"].append(_relation_from(relation, next_id(draft)))
+    return draft
+
+
+def next_id(draft: Draft) -> str:
+    """An id that no relation of the draft has."""
+    used = [int(r["id"][1:]) for r in draft["relations"] if r["id"][1:].isdecimal()]
+    return f"r{max(used, default=0) + 1}"
+
+
+def _relation_from(relation: Relation, relation_id: str) -> dict[str, Any]:
+    own = isinstance(relation.facts, tuple)
+    draft: dict[str, Any] = {
+        "id": relation_id,
+        "name": relation.name,
+        "key_token": relation.key_token,
+        "key_template": relation.key_template,
+        "facts_from": "own" if own else "corpus",
+        "generate": 100 if own else relation.facts.generate,  # type: ignore[union-attr]
+        "facts": [],
+        "alternatives": {},
+        "prompts_from": "corpus" if relation.prompts == "corpus" else "own",
+        "prompts": {},
+        "options": [],
+    }
+    if own:
+        set_facts(draft, relation.explicit_facts)
+        draft["options"] = list(relation.options)
+    if relation.prompts != "corpus":
+        for prompt in relation.explicit_prompts:
+            line = _line(prompt.text, prompt.relation) if prompt.split == "decoy" else prompt.text
+            splits = draft["prompts"].setdefault(prompt.language, dict.fromkeys(SPLITS, ""))
+            splits[prompt.split] += f"{line}\n"
+        for splits in draft["prompts"].values():
+            splits.update({split: lines.rstrip("\n") for split, lines in splits.items()})
+    return draft
+
+
+def own_relation(draft: Draft) -> dict[str, Any]:
+    """A further relation without anything in it yet, added to the draft."""
+    names = {r["name"] for r in draft["relations"]}
+    number = next(n for n in range(1, len(names) + 2) if f"relation {n}" not in names)
+    relation = _relation_from(Relation(name=f"relation {number}", key_token=free_key_token(draft)), next_id(draft))
+    relation |= {"facts_from": "own", "prompts_from": "own", "prompts": {"en": dict.fromkeys(SPLITS, "")}}
+    draft["relations"].append(relation)
+    return relation
+
+
+def corpus_relation(draft: Draft, name: str) -> dict[str, Any]:
+    """A relation of the corpus, added to the draft. Raises ValueError when there is none of that name."""
+    if name not in load_relations():
+        raise ValueError(f"the corpus has no relation ‘{name}’")
+    relation = _relation_from(Relation(name=name, key_token=free_key_token(draft)), next_id(draft))
+    draft["relations"].append(relation)
+    return relation
+
+
+def free_key_token(draft: Draft) -> str:
+    """A key token that no relation of the draft has, nor contains."""
+    used = {r["key_token"] for r in draft["relations"]}
+    if not used:
+        return "[X]"
+    return next(t for n in range(1, 1000) if not any((t := f"[X{n}]") in u or u in t for u in used))
+
+
+def corpus_prompts(name: str) -> dict[str, dict[str, str]]:
+    """The corpus's prompts of a relation as text to edit; empty when it has none of that name."""
+    data = load_relations().get(name)
+    if data is None:
+        return {"en": dict.fromkeys(SPLITS, "")}
+    prompts: dict[str, dict[str, str]] = {}
+    for text, split, language, about in data.iter_prompts():
+        splits = prompts.setdefault(language, dict.fromkeys(SPLITS, ""))
+        line = _line(text, about) if split == "decoy" else text
+        splits[split] = f"{splits[split]}\n{line}" if splits[split] else line
+    return prompts
+
+
+def _line(text: str, about: str | None) -> str:
+    return f"{about or ''} | {text}".strip() if about or "|" in text else text
+
+
+def set_facts(relation: dict[str, Any], facts: Sequence[Fact]) -> None:
+    """Put these facts into the relation in place of its own."""
+    relation |= {"facts": [], "alternatives": {}, "options": []}
+    add_facts(relation, facts, 0)
+
+
+def add_facts(relation: dict[str, Any], facts: Sequence[Fact], place: int) -> None:
+    """Insert facts before the row at `place` (from 0), each with an id of its own."""
+    free = max((row[0] for row in relation["facts"]), default=0) + 1
+    rows = []
+    for i, fact in enumerate(facts, free):
+        rows.append([i, fact.subject, fact.object])
+        if fact.alternatives:
+            relation["alternatives"][str(i)] = list(fact.alternatives)
+    relation["facts"][place:place] = rows
+
+
+def set_rows(relation: dict[str, Any] | None, rows: Sequence[Sequence[Any]], stamp: float) -> None:
+    """Take over the rows of the table: [id or None, subject, object], unless newer ones (by `stamp`) came before."""
+    if relation is None or stamp < relation.get("stamp", 0):
+        return
+    relation["stamp"] = stamp
+    free = max((row[0] for row in relation["facts"]), default=0) + 1
+    taken = []
+    for row_id, subject, object_ in rows:
+        if row_id is None:
+            row_id, free = free, free + 1
+        taken.append([row_id, subject, object_])
+    if taken != relation["facts"]:
+        relation["options"] = []
+    relation["facts"] = taken
+    kept = {str(row[0]) for row in taken}
+    relation["alternatives"] = {i: names for i, names in relation["alternatives"].items() if i in kept}
+
+
+def find_relation(draft: Draft, relation_id: str) -> dict[str, Any] | None:
+    """The relation of that id, or None."""
+    return next((r for r in draft["relations"] if r["id"] == relation_id), None)
+
+
+def typed_rows(relation: dict[str, Any]) -> list[list[Any]]:
+    """The relation's own facts without the blank rows at the end."""
+    rows = relation["facts"]
+    end = len(rows)
+    while end and not (rows[end - 1][1].strip() or rows[end - 1][2].strip()):
+        end -= 1
+    return rows[:end]
+
+
+def fact_count(relation: dict[str, Any]) -> int:
+    """How many facts the relation has, or will have."""
+    if relation["facts_from"] == "own":
+        return len(typed_rows(relation))
+    return relation["generate"] if isinstance(relation["generate"], int) else 0
+
+
+@dataclass(frozen=True)
+class PromptLine:
+    """One prompt as it stands in a field: `line` counts from 1; `about` is what a decoy asks, if it is said."""
+
+    language: str
+    split: str
+    line: int
+    text: str
+    about: str | None
+
+
+def prompt_lines(relation: dict[str, Any]) -> list[PromptLine]:
+    """The relation's own prompts in the order of an experiment: by split and language, decoys by what they ask."""
+    found = []
+    for split in SPLITS:
+        for language, splits in relation["prompts"].items():
+            for number, line in enumerate(splits.get(split, "").split("\n"), 1):
+                about, bar, text = line.partition("|") if split == "decoy" else ("", "", line)
+                if line.strip():
+                    text = text.strip() if bar else line.strip()
+                    found.append(PromptLine(language, split, number, text, about.strip() if bar else None))
+    asked = list(dict.fromkeys(p.about for p in found))
+    return sorted(found, key=lambda p: (SPLITS.index(p.split), asked.index(p.about) if p.split == "decoy" else 0))
+
+
+def to_data(draft: Draft) -> dict[str, Any]:
+    """The draft as plain data for `Experiment.from_data`, which says what is wrong with it."""
+    data: dict[str, Any] = {
+        "model": EMBEDDED if draft["model_kind"] == EMBEDDED else draft["model_name"].strip(),
+        "relations": [_relation_data(relation) for relation in draft["relations"]],
+        "tuning": {"method": draft["method"]},
+    }
+    for field in FIELDS:
+        put_value(field, draft["values"].get(field.path), data)
+    data["name"] = (data["name"] or "").strip() or default_name(draft)
+    data["description"] = data["description"] or ""
+    return data
+
+
+def default_name(draft: Draft) -> str:
+    """A name for an experiment that was given none."""
+    return ", ".join(r["name"] for r in draft["relations"])[:60] or "experiment"
+
+
+def _relation_data(relation: dict[str, Any]) -> dict[str, Any]:
+    data = {key: relation[key].strip() for key in ("name", "key_token", "key_template")}
+    data["facts"] = {"generate": relation["generate"]}
+    if relation["facts_from"] == "own":
+        data["facts"] = [
+            {"subject": s.strip(), "object": o.strip(), "alternatives": relation["alternatives"].get(str(i), [])}
+            for i, s, o in typed_rows(relation)
+        ]
+        data["options"] = relation["options"]
+    data["prompts"] = "corpus"
+    if relation["prompts_from"] == "own":
+        data["prompts"] = [
+            {"text": p.text, "split": p.split, "language": p.language, "relation": p.about or None}
+            for p in prompt_lines(relation)
+        ]
+    return data
+
+
+def adapt(draft: Draft) -> bool:
+    """Set what nobody has touched to what fits: k at most half of the facts. Returns whether something changed."""
+    counts = [fact_count(relation) for relation in draft["relations"]]
+    if "stage2.facts" in draft["touched"] or not counts or min(counts) < 2:
+        return False
+    fitting = min(STAGE2_FACTS, min(counts) // 2)
+    changed = draft["values"]["stage2.facts"] != fitting
+    draft["values"]["stage2.facts"] = fitting
+    return changed

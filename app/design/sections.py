@@ -1,0 +1,211 @@
+"""The parts of the Design page, top to bottom. Each function builds one part and adds its components by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from app.design.facts_table import facts_table
+from app.design.fields import BY_PATH, FIELDS
+from engine.corpus.relations import load_relations
+from engine.models.files import EMBEDDED
+from engine.presets import describe_preset, preset_names
+
+Components = dict[str, Any]
+TITLE = """<div class="lab"><div class="page-head"><div><h1>Design an experiment</h1>
+<p class="muted">Which facts are learnt by rote, what gives them meaning, and what is asked afterwards.
+Everything you type is kept as a draft.</p></div></div></div>"""
+EMBEDDED_LINE = "A tiny model that comes with the lab: it trains in about a minute on a laptop and knows no real facts."
+SPLIT_INFO = {
+    "train": ("Train prompts", "Stage 2 takes the first ones; all are asked"),
+    "test": ("Test prompts", "The same question in words that stage 2 never used"),
+    "unrelated": ("Unrelated prompts", "Ask nothing of the kind: the object should not come up"),
+    "decoy": ("Decoys", "Another relation of the same subject, such as: father | {subject}'s father is"),
+}
+
+
+def html(**settings: Any) -> gr.HTML:
+    """A place for rendered HTML in the lab's own look."""
+    classes = ["lab-html", *settings.pop("elem_classes", [])]
+    return gr.HTML(apply_default_css=False, elem_classes=classes, **settings)
+
+
+def heading(title: str, words: str) -> None:
+    """A section's title and one sentence about it. Both are the page's own words."""
+    html(value=f'<div class="lab design-heading"><h2>{title}</h2><p class="muted small">{words}</p></div>')
+
+
+def start_bar(c: Components) -> None:
+    """Where to begin: a preset, an earlier run, a file; undo and starting over."""
+    html(value=TITLE, head='<link rel="stylesheet" href="/lab/design.css">')
+    with gr.Row(elem_classes="start-bar"):
+        presets = [(f"{name}: {describe_preset(name)}", name) for name in preset_names()]
+        c["preset"] = gr.Dropdown(presets, value=None, label="Start from a preset", min_width=160)
+        c["earlier"] = gr.Dropdown([], value=None, label="or from an earlier run", min_width=200)
+        c["from_file"] = gr.Button("From a file …", min_width=110, scale=0)
+        c["start_over"] = gr.Button("Start over", min_width=100, scale=0)
+        c["undo"] = gr.Button("Undo", min_width=80, scale=0, visible=False, elem_id="undo")
+    with gr.Column(visible=False, elem_classes="design-card") as c["file_panel"]:
+        c["file_text"] = gr.Textbox(
+            label="The description as YAML or JSON", lines=5, max_lines=12, placeholder="relations:\n  - name: mother"
+        )
+        with gr.Row(elem_classes="quiet-row"):
+            c["file_load"] = gr.Button("Load this text", size="sm", scale=0, min_width=130)
+            c["file_upload"] = gr.UploadButton(
+                "Choose a file", file_types=[".yaml", ".yml", ".json"], size="sm", scale=0, min_width=130
+            )
+            c["file_close"] = gr.Button("Close", size="sm", scale=0, min_width=80)
+        c["file_report"] = html()
+
+
+def model_section(c: Components) -> None:
+    """Name, model, tuning, seed."""
+    with gr.Column(elem_classes="design-card"):
+        heading("Experiment and model", "What it is called, and which model learns.")
+        with gr.Row():
+            c["name"] = gr.Textbox(label="Name", placeholder="Named after its relations if left empty", max_lines=1)
+            c["seed"] = BY_PATH["seed"].component(0)
+        with gr.Row():
+            c["model_kind"] = gr.Radio(
+                [("Embedded", EMBEDDED), ("Another model", "other")], label="Model", info=EMBEDDED_LINE
+            )
+            c["method"] = gr.Radio(
+                [("Every weight", "full"), ("LoRA adapters", "lora")],
+                label="Tuning",
+                info="Adapters need less memory; every weight is what the paper trains",
+            )
+        with gr.Row(visible=False) as c["model_row"]:
+            c["model_name"] = gr.Textbox(
+                label="Hugging Face name or folder", placeholder="Qwen/Qwen2.5-1.5B or /models/mine", max_lines=1
+            )
+        with gr.Row(visible=False) as c["lora_row"]:
+            _fields(c, "tuning", folded=True)
+        with gr.Accordion("More settings", open=False):
+            c["description"] = gr.Textbox(label="Note to yourself", max_lines=3)
+            c["precision"] = BY_PATH["precision"].component("auto")
+        c["problems.model"] = html(elem_classes=["slot"])
+
+
+def relation_section(c: Components) -> None:
+    """The relations, and the editor of the one that is picked."""
+    with gr.Column(elem_classes="design-card"):
+        heading("Relations", "What connects subject and object. Each has a key token, facts and prompts of its own.")
+        with gr.Row(elem_classes="relation-bar"):
+            c["picker"] = gr.Radio([], show_label=False, container=False, elem_id="relations", scale=3, min_width=220)
+            c["add_corpus"] = gr.Dropdown(
+                sorted(load_relations()), value=None, show_label=False, container=False, min_width=210, scale=0,
+                elem_id="add-corpus",
+            )  # fmt: skip
+            c["add_own"] = gr.Button("Add my own", size="sm", scale=0, min_width=110)
+        c["problems.relations"] = html(elem_classes=["slot"])
+        with gr.Column(elem_classes="editor") as c["editor"]:
+            with gr.Row():
+                c["relation.name"] = gr.Textbox(label="Relation", max_lines=1, min_width=140)
+                c["relation.key_token"] = gr.Textbox(
+                    label="Key token", info="A sign that means nothing yet", max_lines=1, min_width=120
+                )
+                c["relation.key_template"] = gr.Textbox(
+                    label="Sequence of stage 1", info="Must end with the object", max_lines=1, min_width=200
+                )
+            c["problems.relation"] = html(elem_classes=["slot"])
+            _facts(c)
+            _prompts(c)
+            c["remove"] = gr.Button("Remove this relation", size="sm", elem_classes="quiet-button", scale=0)
+
+
+def _facts(c: Components) -> None:
+    c["relation.facts_from"] = gr.Radio(
+        [("Invented by the lab", "corpus"), ("My own", "own")], label="Facts", elem_classes="switch"
+    )
+    with gr.Row(visible=False, elem_classes="corpus-facts") as c["generate_row"]:
+        c["relation.generate"] = gr.Number(
+            label="How many", info="Fictional names from the seed", precision=0, min_width=140, scale=1
+        )
+        c["generated"] = html(elem_classes=["slot"])
+    c["copy_generated"] = gr.Button(
+        "Edit them as my own", size="sm", elem_classes="quiet-button", scale=0, visible=False
+    )
+    with gr.Column(visible=False, elem_classes="own-facts") as c["own_facts"]:
+        c["table"] = facts_table()
+        with gr.Row(elem_classes="quiet-row"):
+            c["upload"] = gr.UploadButton("Upload a CSV file", size="sm", scale=0, min_width=150)
+            c["paste_open"] = gr.Button("Paste text …", size="sm", scale=0, min_width=120)
+            c["clear"] = gr.Button("Clear the table", size="sm", scale=0, min_width=130)
+        with gr.Column(visible=False, elem_classes="paste-panel") as c["paste_panel"]:
+            c["paste_text"] = gr.Textbox(
+                label="One fact a line: subject, then object", lines=4, max_lines=10,
+                info="Separated by a tab, comma or semicolon; rows copied from a spreadsheet are right as they are",
+            )  # fmt: skip
+            with gr.Row(elem_classes="quiet-row"):
+                c["paste_add"] = gr.Button("Add to the table", size="sm", scale=0, min_width=140)
+                c["paste_replace"] = gr.Button("Replace the table", size="sm", scale=0, min_width=140)
+        c["import_report"] = html(elem_classes=["slot"])
+    c["problems.facts"] = html(elem_classes=["slot"])
+
+
+def _prompts(c: Components) -> None:
+    c["relation.prompts_from"] = gr.Radio(
+        [("From the corpus", "corpus"), ("My own", "own")], label="Prompts", elem_classes="switch"
+    )
+    c["corpus_prompts"] = html(elem_classes=["slot"])
+    with gr.Column(visible=False, elem_classes="own-prompts") as c["own_prompts"]:
+        c["language"] = gr.Dropdown(
+            [], label="Language", info="Or write the code of another one, such as fr", allow_custom_value=True
+        )
+        for pair in (("train", "test"), ("unrelated", "decoy")):
+            with gr.Row():
+                for split in pair:
+                    label, info = SPLIT_INFO[split]
+                    c[f"prompts.{split}"] = gr.Textbox(
+                        label=label,
+                        info=info,
+                        lines=4,
+                        max_lines=10,
+                        min_width=260,
+                        placeholder="One a line, with {subject}",
+                    )
+    c["problems.prompts"] = html(elem_classes=["slot"])
+
+
+def recipe_section(c: Components) -> None:
+    """Both stages and the evaluation; what is seldom changed is folded."""
+    with gr.Row(elem_classes="design-pair"):
+        _part(c, "stage1", "Stage 1: memorise", "Every fact is read again and again, joined by its key token.")
+        _part(c, "stage2", "Stage 2: generalise", "A few facts in natural prompts give the key token its meaning.")
+    _part(c, "evaluation", "Evaluation", "What every checkpoint is asked.")
+
+
+def _part(c: Components, section: str, title: str, words: str) -> None:
+    with gr.Column(elem_classes="design-card", min_width=300):
+        heading(title, words)
+        with gr.Row(elem_classes="fields"):
+            _fields(c, section, folded=False)
+        with gr.Accordion("More settings", open=False), gr.Row(elem_classes="fields"):
+            _fields(c, section, folded=True)
+        c[f"problems.{section}"] = html(elem_classes=["slot"])
+
+
+def _fields(c: Components, section: str, folded: bool) -> None:
+    for field in FIELDS:
+        if field.section == section and field.folded == folded and field.path not in c:
+            c[field.path] = field.component(None)
+
+
+def side_panel(c: Components) -> None:
+    """Problems, estimate and the start button; stays in view."""
+    with gr.Column(elem_classes="design-card side"):
+        c["summary"] = html(elem_id="summary")
+        c["start"] = gr.Button("Start the run", variant="primary", elem_id="start")
+        c["saved"] = html(elem_id="saved")
+
+
+def preview_section(c: Components) -> None:
+    """What the model will see, and the whole description as YAML."""
+    with gr.Column(elem_classes="design-card"):
+        heading("What the model will see", "The first sequences of both stages; what is marked is new or learnt.")
+        c["examples"] = html(elem_id="examples")
+        with gr.Accordion("See it as YAML", open=False) as c["yaml_panel"]:
+            c["yaml"] = gr.Code(
+                language="yaml", show_label=False, interactive=False, buttons=["copy", "download"], max_lines=24
+            )

@@ -1,0 +1,49 @@
+"""Where a run on the embedded base says something else than the paper: as sentences, each with the run's own figures.
+
+Only what the intervals leave no doubt of. The model card says what the base shows over many runs, and why.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from app.results.figures import MAIN, Figures
+from app.shared.render import interval
+from app.shared.words import checkpoint_kind, language_name
+
+LEAK = 0.15  # the share of hits above which a checkpoint that should not answer is said to
+BEST_FIRST = ("en", "es", "de", "ja", "zh")  # the paper's order of languages
+
+
+def departures(figures: Figures) -> list[str]:
+    """Sentences; none for other models than the embedded one, and before stage 2 has been evaluated."""
+    after = figures.last("generalised")
+    if figures.run.model != "embedded" or after is None:
+        return []
+    said = []
+    before = figures.row(f"memorised@{checkpoint_kind(after)[1]}", "train")
+    if before and before["low"] > LEAK:
+        said.append(
+            f"before stage 2 the key token should mean nothing, yet natural prompts bring up {interval(before)} "
+            "of the objects"
+        )
+    decoys = figures.row(after, "decoy")
+    if decoys and decoys["low"] > LEAK:
+        said.append(
+            f"prompts of neighbouring relations bring up {interval(decoys)}: it knows what belongs to whom better "
+            "than in which respect"
+        )
+    said += _languages(figures, after)
+    return said
+
+
+def _languages(figures: Figures, after: str) -> list[str]:
+    spoken = {r["language"]: r for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)}
+    ordered = [code for code in BEST_FIRST if code in spoken]
+    turned = [
+        f"{language_name(better)} ({interval(spoken[better])}) comes behind {language_name(worse)} "
+        f"({interval(spoken[worse])})"
+        for better, worse in combinations(ordered, 2)
+        if spoken[better]["high"] < spoken[worse]["low"]
+    ]
+    return turned[:2]

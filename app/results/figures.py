@@ -1,0 +1,180 @@
+"""A run's result rows turned into what the Results page says and draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.shared.render import interval, percent
+from app.shared.words import LANGUAGES, checkpoint_kind, checkpoint_name, checkpoint_order, language_name, split_name
+from storage.runs import Run
+
+Row = dict[str, Any]
+MAIN = "generation_accuracy"
+CHOICE_METRICS = ("choice_accuracy", "object_probability_normalised")
+COMPARED_SPLITS = ("train", "test", "unrelated", "decoy")
+CURVE_SPLITS = ("key", *COMPARED_SPLITS)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The result rows of one run (fields as in `storage.measurements`) and the plan they belong to."""
+
+    run: Run
+    rows: list[Row]
+
+    @property
+    def language(self) -> str:
+        """The language of stage 2."""
+        return str(self.run.experiment.get("stage2", {}).get("language", "en"))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The measures there are rows of."""
+        return list(dict.fromkeys(r["metric"] for r in self.rows))
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The checkpoints there are rows of: base, memorised and generalised by epoch."""
+        return sorted({r["checkpoint"] for r in self.rows}, key=checkpoint_order)
+
+    @property
+    def epochs(self) -> list[int]:
+        """The stage 1 epochs of which something was evaluated."""
+        return sorted({checkpoint_kind(c)[1] for c in self.checkpoints if c != "base"})
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages there are rows of, stage 2's first."""
+        found = {r["language"] for r in self.rows}
+        known = list(LANGUAGES)
+        return sorted(found, key=lambda x: (x != self.language, known.index(x) if x in known else 99, x))
+
+    def chance(self, metric: str) -> float | None:
+        """What guessing among the options would reach; None for measures without options."""
+        if metric not in CHOICE_METRICS:
+            return None
+        offered = [len(r.get("options") or ()) for r in self.run.experiment.get("relations", [])]
+        asked = int(self.run.experiment.get("evaluation", {}).get("options", 100))
+        counts = [min(n, asked) for n in offered if n]
+        return 1 / (min(counts) if counts else asked)
+
+    def row(self, checkpoint: str, split: str, facts: str = "held_out", metric: str = MAIN) -> Row | None:
+        """The row in stage 2's language."""
+        return next(iter(self.select(checkpoint=checkpoint, split=split, facts=facts, metric=metric,
+                                     language=self.language)), None)  # fmt: skip
+
+    def select(self, **wanted: str) -> list[Row]:
+        """The rows whose fields equal what is wanted."""
+        return [r for r in self.rows if all(r[k] == v for k, v in wanted.items())]
+
+    def last(self, kind: str) -> str | None:
+        """The checkpoint of that kind with the most epochs."""
+        found = [c for c in self.checkpoints if checkpoint_kind(c)[0] == kind]
+        return found[-1] if found else None
+
+
+def headline_sentences(figures: Figures) -> list[str]:
+    """What came out, in plain words, each figure with its interval; the main sentence first."""
+    after = figures.last("generalised")
+    if after is None:
+        return _before_stage2(figures)
+    epoch = checkpoint_kind(after)[1]
+    main = figures.row(after, "train")
+    if main is None:
+        return ["There are no answers to train prompts about held-out facts in these results."]
+    said = [
+        f"After stage 2 the model answers {interval(main)} of the questions about {main['n_facts']} facts that it "
+        "never saw in natural language."
+    ]
+    earlier = []
+    if row := figures.row(f"memorised@{epoch}", "train"):
+        earlier.append(f"{percent(row['value'])} before stage 2")
+    if row := figures.row("base", "train"):
+        earlier.append(f"{percent(row['value'])} in the base model")
+    if earlier:
+        said.append(f"It was {' and '.join(earlier)}.")
+    if row := figures.row(after, "test"):
+        said.append(f"In phrasings that stage 2 never used: {interval(row)}.")
+    if row := figures.row(after, "unrelated"):
+        said.append(f"On unrelated prompts, where the object should not come up: {interval(row)}.")
+    if row := figures.row(after, "decoy"):
+        said.append(
+            f"Asked for another relation of the same person (decoys), it still brings up the object: {interval(row)}."
+        )
+    spoken = {r["language"]: r for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)}
+    others = [
+        f"{language_name(code)} {percent(spoken[code]['value'])}"
+        for code in figures.languages
+        if code in spoken and code != figures.language
+    ]
+    if others:
+        said.append(f"In other languages: {', '.join(others)}.")
+    return said
+
+
+def _before_stage2(figures: Figures) -> list[str]:
+    checkpoint = figures.last("memorised") or figures.last("base")
+    if checkpoint is None:
+        return []
+    row, key = figures.row(checkpoint, "train"), figures.row(checkpoint, "key")
+    said = ["Stage 2 has not been evaluated yet."]
+    if row:
+        said.append(
+            f"So far the {checkpoint_name(checkpoint)} answers {interval(row)} of the questions about held-out facts."
+        )
+    if key:
+        said.append(f"It completes {interval(key)} of the facts after the key token.")
+    return said
+
+
+def compared(figures: Figures, metric: str, facts: str, epoch: int) -> list[Row]:
+    """Split × language × checkpoint beside the base model, for one depth of memorisation."""
+    names = {
+        "base": "Base model",
+        f"memorised@{epoch}": "Memorised (stage 1)",
+        f"generalised@{epoch}": "Generalised (stage 2)",
+    }
+    return [
+        _drawn(r) | {"model": names[r["checkpoint"]]}
+        for r in figures.select(metric=metric, facts=facts)
+        if r["checkpoint"] in names and r["split"] in COMPARED_SPLITS
+    ]
+
+
+def curve(figures: Figures, metric: str, facts: str) -> list[Row]:
+    """Generalisation against the depth of memorisation, in stage 2's language; the base model stands at epoch 0."""
+    rows = []
+    for r in figures.select(metric=metric, facts=facts, language=figures.language):
+        kind, epoch = checkpoint_kind(r["checkpoint"])
+        if r["split"] not in CURVE_SPLITS:
+            continue
+        panels = {"memorised": ["Before stage 2"], "generalised": ["After stage 2"]}
+        for panel in panels.get(kind, ["Before stage 2", "After stage 2"]):
+            rows.append(_drawn(r) | {"epoch": epoch, "panel": panel})
+    return sorted(rows, key=lambda r: (r["panel"], r["split"], r["epoch"]))
+
+
+def _drawn(row: Row) -> Row:
+    return {
+        "split": split_name(row["split"]).capitalize(),
+        "language": language_name(row["language"]),
+        "value": row["value"],
+        "low": row["low"],
+        "high": row["high"],
+        "n": row["n"],
+        "n_facts": row["n_facts"],
+        "checkpoint": checkpoint_name(row["checkpoint"]),
+    }
+
+
+def table(figures: Figures, metric: str, facts: str, checkpoints: list[str]) -> list[dict[str, Any]]:
+    """One line for each split and language: `split, language, cells`, a cell being a row or None."""
+    chosen = {(r["split"], r["language"], r["checkpoint"]): r for r in figures.select(metric=metric, facts=facts)}
+    lines = []
+    for split in CURVE_SPLITS:
+        for language in figures.languages:
+            cells = [chosen.get((split, language, c)) for c in checkpoints]
+            if any(cells):
+                lines.append({"split": split, "language": language, "cells": cells})
+    return lines

@@ -1,0 +1,31 @@
+"""The model card of the embedded base model as a page."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from app.shared.render import render
+from engine import CODE_ROOT
+
+CARD = CODE_ROOT / "engine" / "base" / "weights" / "README.md"
+
+
+def add_model_card_route(site: FastAPI) -> None:
+    """Add `/model-card`."""
+
+    @site.get("/model-card")
+    def model_card() -> HTMLResponse:
+        if not CARD.is_file():
+            return HTMLResponse(render("results/model_card.html", card=None), 404)
+        return HTMLResponse(render("results/model_card.html", card=card_html(CARD.read_text(encoding="utf-8"))))
+
+
+def card_html(text: str) -> Markup:
+    """Markdown as HTML. HTML inside it is shown as text, and links lead only to web addresses."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(text))

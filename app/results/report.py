@@ -1,0 +1,48 @@
+"""A report of one run as a single HTML file: no script, no network, to be mailed or printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from app.results import figures as fig
+from app.results.charts import compare_chart, curve_chart
+from app.results.departures import departures
+from app.shared.render import render
+from app.shared.static_charts import svg
+from app.shared.words import METRIC_HELP
+from storage.runs import Run
+
+SETTINGS = ("model", "precision", "seed", "tuning", "stage1", "stage2", "evaluation")
+
+
+def report_html(run: Run, rows: list[dict[str, Any]]) -> str:
+    """The report of a run, as far as it has come."""
+    found = fig.Figures(run, rows)
+    depth = found.epochs[-1] if found.epochs else 0
+    pictures = []
+    compared = fig.compared(found, fig.MAIN, "held_out", depth)
+    if compared:
+        chart = compare_chart(compared, fig.MAIN, None, found.languages)
+        pictures.append(("Who answers what", f"Held-out facts, {depth} epochs of memorising.", Markup(svg(chart))))
+    if curve := fig.curve(found, fig.MAIN, "held_out"):
+        picture = Markup(svg(curve_chart(curve, fig.MAIN, None)))
+        pictures.append(("Does deeper memorising help?", "Held-out facts; bands are 95 % intervals.", picture))
+    tables = [
+        {"metric": metric, "facts": facts, "help": METRIC_HELP.get(metric, ""), "chance": found.chance(metric),
+         "lines": fig.table(found, metric, facts, found.checkpoints)}
+        for metric in found.metrics
+        for facts in ("held_out", "trained")
+    ]  # fmt: skip
+    return render(
+        "results/report.html",
+        run=run,
+        sentences=fig.headline_sentences(found),
+        departures=departures(found),
+        pictures=pictures,
+        tables=[t for t in tables if t["lines"]],
+        checkpoints=found.checkpoints,
+        relations=run.experiment.get("relations", []),
+        settings={k: run.experiment[k] for k in SETTINGS if k in run.experiment},
+    )

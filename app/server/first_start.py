@@ -1,0 +1,80 @@
+"""A lab that is opened for the first time has something to look at.
+
+The quick preset waits in the queue, and after it the short attack on what it memorised, whose models can be asked
+live. The numbers of the whole attack, which takes half an hour, were recorded before and are there at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.shared.lab import Lab
+from engine.attack.experiment import AttackExperiment
+from engine.attack.presets import load_attack_preset
+from engine.execution.attacks.queue import queue_attack
+from engine.execution.attacks.recording import restore
+from engine.presets import load_preset
+from storage.attacks import list_attacks
+from storage.database import now
+from storage.runs import Run, add_run, count_runs
+
+PRESET = "quick"
+STORY = "story"
+MARK = "first-start.txt"
+NOTED = "its attack on that run: "
+TO_COME = "the recorded attack is to come"
+HERE = "the recorded attack: "
+
+
+def queue_first_run(lab: Lab) -> Run | None:
+    """Queue the quick preset once in the life of a home folder; None when that was done before or runs exist."""
+    lab.home.mkdir(parents=True, exist_ok=True)
+    try:
+        with (lab.home / MARK).open("x", encoding="utf-8") as file:
+            file.write(f"The lab was first opened at {now()}; the default experiment is queued only this once.\n")
+    except FileExistsError:
+        return None
+    if count_runs(lab.db):
+        return None
+    experiment = load_preset(PRESET).resolved()
+    run = add_run(
+        lab.db,
+        name=experiment.name,
+        experiment=experiment.model_dump(mode="json"),
+        model=experiment.model,
+        seed=experiment.seed,
+    )
+    # The story's own base run would be this one again.
+    plan = load_attack_preset(STORY).model_dump() | {"run": run.id, "experiment": PRESET, "seeds": [run.seed]}
+    attack = queue_attack(lab.db, AttackExperiment.from_data(plan))
+    with (lab.home / MARK).open("a", encoding="utf-8") as file:
+        file.write(f"{NOTED}{attack}\n{TO_COME}\n")
+    return run
+
+
+def bring_recorded_attack(lab: Lab) -> None:
+    """Put the recorded attack into a lab at its first start, once; what a start that was cut off left is replaced.
+
+    Takes seconds: not to be waited for.
+    """
+    told = _told(lab.home)
+    if TO_COME not in told or any(line.startswith(HERE) for line in told):
+        return
+    for attack in list_attacks(lab.db):
+        if attack.recorded:
+            lab.delete_attack(attack.id)
+    restored = restore(lab.db, lab.home)
+    with (lab.home / MARK).open("a", encoding="utf-8") as file:
+        file.write(f"{HERE}{restored or 'none for these weights'}\n")
+
+
+def made_at_first_start(home: Path, attack: str) -> bool:
+    """Whether the lab queued this attack itself when it was first opened."""
+    return f"{NOTED}{attack}" in _told(home)
+
+
+def _told(home: Path) -> list[str]:
+    try:
+        return (home / MARK).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,57 @@
+"""What every page begins with: the header with navigation, the worker's state and the theme switch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from app.shared.lab import Lab
+from app.shared.render import render
+
+LINKS = (
+    ("/", "Lab"),
+    ("/design", "Design"),
+    ("/runs", "Runs"),
+    ("/results", "Results"),
+    ("/query", "Ask"),
+    ("/attack", "Attack"),
+)
+# For events that only read: no spinner, no queue, not in the public API.
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+# One run is looked at from the list of runs.
+PARENTS = {"/run": "/runs"}
+
+
+def page_frame(lab: Lab, path: str) -> None:
+    """Build the header of the page at `path` inside the current page. Gradio's own navigation bar stays hidden."""
+    gr.Navbar(visible=False)
+
+    def header() -> str:
+        workers = lab.workers_alive()
+        busy = any(w["run"] for w in workers)
+        state = "busy" if busy else "ready" if workers else "absent"
+        return render("shared/header.html", links=LINKS, here=PARENTS.get(path, path), worker=state)
+
+    top = gr.HTML(
+        header(),
+        js_on_load="element.addEventListener('click', e => e.target.closest('.theme') && roteLab.toggleTheme());",
+        apply_default_css=False,
+        elem_classes="lab-html",
+    )
+    gr.Timer(10).tick(header, outputs=top, **QUIET)
+
+
+def told_by(event: gr.EventData) -> dict[str, Any]:
+    """What a click told: the data-* values of the clicked element, as texts."""
+    return event._data if isinstance(event._data, dict) else {}
+
+
+def offered(component: gr.Dropdown) -> gr.Dropdown:
+    """A dropdown whose choices come with the run, accepting whatever its page was offered.
+
+    A page left open over a restart of the server still sends what it had been offered, which Gradio, who remembers
+    choices by session, would refuse; the handlers treat an unknown choice as one without answers.
+    """
+    setattr(component, "preprocess", lambda payload: payload)  # noqa: B010 - a method of this one instance
+    return component

@@ -1,0 +1,91 @@
+"""What the pages read and do: one home folder's database and run folders, safe to call from any thread."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from storage.answers import ANSWERS_NAME, open_answers
+from storage.attacks import delete_attack, list_cells
+from storage.database import open_database
+from storage.folders import run_folder
+from storage.runs import Run, State, count_runs, delete_run, get_run, list_runs
+from storage.workers import list_workers
+
+WORKER_SILENT_SECONDS = 30
+LOG_BYTES = 200_000
+
+
+class Lab:
+    """One home folder. A connection serves one thread, so each thread that asks gets its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._local = threading.local()
+
+    @property
+    def db(self) -> Database:
+        """This thread's connection to the lab's database."""
+        if not hasattr(self._local, "db"):
+            self._local.db = open_database(self.home)
+        return self._local.db
+
+    def run(self, run_id: str | None) -> Run | None:
+        """The run of that id, or None when there is none."""
+        if not run_id:
+            return None
+        try:
+            return get_run(self.db, run_id)
+        except KeyError:
+            return None
+
+    def folder(self, run_id: str) -> Path:
+        """The folder of the run's files, which may not exist yet. Raises ValueError for a hostile id."""
+        return run_folder(self.home, run_id)
+
+    def answers(self, run_id: str) -> Database | None:
+        """The run's answers, or None while it has none. The caller closes it."""
+        folder = self.folder(run_id)
+        return open_answers(folder) if (folder / ANSWERS_NAME).exists() else None
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run with its files. Raises KeyError, or ValueError while it runs."""
+        delete_run(self.db, run_id)
+        shutil.rmtree(self.folder(run_id), ignore_errors=True)
+
+    def delete_attack(self, attack: str) -> None:
+        """Delete an attack with its cells and their files. Raises KeyError, or ValueError while a cell runs."""
+        cells = list_cells(self.db, attack)
+        delete_attack(self.db, attack)
+        for cell in cells:
+            shutil.rmtree(self.folder(cell.run), ignore_errors=True)
+        shutil.rmtree(self.home / "attacks" / attack, ignore_errors=True)
+
+    def log_tail(self, run_id: str, lines: int) -> str:
+        """The last lines of the run's log; empty when there is none yet."""
+        try:
+            with (self.folder(run_id) / "log.txt").open("rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - LOG_BYTES))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def spotlight(self) -> Run | None:
+        """The run worth looking at now: one that is running, else the newest finished one, else the newest."""
+        for state in (State.RUNNING, State.STOPPING, State.QUEUED, State.DONE, State.FAILED, State.CANCELLED):
+            # The oldest waiting run is the next to start.
+            skip = count_runs(self.db, state=state.value) - 1 if state is State.QUEUED else 0
+            if found := list_runs(self.db, limit=1, state=state.value, offset=max(0, skip)):
+                return found[0]
+        return None
+
+    def workers_alive(self) -> list[dict[str, Any]]:
+        """The workers that gave a sign of life lately."""
+        return [w for w in list_workers(self.db) if time.time() - w["heartbeat"] < WORKER_SILENT_SECONDS]

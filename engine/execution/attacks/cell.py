@@ -1,0 +1,161 @@
+"""One cell from start to end: load where it starts, teach the reading, ask everything, keep what is to be kept.
+
+A cell is small: killed in the middle it is done again from its start, and on a CPU gives the same answers. Nothing of
+it is visible before all of it is.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from engine.attack.cards import card
+from engine.attack.context import Context
+from engine.attack.defences import defences
+from engine.attack.experiment import NO_DEFENCE, AttackExperiment, Cell
+from engine.attack.measure import result_rows
+from engine.attack.quantise import quantise
+from engine.attack.questions import Questionnaire
+from engine.attack.starts import load_hardened, merged
+from engine.evaluation.evaluate import answer_questions
+from engine.execution.environment import describe_environment
+from engine.execution.failures import PlainError
+from engine.execution.progress import Progress
+from engine.execution.run_file import write_run_file
+from engine.experiment import Experiment, Optimisation
+from engine.models.folders import replaced
+from engine.models.loading import LoadedModel, prepare_for_training, save_model
+from engine.training.loop import StepReport, StopTraining, train
+from storage.answers import open_answers, store_answers, store_questions
+from storage.attacks import get_attack, list_cells, replace_cell_results
+from storage.folders import checkpoint_folder, run_folder
+from storage.runs import Run, State, get_run, set_environment, set_progress
+
+# Shares of the progress bar; training counts by steps, asking by questions.
+TRAINED = 0.4
+
+
+class CellExecution:
+    """Carries out a claimed run that is a cell of an attack; the same two methods as a pipeline's execution."""
+
+    def __init__(self, db: Database, folder: Path, run: Run) -> None:
+        self.db, self.folder, self.run, self.home = db, folder, run, folder.parents[1]
+        assert run.attack is not None and run.needs is not None
+        self.attack = AttackExperiment.from_data(get_attack(db, run.attack).experiment)
+        self.cell = Cell.model_validate(run.cell)
+        self.base = Experiment.from_data(run.experiment)
+        self.context = Context(self.attack, self.base, self.cell, run_folder(self.home, run.needs))
+        self.progress = Progress(1.0, self._tell)
+
+    def go(self) -> dict[str, Any]:
+        """Do the cell; returns what it took in seconds."""
+        self._check_base()
+        environment = describe_environment()
+        set_environment(self.db, self.run.id, self.run.attempt, environment)
+        write_run_file(self.folder, self.run, environment)
+        self._say("Loading the model", "loading")
+        loaded, harden_seconds = load_hardened(self.context, self.home, self.run.attack or "")
+        if self.cell.kind == "audit":
+            self._say("Auditing the model and its data", "evaluation")
+            rows = [row for d in defences().values() if d.audit for row in d.audit(self.context, loaded)]
+            replace_cell_results(self.db, self.run.id, rows)
+            return {"harden_seconds": harden_seconds, "train_seconds": 0.0}
+        started = time.monotonic()
+        if self.cell.attack_facts:
+            self._train(loaded)
+        train_seconds = time.monotonic() - started
+        name = f"attacked@{self.cell.attack_facts}"
+        form = Questionnaire(self.attack, self.base, self.cell)
+        rows = self._measure(loaded, form, name)
+        self._keep(loaded, name)
+        if not self.cell.attack_facts and self.cell.start != "base":
+            quantise(loaded)
+            rows += self._measure(loaded, form, f"{name}-4bit")
+        replace_cell_results(self.db, self.run.id, rows)
+        return {"harden_seconds": round(harden_seconds, 2), "train_seconds": round(train_seconds, 2)}
+
+    def wait_for_device(self) -> None:
+        """Say that the cell waits for the device. Raises StopTraining."""
+        self._say("Waiting until the device is free", "loading")
+
+    def _check_base(self) -> None:
+        try:
+            state = get_run(self.db, self.run.needs or "").state
+        except KeyError:
+            raise PlainError(
+                f"The run {self.run.needs} that was to be attacked was deleted: start a new one."
+            ) from None
+        if state is not State.DONE and self.cell.start != "base":
+            raise PlainError(f"The run {self.run.needs} that was to be attacked is {state.value}: retry it first.")
+
+    def _train(self, loaded: LoadedModel) -> None:
+        cell, defence = self.cell, defences().get(self.cell.defence) if self.cell.defence != NO_DEFENCE else None
+        sequences = self.context.sequences(loaded, self.context.attack_sentences())
+        if defence and defence.sentences:
+            sequences += defence.sentences(self.context, loaded)
+        penalty = defence.penalty(self.context, loaded) if defence and defence.penalty else None
+        if cell.method == "lora":
+            tuned = self.base.model_copy(update={"tuning": self.attack.lora, "seed": cell.seed})
+            prepare_for_training(loaded, tuned)
+        settings = Optimisation(
+            epochs=cell.epochs, learning_rate=cell.learning_rate, batch_size=self.attack.batch_size, loss="object",
+            trained_layers=self.attack.trained_layers,
+        )  # fmt: skip
+
+        def on_step(report: StepReport) -> None:
+            self.progress.advance(
+                TRAINED / report.steps,
+                stage="attack",
+                message=f"Teaching ‘{cell.reading}’, {cell.attack_facts} facts: step {report.step} of {report.steps}",
+            )
+
+        train(
+            loaded, sequences, settings, seed=cell.seed, stage="attack",
+            on_step=on_step, on_epoch=lambda epoch, trainer: None, penalty=penalty,
+        )  # fmt: skip
+        merged(loaded)
+
+    def _measure(self, loaded: LoadedModel, form: Questionnaire, checkpoint: str) -> list[dict[str, Any]]:
+        answers = open_answers(self.folder)
+        store_questions(answers, form.facts, form.prompt_rows())
+        asked = 0
+
+        def on_progress(done: int, total: int) -> None:
+            nonlocal asked
+            share = (1 - TRAINED) * (done - asked) / max(1, total)
+            asked = done
+            self.progress.advance(share, stage="evaluation", message=f"Asking: question {done:,} of {total:,}")
+
+        limit = self.attack.max_new_tokens
+        rows = answer_questions(loaded, form.questions(), max_new_tokens=limit, on_progress=on_progress)
+        store_answers(answers, checkpoint, rows)
+        answers.close()
+        return result_rows(form, rows, checkpoint)
+
+    def _keep(self, loaded: LoadedModel, name: str) -> None:
+        keep = self.attack.keep
+        if keep == "none" or (keep == "first_seed" and self.cell.seed != self.attack.seeds[0]):
+            return
+        with replaced(checkpoint_folder(self.folder, name)) as new:
+            save_model(loaded, new)
+            text = card(
+                self.attack, self.cell, run=self.run.id, base_run=self.run.needs or "", twin=self._twin(),
+            )  # fmt: skip
+            (new / "README.md").write_text(text, encoding="utf-8")
+
+    def _twin(self) -> str | None:
+        """The run of the cell that differs in its reading alone: the neutral one."""
+        neutral = next((r.name for r in self.attack.readings if r.role == "neutral"), None)
+        twin = self.cell.model_copy(update={"control": "neutral", "reading": neutral, "defence": NO_DEFENCE})
+        data = twin.model_dump(mode="json")
+        return next((c.run for c in list_cells(self.db, self.run.attack or "") if c.cell == data), None)
+
+    def _say(self, message: str, stage: str) -> None:
+        self.progress.advance(0, force=True, stage=stage, message=message)
+
+    def _tell(self, told: dict[str, Any]) -> None:
+        if set_progress(self.db, self.run.id, self.run.attempt, told) is State.STOPPING:
+            raise StopTraining("cancelled")

@@ -1,0 +1,204 @@
+"""What can be known of a model without loading it: where its files are, its tokenizer, its size, its shape.
+
+Reads small JSON files and the headers of safetensors; imports neither torch nor transformers, and never the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from engine import CODE_ROOT
+from engine.checks import Problem, invisible_character, shorten
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = CODE_ROOT / "engine" / "base" / "weights"
+_HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+_MAX_HEADER_BYTES = 50_000_000
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The size of a model. `adapter_sizes`: inputs + outputs of every linear layer that LoRA would touch, summed."""
+
+    parameters: int
+    source: str
+    hidden: int = 0
+    layers: int = 0
+    vocabulary: int = 0
+    adapter_sizes: int = 0
+
+
+def find_folder(model: str) -> Path | None:
+    """The folder with the model's files, if they are on this machine: the embedded one, a path, or the hub's cache."""
+    if model == EMBEDDED:
+        return EMBEDDED_FOLDER if EMBEDDED_FOLDER.is_dir() else None
+    if _is_path(model):
+        folder = Path(model).expanduser()
+        return folder if folder.is_dir() else None
+    if not _HUB_NAME.match(model):
+        return None
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    snapshots = cache / f"models--{model.replace('/', '--')}" / "snapshots"
+    found = [p for p in snapshots.glob("*") if (p / "config.json").exists()] if snapshots.is_dir() else []
+    return max(found, key=lambda p: p.stat().st_mtime) if found else None
+
+
+def _is_path(model: str) -> bool:
+    return model.startswith(("/", "./", "../", "~")) or model.count("/") > 1 or "\\" in model
+
+
+def model_problems(model: str) -> list[Problem]:
+    """What is wrong with a model as far as can be seen without loading it."""
+    column = "model"
+    if not model.strip():
+        return [Problem("is empty: name a Hugging Face model or a folder, or choose the embedded one", None, column)]
+    if hidden := invisible_character(model):
+        return [Problem(f"holds the invisible character {hidden}: remove it", None, column)]
+    folder = find_folder(model)
+    called = f"‘{shorten(model, 60)}’"
+    if model == EMBEDDED:
+        message = "the embedded model has not been built on this machine yet, so a run would fail"
+        return [] if folder else [Problem(message, None, column, "warning")]
+    if folder is None:
+        if _is_path(model):
+            return [Problem(f"there is no folder {called} on this machine: check the path", None, column)]
+        if not _HUB_NAME.match(model):
+            message = f"{called} is neither a Hugging Face name such as Qwen/Qwen2.5-1.5B nor a folder"
+            return [Problem(message, None, column)]
+        message = f"{called} is not on this machine: the worker will download it when the run starts"
+        return [Problem(message, None, column, "warning")]
+    if not (folder / "config.json").exists():
+        return [Problem(f"the folder {called} has no config.json, so it holds no model", None, column)]
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        return [Problem(f"the folder {called} has a config.json but no weights (*.safetensors)", None, column)]
+    return []
+
+
+def tokenizer_file(model: str) -> Path | None:
+    """The model's tokenizer.json, if it is on this machine."""
+    folder = find_folder(model)
+    file = folder / "tokenizer.json" if folder else None
+    return file if file and file.exists() else None
+
+
+def load_tokenizer(file: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json; a second call for the unchanged file is free. Raises ValueError."""
+    return _load_tokenizer(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _load_tokenizer(file: Path, changed: int) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exceptions
+        raise ValueError(f"{file} cannot be read as a tokenizer: {error}") from error
+
+
+def tokenizer_problems(file: Path, key_tokens: Sequence[str]) -> list[Problem]:
+    """Key tokens that the model's vocabulary has already, or that its tokenizer would cut or change even when added."""
+    try:
+        return list(_tokenizer_problems(file, file.stat().st_mtime_ns, tuple(key_tokens)))
+    except (ValueError, OSError) as error:
+        return [Problem(str(error), None, "model")]
+
+
+@lru_cache(maxsize=64)
+def _tokenizer_problems(file: Path, changed: int, key_tokens: tuple[str, ...]) -> tuple[Problem, ...]:
+    original = _load_tokenizer(file, changed)
+    usable, problems = [], []
+    for token in key_tokens:
+        if any(original.token_to_id(prefix + token) is not None for prefix in ("", "Ġ", "▁")):
+            message = f"‘{shorten(token)}’ is in the model's vocabulary already, so it means something: choose another"
+            problems.append(Problem(message, None, "key token"))
+        elif token.strip():
+            usable.append(token)
+    if not usable:
+        return tuple(problems)
+    extended = Tokenizer.from_str(original.to_str())
+    extended.add_tokens([AddedToken(token, normalized=False, special=False) for token in usable])
+    for token in usable:
+        number = extended.token_to_id(token)
+        ids = extended.encode(f"A {token} B", add_special_tokens=False).ids
+        if number is None or ids.count(number) != 1:
+            message = f"‘{shorten(token)}’ would be cut into pieces by the model's tokenizer: choose a plainer sign"
+            problems.append(Problem(message, None, "key token"))
+    return tuple(problems)
+
+
+def model_shape(model: str) -> ModelShape | None:
+    """The model's size: counted from its weights, else computed from config.json, else read off its name, else None."""
+    folder = find_folder(model)
+    config = _read_json(folder / "config.json") if folder else {}
+    counted = _count_weights(folder) if folder else 0
+    shape = shape_from_config(config) if config else None
+    if shape and counted:
+        return ModelShape(counted, "its weights", shape.hidden, shape.layers, shape.vocabulary, shape.adapter_sizes)
+    if counted:
+        return ModelShape(counted, "its weights")
+    if shape:
+        return shape
+    if size := re.search(r"(?<![\d.])(\d+(?:\.\d+)?)([bm])(?![a-z])", model.rpartition("/")[2].lower()):
+        return ModelShape(int(float(size[1]) * {"b": 1e9, "m": 1e6}[size[2]]), "its name")
+    return None
+
+
+def shape_from_config(config: dict[str, Any]) -> ModelShape | None:
+    """The shape of a decoder with gated feed-forward layers and grouped queries (Qwen2, Llama, Mistral, Phi-3).
+
+    Per layer: queries and outputs hidden², keys and values hidden × (heads that carry them), three feed-forward
+    matrices, two norms; besides them the embeddings, and the output matrix unless it is tied. Other families: None.
+    """
+    try:
+        hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+        inner, vocabulary = int(config["intermediate_size"]), int(config["vocab_size"])
+        heads = int(config["num_attention_heads"])
+        groups = int(config.get("num_key_value_heads") or heads)
+        width = int(config.get("head_dim") or hidden // heads)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    pairs = [(hidden, heads * width), (hidden, groups * width), (hidden, groups * width), (heads * width, hidden)]
+    pairs += [(hidden, inner), (hidden, inner), (inner, hidden)]
+    bias = (heads + 2 * groups) * width if config.get("model_type") == "qwen2" else 0
+    total = layers * (sum(a * b for a, b in pairs) + 2 * hidden + bias) + hidden
+    total += vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    adapters = layers * sum(a + b for a, b in pairs)
+    return ModelShape(total, "config.json", hidden, layers, vocabulary, adapters)
+
+
+def _count_weights(folder: Path) -> int:
+    """The number of parameters by the headers of the safetensors files; 0 where there are none that can be read."""
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        if file.name.startswith("adapter"):
+            continue
+        try:
+            with file.open("rb") as stream:
+                size = int.from_bytes(stream.read(8), "little")
+                header = json.loads(stream.read(size)) if size <= _MAX_HEADER_BYTES else {}
+            for name, tensor in header.items():
+                if name != "__metadata__":
+                    count = 1
+                    for length in tensor["shape"]:
+                        count *= length
+                    total += count
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+    return total
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,310 @@
+"""One model server: started, asked for its health, started again with growing pauses when it ends, stopped for good.
+
+A thread of its own takes each server through its states; they are written to its row, so that every page sees them.
+Its output goes to HOME/servers/ID.log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from engine import CODE_ROOT
+from engine.hardware import is_exclusive, serving_device
+from engine.serving.client import ServerClient, ServingError
+from engine.serving.processes.listening import PortInUse, take_port
+from engine.serving.processes.plans import Plan
+from engine.serving.processes.sessions import end_left_session
+from storage.database import now, open_database
+from storage.devices import release_device, run_on_device, take_for_server
+from storage.processes import ProcessName
+from storage.servers import ServerRow, add_server, remove_server, update_server
+
+logger = logging.getLogger("engine.serving")
+
+POLL_SECONDS = 0.05
+PORT_SECONDS = 2.0
+DEVICE_SECONDS = 1.0
+HEALTH_SECONDS = 5.0
+# Without one answer for this long a server counts as hung. It may be computing for a thousand questions.
+SILENCE_SECONDS = 180.0
+START_SECONDS = 900.0
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 60.0
+# A server that answered for this long is started again at once; one that did not, after growing pauses.
+STEADY_SECONDS = 2.0
+KEPT_LOGS = 20
+END_SECONDS = 20.0
+
+
+class ModelProcess:
+    """Watches over the server of one plan, from `start` or `adopt` to `stop`."""
+
+    def __init__(self, home: Path, plan: Plan, reason: str, port: int | None = None, tries: int = 3) -> None:
+        """`tries`: ends before the first answer, after which it is given up."""
+        self.home, self.plan, self.reason = home, plan, reason
+        self.tries = tries
+        self.state: str = "starting"
+        self.message = ""
+        self.port = self._asked_port = port
+        self.adapters: OrderedDict[str, int] = OrderedDict()  # name → when its file was written; the oldest use first
+        self.lock = threading.Lock()  # of the adapters
+        self.used = time.monotonic()
+        self.device = serving_device()
+        self.id = ""
+        self.keeper: ProcessName | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"model server {plan.serves}", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Its address, without `/v1`."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        """Everything that it printed."""
+        return self.home / "servers" / f"{self.id}.log"
+
+    def start(self) -> None:
+        """Register it and begin to bring it up; returns at once."""
+        db = open_database(self.home)
+        try:
+            self.id = add_server(
+                db, backend=self.plan.backend, serves=self.plan.serves, reason=self.reason,
+                plan="", owner=ProcessName.of(),
+            )  # fmt: skip
+        finally:
+            db.close()
+        self._thread.start()
+
+    def adopt(self, row: ServerRow, adapters: list[str]) -> None:
+        """Watch over a healthy server that another lab left."""
+        self.id, self.port, self.keeper, self.state = row.id, row.port, row.keeper, "ready"
+        self.adapters = OrderedDict.fromkeys(adapters, 0)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it with all its processes and forget it; returns when that is done."""
+        self._end.set()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        db = open_database(self.home)
+        try:
+            self._live(db)
+        except Exception as error:
+            logger.exception("the watch over server %s ended", self.id)
+            self._say(db, "failed", f"The model server could not be watched over ({error}): see the lab's log.")
+        finally:
+            self._finish(db)
+            if self.state != "failed":
+                remove_server(db, self.id)
+            db.close()
+
+    def _live(self, db: Database) -> None:
+        failed, pause = 0, FIRST_PAUSE_SECONDS
+        up = self.keeper is not None
+        while not self._end.is_set():
+            problem = None if up else self._bring_up(db)
+            steady, up = False, False
+            if problem is None:
+                ready = time.monotonic()
+                failed, problem = 0, self._watch(db)
+                steady = time.monotonic() - ready > STEADY_SECONDS
+            else:
+                failed += 1
+            if self.state == "ready":
+                self.state = "restarting"  # nobody shall be sent to what is being ended
+            self._finish(db)
+            if self._end.is_set() or problem == "":
+                continue
+            if failed >= self.tries:
+                self._say(db, "failed", f"{problem}; its log: {self.log}")
+                return
+            wait = 0.0 if steady else pause
+            pause = FIRST_PAUSE_SECONDS if steady else min(LONGEST_PAUSE_SECONDS, pause * 2)
+            self._say(db, "restarting", f"{problem}; starting it again{f' in {wait:.0f} s' if wait > 1 else ''}", 1)
+            self._end.wait(wait)
+
+    def _bring_up(self, db: Database) -> str | None:
+        """From nothing to the first answer. None on success, '' when it is wanted no more, else what went wrong."""
+        if not self._wait_for_device(db):
+            return ""
+        self._say(db, "starting" if self.state in ("starting", "waiting") else "restarting", "")
+        began = time.monotonic()
+        self._clear_logs()
+        if problem := self._prepare():
+            return problem
+        try:
+            self._spawn(db)
+        except (OSError, ValueError) as error:
+            return f"The model server cannot be started: {error}"
+        with ServerClient(self.url) as client:
+            while time.monotonic() - began < START_SECONDS and not self._end.is_set():
+                if not self._lives():
+                    return f"The model server ended while it started ({self._last_words()})"
+                with contextlib.suppress(ServingError):
+                    client.health()
+                    took = round(time.monotonic() - began, 2)
+                    self._say(db, "ready", "", ready_at=now(), start_seconds=took)
+                    return None
+                self._end.wait(POLL_SECONDS)
+        return "" if self._end.is_set() else f"The model server did not answer within {START_SECONDS:.0f} s"
+
+    def _watch(self, db: Database) -> str:
+        """Until it ends: returns what happened, '' when it was wanted to."""
+        answered = asked = looked = time.monotonic()
+        with ServerClient(self.url) as client:
+            while not self._end.wait(POLL_SECONDS):
+                if not self._lives():
+                    return f"The model server ended unexpectedly ({self._last_words()})"
+                clock = time.monotonic()
+                if clock - asked > HEALTH_SECONDS:
+                    asked = clock
+                    with contextlib.suppress(ServingError):
+                        client.health()
+                        answered = time.monotonic()
+                    if time.monotonic() - answered > SILENCE_SECONDS:
+                        return f"The model server gave no sign of life for {SILENCE_SECONDS:.0f} s"
+                if clock - looked > DEVICE_SECONDS:
+                    looked = clock
+                    if is_exclusive(self.device) and run_on_device(db, self.device):
+                        return ""
+        return ""
+
+    def _wait_for_device(self, db: Database) -> bool:
+        """Take the device, after the run that has it. False when the server is wanted no more."""
+        if not is_exclusive(self.device):
+            return True
+        me = ProcessName.of()
+        while not self._end.is_set():
+            run = take_for_server(db, self.device, self.id, me)
+            if run is None:
+                return True
+            if self.state != "waiting":
+                self._say(db, "waiting", f"Training has the device ({self.device}): run {run}")
+            self._end.wait(DEVICE_SECONDS)
+        return False
+
+    def _prepare(self) -> str | None:
+        """Make the prepared base, in a process of its own. None on success, else what went wrong."""
+        if self.plan.run is None or (self.plan.folder and (self.plan.folder / "config.json").is_file()):
+            return None
+        command = [sys.executable, "-m", "engine.commands.prepare", "--home", str(self.home)]
+        done = subprocess.run(
+            [*command, "--run", self.plan.run], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=CODE_ROOT
+        )
+        words = done.stderr.strip().splitlines()
+        return None if done.returncode == 0 else f"The base cannot be prepared: {words[-1] if words else 'no reason'}"
+
+    def _spawn(self, db: Database) -> None:
+        self.port = free_port(self._asked_port or self.port)
+        if self._asked_port and self.port != self._asked_port:
+            raise OSError(f"port {self._asked_port} is in use: choose another one")
+        command = [
+            sys.executable,
+            "-m",
+            "engine.serving.processes.keeper",
+            "--home",
+            str(self.home),
+            "--server",
+            self.id,
+            "--",
+        ]
+        command += self.plan.command(self.home, self.port)
+        with self.lock:
+            self.adapters.clear()
+        with self.log.open("ab") as log:
+            log.write(f"\n{now()} {' '.join(command)}\n".encode())
+            log.flush()
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=CODE_ROOT,
+                env=self.plan.environment(), start_new_session=True,
+            )  # fmt: skip
+        self.keeper = ProcessName.of(self._process.pid)
+        fingerprint = self.plan.fingerprint(self.home)
+        update_server(db, self.id, keeper=self.keeper, port=self.port, plan=fingerprint)
+        if is_exclusive(self.device):
+            # The hold shall last as long as the server itself does, also when this lab is killed.
+            take_for_server(db, self.device, self.id, self.keeper)
+
+    def _clear_logs(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            for old in sorted(self.log.parent.glob("*.log"), key=lambda p: p.stat().st_mtime)[:-KEPT_LOGS]:
+                old.unlink()
+
+    def _lives(self) -> bool:
+        if self._process is not None:
+            return self._process.poll() is None
+        return self.keeper is not None and self.keeper.lives
+
+    def _finish(self, db: Database) -> None:
+        """End whatever is left of its processes, and give the device back."""
+        if self.keeper is not None:
+            end_left_session(self.keeper, END_SECONDS)
+            if self._process is not None:
+                self._process.wait()
+        self.keeper = self._process = None
+        release_device(db, self.device, self.id)
+
+    def _say(self, db: Database, state: str, message: str, restarts: int = 0, **columns: Any) -> None:
+        self.state, self.message = state, message
+        if message:
+            logger.warning("model server %s: %s", self.id, message)
+        update_server(db, self.id, state=state, message=message, **columns)
+        if restarts:
+            db.execute("update servers set restarts = restarts + 1 where id = ?", [self.id])
+            db.conn.commit()
+
+    def _last_words(self) -> str:
+        code = self._process.poll() if self._process is not None else None
+        if code is None:
+            return "its keeper is gone"
+        if code < 0 or code > 128:  # the keeper itself, or what it kept
+            return f"killed by signal {-code if code < 0 else code - 128}"
+        line = last_error(self.log)
+        return f"exit status {code}; {line}" if line else f"exit status {code}"
+
+
+def last_error(log: Path) -> str:
+    """The line of a log's end that best says what went wrong, shortened; '' when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 20_000))
+            lines = [x.strip() for x in file.read().decode("utf-8", "replace").splitlines() if x.strip()]
+    except OSError:
+        return ""
+    started = max((i for i, line in enumerate(lines) if "engine.serving.processes.keeper" in line), default=-1)
+    errors = [x for x in lines[started + 1 :] if "Error: " in x or "error: " in x]
+    found = (errors or lines[started + 1 :])[-1:]
+    return found[0].split(") ERROR ")[-1][:300] if found else ""
+
+
+def free_port(wish: int | None = None, patience: float = PORT_SECONDS) -> int:
+    """The wished port of the loopback address if it is free within `patience` seconds, else any free one.
+
+    The threads of a killed server may hold its port a moment longer than the server itself is seen.
+    """
+    end = time.monotonic() + patience
+    while wish:
+        with contextlib.suppress(PortInUse), take_port(wish):
+            return wish
+        if time.monotonic() > end:
+            break
+        time.sleep(POLL_SECONDS)
+    with take_port(0) as taken:
+        return taken.getsockname()[1]

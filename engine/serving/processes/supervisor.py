@@ -1,0 +1,299 @@
+"""The model servers of one lab: which there are, which to start or to end for a question, what an earlier lab left.
+
+    supervisor = Supervisor(home)              # whichever server can run here
+    supervisor.start()                         # takes over or ends what a killed lab left; starts nothing
+    place = supervisor.place(model)            # may take a minute: starts a server, loads the adapter
+    ServerClient(place.url).complete(place.model, …)
+    supervisor.stop()
+
+Safe to call from any thread. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from engine.hardware import free_gib
+from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
+from engine.serving.processes.model_process import ModelProcess
+from engine.serving.processes.neighbour import Neighbour
+from engine.serving.processes.plans import Backend, CannotServe, Choice, Plan, choose, default_backend, plan_for
+from engine.serving.processes.sessions import end_left_session
+from engine.serving.served import ServedModel
+from engine.serving.vllm import backend as vllm_backend
+from engine.serving.vllm.empty_adapter import empty_adapter
+from storage.database import open_database
+from storage.processes import ProcessName
+from storage.servers import ServerRow, left_servers, remove_server, take_over
+
+logger = logging.getLogger("engine.serving")
+
+POLL_SECONDS = 0.05
+END_LEFT_SECONDS = 5.0
+
+
+class DeviceBusy(ServingError):
+    """Training has the device; the question can be asked again when the run has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a model can be asked: address without `/v1`, the model's name there, and which server it is and why.
+
+    names: what the server calls it where that is another name than the lab's, for a `ServerClient`.
+    """
+
+    url: str
+    model: str
+    backend: str
+    reason: str
+    names: dict[str, str] = field(default_factory=dict)
+
+
+class Supervisor:
+    """Starts servers as questions need them, and ends them all in `stop`."""
+
+    def __init__(
+        self,
+        home: Path,
+        backend: Backend | None = None,
+        *,
+        port: int | None = None,
+        most_vllm: int | None = None,
+        run: str | None = None,
+    ) -> None:
+        """`backend`: None is `default_backend()`, which may raise CannotServe. `port`: of the first server, None takes
+        a free one. `most_vllm`: vLLM processes at a time, None is what fits. `run`: whose models the embedded
+        server lists from the start."""
+        self.home, self.run, self.most_vllm = home.resolve(), run, most_vllm
+        self.backend = backend or default_backend()
+        self._port = port
+        self._neighbour = Neighbour.named(self.home)
+        self._servers: dict[tuple[str, str], ModelProcess] = {}
+        self._vllm_failed = ""
+        self._lock = threading.RLock()
+        self._stopped = False
+
+    def start(self) -> None:
+        """Take over the healthy servers of a lab that was killed; end what else it left."""
+        db = open_database(self.home)
+        try:
+            for row in left_servers(db):
+                if take_over(db, row, ProcessName.of()) and not self._adopt(row):
+                    if row.keeper is not None:
+                        # Also where the keeper itself is gone: its children are still in its session.
+                        end_left_session(row.keeper, END_LEFT_SECONDS)
+                    remove_server(db, row.id)
+        finally:
+            db.close()
+
+    def place(self, model: ServedModel, timeout: float = 900) -> Place:
+        """Where the model can be asked, once it can. Raises ServingError in words, DeviceBusy while a run trains."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if found := self.place_now(model):
+                return found
+            time.sleep(POLL_SECONDS)
+        raise ServingError(f"no server had {model.name} ready within {timeout:.0f} s: see the logs in {self.home}")
+
+    def place_now(self, model: ServedModel) -> Place | None:
+        """Where the model can be asked, or None while it is on its way there; begins what is needed for it.
+
+        Raises ServingError when it cannot be served (the next call tries again), DeviceBusy while a run trains.
+        """
+        if model.lost:
+            raise ServingError(model.lost)
+        if found := self._at_neighbour(model):
+            return found
+        try:
+            choice = self._choose(model)
+            plan = plan_for(choice, model)
+            plan = replace(plan, listed=self.run) if plan.folder is None else plan
+        except (CannotServe, OSError) as error:
+            raise ServingError(str(error)) from error
+        if model.kind != "base" and not model.folder.is_dir():
+            raise ServingError(f"the checkpoint {model.name} is no longer on the disk: choose another one")
+        server = self._server(plan, choice)
+        if server is None:
+            return None
+        if server.state == "failed":
+            self._give_up(server, plan)
+            return None
+        if server.state == "waiting":
+            raise DeviceBusy(server.message)
+        if server.state != "ready":
+            return None
+        if plan.backend != "vllm" or model.kind == "full":
+            return Place(server.url, model.name, plan.backend, server.reason)
+        try:
+            return self._place_on_vllm(server, model, server.reason, base_as_adapter=vllm_backend.is_cpu_build())
+        except ServerUnreachable:
+            return None  # it ended a moment ago, and is started again
+
+    def servers(self) -> list[ModelProcess]:
+        """The servers as they are now; read their `state`, `message`, `plan` and `reason`."""
+        return list(self._servers.values())
+
+    def stop(self) -> None:
+        """End every server with all its processes."""
+        with self._lock:
+            self._stopped = True
+            servers = list(self._servers.values())
+        threads = [threading.Thread(target=server.stop) for server in servers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with self._lock:
+            self._servers.clear()
+
+    def _at_neighbour(self, model: ServedModel) -> Place | None:
+        """At a vLLM that somebody else runs, if it serves the model's base and answers."""
+        if self._neighbour is None or self.backend == "embedded" or model.kind == "full":
+            return None
+        serves = self._neighbour.serves()
+        if serves is None or serves[0] != model.base:
+            return None
+        reason = f"the vLLM at {self._neighbour.url} serves this base"
+        try:  # whether it computes on processors is not known
+            return self._place_on_vllm(self._neighbour, model, reason, base_as_adapter=True)
+        except ServerUnreachable:
+            return None
+
+    def _choose(self, model: ServedModel) -> Choice:
+        if self._vllm_failed and self.backend == "auto":
+            return Choice("embedded", self._vllm_failed)
+        running = self._servers.get(("vllm", model.name if model.kind == "full" else model.base))
+        if running is not None and running.state != "failed" and self.backend == "auto":
+            return Choice("vllm", running.reason)  # its own memory must not speak against it
+        return choose(self.backend, model)
+
+    def _server(self, plan: Plan, choice: Choice) -> ModelProcess | None:
+        """The server of the plan, started if need be; None while another one makes room for it."""
+        with self._lock:
+            if self._stopped:
+                raise ServingError("the lab is being stopped")
+            key = (plan.backend, plan.serves)
+            server = self._servers.get(key)
+            if server is not None and server.plan.rank is not None and (plan.rank or 0) > server.plan.rank:
+                server.stop()  # an adapter of a larger rank than the server was started for
+                server = self._servers.pop(key, None) and None
+            if server is None:
+                self._make_room(plan)
+                port = None if any(s.port == self._port for s in self._servers.values()) else self._port
+                # `auto` has another way: one failure is enough.
+                tries = 1 if self.backend == "auto" and plan.backend == "vllm" else 3
+                server = ModelProcess(self.home, plan, choice.reason, port, tries)
+                server.start()
+                self._servers[key] = server
+            server.used = time.monotonic()
+            return server
+
+    def _make_room(self, plan: Plan) -> None:
+        """End the longest unused vLLM servers where there are too many of them, or too little memory for one more."""
+        if plan.backend != "vllm":
+            return
+        others = sorted((s for s in self._servers.values() if s.plan.backend == "vllm"), key=lambda s: s.used)
+        most = self.most_vllm or plan.share
+        tight = vllm_backend.is_cpu_build() and free_gib() < vllm_backend.PROCESS_GIB
+        while others and (len(others) >= most or tight):
+            oldest = others.pop(0)
+            oldest.stop()
+            del self._servers[oldest.plan.backend, oldest.plan.serves]
+            tight = free_gib() < vllm_backend.PROCESS_GIB
+
+    def _give_up(self, server: ModelProcess, plan: Plan) -> None:
+        """Forget a server that failed, so that the next question tries again; `auto` then takes the embedded one."""
+        with self._lock:
+            if self._servers.get((plan.backend, plan.serves)) is server:
+                del self._servers[plan.backend, plan.serves]
+                server.stop()
+                db = open_database(self.home)
+                remove_server(db, server.id)
+                db.close()
+        if plan.backend == "vllm" and self.backend == "auto":
+            self._vllm_failed = f"vLLM did not start: {server.message}"
+            return
+        raise ServingError(server.message)
+
+    def _place_on_vllm(
+        self, server: ModelProcess | Neighbour, model: ServedModel, reason: str, *, base_as_adapter: bool
+    ) -> Place:
+        """Loads the adapter if there is one. base_as_adapter: the base is asked as one too, see empty_adapter.py."""
+        if model.kind == "adapter":
+            self._load_adapter(server, model.name, model.folder)
+        if not base_as_adapter:
+            return Place(server.url, model.name, "vllm", reason)
+        base = f"base-{model.base}"
+        names = {base: f"{base}-as-adapter"}
+        if model.kind == "base":
+            try:
+                self._load_adapter(server, names[base], empty_adapter(model.folder))
+            except ValueError as error:
+                raise ServingError(str(error)) from error
+        return Place(server.url, names.get(model.name, model.name), "vllm", reason, names)
+
+    def _load_adapter(self, server: ModelProcess | Neighbour, name: str, folder: Path) -> None:
+        """Offer the adapter, unless it is; over the limit the one that was not asked for longest goes."""
+        written = (folder / "adapter_model.safetensors").stat().st_mtime_ns
+        with server.lock, ServerClient(server.url) as client:
+            known = server.adapters.pop(name, None)
+            if known is not None and known != written:
+                self._forget(client, name)  # trained again under the same name
+            while len(server.adapters) >= vllm_backend.MAX_ADAPTERS:
+                longest_unused, _ = server.adapters.popitem(last=False)
+                self._forget(client, longest_unused)
+            if known != written:
+                try:
+                    client.load_adapter(name, folder)
+                except Refused as error:
+                    raise ServingError(f"{name} does not fit on its base: {error}") from error
+            server.adapters[name] = written
+
+    @staticmethod
+    def _forget(client: ServerClient, name: str) -> None:
+        with contextlib.suppress(Refused):  # it is not there any more
+            client.unload_adapter(name)
+
+    def _adopt(self, row: ServerRow) -> bool:
+        """Whether a server that was left can be used as it is; then it is this lab's."""
+        if row.state != "ready" or row.keeper is None or not row.keeper.lives or row.port is None:
+            return False
+        if self.backend not in ("auto", row.backend):
+            return False
+        try:
+            with ServerClient(f"http://127.0.0.1:{row.port}", timeout=5) as client:
+                client.health()
+                cards = client.models()
+        except ServingError:
+            return False
+        try:
+            plan = self._plan_of(row, [(c.id, c.root) for c in cards if c.parent is None])
+            if plan is None or plan.fingerprint(self.home) != row.plan:
+                return False
+        except (OSError, ValueError):
+            return False  # its weights are gone
+        server = ModelProcess(self.home, plan, row.reason, self._port)
+        server.adopt(row, [card.id for card in cards if card.parent is not None])
+        self._servers[row.backend, row.serves] = server
+        logger.info("took over the model server %s on port %s", row.id, row.port)
+        return True
+
+    def _plan_of(self, row: ServerRow, bases: list[tuple[str, str | None]]) -> Plan | None:
+        """The plan that a running server was started by, as far as a new lab can know it."""
+        if row.backend == "embedded":
+            return Plan("embedded", "", listed=self.run)
+        if not bases or bases[0][1] is None:
+            return None
+        plan = Plan("vllm", row.serves, Path(bases[0][1]), tuple(name for name, _ in bases))
+        if "/" in row.serves:
+            return replace(plan, share=vllm_backend.processes_that_fit(Path(bases[0][1])))
+        for rank in vllm_backend.RANKS:
+            if (guess := replace(plan, rank=rank)).fingerprint(self.home) == row.plan:
+                return guess
+        return None
