@@ -64,7 +64,7 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     @site.get("/export/{run_id}/report.html")
     def report(run_id: str) -> Response:
         run = known(run_id)
-        answer = _download(run, "results/report.html", "text/html", report_html(run, list_results(lab.db, run.id)))
+        answer = _download(run, "report.html", "text/html", report_html(run, list_results(lab.db, run.id)))
         answer.headers["Content-Security-Policy"] = REPORT_POLICY
         return answer
 
