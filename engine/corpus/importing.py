@@ -90,9 +90,9 @@ def read_facts(source: str | bytes, name: str = "") -> ImportedFacts:
     text, notes, problem = decode(source, name)
     if problem:
         return ImportedFacts(reading=(problem,))
-    if not text.strip():
-        return ImportedFacts(reading=(Problem("there is nothing in it: give one row for each fact"),))
     table = _read_table(text, is_file=isinstance(source, bytes))
+    if table is None:
+        return ImportedFacts(reading=(Problem("there is nothing in it: give one row for each fact"),))
     result = _facts_of(table)
     if not result.facts:
         message = "there is a header but no fact below it: add one row for each fact"
@@ -100,7 +100,8 @@ def read_facts(source: str | bytes, name: str = "") -> ImportedFacts:
     return ImportedFacts(result.facts, result.rows, result.relations, result.reading, (*notes, *result.notes))
 
 
-def _read_table(text: str, is_file: bool) -> _Table:
+def _read_table(text: str, is_file: bool) -> _Table | None:
+    """The text as a table; None when no cell of it holds anything."""
     csv.field_size_limit(MAX_IMPORT_BYTES * 2)
     delimiter = _find_delimiter(text, csv.QUOTE_MINIMAL)
     problems: list[Problem] = []
@@ -114,7 +115,9 @@ def _read_table(text: str, is_file: bool) -> _Table:
         problems.append(Problem(message, row, severity="warning"))
         delimiter = _find_delimiter(text, csv.QUOTE_NONE)
         records = list(csv.reader(StringIO(text, newline=""), delimiter=delimiter, quoting=csv.QUOTE_NONE))
-    first = next(i for i, record in enumerate(records) if any(cell.strip() for cell in record))
+    first = next((i for i, record in enumerate(records) if any(cell.strip() for cell in record)), None)
+    if first is None:
+        return None
     table = _Table(records, {}, 2, first, problems)
     has_header = _find_columns(table)
     if is_file and not has_header and not table.problems:
