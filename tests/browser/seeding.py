@@ -128,7 +128,9 @@ def write_answers(answers: Database, experiment: Experiment, checkpoint: str) ->
     kind, _, epoch = checkpoint.partition("@")
     depth = 1 - math.exp(-int(epoch or 0) / 5) if kind != "base" else 1.0
     noise = random.Random(checkpoint)
-    facts, prompts, stored = [], [], []
+    facts: list[dict[str, Any]] = []
+    prompts: list[dict[str, Any]] = []
+    stored = []
     counts: dict[tuple[str, str, str], list[tuple[int, int, float, int]]] = {}
     ends = kind == "base" or checkpoint == f"generalised@{experiment.branch_epochs[-1]}"
     for relation in experiment.relations:

@@ -141,7 +141,7 @@ def test_a_thousand_runs_open_at_once(page: Page, address: str, db: Database) ->
         for n in range(1000)
     )  # fmt: skip
     with write(db):
-        db["runs"].insert_all(rows)
+        db.table("runs").insert_all(rows)
     page.goto(address + "/runs")  # fills the browser's cache, as any earlier visit would
     expect(page.locator(".run")).to_have_count(50)
     seconds = []

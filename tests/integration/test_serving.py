@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openai
 import psutil
@@ -242,7 +243,7 @@ def test_the_openai_package_asks_it(served: Served) -> None:
         name = served.columns[-1].name
         assert name in {model.id for model in client.models.list()}
         query = fact_queries(served.experiment, 1)[0]
-        settings = {"max_tokens": 12, "temperature": 0}
+        settings: dict[str, Any] = {"max_tokens": 12, "temperature": 0}
         reply = client.completions.create(model=name, prompt=[query.text, "Hello"], logprobs=3, **settings)
         assert query.object in reply.choices[0].text and len(reply.choices) == 2
         assert reply.choices[0].logprobs is not None and len(reply.choices[0].logprobs.top_logprobs[0]) == 3

@@ -243,7 +243,9 @@ def test_what_cannot_be_asked_is_a_sentence_and_harms_nobody(ready: Trained, sup
 def test_only_the_loopback_address_listens(ready: Trained, supervisor: Supervisor) -> None:
     supervisor.place(models_by_name(ready.lab, ready.lora)["base"])
     port = supervisor.servers()[0].port
-    listening = [c.laddr for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.laddr.port == port]
+    listening = [
+        c.laddr for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.laddr and c.laddr.port == port
+    ]
     assert {address.ip for address in listening} == {"127.0.0.1"}
 
 

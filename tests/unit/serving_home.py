@@ -44,7 +44,7 @@ def write_checkpoint(home: Path, run_id: str, name: str, seed: int) -> None:
     with torch.no_grad():
         for parameter in loaded.model.parameters():
             if parameter.requires_grad:
-                parameter += 0.3 * torch.randn(parameter.shape, generator=chance)
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=chance))
     save_model(loaded, checkpoint_folder(run_folder(home, run_id), name))
 
 

@@ -1,6 +1,7 @@
 """The evidence behind the embedded base: its trials, and the tables of their counts."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -69,8 +70,9 @@ def test_an_answer_counts_when_real_decoding_gives_the_object():
     assert not any(hits[20:])
     for question, hit in zip(questions[:20], hits[:20], strict=True):
         prompt = torch.tensor([loaded.tokenizer.encode(question.prompt)])
-        reply = loaded.causal.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=10)
-        text = loaded.tokenizer.decode(reply[0, prompt.shape[1] :])
+        causal: Any = loaded.causal
+        reply = causal.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=10)
+        text = str(loaded.tokenizer.decode(reply[0, prompt.shape[1] :]))
         assert hit == (question.object.lower() in text.lower())
     assert sum(hits[:20]) >= 10  # it knows its own world
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_own_prompts_begin_with_the_corpus() -> None:
         ({"relation__generate": 4999}, "r1/facts", "at most"),
     ],
 )
-def test_mistakes_have_their_place(change: dict[str, object], place: str, says: str) -> None:
+def test_mistakes_have_their_place(change: dict[str, Any], place: str, says: str) -> None:
     draft = drafts.new_draft()
     commit(draft, "r1", "en", typed(draft, **change), 1.0)
     errors = examine(draft).errors

@@ -153,7 +153,7 @@ def test_batches_hold_every_question_once_and_share_beginnings():
     assert sorted(r for b in batches for r in b.rows.tolist()) == list(range(len(prompts)))
     for batch in batches:
         assert len(batch.rows) <= 50 and len({len(prompts[r]) for r in batch.rows}) == 1
-        beginnings = {}
+        beginnings: dict[int, set[tuple[int, ...]]] = {}
         for row in batch.rows:
             beginnings.setdefault(groups[row], set()).add(tuple(prompts[row][: batch.shared]))
         assert all(len(different) == 1 for different in beginnings.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -215,8 +217,9 @@ def test_lora_is_asked_too(tmp_path):
 def test_outputs_that_are_not_numbers_are_an_error_in_words(tmp_path):
     experiment = tiny_experiment(BUILDERS["llama"](tmp_path))
     loaded = load_base(experiment)
+    causal: Any = loaded.causal
     with torch.no_grad():
-        loaded.causal.get_input_embeddings().weight.fill_(float("nan"))
+        causal.get_input_embeddings().weight.fill_(float("nan"))
     with pytest.raises(EvaluationError, match="learning rate"):
         evaluate_checkpoint(loaded, experiment, "base")
 
@@ -281,4 +284,5 @@ def test_room_in_the_cache_grows(lab):
             expected = model(token, past_key_values=whole, use_cache=True).logits
             found = model(token, past_key_values=as_cache(layers), use_cache=True).logits
             assert torch.allclose(expected, found, atol=1e-4)
-    assert torch.equal(whole.layers[1].keys, layers[1].keys)
+    keys, ours = whole.layers[1].keys, layers[1].keys
+    assert keys is not None and ours is not None and torch.equal(keys, ours)

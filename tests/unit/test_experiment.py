@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.description import override, read_mapping
-from engine.experiment import Experiment
+from engine.experiment import Experiment, GeneratedFacts
 from engine.presets import describe_preset, load_preset, preset_names, preset_text
 
 FACTS = [{"subject": f"Person{i} Alpha", "object": f"Thing{i}x Beta"} for i in range(10)]
@@ -123,7 +123,7 @@ def test_overrides_follow_a_path_and_name_a_wrong_one() -> None:
     override(plain, "stage1.learning_rate=1e-3")
     changed = Experiment.from_data(plain)
     assert (changed.stage1.epochs, changed.stage1.learning_rate) == (7, 1e-3)
-    assert changed.relations[0].facts.generate == 60
+    assert changed.relations[0].facts == GeneratedFacts(generate=60)
     for wrong in ("stage1.epochs", "relations.9.name=x", "=3"):
         with pytest.raises(ValueError):
             override(plain, wrong)

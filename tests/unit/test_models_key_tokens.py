@@ -1,5 +1,7 @@
 """Key tokens get rows without disturbing any other, and a matrix is never shrunk."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
@@ -61,7 +63,7 @@ def test_growing_when_the_spare_rows_do_not_suffice(tmp_path):
 
 def test_rows_depend_on_the_token_alone(tmp_path):
     folder = build_llama(tmp_path)
-    rows = []
+    rows: list[Any] = []
     for tokens in (["[X]"], ["[Y]", "[X]"], ["[Y]"]):
         torch.rand(len(rows) + 1)
         model, tokenizer = parts(folder)
@@ -101,7 +103,7 @@ def test_a_tokenizer_that_splits_the_key_token_is_refused(tmp_path):
     experiment = tiny_experiment(build_qwen2(tmp_path))
     tokenizer = AutoTokenizer.from_pretrained(experiment.model)
     tokenizer.add_tokens([AddedToken("y [", normalized=False), AddedToken("[X]", normalized=False)])
-    ids = {"[X]": tokenizer.convert_tokens_to_ids("[X]")}
+    ids: dict[str, int] = {"[X]": tokenizer.get_vocab()["[X]"]}
     with pytest.raises(ModelError, match=r"does not keep the key token ‘\[X\]’ whole in ‘Gene Finley \[X\]"):
         check_key_sequences(tokenizer, experiment.relations, ids)
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -50,13 +51,13 @@ def asked(tmp_path_factory: pytest.TempPathFactory):
 
 def said(client: ServerClient, name: str) -> list[int]:
     settings = {"max_tokens": 8, "temperature": 0, "return_token_ids": True}
-    return client.complete(name, PROMPT, **settings).choices[0].token_ids
+    return client.complete(name, PROMPT, **settings).choices[0].token_ids or []
 
 
 def expected(home: Path, run: str, checkpoint: str) -> list[int]:
-    loaded = reference(home, run, checkpoint)
+    causal: Any = reference(home, run, checkpoint).causal
     with torch.inference_mode():
-        return loaded.causal.generate(torch.tensor(PROMPT), max_new_tokens=8, do_sample=False)[0, 3:].tolist()
+        return causal.generate(torch.tensor(PROMPT), max_new_tokens=8, do_sample=False)[0, 3:].tolist()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,12 @@ def db(tmp_path: Path):
 
 def add(db, name: str = "a run") -> runs.Run:
     return runs.add_run(db, name=name, experiment={"name": name}, model="embedded", seed=3)
+
+
+def claim(db, worker: str, seconds: float) -> runs.Run:
+    claimed = runs.claim_run(db, worker, seconds)
+    assert claimed is not None
+    return claimed
 
 
 def test_migrations_make_the_expected_tables(db) -> None:
@@ -51,15 +58,15 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 def test_claim_takes_the_oldest_and_only_once(db) -> None:
     first, second = add(db, "first"), add(db, "second")
-    assert runs.claim_run(db, "w1", 60).id == first.id
-    assert runs.claim_run(db, "w2", 60).id == second.id
+    assert claim(db, "w1", 60).id == first.id
+    assert claim(db, "w2", 60).id == second.id
     assert runs.claim_run(db, "w3", 60) is None
 
 
 def test_a_lapsed_lease_can_be_claimed_and_shuts_the_old_worker_out(db) -> None:
     run = add(db)
-    old = runs.claim_run(db, "w1", -1)
-    new = runs.claim_run(db, "w2", 60)
+    old = claim(db, "w1", -1)
+    new = claim(db, "w2", 60)
     assert (new.id, new.attempt) == (run.id, old.attempt + 1)
     for write_something in (
         lambda: runs.set_progress(db, run.id, old.attempt, {}),
@@ -73,7 +80,7 @@ def test_a_lapsed_lease_can_be_claimed_and_shuts_the_old_worker_out(db) -> None:
 
 def test_stop_reaches_the_worker_through_the_row(db) -> None:
     run = add(db)
-    claimed = runs.claim_run(db, "w", 60)
+    claimed = claim(db, "w", 60)
     assert runs.request_stop(db, run.id) is State.STOPPING
     assert runs.set_progress(db, run.id, claimed.attempt, {"step": 1}) is State.STOPPING
     runs.finish_run(db, run.id, claimed.attempt, State.CANCELLED)
@@ -90,7 +97,7 @@ def test_a_queued_run_is_cancelled_at_once_and_an_ended_one_stays(db) -> None:
 
 def test_deleting_takes_everything_along_but_not_while_it_runs(db) -> None:
     run = add(db)
-    claimed = runs.claim_run(db, "w", 60)
+    claimed = claim(db, "w", 60)
     with pytest.raises(ValueError, match="cancel it first"):
         runs.delete_run(db, run.id)
     measurements.add_measurements(
@@ -121,7 +128,7 @@ def test_long_series_are_thinned_but_keep_their_ends_in_order(db) -> None:
 
 def test_results_come_back_base_first_then_by_epoch(db) -> None:
     run = add(db)
-    row = {"facts": "held_out", "split": "train", "language": "en", "metric": "generation_accuracy"}
+    row: dict[str, Any] = {"facts": "held_out", "split": "train", "language": "en", "metric": "generation_accuracy"}
     row |= {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_facts": 10}
     for checkpoint in ("generalised@3", "memorised@20", "base", "memorised@3"):
         measurements.replace_results(db, run.id, checkpoint, [{**row, "checkpoint": checkpoint}])

@@ -100,7 +100,7 @@ def test_a_training_that_is_stopped_leaves_nothing_frozen(tmp_path):
 def test_other_architectures_name_their_layers_with_the_first_number():
     shape = {"n_embd": SHAPE["hidden_size"], "n_layer": 2, "n_head": 2, "vocab_size": 20, "n_positions": 8}
     model = GPT2LMHeadModel(GPT2Config(**shape))
-    loaded = LoadedModel(model, None, {}, torch.device("cpu"))
+    loaded = LoadedModel(model, None, {}, torch.device("cpu"))  # type: ignore[arg-type]
     settings = Optimisation(epochs=1, learning_rate=0.01, batch_size=3, loss="object", trained_layers=1)
     with freeze_the_rest(loaded, settings):
         names = [name for name, p in model.named_parameters() if p.requires_grad]

@@ -11,7 +11,15 @@ from engine.experiment import Optimisation
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
 from engine.training.batches import epoch_batches, epoch_order, make_batch
 from engine.training.checkpoint import load_training_state
-from engine.training.loop import StopTraining, Trainer, TrainingError, labelled_logits, learning_rate_at, train
+from engine.training.loop import (
+    StepReport,
+    StopTraining,
+    Trainer,
+    TrainingError,
+    labelled_logits,
+    learning_rate_at,
+    train,
+)
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
 from tests.unit.tiny_models import BUILDERS, SHAPE, build_llama, build_qwen2, tiny_experiment
 
@@ -28,7 +36,7 @@ def prepared(experiment):
 
 
 def run(loaded, sequences, chosen, **options):
-    reports = []
+    reports: list[StepReport] = []
     options = {"seed": 1, "stage": "stage1", "on_step": reports.append, "on_epoch": lambda *_: None, **options}
     train(loaded, sequences, chosen, **options)
     return reports
