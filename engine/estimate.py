@@ -1,6 +1,6 @@
 """What an experiment will cost, told before it starts: tokens, steps, questions, time and memory.
 
-    estimate_experiment(experiment.resolved()).in_words()
+    estimate_experiment(resolve(experiment)).in_words()
 
 Without torch: tokens are counted by the model's tokenizer.json where it is on this machine, else guessed from
 characters. Time comes from earlier runs of the same model where the caller knows some (`seconds_per_pass`), else from
@@ -86,7 +86,7 @@ def estimate_experiment(
     """The estimate for a resolved experiment.
 
     `seconds_per_pass`: what earlier runs of the same model took for each pass (their time / `Estimate.passes`).
-    `accelerator`: whether there is a GPU; None looks for an NVIDIA device. Raises ValueError before `resolved`.
+    `accelerator`: whether there is a GPU; None looks for an NVIDIA device. Raises ValueError for one that is not resolved.
     """
     count, exact = token_counter(experiment)
     if accelerator is None:

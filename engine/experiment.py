@@ -3,7 +3,7 @@
 The same object for the page, the command line and Python; readable and writable as YAML and JSON:
 
     from engine.experiment import Experiment
-    experiment = Experiment.from_text(open("mine.yaml").read()).resolved()
+    experiment = Experiment.from_text(open("mine.yaml").read())
 
 Words: a *fact* is (subject, relation, object); a *key token* is a sign without meaning that joins subject and object
 in stage 1; a *prompt* is a template with `{subject}`, of a split (train, test, unrelated, decoy) and a language.
@@ -72,8 +72,8 @@ class Relation(Frozen):
     """A relation with its key token, facts and prompts.
 
     `facts: {generate: N}` and `prompts: corpus` stand for the shipped corpus's fictional names and prompts of the
-    relation of that name, until `Experiment.resolved` writes them out.
-    `options`: the answers the multiple choice offers for each question of the relation (filled in by `resolved`).
+    relation of that name, until `engine.corpus.resolve` writes them out.
+    `options`: the answers the multiple choice offers for each question of the relation (filled in there too).
     """
 
     name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f<>/\\]+$")]
@@ -85,16 +85,16 @@ class Relation(Frozen):
 
     @property
     def explicit_facts(self) -> tuple[Fact, ...]:
-        """The facts, written out. Raises ValueError before `Experiment.resolved`."""
+        """The facts, written out. Raises ValueError before `engine.corpus.resolve`."""
         if isinstance(self.facts, GeneratedFacts):
-            raise ValueError("the experiment is not resolved: call experiment.resolved() first")
+            raise ValueError("the experiment is not resolved: call engine.corpus.resolve.resolve(experiment) first")
         return self.facts
 
     @property
     def explicit_prompts(self) -> tuple[Prompt, ...]:
-        """The prompts, written out. Raises ValueError before `Experiment.resolved`."""
+        """The prompts, written out. Raises ValueError before `engine.corpus.resolve`."""
         if self.prompts == "corpus":
-            raise ValueError("the experiment is not resolved: call experiment.resolved() first")
+            raise ValueError("the experiment is not resolved: call engine.corpus.resolve.resolve(experiment) first")
         return self.prompts  # type: ignore[return-value]
 
     def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
@@ -256,10 +256,6 @@ class Experiment(Frozen, Described):
     stage2: Stage2 = Stage2()
     evaluation: Evaluation = Evaluation()
 
-    def to_json(self) -> str:
-        """The whole description as JSON on one line."""
-        return self.model_dump_json()
-
     @property
     def branch_epochs(self) -> tuple[int, ...]:
         """The stage 1 epochs from which stage 2 is run, ascending."""
@@ -299,18 +295,6 @@ class Experiment(Frozen, Described):
     def stage2_prompts(self, relation: Relation) -> tuple[Prompt, ...]:
         """The train prompts that stage 2 uses: the first `stage2.prompts` in stage 2's language."""
         return relation.prompts_of("train", self.stage2.language)[: self.stage2.prompts]
-
-    def resolved(self) -> Experiment:
-        """The experiment with generated facts, corpus prompts and choice options written out.
-
-        Raises ValueError when the corpus has no such relation, or too few names.
-        """
-        if self.is_resolved:
-            return self
-        from engine.corpus.resolve import resolve_relation
-
-        relations = tuple(resolve_relation(r, self.seed, self.evaluation.options) for r in self.relations)
-        return self.from_data(self.model_dump() | {"relations": [r.model_dump() for r in relations]})
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.corpus.resolve import resolve
 from engine.evaluation.choice import score_options
 from engine.evaluation.parallel import workers
 from engine.evaluation.plain import log_probabilities
@@ -51,7 +52,7 @@ def load(folder: Path) -> tuple[LoadedModel, Experiment]:
     if not (EMBEDDED_WEIGHTS / "model.safetensors").is_file():
         shape = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
         data["model"] = str(build_qwen2(folder, vocab_size=2600, intermediate_size=384, **shape))
-    experiment = Experiment.from_data(data).resolved()
+    experiment = resolve(Experiment.from_data(data))
     return load_base(experiment), experiment
 
 

@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from engine.corpus.resolve import resolve
 from engine.experiment import Experiment, Optimisation
 from engine.models.loading import LoadedModel, load_base
 from engine.models.source import EMBEDDED_WEIGHTS
@@ -41,7 +42,7 @@ NEEDED, CURVES_AGREE = 1.3, 1e-3
 def embedded_experiment() -> Experiment:
     """The shipped relation `mother` with generated facts, as on the Design page."""
     relation = {"name": "mother", "facts": {"generate": FACTS}}
-    return Experiment.from_data({"seed": SEED, "relations": [relation]}).resolved()
+    return resolve(Experiment.from_data({"seed": SEED, "relations": [relation]}))
 
 
 def random_experiment(folder: Path) -> Experiment:

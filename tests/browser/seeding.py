@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from engine.corpus.resolve import resolve
 from engine.experiment import Experiment, Relation
 from engine.presets import load_preset
 from storage.answers import open_answers, store_answers, store_questions
@@ -34,7 +35,7 @@ LANGUAGE_FACTOR = {"en": 1.0, "es": 0.9, "de": 0.85, "ja": 0.65, "zh": 0.6}
 
 def quick(name: str = "quick", **changes: Any) -> Experiment:
     """The quick preset, resolved, under another name."""
-    return Experiment.from_data(load_preset("quick").model_dump() | {"name": name} | changes).resolved()
+    return resolve(Experiment.from_data(load_preset("quick").model_dump() | {"name": name} | changes))
 
 
 def queue(db: Database, experiment: Experiment) -> Run:

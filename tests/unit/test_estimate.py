@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from engine.corpus.resolve import resolve
 from engine.estimate import checkpoints, estimate_experiment, stage1_texts, stage2_texts
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
@@ -83,7 +84,7 @@ def experiment(model: str = "embedded", **changes: object) -> Experiment:
         "stage1": {"epochs": 6, "batch_size": 2},
         "stage2": {"facts": 2, "prompts": 2, "epochs": 3, "batch_size": 3},
     }
-    return Experiment.from_data(data | changes).resolved()
+    return resolve(Experiment.from_data(data | changes))
 
 
 def test_counts_by_the_models_tokenizer(model: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engine.corpus.resolve import resolve
 from engine.evaluation.batches import common_beginning, plan_batches
 from engine.evaluation.choice import judge
 from engine.evaluation.hits import is_hit
@@ -28,7 +29,7 @@ from tests.unit.tiny_models import OBJECTS, tiny_experiment
 def quick() -> Experiment:
     """One relation of the corpus with 100 facts and prompts in five languages."""
     data = {"relations": [{"name": "mother"}], "stage1": {"epochs": 20}, "stage2": {"prompts": 2}}
-    return Experiment.from_data(data).resolved()
+    return resolve(Experiment.from_data(data))
 
 
 def with_evaluation(experiment: Experiment, **changes) -> Experiment:
@@ -48,7 +49,7 @@ def test_the_tables_number_facts_and_prompts(quick):
 
 def test_ids_go_on_from_relation_to_relation():
     data = {"relations": [{"name": "mother"}, {"name": "capital", "key_token": "[Y]", "facts": {"generate": 60}}]}
-    experiment = Experiment.from_data(data).resolved()
+    experiment = resolve(Experiment.from_data(data))
     facts, prompts = fact_rows(experiment), prompt_rows(experiment)
     relation_of = {row["id"]: row["relation"] for row in facts}
     texts = {row["id"]: row["text"] for row in prompts}

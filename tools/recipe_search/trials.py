@@ -13,6 +13,7 @@ from typing import Any
 from engine.base.facts import Question, outside_facts, question_groups
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import LANGUAGES, load_relation
+from engine.corpus.resolve import resolve
 from engine.evaluation.evaluate import decode_answers
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
@@ -57,7 +58,7 @@ def experiment_about(model: str, relations: Sequence[str], seed: int, *, outside
     data: dict[str, Any] = {"model": model, "seed": seed, "relations": plans}
     if len(relations) > 1:
         data["stage1"] = load_preset("all-relations").stage1.model_dump()
-    return Experiment.from_data(data).resolved()
+    return resolve(Experiment.from_data(data))
 
 
 def ask(loaded: LoadedModel, questions: Sequence[Question]) -> list[bool]:
