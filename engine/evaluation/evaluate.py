@@ -17,7 +17,7 @@ from engine.evaluation.questions import Question, key_questions, questions_for
 from engine.evaluation.tree import honours_masks
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel
-from engine.training.sequences import tokenise_questions
+from engine.models.tokenise import tokenise_questions
 
 # How many answers try out whether a model honours masks; a few show it.
 PROBED_ANSWERS = 8

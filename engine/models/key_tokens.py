@@ -14,7 +14,8 @@ import torch
 from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.checks import shorten
-from engine.experiment import GeneratedFacts, Relation
+from engine.corpus.sentences import fill
+from engine.experiment import Fact, GeneratedFacts, Relation
 from engine.models.source import ModelError
 
 # The space before a key token is part of it, as the space before a word is part of that word's token in nearly every
@@ -82,14 +83,9 @@ def check_key_sequences(tokenizer: PreTrainedTokenizerBase, relations: Iterable[
     """
     for relation in relations:
         explicit = () if isinstance(relation.facts, GeneratedFacts) else relation.facts
-        pairs = [(f.subject, f.object) for f in explicit[:3]] or [("Gene Finley", "Cody Ross")]
         for template in {relation.key_template, "{subject} {key} {object}.", "{key} {subject} {object}."}:
-            for subject, object_ in pairs:
-                text = (
-                    template.replace("{key}", relation.key_token)
-                    .replace("{subject}", subject)
-                    .replace("{object}", object_)
-                )
+            for fact in explicit[:3] or [Fact(subject="Gene Finley", object="Cody Ross")]:
+                text = fill(template, fact, relation.key_token).text
                 found = [i for i in tokenizer.encode(text, add_special_tokens=False) if i in ids.values()]
                 if found != [ids[relation.key_token]]:
                     raise ModelError(

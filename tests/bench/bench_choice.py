@@ -36,7 +36,7 @@ from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base
 from engine.models.source import EMBEDDED_WEIGHTS
-from engine.training.sequences import tokenise_questions
+from engine.models.tokenise import tokenise_questions
 from tests.unit.tiny_models import build_qwen2
 
 NEEDED, AGREE = 10.0, 1e-4

@@ -11,7 +11,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from engine.corpus.resolve import resolve
-from engine.estimate import checkpoints, estimate_experiment, stage1_texts, stage2_texts
+from engine.corpus.sentences import stage1_sentences, stage2_sentences
+from engine.estimate import checkpoints, estimate_experiment
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
 from engine.models.files import model_problems, model_shape, shape_from_config, tokenizer_problems
@@ -122,8 +123,8 @@ def test_questions_are_counted_as_they_will_be_asked() -> None:
 def test_texts_are_what_is_trained_on() -> None:
     plan = experiment()
     (relation,) = plan.relations
-    assert stage1_texts(relation)[0] == "Ann Bee [X] Cy Dee."
-    pairs = stage2_texts(plan, relation)
+    assert stage1_sentences(relation)[0].text == "Ann Bee [X] Cy Dee."
+    pairs = [sentence.halves for sentence in stage2_sentences(plan, relation)]
     assert len(pairs) == 2 * 2
     assert all(prompt.endswith(("?", "for")) and object_.startswith(" ") for prompt, object_ in pairs)
 
@@ -131,7 +132,7 @@ def test_texts_are_what_is_trained_on() -> None:
 def test_names_that_look_like_placeholders_are_names() -> None:
     facts = [{"subject": "{object}", "object": "{subject}"}, {"subject": "y", "object": "z"}]
     plan = experiment(relations=[{"name": "odd", "facts": facts, "prompts": PROMPTS}], stage2={"facts": 1})
-    assert stage1_texts(plan.relations[0])[0] == "{object} [X] {subject}."
+    assert stage1_sentences(plan.relations[0])[0].text == "{object} [X] {subject}."
 
 
 def test_earlier_runs_tell_the_time(model: Path) -> None:

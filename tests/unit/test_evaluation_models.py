@@ -17,7 +17,7 @@ from engine.evaluation.questions import questions_for
 from engine.evaluation.tree import build_tree, honours_masks, score_tree
 from engine.experiment import Experiment, Tuning
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
-from engine.training.sequences import tokenise_questions
+from engine.models.tokenise import tokenise_questions
 from tests.unit.tiny_models import BUILDERS, tiny_experiment
 
 

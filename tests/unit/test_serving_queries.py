@@ -14,10 +14,10 @@ from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
 from engine.models.loading import load_base
 from engine.models.source import EMBEDDED_WEIGHTS
+from engine.models.tokenise import tokenise_questions
 from engine.presets import preset_text
 from engine.serving.asking.queries import fact_queries, find_fact, free_query, prompt_queries, subject_queries
 from engine.serving.asking.tokens import Tokens
-from engine.training.sequences import tokenise_questions
 from tests.unit.tiny_models import BUILDERS, tiny_experiment
 
 ROOT = Path(__file__).parents[2]

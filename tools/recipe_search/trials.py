@@ -14,21 +14,16 @@ from engine.base.facts import Question, outside_facts, question_groups
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import LANGUAGES, load_relation
 from engine.corpus.resolve import resolve
+from engine.corpus.sentences import key_prompt, prompt_sentence
 from engine.evaluation.evaluate import decode_answers
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
-from engine.evaluation.questions import key_prompt
 from engine.experiment import Experiment, Fact, Optimisation, Relation
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
+from engine.models.tokenise import tokenise_questions
 from engine.presets import load_preset
 from engine.training.loop import train
-from engine.training.sequences import (
-    prompt_sentence,
-    stage1_sequences,
-    stage2_sequences,
-    tokenise_questions,
-    tokenise_sentences,
-)
+from engine.training.sequences import stage1_sequences, stage2_sequences, tokenise_sentences
 
 RELATIONS = ("mother", "author", "capital", "educated_at", "genre")
 STAGE1_EPOCHS = (3, 6, 10, 20)
