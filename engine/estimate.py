@@ -20,7 +20,7 @@ from engine.evaluation.questions import count_questions, languages_for
 from engine.experiment import Experiment
 from engine.models.files import ModelShape, load_tokenizer, model_shape, tokenizer_file
 
-# Work is counted as engine.execution counts it for its progress: passes of one token through the model.
+# What work costs, in passes of one token through the model; a run counts its progress in them too.
 PASSES_PER_TRAINED_TOKEN = 3
 PASSES_PER_QUESTION = 20
 PASSES_PER_CHOICE = 60
@@ -97,8 +97,8 @@ def estimate_experiment(
     sequences1 = [sentence.text for relation in relations for sentence in stage1_sentences(relation)]
     sequences2 = [sentence.text for relation in relations for sentence in stage2_sentences(experiment, relation)]
     tokens1, tokens2 = sum(count(sequences1)), sum(count(sequences2))
-    questions = sum(count_questions(experiment, name) for name in checkpoints(experiment))
-    choices = sum(count_choices(experiment, name) for name in checkpoints(experiment))
+    questions = sum(count_questions(experiment, name) for name in experiment.checkpoints)
+    choices = sum(count_choices(experiment, name) for name in experiment.checkpoints)
     branches = len(experiment.branch_epochs)
     passes = float(
         PASSES_PER_TRAINED_TOKEN * (tokens1 * first.epochs + tokens2 * second.epochs * branches)
@@ -152,12 +152,6 @@ def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[in
         return totals
 
     return count, True
-
-
-def checkpoints(experiment: Experiment) -> list[str]:
-    """The names of all checkpoints that are evaluated."""
-    memorised = [f"memorised@{epoch}" for epoch in experiment.stage1.saved_epochs]
-    return ["base", *memorised, *(f"generalised@{epoch}" for epoch in experiment.branch_epochs)]
 
 
 def count_choices(experiment: Experiment, checkpoint: str) -> int:

@@ -262,6 +262,12 @@ class Experiment(Frozen, Described):
         return tuple(sorted(set(self.stage2.branch_epochs or self.stage1.saved_epochs)))
 
     @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The names of all checkpoints that are evaluated, the base model first."""
+        memorised = [f"memorised@{epoch}" for epoch in self.stage1.saved_epochs]
+        return ("base", *memorised, *(f"generalised@{epoch}" for epoch in self.branch_epochs))
+
+    @property
     def languages(self) -> tuple[str, ...]:
         """The languages to evaluate, stage 2's first. Needs resolved prompts when `evaluation.languages` is None."""
         present = dict.fromkeys(p.language for r in self.relations for p in r.explicit_prompts)

@@ -110,7 +110,7 @@ def queue_experiment(db: Any, experiment: Experiment) -> Run:
 
 def _carry_out(db: Any, home: Path, queued: Run) -> Run:
     """Claim the run for this process and carry it out, showing a bar on standard error."""
-    from engine.execution.pipeline import execute_run
+    from engine.execution.execute import execute_run
     from engine.execution.worker import LeaseKeeper, Registration
     from storage.runs import LEASE_SECONDS
 

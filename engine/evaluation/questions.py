@@ -74,7 +74,7 @@ def languages_for(experiment: Experiment, checkpoint: str) -> tuple[str, ...]:
     alone at the others (unless that one is not evaluated at all).
     """
     languages = experiment.languages
-    ends = ("base", f"generalised@{experiment.branch_epochs[-1]}")
+    ends = (experiment.checkpoints[0], experiment.checkpoints[-1])
     if experiment.evaluation.every_language_at == "every" or checkpoint in ends:
         return languages
     return tuple(x for x in languages if x == experiment.stage2.language) or languages

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from engine.corpus.resolve import resolve
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
-from engine.estimate import checkpoints, estimate_experiment
+from engine.estimate import estimate_experiment
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
 from engine.models.files import model_problems, model_shape, shape_from_config, tokenizer_problems
@@ -114,7 +114,7 @@ def test_questions_are_counted_as_they_will_be_asked() -> None:
     for choice in ({"facts": 2, "prompts": 1}, {"facts": "all", "prompts": "all"}, {"facts": 20, "prompts": 2}):
         for where in ("ends", "every"):
             plan = experiment(evaluation={"choice": choice, "every_language_at": where})
-            asked = [q for name in checkpoints(plan) for q in questions_for(plan, name)]
+            asked = [q for name in plan.checkpoints for q in questions_for(plan, name)]
             found = estimate_experiment(plan)
             assert found.questions == len(asked)
             assert found.choices == sum(bool(q.options) for q in asked)
