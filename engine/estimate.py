@@ -13,11 +13,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
 from engine.evaluation.questions import count_questions, languages_for
 from engine.experiment import Experiment
+from engine.hardware import serving_device
 from engine.models.files import ModelShape, load_tokenizer, model_shape, tokenizer_file
 
 # What work costs, in passes of one token through the model; a run counts its progress in them too.
@@ -86,11 +86,11 @@ def estimate_experiment(
     """The estimate for a resolved experiment.
 
     `seconds_per_pass`: what earlier runs of the same model took for each pass (their time / `Estimate.passes`).
-    `accelerator`: whether there is a GPU; None looks for an NVIDIA device. Raises ValueError before it is resolved.
+    `accelerator`: whether there is a GPU; None looks for one. Raises ValueError before it is resolved.
     """
     count, exact = token_counter(experiment)
     if accelerator is None:
-        accelerator = Path("/dev/nvidia0").exists()
+        accelerator = not serving_device().startswith("cpu")
     shape = model_shape(experiment.model)
     first, second = experiment.stage1, experiment.stage2
     relations = experiment.relations
