@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from engine.corpus.resolve import resolve
@@ -15,7 +18,7 @@ from engine.corpus.sentences import stage1_sentences, stage2_sentences
 from engine.estimate import estimate_experiment
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
-from engine.models.files import model_problems, model_shape, shape_from_config, tokenizer_problems
+from engine.models.files import find_folder, model_problems, model_shape, shape_from_config, tokenizer_problems
 
 FACTS = [
     {"subject": "Ann Bee", "object": "Cy Dee"},
@@ -65,16 +68,8 @@ def model(tmp_path: Path) -> Path:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     config = QWEN | {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 100}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").write_bytes(safetensors_header({"a": [100, 32], "b": [32, 64]}))
+    save_file({"a": np.zeros((100, 32)), "b": np.zeros((32, 64))}, tmp_path / "model.safetensors")
     return tmp_path
-
-
-def safetensors_header(shapes: dict[str, list[int]]) -> bytes:
-    header = {"__metadata__": {"format": "pt"}} | {
-        name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()
-    }
-    body = json.dumps(header).encode()
-    return len(body).to_bytes(8, "little") + body
 
 
 def experiment(model: str = "embedded", **changes: object) -> Experiment:
@@ -203,6 +198,35 @@ def test_folders_that_hold_no_model(tmp_path: Path, model: Path) -> None:
     (empty / "config.json").write_text("{}")
     assert "no weights" in model_problems(str(empty))[0].message
     assert model_problems(str(model)) == []
+
+
+def test_the_hub_cache_gives_what_its_main_branch_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--someone--model"
+    for commit in ("a1", "b2"):
+        (cached / "snapshots" / commit).mkdir(parents=True)
+        (cached / "snapshots" / commit / "config.json").write_text("{}")
+    assert find_folder("someone/model") is None
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("a1")
+    assert find_folder("someone/model") == cached / "snapshots" / "a1"
+    assert find_folder("someone/other") is None
+
+
+def test_relative_folders_and_odd_names(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model.parent)
+    assert find_folder(model.name) == Path(model.name)
+    assert [find_folder(name) for name in ("", " ", "~nobody-at-all/x", "x" * 400, "\0", "a--b")] == [None] * 6
+
+
+def test_weights_are_counted_whatever_their_format(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [3, 5], "data_offsets": [0, 30]}}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(30))
+    shape = model_shape(str(tmp_path))
+    assert shape is not None and shape.parameters == 15
+    file.write_bytes(b"no tensors")
+    assert model_shape(str(tmp_path)) is None
 
 
 def test_key_tokens_that_mean_something_already(model: Path) -> None:
