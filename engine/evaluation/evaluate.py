@@ -1,6 +1,6 @@
 """Ask one checkpoint everything the experiment wants to know of it.
 
-rows = evaluate_checkpoint(loaded, experiment, "generalised@20", on_progress=lambda done, total: None)
+answers = evaluate_checkpoint(loaded, experiment, "generalised@20", on_progress=lambda done, total: None)
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from engine.evaluation.answer import Answer
 from engine.evaluation.choice import answer_choices
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
@@ -24,8 +25,6 @@ PROBED_ANSWERS = 8
 # Well under a second's work, so that a run can be cancelled meanwhile.
 TOKENISED_AT_ONCE = 2000
 
-AnswerRow = tuple[int, int, str, int, float, int | None, int | None, float | None]
-
 
 def evaluate_checkpoint(
     loaded: LoadedModel,
@@ -33,13 +32,12 @@ def evaluate_checkpoint(
     checkpoint: str,
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[AnswerRow]:
+) -> list[Answer]:
     """Answers to all questions of a checkpoint, by prompt and fact.
 
-    Each row is (prompt, fact, answer, hit, log_probability, choice_rank, choice_options, log_probability_normalised),
-    the last three None where it was not asked as multiple choice. `on_progress(done, total)` is called several times a
-    second from this thread, counts each multiple choice as one more question, and may raise to stop. The rows are the
-    same, bit for bit, each time on the same CPU. Raises EvaluationError when the model's outputs are not numbers.
+    `on_progress(done, total)` is called several times a second from this thread, counts each multiple choice as one
+    more question, and may raise to stop. The answers are the same, bit for bit, each time on the same CPU. Raises
+    EvaluationError when the model's outputs are not numbers.
     """
     questions = questions_for(experiment, checkpoint)
     return answer_questions(
@@ -53,8 +51,8 @@ def answer_questions(
     *,
     max_new_tokens: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[AnswerRow]:
-    """The rows of `evaluate_checkpoint` for any questions, in their order. Raises EvaluationError."""
+) -> list[Answer]:
+    """The answers of `evaluate_checkpoint` to any questions, in their order. Raises EvaluationError."""
     chosen = [row for row, question in enumerate(questions) if question.options]
     total, done = len(questions) + len(chosen), 0
 
@@ -86,13 +84,13 @@ def answer_questions(
         )
     texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
     outcomes = dict(zip(chosen, choices, strict=True))
-    rows: list[AnswerRow] = []
+    answers: list[Answer] = []
     for row, (question, reply, text) in enumerate(zip(questions, replies, texts, strict=True)):
         outcome = outcomes.get(row)
-        choice = (outcome.rank, outcome.options, outcome.log_probability) if outcome else (None, None, None)
-        hit = int(is_hit(text, question.object))
-        rows.append((question.prompt, question.fact, text, hit, reply.log_probability, *choice))
-    return rows
+        choice = (outcome.rank, outcome.options, outcome.log_probability) if outcome else ()
+        hit = is_hit(text, question.object)
+        answers.append(Answer(question.prompt, question.fact, text, hit, reply.log_probability, *choice))
+    return answers
 
 
 def probe_key_tokens(loaded: LoadedModel, experiment: Experiment, count: int) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from engine.estimate import PASSES_PER_QUESTION, PASSES_PER_TRAINED_TOKEN
+from engine.evaluation.answer import Answer
 from engine.evaluation.evaluate import evaluate_checkpoint, probe_key_tokens
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.evaluation.summary import summarise
@@ -181,7 +182,7 @@ class RunExecution:
         questions = count_questions(self.experiment, checkpoint)
         if self._evaluated(checkpoint):
             self.progress.skip(PASSES_PER_QUESTION * questions)
-            answers = all_answers(self.answers, checkpoint)
+            answers = [Answer(**row) for row in all_answers(self.answers, checkpoint)]
         else:
             assert loaded is not None
             asked = 0

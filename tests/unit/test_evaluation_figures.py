@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from engine.corpus.resolve import resolve
+from engine.evaluation.answer import Answer
 from engine.evaluation.batches import common_beginning, plan_batches
 from engine.evaluation.choice import judge
 from engine.evaluation.hits import is_hit
@@ -196,7 +199,7 @@ def rows_of(experiment: Experiment, hit) -> list[tuple]:
     kinds = {row["id"]: row["trained"] for row in fact_rows(experiment)}
     for q in questions_for(experiment, "base"):
         choice = (1 if kinds[q.fact] else 2, len(q.options), np.log(0.5)) if q.options else (None, None, None)
-        rows.append((q.prompt, q.fact, "…", hit(q, kinds[q.fact]), float(np.log(0.25)), *choice))
+        rows.append(Answer(q.prompt, q.fact, "…", hit(q, kinds[q.fact]), float(np.log(0.25)), *choice))
     return rows
 
 
@@ -225,7 +228,8 @@ def test_result_rows():
 
 def test_result_rows_without_multiple_choice_and_by_prompt():
     experiment = tiny_experiment("embedded")
-    answers = [(*row[:5], None, None, None) for row in rows_of(experiment, lambda q, trained: int(q.prompt == 2))]
+    nothing = {"choice_rank": None, "choice_options": None, "log_probability_normalised": None}
+    answers = [replace(a, **nothing) for a in rows_of(experiment, lambda q, trained: int(q.prompt == 2))]
     metrics = {r["metric"] for r in summarise(answers, experiment, "base")}
     assert metrics == {"generation_accuracy", "object_probability"}
     by_prompt = summarise_prompts(answers, experiment, "base")

@@ -130,10 +130,10 @@ class CellExecution:
             self.progress.advance(share, stage="evaluation", message=f"Asking: question {done:,} of {total:,}")
 
         limit = self.attack.max_new_tokens
-        rows = answer_questions(loaded, form.questions(), max_new_tokens=limit, on_progress=on_progress)
-        store_answers(answers, checkpoint, rows)
+        given = answer_questions(loaded, form.questions(), max_new_tokens=limit, on_progress=on_progress)
+        store_answers(answers, checkpoint, given)
         answers.close()
-        return result_rows(form, rows, checkpoint)
+        return result_rows(form, given, checkpoint)
 
     def _keep(self, loaded: LoadedModel, name: str) -> None:
         keep = self.attack.keep
