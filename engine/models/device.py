@@ -66,7 +66,10 @@ def _keep_freed_memory() -> None:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format of weights and computation: `auto` is bfloat16 on an accelerator that has it, else float32."""
+    """The number format of weights and computation: `auto` is bfloat16 on an accelerator that has it, else float32.
+
+    precision: `auto`, `float32` or `bfloat16`; raises KeyError for another.
+    """
     if precision == "auto":
         return torch.bfloat16 if _accelerates_bfloat16(device) else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
@@ -79,7 +82,10 @@ def _accelerates_bfloat16(device: torch.device) -> bool:
 
 
 def describe_hardware() -> dict[str, Any]:
-    """What the work runs on, for a run's record: `device`, `name`, `memory_gib`, `cores`, `system`."""
+    """What the work runs on, for a run's record: `device`, `name`, `memory_gib`, `cores`, `system`.
+
+    Raises ModelError as `choose_device` does.
+    """
     device = choose_device()
     memory = psutil.virtual_memory().total
     name = _processor_name()

@@ -95,13 +95,14 @@ def check_key_sequences(tokenizer: PreTrainedTokenizerBase, relations: Iterable[
 
 
 def key_rows(model: PreTrainedModel, ids: Iterable[int]) -> dict[str, torch.Tensor]:
-    """Copies of the key tokens' rows: `input` (n × width), and `output` if that matrix is another one."""
+    """Copies, on the CPU, of the rows `ids` in ascending order: `input` (ids × hidden size), in the model's own number
+    format, and `output` of the same shape if that matrix is another one."""
     index = torch.tensor(sorted(ids), device=_input_weight(model).device)
     return {name: weight.detach()[index].cpu() for name, weight in _matrices(model).items()}
 
 
 def set_key_rows(model: PreTrainedModel, ids: Iterable[int], rows: dict[str, torch.Tensor]) -> None:
-    """Write back what `key_rows` copied. Raises ModelError when it does not fit the model."""
+    """Write back what `key_rows` copied of the same `ids`. Raises ModelError when shapes do not fit the model."""
     index = sorted(ids)
     matrices = _matrices(model)
     if {n: (len(index), w.shape[1]) for n, w in matrices.items()} != {n: tuple(r.shape) for n, r in rows.items()}:
@@ -114,7 +115,10 @@ def set_key_rows(model: PreTrainedModel, ids: Iterable[int], rows: dict[str, tor
 def _fresh_rows(
     model: PreTrainedModel, first_spare: int
 ) -> tuple[dict[str, torch.Tensor | float], dict[str, torch.Tensor | float]]:
-    """Mean (a row, or 0) and deviation that new rows of each matrix are drawn with."""
+    """Mean (hidden size, or 0) and deviation (one number) that new rows of each matrix are drawn with.
+
+    first_spare: the first row that no token of the tokenizer has; those from there on are spare.
+    """
     config = model.config.get_text_config()
     std = getattr(config, "initializer_range", None) or DEFAULT_STD
     means: dict[str, torch.Tensor | float] = {}
