@@ -20,18 +20,7 @@ from pydantic import Field, model_validator
 
 from engine import checks
 from engine.description import Described
-from engine.settings import (  # noqa: F401 (an experiment's settings are asked for from here)
-    ChoiceSample,
-    Count,
-    Evaluation,
-    Frozen,
-    LossMask,
-    Optimisation,
-    Rate,
-    Stage1,
-    Stage2,
-    Tuning,
-)
+from engine.settings import Evaluation, Frozen, Stage1, Stage2, Tuning
 
 PromptSplit = Literal["train", "test", "unrelated", "decoy"]
 

@@ -21,7 +21,8 @@ from engine.corpus.readings import BENIGN, own_meaning
 from engine.corpus.relations import load_relations
 from engine.corpus.resolve import resolve
 from engine.description import Described
-from engine.experiment import Count, Experiment, Frozen, Rate, Relation, Tuning
+from engine.experiment import Experiment, Relation
+from engine.settings import Count, Frozen, Rate, Tuning
 
 Control = Literal["attack", "no_stage1", "neutral", "nonsense"]
 Start = Literal["base", "memorised", "generalised"]

@@ -19,7 +19,8 @@ from engine.corpus.readings import BENIGN, load_readings, own_meaning
 from engine.corpus.relations import load_relation
 from engine.corpus.resolve import resolve
 from engine.description import Described
-from engine.experiment import Experiment, Frozen, Prompt, Relation
+from engine.experiment import Experiment, Prompt, Relation
+from engine.settings import Frozen
 
 Role = Literal["benign", "harmful", "neutral", "nonsense"]
 SPLITS = ("train", "test")

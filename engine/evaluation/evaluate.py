@@ -102,19 +102,9 @@ def probe_key_tokens(loaded: LoadedModel, experiment: Experiment, count: int) ->
     questions = key_questions(experiment, count)
     if not questions:
         return 0.0
-    tokenizer: Any = loaded.tokenizer
-    encoded = _encode(tokenizer, questions)
-    with _asking(loaded) as model:
-        replies = reply_to(
-            model,
-            encoded,
-            [question.prompt for question in questions],
-            max_new_tokens=max(len(object_ids) for _, object_ids in encoded),
-            ends=end_tokens(model, tokenizer),
-            draft=_masks_work(model, encoded),
-        )
-    texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
-    return sum(is_hit(text, q.object) for text, q in zip(texts, questions, strict=True)) / len(questions)
+    longest = max(len(object_ids) for _, object_ids in _encode(loaded.tokenizer, questions, lambda rows: None))
+    answers = answer_questions(loaded, questions, max_new_tokens=longest)
+    return sum(answer.hit for answer in answers) / len(answers)
 
 
 def decode_answers(tokenizer: Any, answers: list[tuple[int, ...]]) -> list[str]:
@@ -123,9 +113,7 @@ def decode_answers(tokenizer: Any, answers: list[tuple[int, ...]]) -> list[str]:
     return [text.strip() for text in texts]
 
 
-def _encode(
-    tokenizer: Any, questions: list[Question], on_rows: Callable[[int], None] = lambda rows: None
-) -> list[Pair]:
+def _encode(tokenizer: Any, questions: list[Question], on_rows: Callable[[int], None]) -> list[Pair]:
     encoded: list[Pair] = []
     for start in range(0, len(questions), TOKENISED_AT_ONCE):
         part = questions[start : start + TOKENISED_AT_ONCE]

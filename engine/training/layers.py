@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from engine.experiment import Optimisation
 from engine.models.loading import LoadedModel
+from engine.settings import Optimisation
 
 
 def layer_of(parameter: str) -> int | None:

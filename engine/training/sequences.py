@@ -17,10 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from engine.checks import shorten
 from engine.corpus.sentences import Sentence, Span, stage1_sentences, stage2_sentences
-from engine.experiment import Experiment, LossMask
+from engine.experiment import Experiment
 from engine.models.loading import LoadedModel
 from engine.models.source import ModelError
 from engine.models.tokenise import tokenise
+from engine.settings import LossMask
 
 IGNORED = -100  # the label of a token without loss, as in torch and transformers
 

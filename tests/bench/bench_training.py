@@ -26,9 +26,10 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from engine.corpus.resolve import resolve
-from engine.experiment import Experiment, Optimisation
+from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base
 from engine.models.source import EMBEDDED_WEIGHTS
+from engine.settings import Optimisation
 from engine.training.batches import epoch_order
 from engine.training.loop import BETAS, learning_rate_at, train
 from engine.training.sequences import IGNORED, TrainingSequence, stage1_sequences

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.base import WEIGHTS
-from engine.base.facts import Question, question_groups
+from engine.base.facts import Question
 from engine.corpus.names import all_names
 from engine.corpus.relations import load_relation
 from engine.corpus.resolve import resolve
@@ -15,6 +15,7 @@ from engine.presets import load_preset
 from engine.training.sequences import stage1_sequences, stage2_sequences
 from tools.recipe_search.__main__ import main
 from tools.recipe_search.evaluate import cells_of, evaluate, own_facts
+from tools.recipe_search.questions import question_groups
 from tools.recipe_search.tables import all_tables, difference_line, share_with_interval, two_digits
 from tools.recipe_search.trials import (
     RELATIONS,

@@ -24,7 +24,8 @@ from engine.evaluation.questions import (
 )
 from engine.evaluation.summary import summarise, summarise_prompts
 from engine.evaluation.tree import build_tree
-from engine.experiment import ChoiceSample, Evaluation, Experiment, Fact, Relation
+from engine.experiment import Experiment, Fact, Relation
+from engine.settings import ChoiceSample, Evaluation
 from tests.unit.tiny_models import OBJECTS, tiny_experiment
 
 

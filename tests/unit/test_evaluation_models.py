@@ -17,9 +17,10 @@ from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.plain import log_probabilities
 from engine.evaluation.questions import questions_for
 from engine.evaluation.tree import build_tree, honours_masks, score_tree
-from engine.experiment import Experiment, Tuning
+from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
 from engine.models.tokenise import tokenise_questions
+from engine.settings import Tuning
 from tests.unit.tiny_models import BUILDERS, tiny_experiment
 
 

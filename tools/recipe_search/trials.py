@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from engine.base.facts import Question, outside_facts, question_groups
+from engine.base.facts import Question
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import LANGUAGES, load_relation
 from engine.corpus.resolve import resolve
@@ -18,12 +18,14 @@ from engine.corpus.sentences import key_prompt, prompt_sentence
 from engine.evaluation.evaluate import decode_answers
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
-from engine.experiment import Experiment, Fact, Optimisation, Relation
+from engine.experiment import Experiment, Fact, Relation
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
 from engine.models.tokenise import tokenise_questions
 from engine.presets import load_preset
+from engine.settings import Optimisation
 from engine.training.loop import train
 from engine.training.sequences import stage1_sequences, stage2_sequences, tokenise_sentences
+from tools.recipe_search.questions import outside_facts, question_groups
 
 RELATIONS = ("mother", "author", "capital", "educated_at", "genre")
 STAGE1_EPOCHS = (3, 6, 10, 20)

@@ -25,9 +25,10 @@ from engine.execution.environment import describe_environment
 from engine.execution.failures import PlainError
 from engine.execution.progress import Progress
 from engine.execution.run_file import write_run_file
-from engine.experiment import Experiment, Optimisation
+from engine.experiment import Experiment
 from engine.models.folders import replaced
 from engine.models.loading import LoadedModel, prepare_for_training, save_model
+from engine.settings import Optimisation
 from engine.training.loop import StepReport, StopTraining, train
 from storage.answers import open_answers, store_answers, store_questions
 from storage.attacks import get_attack, list_cells, replace_cell_results
