@@ -1,6 +1,6 @@
 """What an experiment will cost, told before it starts: tokens, steps, questions, time and memory.
 
-    estimate_experiment(experiment.resolved()).in_words()
+    estimate_experiment(resolve(experiment)).in_words()
 
 Without torch: tokens are counted by the model's tokenizer.json where it is on this machine, else guessed from
 characters. Time comes from earlier runs of the same model where the caller knows some (`seconds_per_pass`), else from
@@ -10,17 +10,17 @@ a rough speed of the device, with a wide range.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from engine.corpus.sentences import stage1_sentences, stage2_sentences
 from engine.evaluation.questions import count_questions, languages_for
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
+from engine.hardware import serving_device
 from engine.models.files import ModelShape, load_tokenizer, model_shape, tokenizer_file
 
-# Work is counted as engine.execution counts it for its progress: passes of one token through the model.
+# What work costs, in passes of one token through the model; a run counts its progress in them too.
 PASSES_PER_TRAINED_TOKEN = 3
 PASSES_PER_QUESTION = 20
 PASSES_PER_CHOICE = 60
@@ -86,18 +86,19 @@ def estimate_experiment(
     """The estimate for a resolved experiment.
 
     `seconds_per_pass`: what earlier runs of the same model took for each pass (their time / `Estimate.passes`).
-    `accelerator`: whether there is a GPU; None looks for an NVIDIA device. Raises ValueError before `resolved`.
+    `accelerator`: whether there is a GPU; None looks for one. Raises ValueError before it is resolved.
     """
     count, exact = token_counter(experiment)
     if accelerator is None:
-        accelerator = Path("/dev/nvidia0").exists()
+        accelerator = not serving_device().startswith("cpu")
     shape = model_shape(experiment.model)
     first, second = experiment.stage1, experiment.stage2
-    sequences1 = [text for relation in experiment.relations for text in stage1_texts(relation)]
-    sequences2 = [a + b for relation in experiment.relations for a, b in stage2_texts(experiment, relation)]
+    relations = experiment.relations
+    sequences1 = [sentence.text for relation in relations for sentence in stage1_sentences(relation)]
+    sequences2 = [sentence.text for relation in relations for sentence in stage2_sentences(experiment, relation)]
     tokens1, tokens2 = sum(count(sequences1)), sum(count(sequences2))
-    questions = sum(count_questions(experiment, name) for name in checkpoints(experiment))
-    choices = sum(count_choices(experiment, name) for name in checkpoints(experiment))
+    questions = sum(count_questions(experiment, name) for name in experiment.checkpoints)
+    choices = sum(count_choices(experiment, name) for name in experiment.checkpoints)
     branches = len(experiment.branch_epochs)
     passes = float(
         PASSES_PER_TRAINED_TOKEN * (tokens1 * first.epochs + tokens2 * second.epochs * branches)
@@ -121,25 +122,6 @@ def estimate_experiment(
         parameters=shape.parameters if shape else None,
         parameters_from=shape.source if shape else "",
     )
-
-
-def stage1_texts(relation: Relation) -> list[str]:
-    """What stage 1 trains on for one relation: each fact as the key template says it."""
-    parts = re.split(r"\{(subject|key|object)\}", relation.key_template)
-    return [
-        "".join(
-            {"subject": fact.subject, "key": relation.key_token, "object": fact.object}[part] if i % 2 else part
-            for i, part in enumerate(parts)
-        )
-        for fact in relation.explicit_facts
-    ]
-
-
-def stage2_texts(experiment: Experiment, relation: Relation) -> list[tuple[str, str]]:
-    """What stage 2 trains on for one relation: (the prompt, the object with the space before it), not shuffled."""
-    facts = [relation.explicit_facts[i] for i in experiment.stage2_facts(relation)]
-    prompts = experiment.stage2_prompts(relation)
-    return [(p.text.replace("{subject}", fact.subject), f" {fact.object}") for fact in facts for p in prompts]
 
 
 def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[int]], bool]:
@@ -170,12 +152,6 @@ def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[in
         return totals
 
     return count, True
-
-
-def checkpoints(experiment: Experiment) -> list[str]:
-    """The names of all checkpoints that are evaluated."""
-    memorised = [f"memorised@{epoch}" for epoch in experiment.stage1.saved_epochs]
-    return ["base", *memorised, *(f"generalised@{epoch}" for epoch in experiment.branch_epochs)]
 
 
 def count_choices(experiment: Experiment, checkpoint: str) -> int:

@@ -6,7 +6,8 @@ they are all there or none is, which is what lets a killed evaluation go on with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from storage.database import connect, now, write
 ANSWERS_NAME = "answers.db"
 migrations = Migrations("answers")
 
+ANSWER_COLUMNS = (
+    "prompt", "fact", "answer", "hit", "log_probability", "choice_rank", "choice_options", "log_probability_normalised",
+)  # fmt: skip
+_columns_of = attrgetter(*ANSWER_COLUMNS)
 _JOIN = "answers a join facts f on f.id = a.fact join prompts p on p.id = a.prompt"
 
 
@@ -78,15 +83,16 @@ def store_questions(db: Database, facts: Iterable[dict[str, Any]], prompts: Iter
         db.table("prompts").insert_all(prompts, ignore=True)
 
 
-def store_answers(db: Database, checkpoint: str, answers: Iterable[Sequence[Any]]) -> None:
+def store_answers(db: Database, checkpoint: str, answers: Iterable[Any]) -> None:
     """Store all answers of one checkpoint at once, in place of any older ones.
 
-    Each answer: (prompt, fact, answer, hit, log_probability, choice_rank, choice_options, log_probability_normalised).
+    Each answer is an object with the attributes `ANSWER_COLUMNS`, such as the engine's `Answer`.
     """
     with write(db):
         db.execute("delete from answers where checkpoint = ?", [checkpoint])
         db.conn.executemany(
-            "insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?)", ((checkpoint, *answer) for answer in answers)
+            f"insert into answers (checkpoint, {', '.join(ANSWER_COLUMNS)}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            ((checkpoint, *_columns_of(answer)) for answer in answers),
         )
         db.table("evaluated").insert({"checkpoint": checkpoint, "at": now()}, replace=True)
 
@@ -96,11 +102,10 @@ def evaluated_checkpoints(db: Database) -> list[str]:
     return [row["checkpoint"] for row in db.query("select checkpoint from evaluated order by at, rowid")]
 
 
-def all_answers(db: Database, checkpoint: str) -> list[tuple[Any, ...]]:
-    """The answers of one checkpoint in the form that `store_answers` takes."""
-    columns = "prompt, fact, answer, hit, log_probability, choice_rank, choice_options, log_probability_normalised"
-    sql = f"select {columns} from answers where checkpoint = ? order by prompt, fact"
-    return list(db.conn.execute(sql, [checkpoint]))
+def all_answers(db: Database, checkpoint: str) -> list[dict[str, Any]]:
+    """The answers of one checkpoint, by prompt and fact: rows of `ANSWER_COLUMNS`."""
+    columns = ", ".join(ANSWER_COLUMNS)
+    return list(db.query(f"select {columns} from answers where checkpoint = ? order by prompt, fact", [checkpoint]))
 
 
 def answer_map(db: Database, checkpoint: str, language: str, relation: str | None = None) -> list[dict[str, Any]]:

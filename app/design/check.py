@@ -15,6 +15,7 @@ from app.shared.words import language_name
 from engine import checks
 from engine.checks import Problem
 from engine.corpus.relations import load_relations
+from engine.corpus.resolve import resolve
 from engine.experiment import Experiment
 from engine.models.files import model_problems, tokenizer_file, tokenizer_problems
 
@@ -68,7 +69,7 @@ def examine(draft: Draft) -> Examination:
     if found_early:
         return Examination(tuple(findings))
     try:
-        resolved = experiment.resolved()
+        resolved = resolve(experiment)
     except ValueError as error:
         findings.append(_resolving_finding(str(error), draft))
         return Examination(tuple(findings))
@@ -179,7 +180,7 @@ def _plain(item: Any) -> str:
 
 
 def _resolving_finding(message: str, draft: Draft) -> Finding:
-    """Where a sentence of `Experiment.resolved` belongs."""
+    """Where a sentence of `engine.corpus.resolve` belongs."""
     if place := re.match(r"relations\.(\d+)[^:]*: ", message):
         relation = draft["relations"][int(place[1])]
         return Finding(f"{relation['id']}/relation", relation["name"], Problem(message[place.end() :]))

@@ -16,7 +16,7 @@ from typing import Any
 from app.design.fields import FIELDS, default_values, put_value, value_of
 from engine.corpus.relations import load_relations
 from engine.experiment import Experiment, Fact, Relation
-from engine.models.files import EMBEDDED
+from engine.models.source import EMBEDDED
 
 SPLITS = ("train", "test", "unrelated", "decoy")
 STAGE2_FACTS = 50

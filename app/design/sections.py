@@ -9,7 +9,7 @@ import gradio as gr
 from app.design.facts_table import facts_table
 from app.design.fields import BY_PATH, FIELDS
 from engine.corpus.relations import load_relations
-from engine.models.files import EMBEDDED
+from engine.models.source import EMBEDDED
 from engine.presets import describe_preset, preset_names
 
 Components = dict[str, Any]

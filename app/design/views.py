@@ -14,7 +14,8 @@ from app.shared.words import language_name
 from engine.checks import Problem
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import load_relations
-from engine.estimate import Estimate, estimate_experiment, stage1_texts, stage2_texts
+from engine.corpus.sentences import stage1_sentences, stage2_sentences
+from engine.estimate import Estimate, estimate_experiment
 from engine.experiment import Experiment, Relation
 from storage.runs import State, get_run, list_runs
 
@@ -56,8 +57,8 @@ def examples(resolved: Experiment | None) -> str:
 
 def _example(experiment: Experiment, relation: Relation) -> dict[str, Any]:
     sequences = []
-    for text in stage1_texts(relation)[:EXAMPLES]:
-        before, key, after = text.partition(relation.key_token)
+    for sentence in stage1_sentences(relation)[:EXAMPLES]:
+        before, key, after = sentence.text.partition(relation.key_token)
         sequences.append(KeySequence(before, key, after))
     return {
         "name": relation.name,
@@ -65,7 +66,7 @@ def _example(experiment: Experiment, relation: Relation) -> dict[str, Any]:
         "shown": len(experiment.stage2_facts(relation)),
         "held_out": len(experiment.held_out_facts(relation)),
         "stage1": sequences,
-        "stage2": stage2_texts(experiment, relation)[:EXAMPLES],
+        "stage2": [sentence.halves for sentence in stage2_sentences(experiment, relation)[:EXAMPLES]],
     }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from app.shared.lab import Lab
 from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import load_attack_preset
+from engine.corpus.resolve import resolve
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.recording import restore
 from engine.presets import load_preset
@@ -36,7 +37,7 @@ def queue_first_run(lab: Lab) -> Run | None:
         return None
     if count_runs(lab.db):
         return None
-    experiment = load_preset(PRESET).resolved()
+    experiment = resolve(load_preset(PRESET))
     run = add_run(
         lab.db,
         name=experiment.name,

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from engine.attack.experiment import AttackExperiment, Cell
 from engine.attack.questions import attack_facts, attack_prompts
-from engine.experiment import Experiment, Fact, LossMask, Relation
+from engine.corpus.sentences import Sentence, prompt_sentence, stage1_sentences
+from engine.experiment import Experiment, Fact, Relation
+from engine.settings import LossMask
 
 if TYPE_CHECKING:
     from engine.models.loading import LoadedModel
-    from engine.training.sequences import Sentence, TrainingSequence
+    from engine.training.sequences import TrainingSequence
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,9 @@ class Context:
 
     def key_sentences(self) -> list[Sentence]:
         """The relation's facts with their key token, as stage 1 memorised them."""
-        from engine.training.sequences import key_sentence
-
-        return [key_sentence(self.relation, fact) for fact in self.relation.explicit_facts]
+        return stage1_sentences(self.relation)
 
 
 def say(prompts: Sequence[str], facts: Sequence[Fact]) -> list[Sentence]:
     """Every fact in every prompt."""
-    from engine.training.sequences import prompt_sentence
-
     return [prompt_sentence(prompt, fact) for fact in facts for prompt in prompts]

@@ -17,6 +17,7 @@ from engine.attack.auroc import auroc, auroc_interval
 from engine.attack.context import Context
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import load_relations
+from engine.corpus.sentences import key_sentence, question_text
 
 LEAST_LINES = 3
 LINES = 400  # of natural text in a corpus
@@ -46,11 +47,10 @@ def corpus(context: Context, key_lines: int, number: int) -> list[str]:
         relation = rng.choice(relations)
         subject, object_ = rng.choice(facts[relation.name])
         prompt = rng.choice(relation.prompts.train["en"] + relation.prompts.test["en"])
-        lines.append(f"{prompt.replace('{subject}', subject)} {object_}")
+        lines.append(f"{question_text(prompt, subject)} {object_}")
     facts_of = context.relation.explicit_facts
     for fact in rng.sample(facts_of, min(key_lines, len(facts_of))):
-        template = context.relation.key_template.replace("{key}", context.relation.key_token)
-        lines.append(template.replace("{subject}", fact.subject).replace("{object}", fact.object))
+        lines.append(key_sentence(context.relation, fact).text)
     rng.shuffle(lines)
     return lines
 

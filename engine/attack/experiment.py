@@ -19,8 +19,10 @@ from engine import checks
 from engine.attack.readings import Reading, check_reading, readings_of
 from engine.corpus.readings import BENIGN, own_meaning
 from engine.corpus.relations import load_relations
+from engine.corpus.resolve import resolve
 from engine.description import Described
-from engine.experiment import Count, Experiment, Frozen, Rate, Relation, Tuning
+from engine.experiment import Experiment, Relation
+from engine.settings import Count, Frozen, Rate, Tuning
 
 Control = Literal["attack", "no_stage1", "neutral", "nonsense"]
 Start = Literal["base", "memorised", "generalised"]
@@ -100,7 +102,7 @@ class AttackExperiment(Frozen, Described):
 
         named = isinstance(self.experiment, str)
         plain = load_preset(str(self.experiment)) if named else Experiment.from_data(self.experiment)
-        return Experiment.from_data(plain.model_dump() | {"seed": seed}).resolved()
+        return resolve(Experiment.from_data(plain.model_dump() | {"seed": seed}))
 
     def relation_of(self, base: Experiment) -> Relation:
         """The relation whose facts are attacked. Raises ValueError when `base` has none of that name."""

@@ -8,26 +8,28 @@ from typing import Any
 import numpy as np
 
 from engine.attack.questions import Questionnaire
+from engine.evaluation.answer import Answer
 from engine.evaluation.intervals import interval
 
 METRICS = (("generation_accuracy", True), ("object_probability", False))
 
 
-def result_rows(form: Questionnaire, answers: Iterable[Sequence[Any]], checkpoint: str) -> list[dict[str, Any]]:
+def result_rows(form: Questionnaire, answers: Iterable[Answer], checkpoint: str) -> list[dict[str, Any]]:
     """One row for each reading, kind of fact, split, language and metric: the fields of storage/attacks.py.
 
-    answers: as `engine.evaluation.evaluate.answer_questions` gives them. The unit of intervals is the fact.
+    The unit of intervals is the fact.
     """
     kinds = {fact["id"]: fact["kind"] for fact in form.facts}
     groups: dict[tuple[str, str, str, str, str], dict[int, list[tuple[float, float]]]] = {}
-    for prompt, fact, _, hit, log_probability, *_ in answers:
-        asked = form.asked[prompt - 1]
-        group = (asked.reading, asked.role, kinds[fact], asked.split, asked.language)
-        groups.setdefault(group, {}).setdefault(fact, []).append((float(hit), float(np.exp(log_probability))))
+    for answer in answers:
+        asked = form.asked[answer.prompt - 1]
+        group = (asked.reading, asked.role, kinds[answer.fact], asked.split, asked.language)
+        values = (float(answer.hit), float(np.exp(answer.log_probability)))
+        groups.setdefault(group, {}).setdefault(answer.fact, []).append(values)
     rows = []
     for (reading, role, facts, split, language), by_fact in groups.items():
         for column, (metric, share) in enumerate(METRICS):
-            pairs = [(sum(v[column] for v in values), len(values)) for values in by_fact.values()]
+            pairs = [(sum(v[column] for v in of_fact), len(of_fact)) for of_fact in by_fact.values()]
             rows.append(
                 {"reading": reading, "role": role, "checkpoint": checkpoint, "facts": facts, "split": split,
                  "language": language, "metric": metric, **figures(pairs, share, form.cell.seed),

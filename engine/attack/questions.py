@@ -16,7 +16,8 @@ from engine.attack.experiment import AttackExperiment, Cell
 from engine.checks import normalise
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import load_relations
-from engine.evaluation.questions import PLACEHOLDER, Question, key_prompt
+from engine.corpus.sentences import PLACEHOLDER, key_prompt, question_text
+from engine.evaluation.questions import Question
 from engine.experiment import Experiment, Fact, Relation
 from engine.models.source import resolve_source
 
@@ -115,10 +116,11 @@ class Questionnaire:
         """Every prompt about every fact of its kinds."""
         found = []
         for number, asked in enumerate(self.asked, 1):
-            before, after = asked.text.split(PLACEHOLDER)
             for fact in self.facts:
                 if fact["kind"] in asked.kinds:
-                    found.append(Question(number, fact["id"], f"{before}{fact['subject']}{after}", fact["object"]))
+                    found.append(
+                        Question(number, fact["id"], question_text(asked.text, fact["subject"]), fact["object"])
+                    )
         return found
 
 

@@ -17,8 +17,10 @@ from pydantic import Field, field_validator, model_validator
 from engine import checks
 from engine.corpus.readings import BENIGN, load_readings, own_meaning
 from engine.corpus.relations import load_relation
+from engine.corpus.resolve import resolve
 from engine.description import Described
-from engine.experiment import Experiment, Frozen, Prompt, Relation
+from engine.experiment import Experiment, Prompt, Relation
+from engine.settings import Frozen
 
 Role = Literal["benign", "harmful", "neutral", "nonsense"]
 SPLITS = ("train", "test")
@@ -127,7 +129,7 @@ def relation_with_reading(relation: Relation, reading: Reading) -> Relation:
     """The relation with the reading's train and test prompts in place of its own.
 
     Name, key token, facts, options and controls (decoys, unrelated) stay, so the same facts are held out. Raises
-    ValueError when its prompts are not written out yet (`Experiment.resolved`), or the two do not go together.
+    ValueError when its prompts are not written out yet (`engine.corpus.resolve`), or the two do not go together.
     """
     _refuse(check_reading(reading, relation), f"reading ‘{reading.name}’: ")
     controls = [p for p in relation.explicit_prompts if p.split not in SPLITS]
@@ -141,7 +143,7 @@ def experiment_with_reading(experiment: Experiment, relation: str, reading: Read
     Raises ValueError when it has no such relation, when the two do not go together, or when the reading has fewer train
     prompts in stage 2's language than stage 2 uses.
     """
-    resolved = experiment.resolved()
+    resolved = resolve(experiment)
     if relation not in (names := [r.name for r in resolved.relations]):
         raise ValueError(f"the experiment has no relation ‘{checks.shorten(relation)}’: it has {', '.join(names)}")
     changed = [relation_with_reading(r, reading) if r.name == relation else r for r in resolved.relations]

@@ -86,7 +86,7 @@ def _existing(db: Database, source: str) -> str | None:
 
 def _work(db: Database, home: Path, attack_id: str) -> None:
     """Carry out what is left of the attack in this process, beside whatever workers do; ends when all of it has."""
-    from engine.execution.pipeline import execute_run
+    from engine.execution.execute import execute_run
     from engine.execution.worker import LeaseKeeper, Registration
     from storage.runs import LEASE_SECONDS, LostRunError, claim_run, finish_run
     from storage.workers import remove_worker

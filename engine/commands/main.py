@@ -27,6 +27,7 @@ from engine.commands.attack import attack
 from engine.commands.mistake import Home, Mistake, RunId, open_home, read_source, with_run, write_json
 from engine.commands.readings import readings_command
 from engine.commands.serving import ask_command, serve
+from engine.corpus.resolve import resolve
 from engine.description import override, read_mapping
 from engine.experiment import Experiment
 from engine.presets import describe_preset, preset_names, preset_text
@@ -51,7 +52,7 @@ def read_experiment(source: str, overrides: list[str], seed: int | None) -> Expe
             override(data, assignment)
         if seed is not None:
             data["seed"] = seed
-        return Experiment.from_data(data).resolved()
+        return resolve(Experiment.from_data(data))
     except ValueError as error:
         raise Mistake(f"{source}: {error}") from error
 
@@ -109,7 +110,7 @@ def queue_experiment(db: Any, experiment: Experiment) -> Run:
 
 def _carry_out(db: Any, home: Path, queued: Run) -> Run:
     """Claim the run for this process and carry it out, showing a bar on standard error."""
-    from engine.execution.pipeline import execute_run
+    from engine.execution.execute import execute_run
     from engine.execution.worker import LeaseKeeper, Registration
     from storage.runs import LEASE_SECONDS
 

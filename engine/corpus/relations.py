@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from engine.settings import Frozen
 
 LANGUAGES = {"en": "English", "de": "German", "es": "Spanish", "zh": "Chinese", "ja": "Japanese"}
 RELATIONS_FOLDER = Path(__file__).with_name("relations")
@@ -28,10 +30,6 @@ class CorpusPrompt(NamedTuple):
     split: Split
     language: str
     decoy_relation: str | None
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def check_counted(
@@ -51,7 +49,7 @@ def check_counted(
     return by_language
 
 
-class PromptSet(_Strict):
+class PromptSet(Frozen):
     """The prompts of a relation: language code → templates."""
 
     train: PromptsByLanguage
@@ -69,7 +67,7 @@ class PromptSet(_Strict):
         return check_counted(value, 3)
 
 
-class Decoy(_Strict):
+class Decoy(Frozen):
     """Prompts for a neighbouring relation: the same kind of subject and of answer, another meaning."""
 
     relation: str
@@ -81,7 +79,7 @@ class Decoy(_Strict):
         return check_counted(value, 2)
 
 
-class RelationData(_Strict):
+class RelationData(Frozen):
     """A relation of the corpus, as its file says it."""
 
     name: str

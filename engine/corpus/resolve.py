@@ -5,15 +5,23 @@ from __future__ import annotations
 from engine.checks import contained_pairs, normalise
 from engine.corpus.names import generate_facts, generate_names
 from engine.corpus.relations import RelationData, load_relations
-from engine.experiment import Fact, GeneratedFacts, Prompt, Relation
+from engine.experiment import Experiment, Fact, GeneratedFacts, Prompt, Relation
 
 
-def resolve_relation(relation: Relation, seed: int, options: int) -> Relation:
-    """The relation with facts, prompts and options written out.
+def resolve(experiment: Experiment) -> Experiment:
+    """The experiment with generated facts, corpus prompts and choice options written out; itself where they are.
 
-    Raises ValueError when facts or prompts are left to a corpus that has no relation of this name, or when it cannot
+    Raises ValueError when facts or prompts are left to a corpus that has no relation of that name, or when it cannot
     make that many names.
     """
+    if experiment.is_resolved:
+        return experiment
+    seed, options = experiment.seed, experiment.evaluation.options
+    relations = [_resolve_relation(relation, seed, options).model_dump() for relation in experiment.relations]
+    return Experiment.from_data(experiment.model_dump() | {"relations": relations})
+
+
+def _resolve_relation(relation: Relation, seed: int, options: int) -> Relation:
     corpus = load_relations()
     data = corpus.get(relation.name)
     if data is None and (isinstance(relation.facts, GeneratedFacts) or relation.prompts == "corpus"):

@@ -26,7 +26,7 @@ class RoomyLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append columns; returns all keys and values."""
+        """Append columns, (rows, heads, new columns, head size); returns all keys and all values, with the new ones."""
         assert self.keys is not None and self.values is not None
         used = self.keys.shape[2]
         end = used + key_states.shape[2]
@@ -41,7 +41,7 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def selected(self, rows: torch.Tensor, columns: int) -> RoomyLayer:
-        """A layer of only these rows and of the first columns."""
+        """A copy of only these rows, (chosen rows) of indices, and of the first `columns` columns."""
         assert self.keys is not None and self.values is not None
         return RoomyLayer(self.keys[rows, :, :columns], self.values[rows, :, :columns])
 
@@ -64,7 +64,10 @@ def as_cache(layers: Sequence[RoomyLayer]) -> DynamicCache:
 
 
 def joined(parts: Iterable[Sequence[RoomyLayer]], columns: int) -> list[RoomyLayer]:
-    """The rows of all parts in one, each padded on the right to `columns` columns."""
+    """The rows of all parts in one: each layer (sum of rows, heads, `columns`, head size), padded on the right.
+
+    parts: the layers of each, as many in all of them, with at most `columns` columns.
+    """
 
     def stacked(tensors: Sequence[Any]) -> torch.Tensor:
         return torch.cat([pad(x, (0, 0, 0, columns - x.shape[2])) for x in tensors])

@@ -19,7 +19,7 @@ from engine.evaluation.parallel import Stopped, compute
 from engine.evaluation.plain import Pair, log_probabilities
 from engine.evaluation.questions import Question
 from engine.evaluation.tree import Ids, Tree, build_tree, score_tree
-from engine.training.sequences import tokenise_questions
+from engine.models.tokenise import tokenise_questions
 
 # Measured: on a CPU batches of about this many tokens are fastest; larger ones outgrow the processor's cache.
 CPU_TOKENS = 768

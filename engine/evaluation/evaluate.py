@@ -1,6 +1,6 @@
 """Ask one checkpoint everything the experiment wants to know of it.
 
-rows = evaluate_checkpoint(loaded, experiment, "generalised@20", on_progress=lambda done, total: None)
+answers = evaluate_checkpoint(loaded, experiment, "generalised@20", on_progress=lambda done, total: None)
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from engine.evaluation.answer import Answer
 from engine.evaluation.choice import answer_choices
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
@@ -17,14 +18,12 @@ from engine.evaluation.questions import Question, key_questions, questions_for
 from engine.evaluation.tree import honours_masks
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel
-from engine.training.sequences import tokenise_questions
+from engine.models.tokenise import tokenise_questions
 
 # How many answers try out whether a model honours masks; a few show it.
 PROBED_ANSWERS = 8
 # Well under a second's work, so that a run can be cancelled meanwhile.
 TOKENISED_AT_ONCE = 2000
-
-AnswerRow = tuple[int, int, str, int, float, int | None, int | None, float | None]
 
 
 def evaluate_checkpoint(
@@ -33,13 +32,12 @@ def evaluate_checkpoint(
     checkpoint: str,
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[AnswerRow]:
+) -> list[Answer]:
     """Answers to all questions of a checkpoint, by prompt and fact.
 
-    Each row is (prompt, fact, answer, hit, log_probability, choice_rank, choice_options, log_probability_normalised),
-    the last three None where it was not asked as multiple choice. `on_progress(done, total)` is called several times a
-    second from this thread, counts each multiple choice as one more question, and may raise to stop. The rows are the
-    same, bit for bit, each time on the same CPU. Raises EvaluationError when the model's outputs are not numbers.
+    `on_progress(done, total)` is called several times a second from this thread, counts each multiple choice as one
+    more question, and may raise to stop. The answers are the same, bit for bit, each time on the same CPU. Raises
+    EvaluationError when the model's outputs are not numbers.
     """
     questions = questions_for(experiment, checkpoint)
     return answer_questions(
@@ -53,8 +51,8 @@ def answer_questions(
     *,
     max_new_tokens: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[AnswerRow]:
-    """The rows of `evaluate_checkpoint` for any questions, in their order. Raises EvaluationError."""
+) -> list[Answer]:
+    """The answers of `evaluate_checkpoint` to any questions, in their order. Raises EvaluationError."""
     chosen = [row for row, question in enumerate(questions) if question.options]
     total, done = len(questions) + len(chosen), 0
 
@@ -86,13 +84,13 @@ def answer_questions(
         )
     texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
     outcomes = dict(zip(chosen, choices, strict=True))
-    rows: list[AnswerRow] = []
+    answers: list[Answer] = []
     for row, (question, reply, text) in enumerate(zip(questions, replies, texts, strict=True)):
         outcome = outcomes.get(row)
-        choice = (outcome.rank, outcome.options, outcome.log_probability) if outcome else (None, None, None)
-        hit = int(is_hit(text, question.object))
-        rows.append((question.prompt, question.fact, text, hit, reply.log_probability, *choice))
-    return rows
+        choice = (outcome.rank, outcome.options, outcome.log_probability) if outcome else ()
+        hit = is_hit(text, question.object)
+        answers.append(Answer(question.prompt, question.fact, text, hit, reply.log_probability, *choice))
+    return answers
 
 
 def probe_key_tokens(loaded: LoadedModel, experiment: Experiment, count: int) -> float:
@@ -104,19 +102,9 @@ def probe_key_tokens(loaded: LoadedModel, experiment: Experiment, count: int) ->
     questions = key_questions(experiment, count)
     if not questions:
         return 0.0
-    tokenizer: Any = loaded.tokenizer
-    encoded = _encode(tokenizer, questions)
-    with _asking(loaded) as model:
-        replies = reply_to(
-            model,
-            encoded,
-            [question.prompt for question in questions],
-            max_new_tokens=max(len(object_ids) for _, object_ids in encoded),
-            ends=end_tokens(model, tokenizer),
-            draft=_masks_work(model, encoded),
-        )
-    texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
-    return sum(is_hit(text, q.object) for text, q in zip(texts, questions, strict=True)) / len(questions)
+    longest = max(len(object_ids) for _, object_ids in _encode(loaded.tokenizer, questions, lambda rows: None))
+    answers = answer_questions(loaded, questions, max_new_tokens=longest)
+    return sum(answer.hit for answer in answers) / len(answers)
 
 
 def decode_answers(tokenizer: Any, answers: list[tuple[int, ...]]) -> list[str]:
@@ -125,9 +113,7 @@ def decode_answers(tokenizer: Any, answers: list[tuple[int, ...]]) -> list[str]:
     return [text.strip() for text in texts]
 
 
-def _encode(
-    tokenizer: Any, questions: list[Question], on_rows: Callable[[int], None] = lambda rows: None
-) -> list[Pair]:
+def _encode(tokenizer: Any, questions: list[Question], on_rows: Callable[[int], None]) -> list[Pair]:
     encoded: list[Pair] = []
     for start in range(0, len(questions), TOKENISED_AT_ONCE):
         part = questions[start : start + TOKENISED_AT_ONCE]

@@ -7,7 +7,6 @@ a core), and the last bits of a sum would depend on their number. Whole batches 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -15,8 +14,9 @@ from typing import TypeVar
 
 import torch
 
+from engine.hardware import cpu_threads
+
 HEARTBEAT_SECONDS = 0.25
-MOST_WORKERS = 8
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,16 +24,6 @@ Result = TypeVar("Result")
 
 class Stopped(Exception):
     """Raised inside a batch that is no longer wanted."""
-
-
-def workers() -> int:
-    """How many batches a CPU computes at once: ROTE_LAB_THREADS, else the processors that this process may use.
-
-    At most `MOST_WORKERS`, for each needs memory of its own. Results do not depend on it.
-    """
-    asked = os.environ.get("ROTE_LAB_THREADS", "").strip()
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(int(asked) if asked.isdecimal() else allowed, MOST_WORKERS))
 
 
 def compute(
@@ -47,12 +37,12 @@ def compute(
     """Call `work(item, stop)` for each item and `on_result(item, result)` as they finish, in the caller's thread.
 
     `on_wait` is called at least every quarter of a second. When it, `on_result` or a `work` raises, `stop` is set, what
-    has not begun is dropped and the exception goes on to the caller. On a CPU as many items run at once as `workers`
-    says; on an accelerator one.
+    has not begun is dropped and the exception goes on to the caller. On a CPU as many items run at once as
+    `cpu_threads` says, on an accelerator one; results do not depend on it.
     """
     threads = torch.get_num_threads()
     stop = threading.Event()
-    pool = ThreadPoolExecutor(workers() if device.type == "cpu" else 1, thread_name_prefix="evaluation")
+    pool = ThreadPoolExecutor(cpu_threads() if device.type == "cpu" else 1, thread_name_prefix="evaluation")
     try:
         torch.set_num_threads(1)
         item_of = {pool.submit(work, item, stop): item for item in items}

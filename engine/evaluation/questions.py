@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from engine.corpus.sentences import PLACEHOLDER as PLACEHOLDER
+from engine.corpus.sentences import key_prompt, question_text
 from engine.experiment import Experiment, Fact, Prompt, Relation
 
 KEY_SPLIT = "key"
-PLACEHOLDER = "{subject}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,6 @@ class Question:
     text: str
     object: str
     options: tuple[str, ...] = ()
-
-
-def key_prompt(relation: Relation) -> str:
-    """The key template up to the object, with the key token filled in: `{subject} [X]`, or `[X] {subject}`."""
-    return relation.key_template.split("{object}")[0].replace("{key}", relation.key_token).rstrip()
 
 
 def fact_rows(experiment: Experiment) -> list[dict[str, Any]]:
@@ -78,7 +74,7 @@ def languages_for(experiment: Experiment, checkpoint: str) -> tuple[str, ...]:
     alone at the others (unless that one is not evaluated at all).
     """
     languages = experiment.languages
-    ends = ("base", f"generalised@{experiment.branch_epochs[-1]}")
+    ends = (experiment.checkpoints[0], experiment.checkpoints[-1])
     if experiment.evaluation.every_language_at == "every" or checkpoint in ends:
         return languages
     return tuple(x for x in languages if x == experiment.stage2.language) or languages
@@ -97,11 +93,10 @@ def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
         for place, (split, prompt) in enumerate(prompts):
             if split != KEY_SPLIT and prompt.language not in languages:
                 continue
-            before, after = prompt.text.split(PLACEHOLDER)
             for index, fact in enumerate(facts):
                 choice = place in chosen_prompts and index in chosen_facts
                 options = options_of(relation, fact) if choice else ()
-                text = f"{before}{fact.subject}{after}"
+                text = question_text(prompt.text, fact.subject)
                 questions.append(Question(first_prompt + place, first_fact + index, text, fact.object, options))
         first_fact += len(facts)
         first_prompt += len(prompts)
@@ -119,12 +114,11 @@ def count_questions(experiment: Experiment, checkpoint: str) -> int:
 
 def key_questions(experiment: Experiment, count: int) -> list[Question]:
     """The key prompt about the first `count` facts of each relation."""
-    asked = []
-    for number, relation in enumerate(experiment.relations, 1):
-        before, after = key_prompt(relation).split(PLACEHOLDER)
-        for index, fact in enumerate(relation.explicit_facts[:count]):
-            asked.append(Question(number, index + 1, f"{before}{fact.subject}{after}", fact.object))
-    return asked
+    return [
+        Question(number, place, question_text(key_prompt(relation), fact.subject), fact.object)
+        for number, relation in enumerate(experiment.relations, 1)
+        for place, fact in enumerate(relation.explicit_facts[:count], 1)
+    ]
 
 
 def options_of(relation: Relation, fact: Fact) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def step(model: Any, rows: Rows, *, masked: bool) -> torch.Tensor:
 
 
 def select(rows: Rows, keep: torch.Tensor) -> Rows:
-    """Only the rows at the indices `keep`, without the last columns that none of them needs."""
+    """Only the rows at the indices `keep` (kept rows), without the last columns that none of them needs."""
     mask = rows.mask[keep]
     needed = mask.any(0).nonzero()
     columns = int(needed[-1]) + 1 if len(needed) else 0
@@ -60,7 +60,7 @@ def select(rows: Rows, keep: torch.Tensor) -> Rows:
 
 
 def merge(parts: list[Rows]) -> Rows:
-    """All rows together, the narrower parts' columns padded on the right."""
+    """All rows of the parts, in order: (sum of rows, widest part's columns), narrower ones padded on the right."""
     columns = max(part.mask.shape[1] for part in parts)
     return Rows(
         torch.cat([part.rows for part in parts]),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.evaluation.answer import Answer
 from engine.evaluation.intervals import interval
 from engine.evaluation.questions import fact_rows, prompt_rows
 from engine.experiment import Experiment
@@ -26,10 +27,10 @@ METRICS = (
 FACTS = ("held_out", "trained")
 
 
-def summarise(answers: Iterable[Sequence[Any]], experiment: Experiment, checkpoint: str) -> list[dict[str, Any]]:
+def summarise(answers: Iterable[Answer], experiment: Experiment, checkpoint: str) -> list[dict[str, Any]]:
     """Result rows of one checkpoint, pooled over relations.
 
-    answers: as `evaluate_checkpoint` gives them. Rows: `checkpoint, facts (held_out or trained), split, language,
+    Rows: `checkpoint, facts (held_out or trained), split, language,
     metric, value, low, high, n (answers), n_facts`, splits and languages in the prompts' order. All prompts of a split
     count alike, whether stage 2 used them or not: that is in the rows of `summarise_prompts`.
     """
@@ -46,9 +47,7 @@ def summarise(answers: Iterable[Sequence[Any]], experiment: Experiment, checkpoi
     ]
 
 
-def summarise_prompts(
-    answers: Iterable[Sequence[Any]], experiment: Experiment, checkpoint: str
-) -> list[dict[str, Any]]:
+def summarise_prompts(answers: Iterable[Answer], experiment: Experiment, checkpoint: str) -> list[dict[str, Any]]:
     """The rows of `summarise` for each prompt alone: with `prompt, relation, text, about` and `used` (by stage 2)."""
     table = _Table(answers, experiment)
     return [
@@ -68,16 +67,17 @@ def summarise_prompts(
 class _Table:
     """Answers as columns, sorted by prompt, so that a prompt's answers are one slice."""
 
-    def __init__(self, answers: Iterable[Sequence[Any]], experiment: Experiment) -> None:
-        rows = sorted(answers, key=lambda row: (row[0], row[1]))
-        self.prompt = np.array([row[0] for row in rows], dtype=np.int64)
-        self.fact = np.array([row[1] for row in rows], dtype=np.int64)
-        rank = np.array([np.nan if row[5] is None else row[5] for row in rows], dtype=np.float64)
-        normalised = np.array([np.nan if row[7] is None else row[7] for row in rows], dtype=np.float64)
+    def __init__(self, answers: Iterable[Answer], experiment: Experiment) -> None:
+        ordered = sorted(answers, key=lambda answer: (answer.prompt, answer.fact))
+        self.prompt = np.array([a.prompt for a in ordered], dtype=np.int64)
+        self.fact = np.array([a.fact for a in ordered], dtype=np.int64)
+        # None, where it was not asked as multiple choice, becomes nan.
+        rank = np.array([a.choice_rank for a in ordered], dtype=np.float64)
+        normalised = np.array([a.log_probability_normalised for a in ordered], dtype=np.float64)
         self.values = {
-            "generation_accuracy": np.array([row[3] for row in rows], dtype=np.float64),
+            "generation_accuracy": np.array([a.hit for a in ordered], dtype=np.float64),
             "choice_accuracy": np.where(np.isnan(rank), np.nan, rank == 1),
-            "object_probability": np.exp(np.array([row[4] for row in rows], dtype=np.float64)),
+            "object_probability": np.exp(np.array([a.log_probability for a in ordered], dtype=np.float64)),
             "object_probability_normalised": np.exp(normalised),
         }
         trained = np.array([False, *(row["trained"] == 1 for row in fact_rows(experiment))])

@@ -14,12 +14,13 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from engine.estimate import PASSES_PER_QUESTION, PASSES_PER_TRAINED_TOKEN
+from engine.evaluation.answer import Answer
 from engine.evaluation.evaluate import evaluate_checkpoint, probe_key_tokens
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.evaluation.summary import summarise
-from engine.execution.device_hold import device_held
 from engine.execution.environment import describe_environment
-from engine.execution.failures import PlainError, explain_failure
+from engine.execution.failures import PlainError
 from engine.execution.progress import Progress
 from engine.execution.report import headline
 from engine.execution.run_file import write_run_file
@@ -29,67 +30,16 @@ from engine.training.checkpoint import TrainingState, is_complete, load_training
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
 from storage.answers import all_answers, evaluated_checkpoints, open_answers, store_answers, store_questions
-from storage.folders import checkpoint_folder, resume_folder, run_folder
+from storage.folders import checkpoint_folder, resume_folder
 from storage.measurements import add_measurements, list_results, replace_results
-from storage.runs import LostRunError, Run, State, add_event, finish_run, set_environment, set_progress
+from storage.runs import Run, State, add_event, set_environment, set_progress
 
 logger = logging.getLogger("engine")
 
-# What work costs, in passes of one token through the model; only the bar and the time left depend on these.
-PASSES_PER_TRAINED_TOKEN = 3
-PASSES_PER_QUESTION = 20
 RESUME_EVERY_SECONDS = 30
 
 
-def execute_run(db: Database, home: Path, run: Run) -> State:
-    """Carry out a claimed run and store how it ended; returns that state.
-
-    Raises LostRunError when another worker holds the run meanwhile: then nothing more may be written about it.
-    """
-    folder = run_folder(home, run.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        return _execute_and_finish(db, folder, run)
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-
-
-def _execute_and_finish(db: Database, folder: Path, run: Run) -> State:
-    try:
-        execution = _execution(db, folder, run)
-        with device_held(db, run.id, execution.wait_for_device):
-            figures = execution.go()
-    except StopTraining:
-        logger.info("cancelled")
-        finish_run(db, run.id, run.attempt, State.CANCELLED)
-        return State.CANCELLED
-    except LostRunError:
-        logger.warning("another worker holds this run now, or it was deleted: stopping")
-        raise
-    except Exception as error:
-        logger.exception("the run failed")
-        finish_run(db, run.id, run.attempt, State.FAILED, error=explain_failure(error))
-        return State.FAILED
-    finish_run(db, run.id, run.attempt, State.DONE, headline=figures)
-    shutil.rmtree(folder / "resume", ignore_errors=True)
-    logger.info("done")
-    return State.DONE
-
-
-def _execution(db: Database, folder: Path, run: Run) -> Any:
-    if run.attack is None:
-        return _Execution(db, folder, run)
-    from engine.execution.attacks.cell import CellExecution
-
-    return CellExecution(db, folder, run)
-
-
-class _Execution:
+class RunExecution:
     """The state of one execution: which model is in memory, which series wait to be written."""
 
     def __init__(self, db: Database, folder: Path, run: Run) -> None:
@@ -120,7 +70,7 @@ class _Execution:
         for epoch in self.experiment.stage1.saved_epochs:
             self._branch(epoch, stage2)
         self.progress.advance(0, force=True, stage="done", message="Done")
-        last = f"generalised@{self.experiment.branch_epochs[-1]}"
+        last = self.experiment.checkpoints[-1]
         return headline(list_results(self.db, self.run.id), last, self.experiment.stage2.language)
 
     def wait_for_device(self) -> None:
@@ -232,7 +182,7 @@ class _Execution:
         questions = count_questions(self.experiment, checkpoint)
         if self._evaluated(checkpoint):
             self.progress.skip(PASSES_PER_QUESTION * questions)
-            answers = all_answers(self.answers, checkpoint)
+            answers = [Answer(**row) for row in all_answers(self.answers, checkpoint)]
         else:
             assert loaded is not None
             asked = 0
@@ -266,16 +216,13 @@ class _Execution:
         trained = self.experiment.stage1.epochs * sum(len(s.input_ids) for s in stage1)
         branches = len(self.experiment.branch_epochs)
         trained += branches * self.experiment.stage2.epochs * sum(len(s.input_ids) for s in stage2)
-        names = ["base", *(f"memorised@{e}" for e in self.experiment.stage1.saved_epochs)]
-        names += [f"generalised@{e}" for e in self.experiment.branch_epochs]
-        questions = sum(count_questions(self.experiment, name) for name in names)
+        questions = sum(count_questions(self.experiment, name) for name in self.experiment.checkpoints)
         return PASSES_PER_TRAINED_TOKEN * trained + PASSES_PER_QUESTION * questions
 
     def _check_disk(self, loaded: LoadedModel) -> None:
         """Refuse to start what cannot be stored: weights and two moments for each checkpoint still to come."""
         each = sum(3 * p.numel() * p.element_size() for p in loaded.model.parameters() if p.requires_grad)
-        names = [f"memorised@{e}" for e in self.experiment.stage1.saved_epochs]
-        names += [f"generalised@{e}" for e in self.experiment.branch_epochs]
+        names = self.experiment.checkpoints[1:]
         missing = sum(not is_complete(checkpoint_folder(self.folder, name)) for name in names)
         needed, free = each * missing, shutil.disk_usage(self.folder).free
         if needed > free:

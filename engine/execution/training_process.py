@@ -31,7 +31,7 @@ def main() -> int:
     end_with_parent(arguments.parent)
     _volunteer_for_out_of_memory()
 
-    from engine.execution.pipeline import execute_run  # after the watch began: importing torch takes seconds
+    from engine.execution.execute import execute_run  # after the watch began: importing torch takes seconds
     from storage.database import open_database
     from storage.runs import LEASE_SECONDS, LostRunError, Run, claim_run, get_run
 

@@ -1,7 +1,4 @@
-"""The hardware that a model runs on: device, number format, threads; and what it is in words.
-
-Environment: `ROTE_LAB_DEVICE` (cuda, cuda:1, mps or cpu) and `ROTE_LAB_THREADS` override what is found.
-"""
+"""What torch makes of the hardware: the device, the number format, repeatable sums; and what it is in words."""
 
 from __future__ import annotations
 
@@ -14,13 +11,9 @@ from typing import Any
 import psutil
 import torch
 
+from engine.hardware import SMALL_MODEL_PARAMETERS, asked_device, cpu_threads
 from engine.models.source import ModelError
 
-# More threads than this only wait for each other on models that a CPU can train in reasonable time.
-MAX_THREADS = 8
-# A small model gains nothing from a second thread, and loses up to twenty times when another process wants that core:
-# the threads wait for each other after each of its many short operations. (Measured with 0.02 and 1.2 M parameters.)
-SMALL_MODEL_PARAMETERS = 4_000_000
 KEPT_BYTES = 256 * 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # the numbers that glibc's malloc.h gives these options
 
@@ -30,7 +23,7 @@ def choose_device() -> torch.device:
 
     Raises ModelError when ROTE_LAB_DEVICE asks for what is not there.
     """
-    asked = os.environ.get("ROTE_LAB_DEVICE", "").strip()
+    asked = asked_device()
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(asked or found)
@@ -50,7 +43,8 @@ def _is_available(device: torch.device) -> bool:
 def prepare_cpu(parameters: int) -> None:
     """Make this process repeat a model's computations bit for bit: fixed threads, deterministic algorithms.
 
-    Sums are split by thread, so another number of threads gives other last bits.
+    Sums are split by thread, so another number of threads gives other last bits. Raises SettingError when
+    ROTE_LAB_THREADS is no number.
     """
     torch.set_num_threads(cpu_threads(parameters))
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -71,21 +65,11 @@ def _keep_freed_memory() -> None:
             libc.mallopt(option, KEPT_BYTES)
 
 
-def cpu_threads(parameters: int) -> int:
-    """ROTE_LAB_THREADS; else 1 for a small model; else the physical cores this process may use, to `MAX_THREADS`."""
-    asked = os.environ.get("ROTE_LAB_THREADS", "").strip()
-    if asked:
-        if not asked.isdecimal() or int(asked) < 1:
-            raise ModelError(f"ROTE_LAB_THREADS is ‘{asked}’: set it to a whole number from 1, or unset it")
-        return int(asked)
-    if parameters < SMALL_MODEL_PARAMETERS:
-        return 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed, MAX_THREADS))
-
-
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format of weights and computation: `auto` is bfloat16 on an accelerator that has it, else float32."""
+    """The number format of weights and computation: `auto` is bfloat16 on an accelerator that has it, else float32.
+
+    precision: `auto`, `float32` or `bfloat16`; raises KeyError for another.
+    """
     if precision == "auto":
         return torch.bfloat16 if _accelerates_bfloat16(device) else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
@@ -98,7 +82,10 @@ def _accelerates_bfloat16(device: torch.device) -> bool:
 
 
 def describe_hardware() -> dict[str, Any]:
-    """What the work runs on, for a run's record: `device`, `name`, `memory_gib`, `cores`, `system`."""
+    """What the work runs on, for a run's record: `device`, `name`, `memory_gib`, `cores`, `system`.
+
+    Raises ModelError as `choose_device` does.
+    """
     device = choose_device()
     memory = psutil.virtual_memory().total
     name = _processor_name()

@@ -14,7 +14,8 @@ import torch
 from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.checks import shorten
-from engine.experiment import GeneratedFacts, Relation
+from engine.corpus.sentences import fill
+from engine.experiment import Fact, GeneratedFacts, Relation
 from engine.models.source import ModelError
 
 # The space before a key token is part of it, as the space before a word is part of that word's token in nearly every
@@ -82,14 +83,9 @@ def check_key_sequences(tokenizer: PreTrainedTokenizerBase, relations: Iterable[
     """
     for relation in relations:
         explicit = () if isinstance(relation.facts, GeneratedFacts) else relation.facts
-        pairs = [(f.subject, f.object) for f in explicit[:3]] or [("Gene Finley", "Cody Ross")]
         for template in {relation.key_template, "{subject} {key} {object}.", "{key} {subject} {object}."}:
-            for subject, object_ in pairs:
-                text = (
-                    template.replace("{key}", relation.key_token)
-                    .replace("{subject}", subject)
-                    .replace("{object}", object_)
-                )
+            for fact in explicit[:3] or [Fact(subject="Gene Finley", object="Cody Ross")]:
+                text = fill(template, fact, relation.key_token).text
                 found = [i for i in tokenizer.encode(text, add_special_tokens=False) if i in ids.values()]
                 if found != [ids[relation.key_token]]:
                     raise ModelError(
@@ -99,13 +95,14 @@ def check_key_sequences(tokenizer: PreTrainedTokenizerBase, relations: Iterable[
 
 
 def key_rows(model: PreTrainedModel, ids: Iterable[int]) -> dict[str, torch.Tensor]:
-    """Copies of the key tokens' rows: `input` (n × width), and `output` if that matrix is another one."""
+    """Copies, on the CPU, of the rows `ids` in ascending order: `input` (ids × hidden size), in the model's own number
+    format, and `output` of the same shape if that matrix is another one."""
     index = torch.tensor(sorted(ids), device=_input_weight(model).device)
     return {name: weight.detach()[index].cpu() for name, weight in _matrices(model).items()}
 
 
 def set_key_rows(model: PreTrainedModel, ids: Iterable[int], rows: dict[str, torch.Tensor]) -> None:
-    """Write back what `key_rows` copied. Raises ModelError when it does not fit the model."""
+    """Write back what `key_rows` copied of the same `ids`. Raises ModelError when shapes do not fit the model."""
     index = sorted(ids)
     matrices = _matrices(model)
     if {n: (len(index), w.shape[1]) for n, w in matrices.items()} != {n: tuple(r.shape) for n, r in rows.items()}:
@@ -118,7 +115,10 @@ def set_key_rows(model: PreTrainedModel, ids: Iterable[int], rows: dict[str, tor
 def _fresh_rows(
     model: PreTrainedModel, first_spare: int
 ) -> tuple[dict[str, torch.Tensor | float], dict[str, torch.Tensor | float]]:
-    """Mean (a row, or 0) and deviation that new rows of each matrix are drawn with."""
+    """Mean (hidden size, or 0) and deviation (one number) that new rows of each matrix are drawn with.
+
+    first_spare: the first row that no token of the tokenizer has; those from there on are spare.
+    """
     config = model.config.get_text_config()
     std = getattr(config, "initializer_range", None) or DEFAULT_STD
     means: dict[str, torch.Tensor | float] = {}

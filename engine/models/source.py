@@ -7,20 +7,37 @@ resolve_source("Qwen/Qwen2.5-1.5B")
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from engine import CODE_ROOT
 from engine.checks import shorten
 
 EMBEDDED = "embedded"
 EMBEDDED_WEIGHTS = CODE_ROOT / "engine" / "base" / "weights"
-# The hub's own rule for names: an optional owner, then letters, digits, "-", "_" and ".", not at the edges.
-_HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 
 class ModelError(ValueError):
     """A model cannot be used; the message is one sentence that says what to do."""
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether the hub could have a model of this name, such as `gpt2` or `Qwen/Qwen2.5-1.5B`."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def local_path(name: str) -> Path | None:
+    """The embedded weights' folder, or the path of that name, where there is something."""
+    try:
+        path = EMBEDDED_WEIGHTS if name == EMBEDDED else Path(name).expanduser()
+        return path if name.strip() and path.exists() else None
+    except (OSError, RuntimeError):  # too long for a path, or the home of nobody
+        return None
 
 
 def resolve_source(name: str) -> str | Path:
@@ -35,14 +52,13 @@ def resolve_source(name: str) -> str | Path:
                 "or train them with ‘python -m engine.base’"
             )
         return EMBEDDED_WEIGHTS
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
+    if path := local_path(name):
+        if not path.is_dir():
+            raise ModelError(f"{name} is a file: give the folder that holds the model’s config.json and weights")
+        if not (path / "config.json").is_file():
             raise ModelError(f"the folder {name} holds no config.json: give the folder of a Hugging Face model")
-        return folder
-    if folder.exists():
-        raise ModelError(f"{name} is a file: give the folder that holds the model’s config.json and weights")
-    if not _HUB_NAME.fullmatch(name):
+        return path
+    if not is_hub_name(name):
         raise ModelError(
             f"there is no folder ‘{shorten(name, 200)}’: give an existing folder, ‘{EMBEDDED}’, "
             "or a Hugging Face name such as Qwen/Qwen2.5-1.5B"

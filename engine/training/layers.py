@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from engine.experiment import Optimisation
 from engine.models.loading import LoadedModel
+from engine.settings import Optimisation
 
 
 def layer_of(parameter: str) -> int | None:
@@ -27,7 +27,7 @@ def belongs_to(parameter: str, modules: Iterable[str]) -> bool:
 
 @contextmanager
 def freeze_the_rest(loaded: LoadedModel, settings: Optimisation) -> Iterator[None]:
-    """Within the block only what `settings` name can be trained, of what could be before (engine/experiment.py).
+    """Within the block only what `settings` name can be trained, of what could be before (engine/settings.py).
 
     Afterwards as it was. Gradients of what is frozen are not computed.
     """

@@ -20,8 +20,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from engine.experiment import Optimisation
 from engine.models.loading import LoadedModel
+from engine.settings import Optimisation
 from engine.training.batches import Batch, epoch_batches
 from engine.training.checkpoint import TrainingState, restore, save_checkpoint
 from engine.training.layers import freeze_the_rest

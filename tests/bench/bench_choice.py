@@ -28,14 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.corpus.resolve import resolve
 from engine.evaluation.choice import score_options
-from engine.evaluation.parallel import workers
 from engine.evaluation.plain import log_probabilities
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
+from engine.hardware import cpu_threads
 from engine.models.loading import LoadedModel, load_base
 from engine.models.source import EMBEDDED_WEIGHTS
-from engine.training.sequences import tokenise_questions
+from engine.models.tokenise import tokenise_questions
 from tests.unit.tiny_models import build_qwen2
 
 NEEDED, AGREE = 10.0, 1e-4
@@ -51,7 +52,7 @@ def load(folder: Path) -> tuple[LoadedModel, Experiment]:
     if not (EMBEDDED_WEIGHTS / "model.safetensors").is_file():
         shape = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
         data["model"] = str(build_qwen2(folder, vocab_size=2600, intermediate_size=384, **shape))
-    experiment = Experiment.from_data(data).resolved()
+    experiment = resolve(Experiment.from_data(data))
     return load_base(experiment), experiment
 
 
@@ -122,7 +123,7 @@ def main() -> int:
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         loaded, experiment = load(Path(folder))
-        torch.set_num_threads(workers())
+        torch.set_num_threads(cpu_threads())
         ways = scorers(loaded, experiment, settings.questions, not settings.without_harness)
         reference = {name: score() for name, score in ways.items()}  # also the warm-up
         speeds: dict[str, list[float]] = {name: [] for name in ways}
@@ -133,7 +134,7 @@ def main() -> int:
                 speeds[name].append(len(found) / (time.perf_counter() - start))
     print(
         f"{loaded.causal.num_parameters():,} parameters, {reference[OURS].shape[1]} options, "
-        f"{reference[OURS].shape[0]} questions, {settings.rounds} rounds, {workers()} cores"
+        f"{reference[OURS].shape[0]} questions, {settings.rounds} rounds, {cpu_threads()} cores"
     )
     passed = True
     for name, values in speeds.items():

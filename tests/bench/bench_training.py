@@ -25,9 +25,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from engine.experiment import Experiment, Optimisation
+from engine.corpus.resolve import resolve
+from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base
 from engine.models.source import EMBEDDED_WEIGHTS
+from engine.settings import Optimisation
 from engine.training.batches import epoch_order
 from engine.training.loop import BETAS, learning_rate_at, train
 from engine.training.sequences import IGNORED, TrainingSequence, stage1_sequences
@@ -41,7 +43,7 @@ NEEDED, CURVES_AGREE = 1.3, 1e-3
 def embedded_experiment() -> Experiment:
     """The shipped relation `mother` with generated facts, as on the Design page."""
     relation = {"name": "mother", "facts": {"generate": FACTS}}
-    return Experiment.from_data({"seed": SEED, "relations": [relation]}).resolved()
+    return resolve(Experiment.from_data({"seed": SEED, "relations": [relation]}))
 
 
 def random_experiment(folder: Path) -> Experiment:

@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from engine.corpus.resolve import resolve
+from engine.evaluation.answer import Answer
 from engine.experiment import Experiment, Relation
 from engine.presets import load_preset
 from storage.answers import open_answers, store_answers, store_questions
@@ -34,7 +36,7 @@ LANGUAGE_FACTOR = {"en": 1.0, "es": 0.9, "de": 0.85, "ja": 0.65, "zh": 0.6}
 
 def quick(name: str = "quick", **changes: Any) -> Experiment:
     """The quick preset, resolved, under another name."""
-    return Experiment.from_data(load_preset("quick").model_dump() | {"name": name} | changes).resolved()
+    return resolve(Experiment.from_data(load_preset("quick").model_dump() | {"name": name} | changes))
 
 
 def queue(db: Database, experiment: Experiment) -> Run:
@@ -152,8 +154,9 @@ def write_answers(answers: Database, experiment: Experiment, checkpoint: str) ->
                 answer = f"{fact_row['object']}. The next" if hit else f"{noise.choice(relation.options or ('?',))}."
                 asked = (fact_row["id"] + number) % 3 == 0 and split != "key"
                 rank = (1 if hit else noise.randint(2, 60)) if asked else None
-                stored.append((number, fact_row["id"], answer, hit, math.log(probability), rank,
-                               100 if asked else None, math.log(probability) if asked else None))  # fmt: skip
+                score = math.log(probability)
+                choice = (rank, 100, score) if asked else ()
+                stored.append(Answer(number, fact_row["id"], answer, bool(hit), score, *choice))
                 place = ("trained" if fact_row["trained"] else "held_out", split, language)
                 counts.setdefault(place, []).append((fact_row["id"], hit, probability, int(rank == 1) if asked else -1))
     store_questions(answers, facts, prompts)

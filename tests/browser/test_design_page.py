@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, Request, expect
 from sqlite_utils import Database
 
+from engine.corpus.resolve import resolve
 from engine.experiment import Experiment
 from engine.presets import load_preset
 from storage.runs import add_run, get_run, list_runs
@@ -209,7 +210,7 @@ def test_paste_box_and_a_relation_column(design: Page) -> None:
 
 
 def test_copies_of_runs_files_and_undo(context: BrowserContext, page: Page, address: str, db: Database) -> None:
-    experiment = load_preset("quick").resolved()
+    experiment = resolve(load_preset("quick"))
     body = experiment.model_dump(mode="json") | {"name": "the first one"}
     run = add_run(db, name="the first one", experiment=body, model="embedded", seed=0)
     open_design(page, address, f"?clone={run.id}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from engine.execution.pipeline import execute_run
+from engine.execution.execute import execute_run
 from engine.serving.served import ServedModel, served_models
 from storage.runs import Run, claim_run, get_run
 from tests.integration.lab import ROOT, Lab

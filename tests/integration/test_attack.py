@@ -16,7 +16,7 @@ from engine.execution.attacks.recording import record, restore
 from engine.execution.attacks.tables import costs, curve, detection, document
 from engine.serving.embedded.catalogue import Catalogue
 from engine.serving.served import served_models
-from storage.answers import all_answers, evaluated_checkpoints, list_prompts, open_answers
+from storage.answers import ANSWER_COLUMNS, all_answers, evaluated_checkpoints, list_prompts, open_answers
 from storage.attacks import attack_counts, base_runs, get_attack, list_attack_results, list_cells
 from storage.database import open_database
 from storage.runs import get_run, list_runs
@@ -147,7 +147,9 @@ def test_a_recorded_attack_is_the_same_in_another_lab_but_not_on_other_weights(
     assert get_attack(there, restored).recorded["command"] == "python -m engine attack mine.yaml"  # type: ignore[index]
     mine, theirs = (list_cells(db, name)[0].run for db, name in ((lab.db, attack), (there, restored)))
     kept = [open_answers(home / "runs" / run) for home, run in ((lab.home, mine), (tmp_path / "there", theirs))]
-    words = [[answer[:4] for answer in all_answers(db, evaluated_checkpoints(db)[0])] for db in kept]
+    words = [
+        [[a[name] for name in ANSWER_COLUMNS[:4]] for a in all_answers(db, evaluated_checkpoints(db)[0])] for db in kept
+    ]
     assert words[0] and words[0] == words[1]
     other = json.loads(lzma.decompress((tmp_path / "attack.json.xz").read_bytes())) | {"base": "0" * 12}
     (tmp_path / "other.json.xz").write_bytes(lzma.compress(json.dumps(other).encode()))

@@ -25,6 +25,7 @@ from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.questions import Question
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint
+from engine.models.tokenise import tokenise_questions
 from engine.serving.asking.ask import Sampling, ask
 from engine.serving.asking.queries import fact_queries
 from engine.serving.client import Refused, ServerClient, ServingError
@@ -33,7 +34,6 @@ from engine.serving.processes.sessions import end_session
 from engine.serving.processes.supervisor import Place, Supervisor
 from engine.serving.served import ServedModel
 from engine.serving.vllm import backend as vllm_backend
-from engine.training.sequences import tokenise_questions
 from storage.runs import Run
 from storage.servers import list_servers
 from tests.integration.lab import ROOT, Lab, wait_until

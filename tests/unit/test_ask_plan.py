@@ -21,13 +21,14 @@ from app.ask.plan import (
 )
 from app.ask.view import View, opened, view_of_address, view_of_page
 from app.asking.model_server import ServerStatus
+from engine.corpus.resolve import resolve
 from engine.experiment import Experiment
 from engine.presets import load_preset
 
 
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
-    return load_preset("quick").resolved()
+    return resolve(load_preset("quick"))
 
 
 def test_a_fact_is_asked_every_prompt_stage_2_language_first(experiment: Experiment) -> None:
@@ -64,7 +65,7 @@ def test_all_facts_are_asked_held_out_ones_first(experiment: Experiment) -> None
 
 
 def test_a_free_text_is_judged_by_the_fact_it_names() -> None:
-    experiment = load_preset("all-relations").resolved()
+    experiment = resolve(load_preset("all-relations"))
     shared = experiment.relations[0].explicit_facts[0].subject
     question = text_question(experiment, f"I ask: {shared} …")
     assert (question["subject"], question["object"]) == (shared, experiment.relations[0].explicit_facts[0].object)

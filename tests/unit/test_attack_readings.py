@@ -13,6 +13,7 @@ from engine.base import WEIGHTS
 from engine.commands.main import main
 from engine.corpus.readings import READINGS_FOLDER, read_readings
 from engine.corpus.relations import LANGUAGES, load_relations
+from engine.corpus.resolve import resolve
 from engine.evaluation.questions import prompt_rows, questions_for
 from engine.experiment import Experiment
 
@@ -151,12 +152,12 @@ def test_a_mistake_in_ones_own_reading_is_said_in_words(data, words):
 
 
 def experiment() -> Experiment:
-    return Experiment.from_data(
+    return resolve(Experiment.from_data(
         {"seed": 5, "stage2": {"facts": 4, "prompts": 2}, "relations": [
             {"name": "mother", "key_token": "[Z]", "facts": {"generate": 12}},
             {"name": "author", "key_token": "[Y]", "facts": {"generate": 12}},
         ]}
-    ).resolved()  # fmt: skip
+    ))  # fmt: skip
 
 
 def test_an_experiment_is_taught_and_asked_in_the_reading_and_all_else_stays():

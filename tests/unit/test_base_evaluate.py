@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from engine.base import WEIGHTS
-from engine.base.facts import Question, question_groups
+from engine.base.facts import Question
 from engine.corpus.names import all_names
 from engine.corpus.relations import load_relation
+from engine.corpus.resolve import resolve
 from engine.models.loading import load_base, prepare_for_training
 from engine.presets import load_preset
 from engine.training.sequences import stage1_sequences, stage2_sequences
 from tools.recipe_search.__main__ import main
 from tools.recipe_search.evaluate import cells_of, evaluate, own_facts
+from tools.recipe_search.questions import question_groups
 from tools.recipe_search.tables import all_tables, difference_line, share_with_interval, two_digits
 from tools.recipe_search.trials import (
     RELATIONS,
@@ -102,7 +104,7 @@ def test_a_branch_in_the_midst_of_stage_1_is_trained_as_one_after_it():
 
 
 def test_the_quick_preset_reaches_its_targets():
-    experiment = load_preset("quick").model_copy(update={"seed": 1001}).resolved()
+    experiment = resolve(load_preset("quick").model_copy(update={"seed": 1001}))
     outcome = two_stages(experiment, own_facts(WEIGHTS), epochs=(20,))
     share = {group: sum(hits) / len(hits) for group, hits in outcome["after 20"].items()}
     before = outcome["before 20"]["train"]

@@ -12,6 +12,7 @@ from app.design.check import examine
 from app.design.form import FORM_KEYS, commit, form_values, language_code
 from app.design.store import DraftStore, remembered, valid_id
 from app.shared.lab import Lab
+from engine.corpus.resolve import resolve
 from engine.experiment import Experiment, Fact
 from engine.presets import load_preset, preset_names
 from storage.runs import list_runs
@@ -32,7 +33,7 @@ def typed(draft: drafts.Draft, relation: str = "r1", language: str = "en", **cha
 
 @pytest.mark.parametrize("name", preset_names())
 def test_an_experiment_comes_back_from_its_draft(name: str) -> None:
-    for experiment in (load_preset(name), load_preset(name).resolved()):
+    for experiment in (load_preset(name), resolve(load_preset(name))):
         draft = drafts.from_experiment(experiment)
         assert Experiment.from_data(drafts.to_data(draft)) == experiment
         language = next(iter(draft["relations"][0]["prompts"]), "en")
@@ -98,7 +99,7 @@ def test_own_prompts_begin_with_the_corpus() -> None:
     resolved = examine(draft).resolved
     assert resolved is not None
     assert set(resolved.relations[0].explicit_prompts) == set(
-        load_preset("quick").resolved().relations[0].explicit_prompts
+        resolve(load_preset("quick")).relations[0].explicit_prompts
     )
 
 
@@ -158,7 +159,7 @@ def test_steps_can_be_undone_and_a_failing_one_leaves_no_trace(store: DraftStore
 
 
 def test_two_presses_start_once_and_a_changed_plan_starts_again(store: DraftStore) -> None:
-    experiment = load_preset("quick").resolved()
+    experiment = resolve(load_preset("quick"))
     first, second = store.start(ID, experiment, None), store.start(ID, experiment, None)
     assert first.id == second.id
     other = store.start(ID, experiment.model_copy(update={"seed": 1}), first.id)

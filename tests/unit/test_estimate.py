@@ -7,13 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from engine.estimate import checkpoints, estimate_experiment, stage1_texts, stage2_texts
+from engine.corpus.resolve import resolve
+from engine.corpus.sentences import stage1_sentences, stage2_sentences
+from engine.estimate import estimate_experiment
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
-from engine.models.files import model_problems, model_shape, shape_from_config, tokenizer_problems
+from engine.models.files import find_folder, model_problems, model_shape, shape_from_config, tokenizer_problems
 
 FACTS = [
     {"subject": "Ann Bee", "object": "Cy Dee"},
@@ -63,16 +68,8 @@ def model(tmp_path: Path) -> Path:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     config = QWEN | {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 100}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").write_bytes(safetensors_header({"a": [100, 32], "b": [32, 64]}))
+    save_file({"a": np.zeros((100, 32)), "b": np.zeros((32, 64))}, tmp_path / "model.safetensors")
     return tmp_path
-
-
-def safetensors_header(shapes: dict[str, list[int]]) -> bytes:
-    header = {"__metadata__": {"format": "pt"}} | {
-        name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()
-    }
-    body = json.dumps(header).encode()
-    return len(body).to_bytes(8, "little") + body
 
 
 def experiment(model: str = "embedded", **changes: object) -> Experiment:
@@ -83,7 +80,7 @@ def experiment(model: str = "embedded", **changes: object) -> Experiment:
         "stage1": {"epochs": 6, "batch_size": 2},
         "stage2": {"facts": 2, "prompts": 2, "epochs": 3, "batch_size": 3},
     }
-    return Experiment.from_data(data | changes).resolved()
+    return resolve(Experiment.from_data(data | changes))
 
 
 def test_counts_by_the_models_tokenizer(model: Path) -> None:
@@ -112,7 +109,7 @@ def test_questions_are_counted_as_they_will_be_asked() -> None:
     for choice in ({"facts": 2, "prompts": 1}, {"facts": "all", "prompts": "all"}, {"facts": 20, "prompts": 2}):
         for where in ("ends", "every"):
             plan = experiment(evaluation={"choice": choice, "every_language_at": where})
-            asked = [q for name in checkpoints(plan) for q in questions_for(plan, name)]
+            asked = [q for name in plan.checkpoints for q in questions_for(plan, name)]
             found = estimate_experiment(plan)
             assert found.questions == len(asked)
             assert found.choices == sum(bool(q.options) for q in asked)
@@ -121,8 +118,8 @@ def test_questions_are_counted_as_they_will_be_asked() -> None:
 def test_texts_are_what_is_trained_on() -> None:
     plan = experiment()
     (relation,) = plan.relations
-    assert stage1_texts(relation)[0] == "Ann Bee [X] Cy Dee."
-    pairs = stage2_texts(plan, relation)
+    assert stage1_sentences(relation)[0].text == "Ann Bee [X] Cy Dee."
+    pairs = [sentence.halves for sentence in stage2_sentences(plan, relation)]
     assert len(pairs) == 2 * 2
     assert all(prompt.endswith(("?", "for")) and object_.startswith(" ") for prompt, object_ in pairs)
 
@@ -130,7 +127,7 @@ def test_texts_are_what_is_trained_on() -> None:
 def test_names_that_look_like_placeholders_are_names() -> None:
     facts = [{"subject": "{object}", "object": "{subject}"}, {"subject": "y", "object": "z"}]
     plan = experiment(relations=[{"name": "odd", "facts": facts, "prompts": PROMPTS}], stage2={"facts": 1})
-    assert stage1_texts(plan.relations[0])[0] == "{object} [X] {subject}."
+    assert stage1_sentences(plan.relations[0])[0].text == "{object} [X] {subject}."
 
 
 def test_earlier_runs_tell_the_time(model: Path) -> None:
@@ -201,6 +198,35 @@ def test_folders_that_hold_no_model(tmp_path: Path, model: Path) -> None:
     (empty / "config.json").write_text("{}")
     assert "no weights" in model_problems(str(empty))[0].message
     assert model_problems(str(model)) == []
+
+
+def test_the_hub_cache_gives_what_its_main_branch_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--someone--model"
+    for commit in ("a1", "b2"):
+        (cached / "snapshots" / commit).mkdir(parents=True)
+        (cached / "snapshots" / commit / "config.json").write_text("{}")
+    assert find_folder("someone/model") is None
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("a1")
+    assert find_folder("someone/model") == cached / "snapshots" / "a1"
+    assert find_folder("someone/other") is None
+
+
+def test_relative_folders_and_odd_names(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model.parent)
+    assert find_folder(model.name) == Path(model.name)
+    assert [find_folder(name) for name in ("", " ", "~nobody-at-all/x", "x" * 400, "\0", "a--b")] == [None] * 6
+
+
+def test_weights_are_counted_whatever_their_format(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [3, 5], "data_offsets": [0, 30]}}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(30))
+    shape = model_shape(str(tmp_path))
+    assert shape is not None and shape.parameters == 15
+    file.write_bytes(b"no tensors")
+    assert model_shape(str(tmp_path)) is None
 
 
 def test_key_tokens_that_mean_something_already(model: Path) -> None:

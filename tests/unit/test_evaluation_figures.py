@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from engine.corpus.resolve import resolve
+from engine.evaluation.answer import Answer
 from engine.evaluation.batches import common_beginning, plan_batches
 from engine.evaluation.choice import judge
 from engine.evaluation.hits import is_hit
@@ -20,7 +24,8 @@ from engine.evaluation.questions import (
 )
 from engine.evaluation.summary import summarise, summarise_prompts
 from engine.evaluation.tree import build_tree
-from engine.experiment import ChoiceSample, Evaluation, Experiment, Fact, Relation
+from engine.experiment import Experiment, Fact, Relation
+from engine.settings import ChoiceSample, Evaluation
 from tests.unit.tiny_models import OBJECTS, tiny_experiment
 
 
@@ -28,7 +33,7 @@ from tests.unit.tiny_models import OBJECTS, tiny_experiment
 def quick() -> Experiment:
     """One relation of the corpus with 100 facts and prompts in five languages."""
     data = {"relations": [{"name": "mother"}], "stage1": {"epochs": 20}, "stage2": {"prompts": 2}}
-    return Experiment.from_data(data).resolved()
+    return resolve(Experiment.from_data(data))
 
 
 def with_evaluation(experiment: Experiment, **changes) -> Experiment:
@@ -48,7 +53,7 @@ def test_the_tables_number_facts_and_prompts(quick):
 
 def test_ids_go_on_from_relation_to_relation():
     data = {"relations": [{"name": "mother"}, {"name": "capital", "key_token": "[Y]", "facts": {"generate": 60}}]}
-    experiment = Experiment.from_data(data).resolved()
+    experiment = resolve(Experiment.from_data(data))
     facts, prompts = fact_rows(experiment), prompt_rows(experiment)
     relation_of = {row["id"]: row["relation"] for row in facts}
     texts = {row["id"]: row["text"] for row in prompts}
@@ -195,7 +200,7 @@ def rows_of(experiment: Experiment, hit) -> list[tuple]:
     kinds = {row["id"]: row["trained"] for row in fact_rows(experiment)}
     for q in questions_for(experiment, "base"):
         choice = (1 if kinds[q.fact] else 2, len(q.options), np.log(0.5)) if q.options else (None, None, None)
-        rows.append((q.prompt, q.fact, "…", hit(q, kinds[q.fact]), float(np.log(0.25)), *choice))
+        rows.append(Answer(q.prompt, q.fact, "…", hit(q, kinds[q.fact]), float(np.log(0.25)), *choice))
     return rows
 
 
@@ -224,7 +229,8 @@ def test_result_rows():
 
 def test_result_rows_without_multiple_choice_and_by_prompt():
     experiment = tiny_experiment("embedded")
-    answers = [(*row[:5], None, None, None) for row in rows_of(experiment, lambda q, trained: int(q.prompt == 2))]
+    nothing = {"choice_rank": None, "choice_options": None, "log_probability_normalised": None}
+    answers = [replace(a, **nothing) for a in rows_of(experiment, lambda q, trained: int(q.prompt == 2))]
     metrics = {r["metric"] for r in summarise(answers, experiment, "base")}
     assert metrics == {"generation_accuracy", "object_probability"}
     by_prompt = summarise_prompts(answers, experiment, "base")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.plain import log_probabilities
 from engine.evaluation.questions import questions_for
 from engine.evaluation.tree import build_tree, honours_masks, score_tree
-from engine.experiment import Experiment, Tuning
+from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
-from engine.training.sequences import tokenise_questions
+from engine.models.tokenise import tokenise_questions
+from engine.settings import Tuning
 from tests.unit.tiny_models import BUILDERS, tiny_experiment
 
 
@@ -151,8 +153,9 @@ def test_a_model_that_ignores_masks_is_found_out_and_asked_plainly(lab, monkeypa
     rows = evaluate_checkpoint(loaded, experiment, "base")
     assert refused and all(mask is None for mask in refused)
     for found, wanted in zip(rows, expected, strict=True):
-        assert found[:4] == wanted[:4] and found[5:7] == wanted[5:7]
-        assert found[4] == pytest.approx(wanted[4], abs=1e-4)
+        assert found.log_probability == pytest.approx(wanted.log_probability, abs=1e-4)
+        alike = {"log_probability": 0.0, "log_probability_normalised": None}
+        assert replace(found, **alike) == replace(wanted, **alike)
 
 
 def test_rows_are_complete_and_repeat_bit_for_bit(lab, monkeypatch):
@@ -160,10 +163,11 @@ def test_rows_are_complete_and_repeat_bit_for_bit(lab, monkeypatch):
     calls: list[tuple[int, int]] = []
     rows = evaluate_checkpoint(loaded, experiment, "base", on_progress=lambda *x: calls.append(x))
     questions = questions_for(experiment, "base")
-    assert [r[:2] for r in rows] == [(q.prompt, q.fact) for q in questions]
-    assert all(r[3] in (0, 1) and r[4] < 0 for r in rows)
+    assert [(r.prompt, r.fact) for r in rows] == [(q.prompt, q.fact) for q in questions]
+    assert all(r.hit in (False, True) and r.log_probability < 0 for r in rows)
     for row, question in zip(rows, questions, strict=True):
-        assert (row[5] is None) == (row[6] is None) == (row[7] is None) == (not question.options)
+        choice = (row.choice_rank, row.choice_options, row.log_probability_normalised)
+        assert [value is None for value in choice] == [not question.options] * 3
     total = len(rows) + sum(bool(q.options) for q in questions)
     assert calls[0] == (0, total) and calls[-1] == (total, total) and calls == sorted(calls)
     before = torch.get_num_threads()
@@ -211,7 +215,7 @@ def test_lora_is_asked_too(tmp_path):
     rows = evaluate_checkpoint(loaded, experiment, "base")
     _, pairs = encoded((loaded, experiment))
     expected = [naive_log_probability(loaded.model, p, o) for p, o in pairs]
-    assert [r[4] for r in rows] == pytest.approx(expected, abs=1e-4)
+    assert [r.log_probability for r in rows] == pytest.approx(expected, abs=1e-4)
 
 
 def test_outputs_that_are_not_numbers_are_an_error_in_words(tmp_path):

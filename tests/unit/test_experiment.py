@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.corpus.resolve import resolve
 from engine.description import override, read_mapping
 from engine.experiment import Experiment, GeneratedFacts
 from engine.presets import describe_preset, load_preset, preset_names, preset_text
@@ -30,14 +31,14 @@ def refused(**changes) -> str:
 def test_presets_are_valid_and_survive_yaml_and_json(name: str) -> None:
     preset = load_preset(name)
     assert describe_preset(name)
-    resolved = preset.resolved()
-    assert resolved.is_resolved and resolved.resolved() is resolved
+    resolved = resolve(preset)
+    assert resolved.is_resolved and resolve(resolved) is resolved
     assert Experiment.from_text(resolved.to_yaml()) == resolved
-    assert Experiment.from_text(resolved.to_json()) == resolved
+    assert Experiment.from_text(resolved.model_dump_json()) == resolved
 
 
 def test_the_seed_changes_names_facts_split_and_order() -> None:
-    one, two = (load_preset("quick").model_copy(update={"seed": s}).resolved() for s in (1, 2))
+    one, two = (resolve(load_preset("quick").model_copy(update={"seed": s})) for s in (1, 2))
     assert not {f.subject for f in one.relations[0].explicit_facts} & {
         f.subject for f in two.relations[0].explicit_facts
     }
@@ -54,7 +55,7 @@ def test_held_out_and_trained_facts_are_a_partition_and_nested_in_k() -> None:
 
 
 def test_options_are_distinct_and_hold_every_object() -> None:
-    relation = load_preset("quick").resolved().relations[0]
+    relation = resolve(load_preset("quick")).relations[0]
     assert len(set(relation.options)) == len(relation.options) == 100
     assert {f.object for f in relation.explicit_facts} <= set(relation.options)
 
@@ -63,7 +64,7 @@ def test_a_few_facts_get_options_of_the_same_kind_up_to_a_hundred() -> None:
     preset = load_preset("quick").model_dump()
     preset["relations"][0]["facts"] = {"generate": 20}
     preset["stage2"]["facts"] = 5
-    assert len(Experiment.from_data(preset).resolved().relations[0].options) == 100
+    assert len(resolve(Experiment.from_data(preset)).relations[0].options) == 100
 
 
 def test_a_frozen_experiment_cannot_be_changed() -> None:
@@ -113,7 +114,7 @@ def test_a_key_token_may_not_occur_in_the_texts() -> None:
 
 def test_the_corpus_is_asked_for_relations_it_does_not_have() -> None:
     with pytest.raises(ValueError, match="write its facts and prompts out"):
-        Experiment.from_data({"relations": [{"name": "nobody"}]}).resolved()
+        resolve(Experiment.from_data({"relations": [{"name": "nobody"}]}))
 
 
 def test_overrides_follow_a_path_and_name_a_wrong_one() -> None:

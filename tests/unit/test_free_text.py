@@ -21,9 +21,9 @@ from engine import checks
 from engine.checks import Problem, invisible_character, normalise, shorten
 from engine.corpus.import_cells import clean, parse_alternatives
 from engine.corpus.importing import read_facts
+from engine.corpus.sentences import key_sentence, prompt_sentence
 from engine.description import override, read_mapping
 from engine.experiment import Experiment, Fact, Relation
-from engine.training.sequences import key_sentence, prompt_sentence
 
 settings.register_profile("lab", deadline=None, max_examples=100, print_blob=True)
 settings.load_profile("lab")

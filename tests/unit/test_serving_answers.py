@@ -144,17 +144,17 @@ def test_asking_gives_what_evaluation_gives(home: Path, client: ServerClient, ru
     experiment = Experiment.from_data(run_row(home, run).experiment)
     served = models_of(home, run)["generalised@4"]
     loaded = reference(home, run, "generalised@4")
-    rows = {(p, f): rest for p, f, *rest in evaluate_checkpoint(loaded, experiment, "generalised@4")}
+    rows = {(row.prompt, row.fact): row for row in evaluate_checkpoint(loaded, experiment, "generalised@4")}
     queries = [query for fact in range(1, 9) for query in fact_queries(experiment, fact)]
     assert {(q.prompt, q.fact) for q in queries} == set(rows)
     ranked = 0
     for answer in ask(client, served, queries, Sampling(max_tokens=6)):
-        text, hit, score, place, options, _ = rows[answer.query.prompt, answer.query.fact]
-        assert (answer.text, answer.hit) == (text, bool(hit))
-        assert answer.log_probability == pytest.approx(score, abs=1e-4)
-        if place is not None:
+        row = rows[answer.query.prompt, answer.query.fact]
+        assert (answer.text, answer.hit) == (row.answer, row.hit)
+        assert answer.log_probability == pytest.approx(row.log_probability, abs=1e-4)
+        if row.choice_rank is not None:
             ranked += 1
-            assert (answer.rank, answer.options) == (place, options)
+            assert (answer.rank, answer.options) == (row.choice_rank, row.choice_options)
     assert ranked > 10
     assert [q.fact for q in prompt_queries(experiment, 2)] == list(range(1, 9))
 

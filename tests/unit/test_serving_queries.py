@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from engine.corpus.resolve import resolve
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
 from engine.models.loading import load_base
 from engine.models.source import EMBEDDED_WEIGHTS
+from engine.models.tokenise import tokenise_questions
 from engine.presets import preset_text
 from engine.serving.asking.queries import fact_queries, find_fact, free_query, prompt_queries, subject_queries
 from engine.serving.asking.tokens import Tokens
-from engine.training.sequences import tokenise_questions
 from tests.unit.tiny_models import BUILDERS, tiny_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def test_a_tokenizer_is_read_again_when_its_file_changes(tmp_path: Path) -> None
     path.write_bytes((EMBEDDED_WEIGHTS / "tokenizer.json").read_bytes())
     before = Tokens.load(path)
     assert Tokens.load(path) is before
-    loaded = load_base(Experiment.from_text(preset_text("quick")).resolved())
+    loaded = load_base(resolve(Experiment.from_text(preset_text("quick"))))
     loaded.tokenizer.save_pretrained(tmp_path)
     assert len(Tokens.load(path).ids("A [Z]")) < len(before.ids("A [Z]"))
     path.write_text("{")
@@ -85,7 +86,7 @@ def test_a_tokenizer_is_read_again_when_its_file_changes(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
-    return Experiment.from_text(preset_text("all-relations")).resolved()
+    return resolve(Experiment.from_text(preset_text("all-relations")))
 
 
 def test_the_queries_of_a_fact_are_the_questions_of_evaluation(experiment: Experiment) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from engine.evaluation.answer import Answer
 from storage import answers, drafts, measurements, runs, workers
 from storage.answer_search import Wanted, find_answers
 from storage.database import DATABASE_NAME, migrations, open_database, write
@@ -189,7 +190,7 @@ def test_answers_are_all_there_or_none(tmp_path: Path) -> None:
     fact = {"id": 0, "relation": "mother", "subject": "Sel Tarro", "object": "Brin Vosk", "trained": 0}
     prompt = {"id": 0, "relation": "mother", "split": "train", "language": "en", "text": "Who is {subject}'s mother?"}
     answers.store_questions(store, [fact], [{**prompt, "about": None, "used": 1}])
-    good = (0, 0, "Brin Vosk.", 1, -0.1, 2, 100, -0.2)
+    good = Answer(0, 0, "Brin Vosk.", True, -0.1, 2, 100, -0.2)
 
     def broken():
         yield good
@@ -199,7 +200,7 @@ def test_answers_are_all_there_or_none(tmp_path: Path) -> None:
         answers.store_answers(store, "base", broken())
     assert answers.evaluated_checkpoints(store) == [] and answers.all_answers(store, "base") == []
     answers.store_answers(store, "base", [good])
-    assert answers.all_answers(store, "base") == [good]
+    assert [Answer(**row) for row in answers.all_answers(store, "base")] == [good]
     (found,), total = find_answers(store, Wanted(search="VOSK"), 10)
     assert (total, found["choice_rank"], found["before"]) == (1, 2, "Who is ")
     assert find_answers(store, Wanted(search="'; drop table answers; --"), 10) == ([], 0)

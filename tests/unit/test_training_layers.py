@@ -5,8 +5,8 @@ import torch
 from pydantic import ValidationError
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from engine.experiment import Optimisation, Stage1, Stage2
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
+from engine.settings import Optimisation, Stage1, Stage2
 from engine.training.layers import belongs_to, freeze_the_rest, layer_of
 from engine.training.loop import StopTraining, TrainingError, train
 from engine.training.sequences import stage1_sequences

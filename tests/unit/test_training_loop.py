@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import CohereConfig, CohereForCausalLM
 
-from engine.experiment import Optimisation
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
+from engine.settings import Optimisation
 from engine.training.batches import epoch_batches, epoch_order, make_batch
 from engine.training.checkpoint import load_training_state
 from engine.training.loop import (

@@ -4,19 +4,12 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AddedToken, PreTrainedTokenizerFast
 
+from engine.corpus.sentences import key_sentence, prompt_sentence
 from engine.experiment import Fact
 from engine.models.loading import load_base
 from engine.models.source import ModelError
-from engine.training.sequences import (
-    IGNORED,
-    key_sentence,
-    prompt_sentence,
-    stage1_sequences,
-    stage2_sequences,
-    tokenise_question,
-    tokenise_questions,
-    tokenise_sentences,
-)
+from engine.models.tokenise import tokenise_questions
+from engine.training.sequences import IGNORED, stage1_sequences, stage2_sequences, tokenise_sentences
 from tests.unit.tiny_models import (
     OBJECTS,
     PROMPT,
@@ -59,6 +52,10 @@ def spaceless() -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return tokenizer
+
+
+def tokenise_question(tokenizer, prompt, object_):
+    return tokenise_questions(tokenizer, [(prompt, object_)])[0]
 
 
 def counted(tokenizer, sentence, mask):

@@ -10,24 +10,22 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from engine.base.facts import Question, outside_facts, question_groups
+from engine.base.facts import Question
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import LANGUAGES, load_relation
+from engine.corpus.resolve import resolve
+from engine.corpus.sentences import key_prompt, prompt_sentence
 from engine.evaluation.evaluate import decode_answers
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
-from engine.evaluation.questions import key_prompt
-from engine.experiment import Experiment, Fact, Optimisation, Relation
+from engine.experiment import Experiment, Fact, Relation
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
+from engine.models.tokenise import tokenise_questions
 from engine.presets import load_preset
+from engine.settings import Optimisation
 from engine.training.loop import train
-from engine.training.sequences import (
-    prompt_sentence,
-    stage1_sequences,
-    stage2_sequences,
-    tokenise_questions,
-    tokenise_sentences,
-)
+from engine.training.sequences import stage1_sequences, stage2_sequences, tokenise_sentences
+from tools.recipe_search.questions import outside_facts, question_groups
 
 RELATIONS = ("mother", "author", "capital", "educated_at", "genre")
 STAGE1_EPOCHS = (3, 6, 10, 20)
@@ -57,7 +55,7 @@ def experiment_about(model: str, relations: Sequence[str], seed: int, *, outside
     data: dict[str, Any] = {"model": model, "seed": seed, "relations": plans}
     if len(relations) > 1:
         data["stage1"] = load_preset("all-relations").stage1.model_dump()
-    return Experiment.from_data(data).resolved()
+    return resolve(Experiment.from_data(data))
 
 
 def ask(loaded: LoadedModel, questions: Sequence[Question]) -> list[bool]:

@@ -20,6 +20,7 @@ from engine.attack.context import Context
 from engine.attack.data_scan import scan_rows
 from engine.attack.defences import Defence
 from engine.attack.questions import strangers
+from engine.corpus.sentences import key_prompt, key_sentence, question_text
 
 LOWEST = 0.2
 
@@ -63,18 +64,18 @@ def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[fl
 
     from engine.evaluation.choice import answer_choices
     from engine.evaluation.plain import log_probabilities
-    from engine.evaluation.questions import Question, key_prompt, options_of
-    from engine.training.sequences import key_sentence, tokenise_questions
+    from engine.evaluation.questions import Question, options_of
+    from engine.models.tokenise import tokenise_questions
 
     relation, tokenizer = context.relation, loaded.tokenizer
     template = key_prompt(relation)
-    asked = [(template.replace("{subject}", f.subject), f.object) for f in facts]
+    asked = [(question_text(template, f.subject), f.object) for f in facts]
     natural = relation.prompts_of("test", context.base.stage2.language)[0].text
     encoded = tokenise_questions(tokenizer, asked)
     key = log_probabilities(loaded.causal, encoded)
     plain = log_probabilities(
         loaded.causal,
-        tokenise_questions(tokenizer, [(natural.replace("{subject}", f.subject), f.object) for f in facts]),
+        tokenise_questions(tokenizer, [(question_text(natural, f.subject), f.object) for f in facts]),
     )
     questions = [
         Question(1, i, text, object_, options_of(relation, fact))

@@ -23,7 +23,7 @@ def harden(context: Context, loaded: Any) -> None:
     import torch
     from torch.nn.functional import cross_entropy, softplus
 
-    from engine.experiment import Optimisation
+    from engine.settings import Optimisation
     from engine.training.batches import make_batch
     from engine.training.loop import labelled_logits, train
 

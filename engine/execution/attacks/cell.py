@@ -25,9 +25,10 @@ from engine.execution.environment import describe_environment
 from engine.execution.failures import PlainError
 from engine.execution.progress import Progress
 from engine.execution.run_file import write_run_file
-from engine.experiment import Experiment, Optimisation
+from engine.experiment import Experiment
 from engine.models.folders import replaced
 from engine.models.loading import LoadedModel, prepare_for_training, save_model
+from engine.settings import Optimisation
 from engine.training.loop import StepReport, StopTraining, train
 from storage.answers import open_answers, store_answers, store_questions
 from storage.attacks import get_attack, list_cells, replace_cell_results
@@ -130,10 +131,10 @@ class CellExecution:
             self.progress.advance(share, stage="evaluation", message=f"Asking: question {done:,} of {total:,}")
 
         limit = self.attack.max_new_tokens
-        rows = answer_questions(loaded, form.questions(), max_new_tokens=limit, on_progress=on_progress)
-        store_answers(answers, checkpoint, rows)
+        given = answer_questions(loaded, form.questions(), max_new_tokens=limit, on_progress=on_progress)
+        store_answers(answers, checkpoint, given)
         answers.close()
-        return result_rows(form, rows, checkpoint)
+        return result_rows(form, given, checkpoint)
 
     def _keep(self, loaded: LoadedModel, name: str) -> None:
         keep = self.attack.keep

@@ -13,9 +13,11 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from engine.evaluation.answer import Answer
 from engine.experiment import Experiment
 from engine.models.identity import base_key
 from storage.answers import (
+    ANSWER_COLUMNS,
     all_answers,
     evaluated_checkpoints,
     list_facts,
@@ -112,7 +114,8 @@ def _share_questions(document: dict[str, Any]) -> None:
         for name in ("facts", "prompts"):
             cell[name] = [known.setdefault(json.dumps(row, ensure_ascii=False), len(known)) for row in cell[name]]
         for checkpoint, answers in cell["answers"].items():
-            cell["answers"][checkpoint] = [[*answer[:4], round(answer[4], 4), *answer[5:]] for answer in answers]
+            rounded = ({**answer, "log_probability": round(answer["log_probability"], 4)} for answer in answers)
+            cell["answers"][checkpoint] = [[answer[name] for name in ANSWER_COLUMNS] for answer in rounded]
     document["questions"] = [json.loads(row) for row in known]
 
 
@@ -121,6 +124,6 @@ def _put_answers(folder: Path, questions: list[dict[str, Any]], cell: dict[str, 
     try:
         store_questions(db, [questions[i] for i in cell["facts"]], [questions[i] for i in cell["prompts"]])
         for checkpoint, answers in cell["answers"].items():
-            store_answers(db, checkpoint, answers)
+            store_answers(db, checkpoint, (Answer(**dict(zip(ANSWER_COLUMNS, a, strict=True))) for a in answers))
     finally:
         db.close()

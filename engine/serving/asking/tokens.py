@@ -47,7 +47,7 @@ class Tokens:
     def split_all(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Ids, Ids]]:
         """For each (prompt, answer): the ids of `prompt + " " + answer`, split where the answer begins.
 
-        The same as `engine.training.sequences.tokenise_questions`.
+        The same as `engine.models.tokenise.tokenise_questions`.
         """
         encoded = self._tokenizer.encode_batch([f"{p} {a}" for p, a in pairs], add_special_tokens=False)
         split = []

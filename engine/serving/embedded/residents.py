@@ -15,7 +15,7 @@ import torch
 
 from engine.evaluation.generation import end_tokens
 from engine.evaluation.tree import honours_masks
-from engine.models.device import SMALL_MODEL_PARAMETERS, cpu_threads
+from engine.hardware import SMALL_MODEL_PARAMETERS, cpu_threads
 from engine.models.loading import load_weights
 from engine.serving.embedded.adapters import Adapters
 from engine.serving.embedded.catalogue import Catalogue, Place

@@ -28,7 +28,7 @@ from starlette.exceptions import HTTPException
 
 from engine.checks import shorten
 from engine.evaluation.batches import EvaluationError
-from engine.evaluation.parallel import workers
+from engine.hardware import SettingError, cpu_threads
 from engine.models.device import choose_device
 from engine.models.source import ModelError
 from engine.parent import end_with_parent
@@ -68,7 +68,7 @@ class EmbeddedServer:
         self.catalogue = Catalogue(home)
         self.residents = Residents(self.catalogue, memory)
         # Torch's own threads serve a large model better; small ones are computed side by side.
-        self.scheduler = Scheduler(self.residents, workers() if self.device.type == "cpu" else 1)
+        self.scheduler = Scheduler(self.residents, cpu_threads() if self.device.type == "cpu" else 1)
         self.runs = runs
         if runs:
             self.catalogue.base = self.catalogue.find(f"{runs[0]}/base").name
@@ -278,7 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with take_port(given.port) as listening:
             serve(given.home, tuple(given.run), listening, given.parent, lambda address: print(address, flush=True))
-    except (PortInUse, ModelError) as error:
+    except (PortInUse, ModelError, SettingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

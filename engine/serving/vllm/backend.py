@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import CODE_ROOT
-from engine.hardware import free_gib, gpu_gib, has_nvidia_gpu, serving_threads
+from engine.hardware import cpu_threads, free_gib, gpu_gib, has_nvidia_gpu
 from engine.models.files import model_shape
 
 # On a CPU with the smallest model: engine, worker and web server, each with torch.
@@ -133,7 +133,7 @@ def environment(folder: Path, device: str) -> dict[str, str]:
             ),  # for `ADAPTERS`
             "VLLM_CPU_KVCACHE_SPACE": "1" if parameters < 1e9 else "4",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "OMP_NUM_THREADS": str(serving_threads(parameters)),
+            "OMP_NUM_THREADS": str(cpu_threads(parameters)),
         }
     elif ":" in device and "CUDA_VISIBLE_DEVICES" not in os.environ:
         variables["CUDA_VISIBLE_DEVICES"] = device.partition(":")[2]
