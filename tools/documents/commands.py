@@ -111,7 +111,7 @@ def _problem(words: list[str], root: Path, *, inline: bool) -> str:
             return _lab_problem(rest[2:], inline=inline)
         if rest[:2] == ["-m", "app"]:
             return _lab_problem(["page", *rest[2:]], inline=inline)
-        return module_problem(rest[1], rest[2:], root) if rest[:1] == ["-m"] and rest[1:] else ""
+        return module_problem(rest[1], rest[2:], root, whole=not inline) if rest[:1] == ["-m"] and rest[1:] else ""
     if program == "curl":
         return _curl_problem(rest)
     if program == "docker":
@@ -131,7 +131,7 @@ def _lab_commands() -> dict[str, Any]:
 
 
 def _lab_problem(words: list[str], *, inline: bool) -> str:
-    if not words or words[0] in ("--help", "--version"):
+    if not words or words[0] in ("--help", "--version", "…"):
         return ""
     name, arguments = words[0], words[1:]
     command = _lab_commands().get(name)

@@ -20,8 +20,8 @@ class _Parsed(Exception):
     """The words were understood: nothing more is to be done."""
 
 
-def module_problem(module: str, words: list[str], root: Path) -> str:
-    """Why `python -m MODULE WORDS` would not begin its work; '' when it would."""
+def module_problem(module: str, words: list[str], root: Path, *, whole: bool = True) -> str:
+    """Why `python -m MODULE WORDS` would not begin its work; '' when it would. Not `whole`: words may be left out."""
     missing = next(
         (w for w in words if w.startswith(tuple(f"{name}/" for name in OURS)) and not (root / w).exists()), ""
     )
@@ -34,7 +34,8 @@ def module_problem(module: str, words: list[str], root: Path) -> str:
         return f"there is no module {name}"
     source = (root / (name.replace(".", "/") + ".py")).read_text(encoding="utf-8")
     if "argparse" in source:
-        return _parse(name, words)
+        problem = _parse(name, words)
+        return "" if "required" in problem and not whole else problem
     unknown = [word for word in words if word.startswith("--") and f'"{word}"' not in source]
     return f"it has no option {unknown[0]}" if unknown else ""
 

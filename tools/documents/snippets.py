@@ -66,7 +66,7 @@ def python_problems(text: str) -> list[str]:
     except SyntaxError as error:
         return [f"not Python: {error}"]
     names: dict[str, Any] = {}
-    found = []
+    found: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             found += _bind(node, names)
@@ -106,7 +106,8 @@ def _value(node: ast.expr, names: dict[str, Any]) -> Any:
     if isinstance(node, ast.Attribute):
         owner = _value(node.value, names)
         part = getattr(owner, node.attr, None) if inspect.ismodule(owner) or inspect.isclass(owner) else None
-        return part if inspect.isclass(part) or inspect.isroutine(part) or inspect.ismodule(part) else None
+        kinds = (inspect.isclass, inspect.isfunction, inspect.ismethod, inspect.ismodule)
+        return part if any(is_kind(part) for is_kind in kinds) else None
     if isinstance(node, ast.Call):
         called = _value(node.func, names)
         if inspect.isclass(called):
@@ -143,11 +144,12 @@ def _call_problems(node: ast.Call, names: dict[str, Any]) -> Iterator[str]:
     keywords = {k.arg: k.value for k in node.keywords if k.arg}
     asked = keywords.get("api_name")
     if isinstance(asked, ast.Constant):
-        known = api_functions().get(str(asked.value).lstrip("/"))
+        function = str(asked.value)
+        known = api_functions().get(function.lstrip("/"))
         if known is None:
-            yield f"the page has no function {asked.value}"
+            yield f"the page has no function {function}"
         else:
-            yield from (f"{asked.value} takes no {name}" for name in keywords if name not in {*known, "api_name"})
+            yield from (f"{function} takes no {name}" for name in keywords if name not in {*known, "api_name"})
         return
     called = _value(node.func, names)
     if inspect.isfunction(called) or inspect.ismethod(called):
