@@ -17,13 +17,13 @@ import typer
 import yaml
 from typer.main import get_command
 
-from engine.attack.presets import attack_preset_names
+from engine.attack.experiment import AttackExperiment
 from engine.commands.main import app as engine_app
 from engine.commands.main import main as run_engine
-from engine.presets import preset_names
+from engine.description import override
 from engine.serving.protocol import CompletionRequest
 from tools.documents.modules import module_problem
-from tools.documents.reading import Code, Document
+from tools.documents.reading import ROOT, Code, Document
 
 SHELL = ("", "sh", "bash", "console")
 # What a document may call without a check: nothing of the lab's is in their arguments.
@@ -31,7 +31,8 @@ KNOWN = {"cd", "git", "pip", ".venv/bin/pip", "pre-commit", "apt-get"}
 READ_ONLY = ("presets", "show", "readings")
 # What a reader's own file is copied from, so that settings put upon it are checked too.
 COPIED = "quick"
-SOURCES = {"show": preset_names, "run": preset_names, "queue": preset_names, "attack": attack_preset_names}
+EXPERIMENTS, ATTACKS = "engine/presets", "engine/attack/presets"
+SOURCES = {"show": EXPERIMENTS, "run": EXPERIMENTS, "queue": EXPERIMENTS, "attack": ATTACKS}
 OWN_FILE = (".yaml", ".yml", ".json")
 RUN_ID = re.compile(r"[0-9a-f]{8}|RUN|ID")
 
@@ -154,19 +155,15 @@ def _source_problem(name: str, given: dict[str, Any]) -> str:
     source = str(given.get("source") or "")
     if name not in SOURCES or source.endswith(OWN_FILE) or (name == "attack" and RUN_ID.fullmatch(source)):
         return ""
-    presets = SOURCES[name]()
-    return "" if source in presets else f"‘{source}’ is neither a preset ({', '.join(presets)}) nor a file"
+    presets = {path.stem for path in (ROOT / SOURCES[name]).glob("*.yaml")}
+    return "" if source in presets else f"‘{source}’ is neither a preset ({', '.join(sorted(presets))}) nor a file"
 
 
 def _run_problem(name: str, given: dict[str, Any]) -> str:
     """Run what only reads; settings upon a run's or an attack's experiment are tried by reading it."""
     if name == "attack":
-        from engine.attack.experiment import AttackExperiment
-        from engine.attack.presets import attack_preset_text
-        from engine.description import override, read_mapping
-
-        own = given["source"] not in attack_preset_names()
-        data = {} if own else read_mapping(attack_preset_text(given["source"]), AttackExperiment.FIELD)
+        preset = ROOT / ATTACKS / f"{given['source']}.yaml"
+        data = yaml.safe_load(preset.read_text(encoding="utf-8")) if preset.exists() else {}
         try:
             for assignment in given["overrides"] or ():
                 override(data, assignment)

@@ -15,11 +15,12 @@ import yaml
 from engine.attack.experiment import AttackExperiment
 from engine.attack.readings import Reading
 from engine.experiment import Experiment
-from engine.presets import preset_text
 from tools.documents.reading import ROOT, Document
 
 # What a page's own functions for scripts are called, and with what.
 API = ROOT / "app" / "ask"
+# What a part of an experiment is put into.
+QUICK = ROOT / "engine" / "presets" / "quick.yaml"
 
 
 def snippet_problems(document: Document) -> list[str]:
@@ -44,7 +45,7 @@ def yaml_problems(text: str) -> list[str]:
         elif set(data) - set(Experiment.model_fields) and set(data) <= set(AttackExperiment.model_fields):
             AttackExperiment.from_data(data)
         else:
-            Experiment.from_data(yaml.safe_load(preset_text("quick")) | data)
+            Experiment.from_data(yaml.safe_load(QUICK.read_text(encoding="utf-8")) | data)
     except (yaml.YAMLError, ValueError) as error:
         return [" ".join(str(error).split())]
     return []
