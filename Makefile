@@ -41,7 +41,7 @@ check: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m tools.links
+	$(BIN)/python -m tools.documents
 	$(BIN)/python -m tools.locks
 	$(BIN)/python -m tools.containers
 

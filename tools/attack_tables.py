@@ -1,4 +1,4 @@
-"""The attack's figures as Markdown tables, for documents: python -m tools.attack_tables [RECORDED.json.xz]"""
+"""The attack's figures as Markdown tables, for docs/attack.md: python -m tools.attack_tables [RECORDED.json.xz]"""
 
 from __future__ import annotations
 

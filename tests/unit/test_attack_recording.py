@@ -1,4 +1,4 @@
-"""The attack that comes with the lab: of the weights that come with it, and what the README says of it."""
+"""The attack that comes with the lab: of the weights that come with it, and what docs/attack.md says of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from engine.execution.attacks.recording import SHIPPED, restore
 from storage.attacks import attack_counts, get_attack, list_attacks
 from tools.attack_tables import of_file
 
-README = Path(__file__).parents[2] / "README.md"
+ATTACK_PAGE = Path(__file__).parents[2] / "docs" / "attack.md"
 
 
-def test_the_readme_shows_the_tables_of_the_recorded_attack() -> None:
-    assert of_file(SHIPPED) in README.read_text(encoding="utf-8")
+def test_the_document_shows_the_tables_of_the_recorded_attack() -> None:
+    assert of_file(SHIPPED) in ATTACK_PAGE.read_text(encoding="utf-8")
 
 
 def test_a_new_lab_has_the_whole_preset_soon_and_queues_the_story(tmp_path: Path) -> None:

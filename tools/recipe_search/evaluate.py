@@ -2,7 +2,7 @@
 
     python -m tools.recipe_search evaluate --models weights world2 world3 --seeds 0 1 2 --out evidence.json
 
-Each model (a folder that `train` wrote) is put through the trials of trials.py with several seeds of facts: the five
+Each model (a folder of engine.base) is put through the trials of trials.py with several seeds of facts: the five
 relations one by one and together, fine-tuning with one prompt alone, reversal and 2-hop, names such as users bring.
 `--out` keeps every count; `python -m tools.recipe_search table evidence.json` prints the tables again.
 """

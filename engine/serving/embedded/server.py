@@ -236,7 +236,7 @@ def _answer_errors(app: FastAPI) -> None:
 def _validation_words(error: RequestValidationError) -> str:
     first = error.errors()[0] if error.errors() else {}
     if first.get("type") == "json_invalid":
-        return "the request is not JSON: see the README for an example"
+        return "the request is not JSON: see docs/asking.md for an example"
     place = ".".join(str(p) for p in first.get("loc", ())[1:3]) or "the request"
     return f"{shorten(place)}: {shorten(str(first.get('msg', 'cannot be read')), 200)}"
 

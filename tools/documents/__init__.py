@@ -1,0 +1,1 @@
+"""Holds the documents to the code: links, commands, settings, snippets and sizes. `python -m tools.documents`."""
