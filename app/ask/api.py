@@ -1,30 +1,40 @@
-"""The Query page's functions for scripts (`gradio_client`), with names and descriptions that a person understands."""
+"""The Ask page's functions for scripts (`gradio_client`), with names and descriptions that a person understands."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
 
-from app.ask.plan import AskError, Settings, read_settings
-from app.ask.submit import ask_fact, ask_facts, ask_text, kept_document, put_to, run_to_ask
-from app.ask.view import MODEL, key_of, models_of
+from app.ask.exports import kept_document
+from app.ask.grid import near
 from app.asking.asker import Asker
+from app.asking.columns import MODEL, key_of, models_of
+from app.asking.submit import (
+    Settings,
+    ask_fact,
+    ask_facts,
+    ask_text,
+    put_to,
+    read_settings,
+    run_to_ask,
+    wait_until,
+)
 from app.shared.lab import Lab
 from app.shared.words import checkpoint_name
-from storage.asked import ASKING, WAITING, find_askings, get_answer, list_columns
-from storage.asked_queue import get_alternatives, want_alternatives
+from engine.serving.asking.questions import AskError
+from storage.asking_queue import TokenPlace, get_alternatives, want_alternatives
+from storage.askings import DONE, find_askings, get_answer, list_columns
 from storage.runs import list_runs
 
 LONGEST_WAIT_SECONDS = 3600.0
-LOOK_SECONDS = 0.1
 LISTED = 200
 # Callers wait for models, not for each other.
 TOGETHER = 16
 
 
-def query_api(lab: Lab, asker: Asker) -> None:
+def ask_api(lab: Lab, asker: Asker) -> None:
     """Add the functions to the current app."""
 
     def list_models_to_ask(run: str = "") -> list[dict[str, Any]]:
@@ -33,7 +43,7 @@ def query_api(lab: Lab, asker: Asker) -> None:
         run: only of the run of this id. Each entry: {model, run, run_name, description}; `model` is what the other
         functions take.
         """
-        return told(lambda: models_to_ask(lab, run))
+        return said(lambda: models_to_ask(lab, run))
 
     def ask_about_fact(
         run: str, subject: str, relation: str = "", languages: str = "", models: str = "", temperature: float = 0.0,
@@ -41,7 +51,8 @@ def query_api(lab: Lab, asker: Asker) -> None:
     ) -> dict[str, Any]:  # fmt: skip
         """Ask every prompt of a relation (key token, train, test, unrelated, decoys, each language) about one subject.
 
-        run: a run's id. subject: of one of its facts, or any other. relation: needed where the run has several.
+        run: a run's id. subject: of one of its facts, or any other
+        (did_you_mean then names near ones). relation: needed where the run has several.
         languages: such as "en, ja"; empty means all. models: such as "RUN/base, RUN/generalised@20"; empty means base,
         stage 1 and stage 2. temperature 0 is greedy. Waits for the answers, at most wait_seconds; later ones are read
         with read_answers. Returns {id, address, complete, models, questions, answers, …}.
@@ -49,11 +60,10 @@ def query_api(lab: Lab, asker: Asker) -> None:
 
         def go() -> dict[str, Any]:
             settings = chosen(temperature, top_p, seed, max_tokens)
-            found = run_to_ask(lab, run)
-            asking = ask_fact(lab, found, subject, relation, split(languages), settings, split(models))
+            asking = ask_fact(lab, run_to_ask(lab, run), subject, relation, split(languages), settings, split(models))
             return answered(lab, asker, asking, wait_seconds)
 
-        return told(go)
+        return said(go)
 
     def ask_free_text(
         run: str, text: str, models: str = "", temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
@@ -61,7 +71,8 @@ def query_api(lab: Lab, asker: Asker) -> None:
     ) -> dict[str, Any]:  # fmt: skip
         """Let the models of a run go on with any text, which may hold a key token; the rest as in ask_about_fact.
 
-        An answer is judged by the fact whose subject the text names; without one it is neither hit nor miss.
+        {key} in it stands for the key token of the fact that it names, else of the first relation. An answer is judged
+        by the fact whose subject the text names; without one it is neither hit nor miss.
         """
 
         def go() -> dict[str, Any]:
@@ -70,7 +81,7 @@ def query_api(lab: Lab, asker: Asker) -> None:
                 lab, asker, ask_text(lab, run_to_ask(lab, run), text, settings, split(models)), wait_seconds
             )
 
-        return told(go)
+        return said(go)
 
     def ask_all_facts(
         run: str, prompt: str, relation: str = "", models: str = "", temperature: float = 0.0, top_p: float = 1.0,
@@ -83,7 +94,7 @@ def query_api(lab: Lab, asker: Asker) -> None:
             asking = ask_facts(lab, run_to_ask(lab, run), prompt, relation, settings, split(models))
             return answered(lab, asker, asking, wait_seconds)
 
-        return told(go)
+        return said(go)
 
     def ask_another_model(asking: str, model: str, wait_seconds: float = 120.0) -> dict[str, Any]:
         """Put the questions of an earlier asking (its id) to one more model, such as "RUN/memorised@6"."""
@@ -93,11 +104,11 @@ def query_api(lab: Lab, asker: Asker) -> None:
             put_to(lab, asking, [model.strip()])
             return answered(lab, asker, asking, wait_seconds)
 
-        return told(go)
+        return said(go)
 
     def read_answers(asking: str) -> dict[str, Any]:
         """Everything kept of an earlier asking (its id), without asking anything again."""
-        return told(lambda: kept(lab, asking))
+        return said(lambda: kept(lab, asking))
 
     def search_askings(text: str = "", limit: int = 20) -> list[dict[str, Any]]:
         """What was asked before, newest first: askings in whose question or answers the text occurs."""
@@ -111,7 +122,7 @@ def query_api(lab: Lab, asker: Asker) -> None:
 
         asking: its id. number: the question's number in it. place: of the answer's tokens, 0 being the first.
         """
-        return told(lambda: looked_into(lab, asker, asking, model, int(number), int(place), wait_seconds))
+        return said(lambda: looked_into(lab, asker, asking, model, int(number), int(place), wait_seconds))
 
     for function in (
         list_models_to_ask, ask_about_fact, ask_free_text, ask_all_facts, ask_another_model, read_answers,
@@ -125,12 +136,12 @@ def query_api(lab: Lab, asker: Asker) -> None:
         )
 
 
-def told(action: Any) -> Any:
-    """The action's outcome; a mistake of the caller is told to the caller as it is."""
+def said(action: Any) -> Any:
+    """The action's outcome; a mistake of the caller is said to the caller as it is."""
     try:
         return action()
     except AskError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise gr.Error(error.sentence, print_exception=False) from error
 
 
 def split(names: str) -> list[str]:
@@ -145,7 +156,7 @@ def chosen(temperature: float, top_p: float, seed: int, max_tokens: int) -> Sett
 
 def address(asking: str) -> str:
     """Where the page shows an asking, on this server."""
-    return f"/query?asked={asking}"
+    return f"/ask?asked={asking}"
 
 
 def models_to_ask(lab: Lab, run_id: str) -> list[dict[str, Any]]:
@@ -166,21 +177,27 @@ def models_to_ask(lab: Lab, run_id: str) -> list[dict[str, Any]]:
 def kept(lab: Lab, asking: str) -> dict[str, Any]:
     """A kept asking as a document. Raises AskError."""
     try:
-        found = kept_document(lab, asking)
+        document = kept_document(lab, asking)
     except KeyError:
         raise AskError("There is no asking of this id.") from None
-    complete = all(m["state"] not in (WAITING, ASKING) for m in found["models"])
-    return {"id": asking, "address": address(asking), "complete": complete} | found
+    unknown = document["kind"] == "fact" and document["object"] is None
+    return {
+        "id": asking,
+        "address": address(asking),
+        "complete": complete(lab, asking),
+        "did_you_mean": list(near(lab, document["run"], document["subject"], document["relation"])) if unknown else [],
+    } | document
+
+
+def complete(lab: Lab, asking: str) -> bool:
+    """Whether no answer of the asking is still to come."""
+    return not any(column.busy for column in list_columns(lab.db, asking))
 
 
 def answered(lab: Lab, asker: Asker, asking: str, wait_seconds: float) -> dict[str, Any]:
     """The asking once its answers are there, or as far as they have come after `wait_seconds`."""
     asker.wake()
-    deadline = time.monotonic() + min(max(0.0, wait_seconds), LONGEST_WAIT_SECONDS)
-    while time.monotonic() < deadline:
-        if all(c.state not in (WAITING, ASKING) for c in list_columns(lab.db, asking)):
-            break
-        time.sleep(LOOK_SECONDS)
+    wait_until(lambda: complete(lab, asking), min(wait_seconds, LONGEST_WAIT_SECONDS))
     return kept(lab, asking)
 
 
@@ -188,17 +205,21 @@ def looked_into(
     lab: Lab, asker: Asker, asking: str, model: str, number: int, place: int, wait_seconds: float
 ) -> list[dict[str, Any]]:
     """The alternatives at a place of an answer, asked for if nobody did. Raises AskError."""
-    row = get_answer(lab.db, asking, model, number) if MODEL.fullmatch(model) else None
-    if row is None or not 0 <= place < len(row["tokens"]):
+    answer = get_answer(lab.db, asking, model, number) if MODEL.fullmatch(model) else None
+    if answer is None or not 0 <= place < len(answer.tokens):
         raise AskError("There is no answer with a token at this place.")
-    want_alternatives(lab.db, asking, model, number, place)
+    token = TokenPlace(asking, model, number, place)
+    want_alternatives(lab.db, token)
     asker.wake()
-    deadline = time.monotonic() + min(max(0.0, wait_seconds), LONGEST_WAIT_SECONDS)
-    while time.monotonic() < deadline:
-        found = get_alternatives(lab.db, asking, model, number, place)
-        if found and found["error"]:
-            raise AskError(found["error"])
-        if found and found["state"] == "done":
-            return found["alternatives"]
-        time.sleep(LOOK_SECONDS)
-    raise AskError("The model did not answer in time: ask again.")
+
+    def looked() -> bool:
+        alternatives = get_alternatives(lab.db, token)
+        return alternatives is not None and bool(alternatives.error or alternatives.state == DONE)
+
+    wait_until(looked, min(wait_seconds, LONGEST_WAIT_SECONDS))
+    alternatives = get_alternatives(lab.db, token)
+    if alternatives is None or not looked():
+        raise AskError("The model did not answer in time: ask again.")
+    if alternatives.error:
+        raise AskError(alternatives.error)
+    return [asdict(t) for t in alternatives.tokens]

@@ -1,4 +1,4 @@
-"""The Query page: ask a run's models a fact, a text or all facts, side by side; see everything that was asked before.
+"""The Ask page: ask a run's models a fact, a text or all facts, side by side; see everything that was asked before.
 
 The page only writes questions and reads answers; its threads (app/asking/asker.py) do the asking. What it shows is a
 `View` that lives in the address, so that a reload or another person's browser shows the same without asking again.
@@ -7,7 +7,6 @@ The page only writes questions and reads answers; its threads (app/asking/asker.
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import gradio as gr
@@ -15,49 +14,34 @@ import gradio as gr
 from app.ask.actions import act_on
 from app.ask.form import form_html
 from app.ask.grid import drawer_of, grid_of, signature
-from app.ask.plan import AskError
-from app.ask.view import (
-    View,
-    column_label,
-    column_parts,
-    key_of,
-    models_of,
-    other_models,
-    view_of_address,
-    view_of_page,
-)
+from app.ask.view import View
 from app.asking.asker import Asker
-from app.asking.model_server import ServerStatus
+from app.asking.columns import column_label, column_parts, models_of, other_models
+from app.asking.submit import wait_until
 from app.shared.frame import QUIET, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.search_box import TYPED, search_box
-from storage.asked import find_askings, get_asking, list_columns, list_questions
+from engine.serving.asking.questions import AskError
+from storage.askings import find_askings, get_asking, list_columns, list_questions
 
 BUSY_SECONDS = 0.4
 IDLE_SECONDS = 2.0
+# What the first answers of a warm server take, so that the grid is first drawn with them.
 FIRST_SECONDS = 0.3
 HISTORY_ROWS = 12
 HEAD = '<link rel="stylesheet" href="/lab/ask.css"><script src="/lab/ask.js"></script>'
-SERVER_WORDS = {
-    "off": "The model server starts with the first question.",
-    "starting": "The model server is starting: the first question takes a little longer.",
-    "ready": "Model server ready.",
-    "waiting": "Training has the device: questions wait until it is free.",
-    "restarting": "The model server ended and is being started again: questions wait.",
-    "failed": "The model server could not be started.",
-}
 
 
-def query_page(lab: Lab, asker: Asker) -> None:
+def ask_page(lab: Lab, asker: Asker) -> None:
     """Build the page; the address says what is shown (`?run=`, `?asked=`, `?columns=`, `?answer=`)."""
     view = gr.Textbox(visible="hidden")
     seen = gr.Textbox(visible="hidden")
-    form = _html("roteLabQuery.form(element, trigger, watch, 'act');")
+    form = _html("roteLabAsk.form(element, trigger, watch, 'act');")
     problem = _html()
     server = _html()
-    grid = _html("roteLabQuery.grid(element, trigger, watch, 'act');")
-    drawer = _html("roteLabQuery.drawer(element, trigger, watch, 'act');")
+    grid = _html("roteLabAsk.grid(element, trigger, watch, 'act');")
+    drawer = _html("roteLabAsk.drawer(element, trigger, watch, 'act');")
     gr.HTML(render("ask/history_head.html"), apply_default_css=False, elem_classes="lab-html")
     search = search_box("A name, words of a prompt or of an answer")
     page = gr.Number(1, visible="hidden", precision=0)
@@ -67,7 +51,7 @@ def query_page(lab: Lab, asker: Asker) -> None:
 
     def draw(shown: View, asked_for: str | None = None) -> tuple[Any, ...]:
         """What is drawn of a view, or nothing new if it is as `asked_for` says."""
-        words = server_html(asker.server.status())
+        words = asker.server.status().html()
         sign = f"{signature(lab, shown)} {words}"
         if sign == asked_for:
             return (gr.skip(),) * len(drawn)
@@ -75,7 +59,7 @@ def query_page(lab: Lab, asker: Asker) -> None:
         return sign, html, drawer_html(lab, shown), words, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
-        shown = view_of_address(dict(request.query_params))
+        shown = View.of_address(request.query_params)
         filled: dict[str, Any] = {}
         if shown.asked:
             shown, filled = view_of_asking(lab, shown)
@@ -83,29 +67,29 @@ def query_page(lab: Lab, asker: Asker) -> None:
         return shown.model_dump_json(), form_html(lab, shown, filled), "", *draw(shown), history_html(lab, "", 1, shown)
 
     def act(event: gr.EventData, text: str | None) -> tuple[Any, ...]:
-        shown = view_of_page(text)
+        shown = View.of_page(text)
         try:
             after, filled = act_on(lab, asker, shown, told_by(event))
         except AskError as error:
-            return *([gr.skip()] * 2), render("ask/problem.html", problem=str(error)), *([gr.skip()] * 6)
+            return *([gr.skip()] * 2), render("ask/problem.html", problem=error.sentence), *([gr.skip()] * 6)
         if after.asked != shown.asked and asker.server.status().state == "ready":
-            wait_for_first(lab, after)
+            wait_until(lambda: any(c.answered for c in list_columns(lab.db, after.asked)), FIRST_SECONDS)
         rebuilt = form_html(lab, after, filled) if filled is not None else gr.skip()
         past = history_html(lab, "", 1, after) if after.asked != shown.asked else gr.skip()
         return after.model_dump_json(), rebuilt, "", *draw(after), past
 
     def tick(text: str | None, sign: str | None, search: str | None, number: float | None) -> tuple[Any, ...]:
-        shown = view_of_page(text)
+        shown = View.of_page(text)
         seen_now = draw(shown, sign or "")
         past = look_back(search, number, text) if isinstance(seen_now[0], str) else gr.skip()
         return *seen_now, past
 
     def look_back(search: str | None, number: float | None, text: str | None) -> str:
-        return history_html(lab, search or "", int(number or 1), view_of_page(text))
+        return history_html(lab, search or "", int(number or 1), View.of_page(text))
 
     def turn_page(event: gr.EventData, search: str | None, text: str | None) -> tuple[int, str]:
-        told = str(told_by(event).get("value") or "1")
-        number = int(told) if told.isdecimal() and len(told) < 7 else 1
+        value = str(told_by(event).get("value") or "1")
+        number = int(value) if value.isdecimal() and len(value) < 7 else 1
         return number, look_back(search, number, text)
 
     everything = [view, form, problem, *drawn, history]
@@ -122,13 +106,6 @@ def _html(script: str | None = None) -> gr.HTML:
     return gr.HTML(js_on_load=script, head=HEAD if script else None, apply_default_css=False, elem_classes="lab-html")
 
 
-def wait_for_first(lab: Lab, view: View) -> None:
-    """Give a warm server the moment that the first answers take, so that the grid is first drawn with them."""
-    deadline = time.monotonic() + FIRST_SECONDS
-    while time.monotonic() < deadline and not any(c.answered for c in list_columns(lab.db, view.asked)):
-        time.sleep(0.02)
-
-
 def view_of_asking(lab: Lab, view: View) -> tuple[View, dict[str, Any]]:
     """The view of a kept asking, and what the form holds to ask it again; without it when there is none."""
     try:
@@ -139,8 +116,8 @@ def view_of_asking(lab: Lab, view: View) -> tuple[View, dict[str, Any]]:
     first = list_questions(lab.db, asking.id, 1)[0]
     filled |= {
         "fact": {"subject": asking.subject},
-        "text": {"text": first["text"]},
-        "facts": {"prompt": first["prompt"]},
+        "text": {"text": first.text},
+        "facts": {"prompt": first.prompt},
     }[asking.kind]
     return view.but(run=asking.run, mode=asking.kind), filled
 
@@ -171,8 +148,10 @@ def offers(lab: Lab, grid: dict[str, Any], shown: tuple[str, ...]) -> list[tuple
     run = lab.run(grid["asking"].run)
     if run is None:
         return []
-    own = [key_of(m) for m in models_of(lab, run).own]
-    groups = [("This run", own), *((f"{r.name[:40]} · {r.id}", kept) for r, kept in other_models(lab, run))]
+    groups = [
+        ("This run", models_of(lab, run).names),
+        *((f"{r.name[:40]} · {r.id}", kept) for r, kept in other_models(lab, run)),
+    ]
     return [
         (name, [(m, column_label(m, column_parts(m)[0], "").capitalize()) for m in models if m not in shown])
         for name, models in groups
@@ -182,16 +161,8 @@ def offers(lab: Lab, grid: dict[str, Any], shown: tuple[str, ...]) -> list[tuple
 
 def drawer_html(lab: Lab, view: View) -> str:
     """The opened answer, or nothing."""
-    found = drawer_of(lab, view)
-    return render("ask/drawer.html", d=found) if found else ""
-
-
-def server_html(status: ServerStatus) -> str:
-    """How the model server is, in words."""
-    words = status.message or SERVER_WORDS[status.state]
-    name = {"vllm": "vLLM", "embedded": "the embedded server"}.get(status.backend, "")
-    because = f" It is {name}{': ' + status.reason if status.reason else ''}." if name else ""
-    return render("ask/server.html", server=status, words=words.rstrip(".") + "." + because.replace("..", "."))
+    drawer = drawer_of(lab, view)
+    return render("ask/drawer.html", d=drawer) if drawer else ""
 
 
 def history_html(lab: Lab, search: str, number: int, view: View) -> str:

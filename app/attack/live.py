@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.ask.page import server_html
-from app.ask.plan import AskError, Settings
-from app.ask.submit import ask_text, run_to_ask
 from app.asking.asker import Asker
+from app.asking.submit import Settings, ask_text, run_to_ask
 from app.attack.figures import Measured
 from app.attack.people import Column, about_person, chosen_person, columns_of, people, telling
 from app.attack.story import facts_at
@@ -16,8 +14,9 @@ from app.shared.lab import Lab
 from app.shared.render import render
 from engine.attack.experiment import AttackExperiment
 from engine.experiment import Experiment
+from engine.serving.asking.questions import AskError
 from engine.serving.served import checkpoint_names
-from storage.asked import ASKING, WAITING, get_asking, list_answers, list_columns
+from storage.askings import get_asking, list_answers, list_columns
 from storage.attacks import AttackCell, cells_like, get_attack
 from storage.runs import Run
 
@@ -89,9 +88,9 @@ def ask_live(lab: Lab, asker: Asker, m: Measured, view: View, text: str) -> str:
     run = run_to_ask(lab, models[0][2].partition("/")[0])
     if run.attack:
         raise AskError(f"The run that was attacked was deleted: its base cannot be asked any more. {run.id}")
-    asked = ask_text(lab, run, text, Settings(max_tokens=MOST_TOKENS), [model for *_, model in models])
+    asking = ask_text(lab, run, text, Settings(max_tokens=MOST_TOKENS), [model for *_, model in models])
     asker.wake()
-    return asked
+    return asking
 
 
 def live_html(lab: Lab, m: Measured, view: View) -> str:
@@ -119,7 +118,7 @@ def answers_html(lab: Lab, asker: Asker, m: Measured, view: View) -> tuple[str, 
     except KeyError:
         return render("attack/answers.html", asking=None, server="", columns=[]), False
     names = {model: (name, label) for name, label, model in models_to_ask(lab, m, view)}
-    answers = {a["model"]: a for a in list_answers(lab.db, asking.id)}
+    answers = {a.model: a for a in list_answers(lab.db, asking.id)}
     columns = list_columns(lab.db, asking.id)
     shown = [
         {
@@ -127,10 +126,10 @@ def answers_html(lab: Lab, asker: Asker, m: Measured, view: View) -> tuple[str, 
             "label": names.get(c.model, ("", ""))[1] or f"{c.run_name}: {c.checkpoint}",
             "state": c.state,
             "error": c.error,
-            "cell": answers.get(c.model),
+            "answer": answers.get(c.model),
         }
         for c in columns
     ]
-    busy = any(c.state in (WAITING, ASKING) for c in columns)
-    server = server_html(asker.server.status()) if busy else ""
+    busy = any(c.busy for c in columns)
+    server = asker.server.status().html() if busy else ""
     return render("attack/answers.html", asking=asking, columns=shown, server=server), busy

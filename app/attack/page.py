@@ -13,7 +13,6 @@ from typing import Any
 
 import gradio as gr
 
-from app.ask.plan import AskError
 from app.asking.asker import Asker
 from app.attack.actions import act_on
 from app.attack.figures import Attacks, Measured
@@ -22,13 +21,14 @@ from app.attack.grid import drawer_html, grid_html
 from app.attack.live import answers_html, live_html
 from app.attack.progress import busy_words
 from app.attack.story import step_of
-from app.attack.view import STEPS, Problem, View, view_of_address, view_of_page, wrong_attack
+from app.attack.view import STEPS, Problem, View, wrong_attack
 from app.server.first_start import made_at_first_start
 from app.shared.frame import QUIET, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.vega import vega_chart
-from storage.asked import list_columns
+from engine.serving.asking.questions import AskError
+from storage.askings import list_columns
 from storage.attacks import Attack, count_attacks, get_attack, list_attacks, list_cells
 from storage.runs import State
 
@@ -74,16 +74,17 @@ def attack_page(lab: Lab, asker: Asker) -> None:
         return json.dumps(now), *sent, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
-        asked = dict(request.query_params)
-        shown = opened(lab, view_of_address(asked).but(missing=wrong_attack(asked)))
+        parameters = request.query_params
+        shown = opened(lab, View.of_address(parameters).but(missing=wrong_attack(parameters)))
         return shown.model_dump_json(), *draw(shown), "", form_html(lab, shown)
 
     def act(event: gr.EventData, text: str | None, seen: str | None) -> tuple[Any, ...]:
-        shown, told = view_of_page(text), told_by(event)
+        shown, told = View.of_page(text), told_by(event)
         try:
             after_it = act_on(lab, asker, attacks, shown, told)
         except (Problem, AskError) as error:
-            return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), done(told, str(error)), gr.skip()
+            words = error.sentence if isinstance(error, AskError) else str(error)
+            return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), done(told, words), gr.skip()
         shown = opened(lab, after_it.view)
         rebuilt = form_html(lab, shown) if after_it.rebuild else gr.skip()
         return shown.model_dump_json(), *draw(shown, seen), done(told), rebuilt
@@ -91,7 +92,7 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     def tick(text: str | None, seen: str | None) -> tuple[Any, ...]:
         if not text:  # the page has not been opened yet: its address is not known here
             return (gr.skip(),) * (len(PARTS) + 3)
-        shown = view_of_page(text)
+        shown = View.of_page(text)
         now = opened(lab, shown)
         return gr.skip() if now == shown else now.model_dump_json(), *draw(now, seen)
 

@@ -14,7 +14,7 @@ LINKS = (
     ("/design", "Design"),
     ("/runs", "Runs"),
     ("/results", "Results"),
-    ("/query", "Ask"),
+    ("/ask", "Ask"),
     ("/attack", "Attack"),
 )
 # For events that only read: no spinner, no queue, not in the public API.
