@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,27 +135,17 @@ class Column:
 
 
 def add_asking(
-    db: Database,
-    *,
-    kind: str,
-    run: str,
-    run_name: str,
-    title: str,
-    settings: dict[str, Any],
-    questions: Iterable[Question],
-    relation: str,
-    subject: str = "",
-    object: str | None = None,
+    db: Database, kind: str, run: str, run_name: str, title: str, settings: dict[str, Any], questions: list[Question]
 ) -> str:
-    """Keep a click's questions, which are numbered in their order, and return its id."""
-    asking = secrets.token_hex(6)
+    """Keep a click's questions (at least one), which are numbered in their order, and return its id."""
+    asking, first = secrets.token_hex(6), questions[0]
+    about = (first.subject, first.object) if kind != "facts" else ("", None)
     with write(db):
-        db.table("askings").insert(
-            {
-                "id": asking, "kind": kind, "run": run, "run_name": run_name, "relation": relation, "subject": subject,
-                "object": object, "title": title, "settings": json.dumps(settings), "created_at": now(),
-            }
-        )  # fmt: skip
+        db.execute(
+            "insert into askings (id, kind, run, run_name, relation, subject, object, title, settings, created_at)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [asking, kind, run, run_name, first.relation, *about, title, json.dumps(settings), now()],
+        )
         db.conn.executemany(
             f"insert into asking_questions (asking, number, {', '.join(QUESTION_FIELDS)})"
             f" values ({', '.join('?' * (2 + len(QUESTION_FIELDS)))})",

@@ -18,7 +18,7 @@ from app.ask.view import View
 from app.asking.asker import Asker
 from app.asking.columns import column_label, column_parts, models_of, other_models
 from app.asking.submit import wait_until
-from app.shared.frame import QUIET, told_by
+from app.shared.frame import QUIET, html_part, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.search_box import TYPED, search_box
@@ -37,15 +37,15 @@ def ask_page(lab: Lab, asker: Asker) -> None:
     """Build the page; the address says what is shown (`?run=`, `?asked=`, `?columns=`, `?answer=`)."""
     view = gr.Textbox(visible="hidden")
     seen = gr.Textbox(visible="hidden")
-    form = _html("roteLabAsk.form(element, trigger, watch, 'act');")
-    problem = _html()
-    server = _html()
-    grid = _html("roteLabAsk.grid(element, trigger, watch, 'act');")
-    drawer = _html("roteLabAsk.drawer(element, trigger, watch, 'act');")
+    form = html_part("roteLabAsk.form(element, trigger, watch, 'act');", HEAD)
+    problem = html_part()
+    server = html_part()
+    grid = html_part("roteLabAsk.grid(element, trigger, watch, 'act');", HEAD)
+    drawer = html_part("roteLabAsk.drawer(element, trigger, watch, 'act');", HEAD)
     gr.HTML(render("ask/history_head.html"), apply_default_css=False, elem_classes="lab-html")
     search = search_box("A name, words of a prompt or of an answer")
     page = gr.Number(1, visible="hidden", precision=0)
-    history = _html("roteLab.actions(element, trigger, 'act');")
+    history = html_part("roteLab.actions(element, trigger, 'act');", HEAD)
     timer = gr.Timer(IDLE_SECONDS)
     drawn = [seen, grid, drawer, server, timer]
 
@@ -99,11 +99,6 @@ def ask_page(lab: Lab, asker: Asker) -> None:
     timer.tick(tick, [view, seen, search, page], [*drawn, history], **QUIET)
     search.typed(lambda s, v: (1, look_back(s, 1, v)), [search, view], [page, history], **TYPED)
     history.act(turn_page, [search, view], [page, history], **QUIET)
-
-
-def _html(script: str | None = None) -> gr.HTML:
-    # Gradio runs a component's script once its own head has been loaded; what is in the site's head may come later.
-    return gr.HTML(js_on_load=script, head=HEAD if script else None, apply_default_css=False, elem_classes="lab-html")
 
 
 def view_of_asking(lab: Lab, view: View) -> tuple[View, dict[str, Any]]:

@@ -105,19 +105,7 @@ def _put(
     lab: Lab, run: Run, kind: str, title: str, questions: list[Question], settings: Settings, columns: Sequence[str]
 ) -> str:
     """Keep the questions and put them to these models, or to base and both stages."""
-    first, one = questions[0], kind != "facts"
-    asking = add_asking(
-        lab.db,
-        kind=kind,
-        run=run.id,
-        run_name=run.name,
-        relation=first.relation,
-        subject=first.subject if one else "",
-        object=first.object if one else None,
-        title=title[:300],
-        settings=settings.model_dump(),
-        questions=questions,
-    )
+    asking = add_asking(lab.db, kind, run.id, run.name, title[:300], settings.model_dump(), questions)
     put_to(lab, asking, columns or models_of(lab, run).stages or (f"{run.id}/base",))
     return asking
 

@@ -23,7 +23,7 @@ from app.attack.progress import busy_words
 from app.attack.story import step_of
 from app.attack.view import STEPS, Problem, View, wrong_attack
 from app.server.first_start import made_at_first_start
-from app.shared.frame import QUIET, told_by
+from app.shared.frame import QUIET, html_part, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.vega import vega_chart
@@ -50,15 +50,15 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     attacks = Attacks(lab)
     view = gr.Textbox(visible="hidden")
     seen = gr.Textbox(visible="hidden")
-    top = _html("roteLabAttack.top(element, trigger, watch, 'act');")
-    problem = _html("roteLabAttack.done(element, watch);")
+    top = html_part("roteLabAttack.top(element, trigger, watch, 'act');", HEAD)
+    problem = html_part("roteLabAttack.done(element, watch);", HEAD)
     with gr.Row(elem_classes="attack-row"):
-        stage = _html(ACT)
+        stage = html_part(ACT, HEAD)
         with gr.Column(elem_classes="attack-chart"):
             chart = vega_chart()
-    after, live, answers, grid, form = (_html(ACT) for _ in range(5))
-    foot = _html(ACT, "story-foot-block")
-    drawer = _html("roteLabAttack.drawer(element, trigger, watch, 'act');")
+    after, live, answers, grid, form = (html_part(ACT, HEAD) for _ in range(5))
+    foot = html_part(ACT, HEAD, "story-foot-block")
+    drawer = html_part("roteLabAttack.drawer(element, trigger, watch, 'act');", HEAD)
     timer = gr.Timer(IDLE_SECONDS)
     drawn = [top, stage, chart, after, foot, live, answers, grid, drawer]
 
@@ -102,11 +102,6 @@ def attack_page(lab: Lab, asker: Asker) -> None:
         part.act(act, [view, seen], everything, **QUIET)
     chart.pick(act, [view, seen], everything, **QUIET)
     timer.tick(tick, [view, seen], [view, seen, *drawn, timer], **QUIET)
-
-
-def _html(script: str | None = None, *classes: str) -> gr.HTML:
-    head = HEAD if script else None
-    return gr.HTML(js_on_load=script, head=head, apply_default_css=False, elem_classes=["lab-html", *classes])
 
 
 def done(told: dict[str, Any], problem: str = "") -> str:

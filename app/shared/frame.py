@@ -42,6 +42,11 @@ def page_frame(lab: Lab, path: str) -> None:
     gr.Timer(10).tick(header, outputs=top, **QUIET)
 
 
+def html_part(script: str | None = None, head: str | None = None, *classes: str) -> gr.HTML:
+    """A part of a page. `head`: what the script needs, which Gradio loads first; the site's head may come later."""
+    return gr.HTML(js_on_load=script, head=head, apply_default_css=False, elem_classes=["lab-html", *classes])
+
+
 def told_by(event: gr.EventData) -> dict[str, Any]:
     """What a click told: the data-* values of the clicked element, as texts."""
     return event._data if isinstance(event._data, dict) else {}

@@ -68,11 +68,8 @@ def asked(
     **settings: Any,
 ) -> str:  # fmt: skip
     """An asking whose columns are in the hands of an asker that never comes back."""
-    about = questions[0] if kind != "facts" else Question("")
-    asking = add_asking(
-        db, kind=kind, run=run.id, run_name=run.name, relation="mother", subject=about.subject, object=about.object,
-        title=title, settings=GREEDY | settings, questions=questions,
-    )  # fmt: skip
+    questions = [replace(q, relation="mother") for q in questions]
+    asking = add_asking(db, kind, run.id, run.name, title, GREEDY | settings, questions)
     add_columns(db, asking, [(f"{run.id}/{c}", run.id, run.name, c) for c in checkpoints])
     with db.conn:
         db.conn.execute("update asking_columns set state = 'asking', lease_until = 1e12 where asking = ?", [asking])

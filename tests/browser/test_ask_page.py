@@ -55,7 +55,7 @@ def test_the_grid_shows_answers_by_sign_and_colour_in_groups(page: Page, address
         expect(cell.locator(".sign")).to_have_text("✓" if hit else "✕")
         expect(cell).to_have_class(re.compile(r"\bgood\b" if hit else r"\bbad\b"))
         expect(cell.locator(".words")).to_have_text(rows[checkpoint, 2].text.strip())
-        expect(cell.locator(".facts")).to_contain_text(f"rank {rows[checkpoint, 2]['rank']}")
+        expect(cell.locator(".facts")).to_contain_text(f"rank {rows[checkpoint, 2].rank}")
     german = page.get_by_role("button", name=re.compile("^German 10$")).first
     expect(german).to_have_attribute("aria-expanded", "false")
     shown = page.locator(".cell:visible").count()
@@ -63,7 +63,7 @@ def test_the_grid_shows_answers_by_sign_and_colour_in_groups(page: Page, address
     expect(page.locator(".cell:visible")).to_have_count(shown + 30)
     answers = [a for (c, n), a in rows.items() if c == "generalised@20" and 2 <= n <= 11]
     head = page.locator("tbody.head", has_text="English").first
-    expect(head.locator(".share").last).to_have_text(f"{sum(a['hit'] for a in answers)}/10")
+    expect(head.locator(".share").last).to_have_text(f"{sum(a.hit for a in answers)}/10")
 
 
 def test_an_answer_opens_from_the_address_and_closes_by_escape(

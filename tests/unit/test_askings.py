@@ -17,7 +17,14 @@ from storage.database import connect, migrations, open_database, write
 from storage.runs import add_run, delete_run
 
 QUESTION = Question(
-    "", "train", "en", "Who is {subject}'s mother?", subject="Vurnia Virik", object="Salvis Barmont", trained=0
+    "",
+    "train",
+    "en",
+    "Who is {subject}'s mother?",
+    subject="Vurnia Virik",
+    object="Salvis Barmont",
+    trained=0,
+    relation="mother",
 )
 
 
@@ -30,10 +37,7 @@ def db(tmp_path: Path):
 
 def ask(db: Database, count: int = 3, *models: str, title: str = "Vurnia Virik, mother") -> str:
     questions = [replace(QUESTION, text=f"Who is Vurnia Virik's mother? {n}") for n in range(count)]
-    asking = askings.add_asking(
-        db, kind="fact", run="r1", run_name="quick", relation="mother", subject="Vurnia Virik", object="Salvis Barmont",
-        title=title, settings={"temperature": 0.0}, questions=questions,
-    )  # fmt: skip
+    asking = askings.add_asking(db, "fact", "r1", "quick", title, {"temperature": 0.0}, questions)
     queue.add_columns(db, asking, [(m, "r1", "quick", m.partition("/")[2]) for m in models])
     return asking
 
