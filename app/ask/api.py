@@ -13,16 +13,7 @@ from app.ask.exports import kept_document
 from app.ask.grid import near
 from app.asking.asker import Asker
 from app.asking.columns import MODEL, key_of, models_of
-from app.asking.submit import (
-    Settings,
-    ask_fact,
-    ask_facts,
-    ask_text,
-    put_to,
-    read_settings,
-    run_to_ask,
-    wait_until,
-)
+from app.asking.submit import Settings, ask_fact, ask_facts, ask_text, put_to, read_settings, run_to_ask, wait_until
 from app.shared.lab import Lab
 from app.shared.words import checkpoint_name
 from engine.serving.asking.questions import AskError

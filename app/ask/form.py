@@ -13,6 +13,7 @@ from app.shared.render import render
 from app.shared.words import language_name, split_name
 from engine.evaluation.questions import KEY_SPLIT, fact_rows, key_prompt, prompt_rows
 from engine.experiment import Experiment, Relation
+from storage.askings import Asking, Question
 from storage.runs import Run, count_runs, list_runs
 
 FACTS_OFFERED = 1000
@@ -65,6 +66,12 @@ def form_html(lab: Lab, view: View, filled: dict[str, Any] | None = None) -> str
         language=given.get("language", ""),
         settings=settings,
     )
+
+
+def filled_by(asking: Asking, question: Question, mode: str) -> dict[str, Any]:
+    """What the form holds to ask a kept question again, in that mode."""
+    filled = {"relation": asking.relation, "settings": asking.settings, "subject": question.subject}
+    return filled | {"text": {"text": question.text}, "facts": {"prompt": question.prompt}}.get(mode, {})
 
 
 def prompts_to_choose(experiment: Experiment, relation: Relation) -> Iterable[tuple[str, str]]:

@@ -14,19 +14,9 @@ from app.shared.words import LANGUAGES, SPLITS
 from engine.evaluation.questions import PLACEHOLDER
 from engine.experiment import Experiment
 from engine.serving.asking.questions import near_subjects
+from storage import askings
 from storage.asking_queue import get_alternatives
-from storage.askings import (
-    FREE,
-    Answer,
-    Asking,
-    Column,
-    Question,
-    get_answer,
-    get_asking,
-    list_answers,
-    list_columns,
-    list_questions,
-)
+from storage.askings import Answer, Asking, Column, Question
 
 # In these the object is a wrong answer: a hit is nothing to be glad of.
 NEGATIVE = ("unrelated", "decoy")
@@ -46,13 +36,13 @@ class Cell:
 def grid_of(lab: Lab, view: View) -> dict[str, Any] | None:
     """Everything that the template of the grid needs; None when there is no such asking."""
     try:
-        asking = get_asking(lab.db, view.asked)
+        asking = askings.get_asking(lab.db, view.asked)
     except KeyError:
         return None
-    kept = {c.model: c for c in list_columns(lab.db, asking.id)}
+    kept = {c.model: c for c in askings.list_columns(lab.db, asking.id)}
     models = shown_columns(view, list(kept.values()))
-    questions = list_questions(lab.db, asking.id)
-    answers = {(a.question.number, a.model): a for a in list_answers(lab.db, asking.id, models)}
+    questions = askings.list_questions(lab.db, asking.id)
+    answers = {(a.question.number, a.model): a for a in askings.list_answers(lab.db, asking.id, models)}
     columns = [_column(lab, asking, model, kept.get(model)) for model in models]
     groups = _groups(asking, questions, answers, columns, view)
     shown = [kept[m] for m in models if m in kept]
@@ -82,7 +72,7 @@ def near(lab: Lab, run: str, subject: str, relation: str) -> tuple[str, ...]:
 
 def signature(lab: Lab, view: View) -> str:
     """Changes whenever the grid or the opened answer would be drawn differently; cheap."""
-    columns = list_columns(lab.db, view.asked) if view.asked else []
+    columns = askings.list_columns(lab.db, view.asked) if view.asked else []
     parts = [f"{c.model}:{c.state}:{c.answered}:{c.complete}" for c in columns]
     if place := view.token_place():
         looked = get_alternatives(lab.db, place)
@@ -160,7 +150,7 @@ def _groups(
             group["rows"].append({"question": question, "parts": parts, "cells": cells})
     if asking.kind == "facts":
         return list(groups.values())
-    languages, splits = [first, *LANGUAGES], [*SPLITS, FREE]
+    languages, splits = [first, *LANGUAGES], [*SPLITS, askings.FREE]
     return [groups[key] for key in sorted(groups, key=lambda k: (_place(splits, k[0]), _place(languages, k[1])))]
 
 
@@ -190,11 +180,11 @@ def drawer_of(lab: Lab, view: View) -> dict[str, Any] | None:
     if not place or not view.asked:
         return None
     number, model = place
-    answer = get_answer(lab.db, view.asked, model, number)
+    answer = askings.get_answer(lab.db, view.asked, model, number)
     if answer is None:
         return None
-    asking = get_asking(lab.db, view.asked)
-    kept = next((c for c in list_columns(lab.db, asking.id) if c.model == model), None)
+    asking = askings.get_asking(lab.db, view.asked)
+    kept = next((c for c in askings.list_columns(lab.db, asking.id) if c.model == model), None)
     token = view.token_place()
     chosen = answer.tokens[token.place] if token and token.place < len(answer.tokens) else None
     looked = get_alternatives(lab.db, token) if token and chosen else None

@@ -12,11 +12,11 @@ from typing import Any
 import gradio as gr
 
 from app.ask.actions import act_on
-from app.ask.form import form_html
+from app.ask.form import filled_by, form_html
 from app.ask.grid import drawer_of, grid_of, signature
 from app.ask.view import View
 from app.asking.asker import Asker
-from app.asking.columns import column_label, column_parts, models_of, other_models
+from app.asking.columns import Models, column_label, column_parts, models_of, other_models
 from app.asking.submit import wait_until
 from app.shared.frame import QUIET, html_part, told_by
 from app.shared.lab import Lab
@@ -69,12 +69,13 @@ def ask_page(lab: Lab, asker: Asker) -> None:
     def act(event: gr.EventData, text: str | None) -> tuple[Any, ...]:
         shown = View.of_page(text)
         try:
-            after, filled = act_on(lab, asker, shown, told_by(event))
+            done = act_on(lab, asker, shown, told_by(event))
         except AskError as error:
             return *([gr.skip()] * 2), render("ask/problem.html", problem=error.sentence), *([gr.skip()] * 6)
+        after = done.view
         if after.asked != shown.asked and asker.server.status().state == "ready":
             wait_until(lambda: any(c.answered for c in list_columns(lab.db, after.asked)), FIRST_SECONDS)
-        rebuilt = form_html(lab, after, filled) if filled is not None else gr.skip()
+        rebuilt = form_html(lab, after, done.form) if done.form is not None else gr.skip()
         past = history_html(lab, "", 1, after) if after.asked != shown.asked else gr.skip()
         return after.model_dump_json(), rebuilt, "", *draw(after), past
 
@@ -107,51 +108,34 @@ def view_of_asking(lab: Lab, view: View) -> tuple[View, dict[str, Any]]:
         asking = get_asking(lab.db, view.asked)
     except KeyError:
         return view, {}
-    filled = {"relation": asking.relation, "settings": asking.settings}
-    first = list_questions(lab.db, asking.id, 1)[0]
-    filled |= {
-        "fact": {"subject": asking.subject},
-        "text": {"text": first.text},
-        "facts": {"prompt": first.prompt},
-    }[asking.kind]
-    return view.but(run=asking.run, mode=asking.kind), filled
+    question = list_questions(lab.db, asking.id, 1)[0]
+    return view.but(run=asking.run, mode=asking.kind), filled_by(asking, question, asking.kind)
 
 
 def grid_html(lab: Lab, view: View, asker: Asker) -> tuple[str, bool]:
     """The grid of a view, and whether answers are still to come."""
-    if not view.asked:
-        return render("ask/blank.html", address=json.dumps(view.address())), False
-    grid = grid_of(lab, view)
+    grid = grid_of(lab, view) if view.asked else None
     if grid is None:
-        return render("ask/gone.html", asked=view.asked, address=json.dumps(view.address())), False
+        return render("ask/gone.html" if view.asked else "ask/blank.html", address=json.dumps(view.address())), False
     shown = tuple(c["model"] for c in grid["columns"])
     run = lab.run(grid["asking"].run)
-    models = models_of(lab, run) if run else None
+    models = models_of(lab, run) if run else Models(())
+    others = other_models(lab, run) if run else []
+    groups = [("This run", models.names), *((f"{other.name[:40]} · {other.id}", kept) for other, kept in others)]
     html = render(
         "ask/grid.html",
         grid=grid,
         address=json.dumps(view.but(columns=shown).address() if view.columns else view.address()),
-        offers=offers(lab, grid, shown),
-        swap="stages" if models and shown == models.stages else "epochs" if models and shown == models.epochs else "",
+        # The models that can be added as columns, by run: (model, label).
+        offers=[
+            (name, [(m, column_label(m, column_parts(m)[0], "").capitalize()) for m in names if m not in shown])
+            for name, names in groups
+            if set(names) - set(shown)
+        ],
+        swap="stages" if shown == models.stages else "epochs" if shown == models.epochs else "",
         wait="" if asker.server.status().state == "ready" else "waiting for the model server",
     )
     return html, grid["busy"]
-
-
-def offers(lab: Lab, grid: dict[str, Any], shown: tuple[str, ...]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The models that can be added as columns, by run: (model, label)."""
-    run = lab.run(grid["asking"].run)
-    if run is None:
-        return []
-    groups = [
-        ("This run", models_of(lab, run).names),
-        *((f"{r.name[:40]} · {r.id}", kept) for r, kept in other_models(lab, run)),
-    ]
-    return [
-        (name, [(m, column_label(m, column_parts(m)[0], "").capitalize()) for m in models if m not in shown])
-        for name, models in groups
-        if any(m not in shown for m in models)
-    ]
 
 
 def drawer_html(lab: Lab, view: View) -> str:

@@ -159,11 +159,7 @@ def _columns(home: Path, run: Run, names: Sequence[str] | None) -> list[ServedMo
 
 
 def _ask_all(
-    home: Path,
-    backend: Backend | None,
-    models: Sequence[ServedModel],
-    questions: Sequence[Question],
-    sampling: Sampling,
+    home: Path, backend: Backend | None, models: list[ServedModel], questions: list[Question], sampling: Sampling
 ) -> Iterator[tuple[ServedModel, list[Answer]]]:
     """Every model's answers: from the lab's own server where one runs, else from one that is started for this."""
     url = _running(home, backend)

@@ -51,7 +51,7 @@ def ask_in_steps(
     known = [place for place, (_, object_) in enumerate(pairs) if object_]
     ranked = [place for place in known if questions[place].object in questions[place].options]
     with answering(client.base_url):
-        answers = _answers(client, served.name, tokens, questions, pairs, sampling)
+        answers = _answers(client, served.name, tokens, list(zip(questions, pairs, strict=True)), sampling)
         if not client.offers(SCORE_ANSWERS):
             scores = _score(client, served.name, [pairs[place] for place in known])
             for place, score in zip(known, scores, strict=True):
@@ -109,10 +109,7 @@ def _encode(tokens: Tokens, questions: Sequence[Question]) -> list[Pair]:
 
 
 def _check_lengths(
-    client: ServerClient,
-    served: ServedModel,
-    questions: Sequence[Question],
-    pairs: Sequence[Pair],
+    client: ServerClient, served: ServedModel, questions: Sequence[Question], pairs: Sequence[Pair]
 ) -> None:
     """Every prompt must leave room for its object and for one token of answer."""
     longest = max((len(p) + max(len(o), 1) for p, o in pairs), default=0)
@@ -129,30 +126,25 @@ def _check_lengths(
 
 
 def _answers(
-    client: ServerClient,
-    model: str,
-    tokens: Tokens,
-    questions: Sequence[Question],
-    pairs: Sequence[Pair],
-    sampling: Sampling,
+    client: ServerClient, model: str, tokens: Tokens, asked: list[tuple[Question, Pair]], sampling: Sampling
 ) -> list[Answer]:
-    settings: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
+    settings: dict[str, Any] = {"temperature": sampling.temperature, "logprobs": 0}
     if sampling.temperature > 0:
         settings |= {"top_p": sampling.top_p} | ({} if sampling.seed is None else {"seed": sampling.seed})
     answers: list[Answer] = []
-    for start in range(0, len(questions), AT_ONCE):
-        part = pairs[start : start + AT_ONCE]
-        room = _room(client, model, max(len(p) for p, _ in part), sampling.max_tokens)
+    for start in range(0, len(asked), AT_ONCE):
+        part = asked[start : start + AT_ONCE]
+        if client.offers(SCORE_ANSWERS):
+            settings["score_answers"] = [list(object_) for _, (_, object_) in part]
         reply = client.complete(
             model,
-            [list(prompt) for prompt, _ in part],
-            **{**settings, "max_tokens": room},
-            logprobs=0,
+            [list(prompt) for _, (prompt, _) in part],
+            max_tokens=_room(client, model, max(len(prompt) for _, (prompt, _) in part), sampling.max_tokens),
             return_token_ids=True,
             return_tokens_as_token_ids=True,
-            **({"score_answers": [list(o) for _, o in part]} if client.offers(SCORE_ANSWERS) else {}),
+            **settings,
         )
-        for question, (prompt, _), choice in zip(questions[start : start + AT_ONCE], part, reply.choices, strict=True):
+        for (question, (prompt, _)), choice in zip(part, reply.choices, strict=True):
             answers.append(_answer(model, tokens, question, prompt, choice))
     return answers
 
@@ -190,10 +182,7 @@ def _score(client: ServerClient, model: str, pairs: Sequence[Pair]) -> list[floa
 
 
 def _rank(
-    client: ServerClient,
-    model: str,
-    tokens: Tokens,
-    answers: Sequence[tuple[Question, Pair, Answer]],
+    client: ServerClient, model: str, tokens: Tokens, answers: Sequence[tuple[Question, Pair, Answer]]
 ) -> list[int]:
     """The rank of each question's object among its options."""
     known: dict[tuple[tuple[str, ...], str], tuple[Ids, ...] | None] = {}
