@@ -14,19 +14,8 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from storage.askings import (
-    ASKING,
-    DONE,
-    FAILED,
-    QUESTION_FIELDS,
-    WAITING,
-    Answer,
-    Column,
-    Question,
-    Token,
-    list_columns,
-    read_tokens,
-)
+from storage import askings
+from storage.askings import QUESTION_FIELDS, Answer, Column, Question, Token, list_columns, read_tokens
 from storage.database import now, write
 
 
@@ -91,17 +80,16 @@ _COLUMNS = _Queue("asking_columns", ("asking", "model"), "served_at, rowid", "se
 _PLACES = _Queue("asking_alternatives", ("asking", "model", "number", "place"), "rowid")
 
 
-def add_columns(db: Database, asking: str, models: Iterable[tuple[str, str, str, str]]) -> None:
-    """Ask the questions of further models: (model, run, run name, checkpoint). One that failed is asked again."""
+def add_column(db: Database, asking: str, run: str, run_name: str, checkpoint: str) -> None:
+    """Ask the questions of a further model. One that failed is asked again; any other stays as it is."""
     with write(db):
-        for model, run, run_name, checkpoint in models:
-            db.execute(
-                """insert into asking_columns (asking, model, position, run, run_name, checkpoint, requested_at)
-                values (?, ?, (select count(*) from asking_columns where asking = ?), ?, ?, ?, ?)
-                on conflict (asking, model) do update set state = 'waiting', error = null, served_at = 0, tries = 0
-                where state = 'failed'""",
-                [asking, model, asking, run, run_name, checkpoint, now()],
-            )
+        db.execute(
+            """insert into asking_columns (asking, model, position, run, run_name, checkpoint, requested_at)
+            values (?, ?, (select count(*) from asking_columns where asking = ?), ?, ?, ?, ?)
+            on conflict (asking, model) do update set state = 'waiting', error = null, served_at = 0, tries = 0
+            where state = 'failed'""",
+            [asking, f"{run}/{checkpoint}", asking, run, run_name, checkpoint, now()],
+        )
 
 
 def anything_waits(db: Database) -> bool:
@@ -163,7 +151,7 @@ def release_column(db: Database, asking: str, model: str, backend: str) -> None:
         _COLUMNS.change(
             db, (asking, model),
             "state = ?, backend = ?, error = null, lease_until = null, served_at = ?, finished_at = ?, tries = 0",
-            [WAITING if left else DONE, backend, time.time(), None if left else now()],
+            [askings.WAITING if left else askings.DONE, backend, time.time(), None if left else now()],
         )  # fmt: skip
 
 
@@ -177,7 +165,7 @@ def give_back_column(db: Database, asking: str, model: str, *, counts: bool = Tr
     """Let a claimed column wait again, since no server answers; returns how often in a row that was counted."""
     changes = "state = 'waiting', lease_until = null, served_at = ?, tries = tries + ?"
     with write(db):
-        if not _COLUMNS.change(db, (asking, model), changes, [time.time(), counts], ASKING):
+        if not _COLUMNS.change(db, (asking, model), changes, [time.time(), counts], askings.ASKING):
             return 0
         rows = db.query("select tries from asking_columns where asking = ? and model = ?", [asking, model])
         return next(iter(rows))["tries"]
@@ -185,7 +173,7 @@ def give_back_column(db: Database, asking: str, model: str, *, counts: bool = Tr
 
 def renew_column(db: Database, asking: str, model: str, lease_seconds: float) -> None:
     """Push on the lease of a claimed column, while its server starts."""
-    _COLUMNS.change(db, (asking, model), "lease_until = ?", [time.time() + lease_seconds], ASKING)
+    _COLUMNS.change(db, (asking, model), "lease_until = ?", [time.time() + lease_seconds], askings.ASKING)
 
 
 def forget_errors(db: Database, asking: str, model: str) -> None:
@@ -193,7 +181,7 @@ def forget_errors(db: Database, asking: str, model: str) -> None:
     with write(db):
         db.execute("delete from asking_answers where asking = ? and model = ? and error is not null", [asking, model])
         changes = "state = 'waiting', error = null, served_at = 0, tries = 0"
-        _COLUMNS.change(db, (asking, model), changes, (), DONE, FAILED)
+        _COLUMNS.change(db, (asking, model), changes, (), askings.DONE, askings.FAILED)
 
 
 def want_alternatives(db: Database, place: TokenPlace) -> None:
@@ -214,13 +202,13 @@ def claim_alternatives(db: Database, lease_seconds: float) -> TokenPlace | None:
 
 def give_back_alternatives(db: Database, place: TokenPlace) -> None:
     """Let a claimed place wait again, since no server answers."""
-    _PLACES.change(db, astuple(place), "state = 'waiting', lease_until = null", (), ASKING)
+    _PLACES.change(db, astuple(place), "state = 'waiting', lease_until = null", (), askings.ASKING)
 
 
 def store_alternatives(db: Database, place: TokenPlace, tokens: Iterable[Token], error: str | None = None) -> None:
     """Store the alternatives at a place, most probable first, or why there are none."""
     changes = "state = ?, alternatives = ?, error = ?"
-    _PLACES.change(db, astuple(place), changes, [FAILED if error else DONE, _tokens(tokens), error])
+    _PLACES.change(db, astuple(place), changes, [askings.FAILED if error else askings.DONE, _tokens(tokens), error])
 
 
 def get_alternatives(db: Database, place: TokenPlace) -> Alternatives | None:

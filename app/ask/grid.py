@@ -66,8 +66,8 @@ def grid_of(lab: Lab, view: View) -> dict[str, Any] | None:
 @lru_cache(maxsize=256)
 def near(lab: Lab, run: str, subject: str, relation: str) -> tuple[str, ...]:
     """The subjects that may have been meant by one that is no fact of the run. A run's facts never change."""
-    found = lab.run(run)
-    return tuple(near_subjects(Experiment.from_data(found.experiment), subject, relation)) if found else ()
+    kept = lab.run(run)
+    return tuple(near_subjects(Experiment.from_data(kept.experiment), subject, relation)) if kept else ()
 
 
 def signature(lab: Lab, view: View) -> str:

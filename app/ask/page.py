@@ -18,7 +18,7 @@ from app.ask.view import View
 from app.asking.asker import Asker
 from app.asking.columns import Models, column_label, column_parts, models_of, other_models
 from app.asking.submit import wait_until
-from app.shared.frame import QUIET, html_part, told_by
+from app.shared.frame import QUIET, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.search_box import TYPED, search_box
@@ -30,6 +30,7 @@ IDLE_SECONDS = 2.0
 # What the first answers of a warm server take, so that the grid is first drawn with them.
 FIRST_SECONDS = 0.3
 HISTORY_ROWS = 12
+# What the parts' scripts need: Gradio loads it first; what is in the site's head may come later.
 HEAD = '<link rel="stylesheet" href="/lab/ask.css"><script src="/lab/ask.js"></script>'
 
 
@@ -37,15 +38,15 @@ def ask_page(lab: Lab, asker: Asker) -> None:
     """Build the page; the address says what is shown (`?run=`, `?asked=`, `?columns=`, `?answer=`)."""
     view = gr.Textbox(visible="hidden")
     seen = gr.Textbox(visible="hidden")
-    form = html_part("roteLabAsk.form(element, trigger, watch, 'act');", HEAD)
-    problem = html_part()
-    server = html_part()
-    grid = html_part("roteLabAsk.grid(element, trigger, watch, 'act');", HEAD)
-    drawer = html_part("roteLabAsk.drawer(element, trigger, watch, 'act');", HEAD)
-    gr.HTML(render("ask/history_head.html"), apply_default_css=False, elem_classes="lab-html")
+    form = html(js_on_load="roteLabAsk.form(element, trigger, watch, 'act');", head=HEAD)
+    problem = html()
+    server = html()
+    grid = html(js_on_load="roteLabAsk.grid(element, trigger, watch, 'act');", head=HEAD)
+    drawer = html(js_on_load="roteLabAsk.drawer(element, trigger, watch, 'act');", head=HEAD)
+    html(render("ask/history_head.html"))
     search = search_box("A name, words of a prompt or of an answer")
     page = gr.Number(1, visible="hidden", precision=0)
-    history = html_part("roteLab.actions(element, trigger, 'act');", HEAD)
+    history = html(js_on_load="roteLab.actions(element, trigger, 'act');", head=HEAD)
     timer = gr.Timer(IDLE_SECONDS)
     drawn = [seen, grid, drawer, server, timer]
 
@@ -55,8 +56,8 @@ def ask_page(lab: Lab, asker: Asker) -> None:
         sign = f"{signature(lab, shown)} {words}"
         if sign == asked_for:
             return (gr.skip(),) * len(drawn)
-        html, busy = grid_html(lab, shown, asker)
-        return sign, html, drawer_html(lab, shown), words, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
+        rows, busy = grid_html(lab, shown, asker)
+        return sign, rows, drawer_html(lab, shown), words, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
         shown = View.of_address(request.query_params)
@@ -122,7 +123,7 @@ def grid_html(lab: Lab, view: View, asker: Asker) -> tuple[str, bool]:
     models = models_of(lab, run) if run else Models(())
     others = other_models(lab, run) if run else []
     groups = [("This run", models.names), *((f"{other.name[:40]} · {other.id}", kept) for other, kept in others)]
-    html = render(
+    drawn = render(
         "ask/grid.html",
         grid=grid,
         address=json.dumps(view.but(columns=shown).address() if view.columns else view.address()),
@@ -135,7 +136,7 @@ def grid_html(lab: Lab, view: View, asker: Asker) -> tuple[str, bool]:
         swap="stages" if shown == models.stages else "epochs" if shown == models.epochs else "",
         wait="" if asker.server.status().state == "ready" else "waiting for the model server",
     )
-    return html, grid["busy"]
+    return drawn, grid["busy"]
 
 
 def drawer_html(lab: Lab, view: View) -> str:

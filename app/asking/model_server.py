@@ -63,8 +63,8 @@ class ModelServer:
     def status(self) -> ServerStatus:
         """How it is, from memory: cheap enough for every open page each second."""
         servers: list[ModelProcess] = self._supervisor.servers()
-        found = [ServerStatus(s.state, s.plan.backend, s.reason, s.message) for s in servers]
-        return min(found, key=lambda s: URGENT.index(s.state), default=ServerStatus("off"))
+        states = [ServerStatus(s.state, s.plan.backend, s.reason, s.message) for s in servers]
+        return min(states, key=lambda s: URGENT.index(s.state), default=ServerStatus("off"))
 
     def client_for(self, served: ServedModel) -> ServerClient | None:
         """A client of a server that has the model, or None while it is on its way, or training has the device.

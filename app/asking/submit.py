@@ -14,8 +14,9 @@ from engine.checks import shorten
 from engine.evaluation.questions import PLACEHOLDER, key_prompt
 from engine.experiment import Experiment
 from engine.serving.asking.questions import AskError, fact_questions, facts_questions, find_relation, text_question
-from storage.asking_queue import add_columns
+from storage.asking_queue import add_column
 from storage.askings import Question, add_asking
+from storage.database import write
 from storage.runs import Run
 
 MAX_TEXT_CHARACTERS = 4_000
@@ -112,15 +113,15 @@ def _put(
 
 def put_to(lab: Lab, asking: str, columns: Sequence[str]) -> None:
     """Put an asking's questions to further models, each RUN/CHECKPOINT. Raises AskError."""
-    rows: list[tuple[str, str, str, str]] = []
     if len(columns) > MOST_COLUMNS:
         raise AskError(f"{len(columns)} models are too many side by side: choose at most {MOST_COLUMNS}.")
     for model in columns:
         if not MODEL.fullmatch(model):
             raise AskError(f"“{shorten(model)}” is no model: name one as RUN/base or RUN/generalised@20.")
-        run_id, checkpoint = column_parts(model)
-        rows.append((model, run_id, run_to_ask(lab, run_id).name, checkpoint))
-    add_columns(lab.db, asking, rows)
+    runs = [(run_to_ask(lab, run), checkpoint) for run, checkpoint in map(column_parts, columns)]
+    with write(lab.db):
+        for run, checkpoint in runs:
+            add_column(lab.db, asking, run.id, run.name, checkpoint)
 
 
 def wait_until(done: Callable[[], bool], seconds: float) -> None:

@@ -23,7 +23,7 @@ from app.attack.progress import busy_words
 from app.attack.story import step_of
 from app.attack.view import STEPS, Problem, View, wrong_attack
 from app.server.first_start import made_at_first_start
-from app.shared.frame import QUIET, html_part, told_by
+from app.shared.frame import QUIET, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.vega import vega_chart
@@ -50,15 +50,15 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     attacks = Attacks(lab)
     view = gr.Textbox(visible="hidden")
     seen = gr.Textbox(visible="hidden")
-    top = html_part("roteLabAttack.top(element, trigger, watch, 'act');", HEAD)
-    problem = html_part("roteLabAttack.done(element, watch);", HEAD)
+    top = html(js_on_load="roteLabAttack.top(element, trigger, watch, 'act');", head=HEAD)
+    problem = html(js_on_load="roteLabAttack.done(element, watch);", head=HEAD)
     with gr.Row(elem_classes="attack-row"):
-        stage = html_part(ACT, HEAD)
+        stage = html(js_on_load=ACT, head=HEAD)
         with gr.Column(elem_classes="attack-chart"):
             chart = vega_chart()
-    after, live, answers, grid, form = (html_part(ACT, HEAD) for _ in range(5))
-    foot = html_part(ACT, HEAD, "story-foot-block")
-    drawer = html_part("roteLabAttack.drawer(element, trigger, watch, 'act');", HEAD)
+    after, live, answers, grid, form = (html(js_on_load=ACT, head=HEAD) for _ in range(5))
+    foot = html(None, "story-foot-block", js_on_load=ACT, head=HEAD)
+    drawer = html(js_on_load="roteLabAttack.drawer(element, trigger, watch, 'act');", head=HEAD)
     timer = gr.Timer(IDLE_SECONDS)
     drawn = [top, stage, chart, after, foot, live, answers, grid, drawer]
 

@@ -42,9 +42,9 @@ def page_frame(lab: Lab, path: str) -> None:
     gr.Timer(10).tick(header, outputs=top, **QUIET)
 
 
-def html_part(script: str | None = None, head: str | None = None, *classes: str) -> gr.HTML:
-    """A part of a page. `head`: what the script needs, which Gradio loads first; the site's head may come later."""
-    return gr.HTML(js_on_load=script, head=head, apply_default_css=False, elem_classes=["lab-html", *classes])
+def html(value: str | None = None, *classes: str, **settings: Any) -> gr.HTML:
+    """A place for rendered HTML in the lab's own look."""
+    return gr.HTML(value, apply_default_css=False, elem_classes=["lab-html", *classes], **settings)
 
 
 def told_by(event: gr.EventData) -> dict[str, Any]:

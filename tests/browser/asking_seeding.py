@@ -15,7 +15,7 @@ from engine.experiment import Experiment
 from engine.serving.asking.questions import fact_questions, facts_questions, text_question
 from storage.asking_queue import (
     TokenPlace,
-    add_columns,
+    add_column,
     fail_column,
     store_alternatives,
     store_answers,
@@ -70,7 +70,8 @@ def asked(
     """An asking whose columns are in the hands of an asker that never comes back."""
     questions = [replace(q, relation="mother") for q in questions]
     asking = add_asking(db, kind, run.id, run.name, title, GREEDY | settings, questions)
-    add_columns(db, asking, [(f"{run.id}/{c}", run.id, run.name, c) for c in checkpoints])
+    for checkpoint in checkpoints:
+        add_column(db, asking, run.id, run.name, checkpoint)
     with db.conn:
         db.conn.execute("update asking_columns set state = 'asking', lease_until = 1e12 where asking = ?", [asking])
     return asking

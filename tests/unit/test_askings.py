@@ -38,7 +38,8 @@ def db(tmp_path: Path):
 def ask(db: Database, count: int = 3, *models: str, title: str = "Vurnia Virik, mother") -> str:
     questions = [replace(QUESTION, text=f"Who is Vurnia Virik's mother? {n}") for n in range(count)]
     asking = askings.add_asking(db, "fact", "r1", "quick", title, {"temperature": 0.0}, questions)
-    queue.add_columns(db, asking, [(m, "r1", "quick", m.partition("/")[2]) for m in models])
+    for model in models:
+        queue.add_column(db, asking, "r1", "quick", model.partition("/")[2])
     return asking
 
 
@@ -98,7 +99,7 @@ def test_a_failed_column_keeps_its_answers_and_can_be_asked_again(db: Database) 
     queue.forget_errors(db, asking, "r1/base")
     (column,) = askings.list_columns(db, asking)
     assert (column.state, column.error, column.answered) == ("waiting", None, 0)
-    queue.add_columns(db, asking, [("r1/base", "r1", "quick", "base")])
+    queue.add_column(db, asking, "r1", "quick", "base")
     assert len(askings.list_columns(db, asking)) == 1
 
 

@@ -79,7 +79,7 @@ def _next(
     client: ServerClient, model: str, prompts: Sequence[Sequence[int]], tokens: Sequence[int]
 ) -> list[dict[int, float]]:
     """For each prompt {token: ln P(token | prompt)} of these tokens."""
-    found: list[dict[int, float]] = [{} for _ in prompts]
+    scored: list[dict[int, float]] = [{} for _ in prompts]
     for first in range(0, len(tokens), MOST_LOGPROB_TOKEN_IDS):
         part = list(tokens[first : first + MOST_LOGPROB_TOKEN_IDS])
         for start in range(0, len(prompts), AT_ONCE):
@@ -93,7 +93,7 @@ def _next(
                 logprob_token_ids=part,
                 return_tokens_as_token_ids=True,
             )
-            for scores, choice in zip(found[start:], reply.choices, strict=False):
+            for scores, choice in zip(scored[start:], reply.choices, strict=False):
                 top = (choice.logprobs.top_logprobs[0] if choice.logprobs else None) or {}
                 scores.update({t: top[f"{TOKEN_ID}{t}"] for t in part})
-    return found
+    return scored
