@@ -15,7 +15,7 @@ from app.asking.asker import Asker
 from app.asking.columns import MODEL, key_of, models_of
 from app.asking.submit import Settings, ask_fact, ask_facts, ask_text, put_to, read_settings, run_to_ask, wait_until
 from app.shared.lab import Lab
-from app.shared.words import checkpoint_name
+from app.shared.words import checkpoint_name, sentence
 from engine.serving.asking.questions import AskError
 from storage.asking_queue import Alternatives, TokenPlace, get_alternatives, want_alternatives
 from storage.askings import DONE, FAILED, find_askings, get_answer, list_columns
@@ -146,7 +146,7 @@ def saying(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*arguments, **named)
         except AskError as error:
-            raise gr.Error(error.sentence, print_exception=False) from error
+            raise gr.Error(sentence(str(error)), print_exception=False) from error
 
     return said
 

@@ -22,6 +22,7 @@ from app.shared.frame import QUIET, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.search_box import TYPED, search_box
+from app.shared.words import sentence
 from engine.serving.asking.questions import AskError
 from storage.askings import find_askings, get_asking, list_columns, list_questions
 
@@ -72,7 +73,7 @@ def ask_page(lab: Lab, asker: Asker) -> None:
         try:
             done = act_on(lab, asker, shown, told_by(event))
         except AskError as error:
-            return *([gr.skip()] * 2), render("ask/problem.html", problem=error.sentence), *([gr.skip()] * 6)
+            return *([gr.skip()] * 2), render("ask/problem.html", problem=sentence(str(error))), *([gr.skip()] * 6)
         after = done.view
         if after.asked != shown.asked and asker.server.status().state == "ready":
             wait_until(lambda: any(c.answered for c in list_columns(lab.db, after.asked)), FIRST_SECONDS)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from app.asking.model_server import ModelServer
 from app.shared.lab import Lab
+from app.shared.words import sentence
 from engine.experiment import Experiment
 from engine.serving.asking.ask import Sampling, alternatives, ask_in_steps
-from engine.serving.asking.questions import sentence, with_options
+from engine.serving.asking.questions import with_options
 from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
 from engine.serving.served import NotServable, ServedModel, served_model
 from storage import asking_queue as queue

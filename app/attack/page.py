@@ -27,6 +27,7 @@ from app.shared.frame import QUIET, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.vega import vega_chart
+from app.shared.words import sentence
 from engine.serving.asking.questions import AskError
 from storage.askings import list_columns
 from storage.attacks import Attack, count_attacks, get_attack, list_attacks, list_cells
@@ -83,7 +84,7 @@ def attack_page(lab: Lab, asker: Asker) -> None:
         try:
             after_it = act_on(lab, asker, attacks, shown, told)
         except (Problem, AskError) as error:
-            words = error.sentence if isinstance(error, AskError) else str(error)
+            words = sentence(str(error)) if isinstance(error, AskError) else str(error)
             return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), done(told, words), gr.skip()
         shown = opened(lab, after_it.view)
         rebuilt = form_html(lab, shown) if after_it.rebuild else gr.skip()

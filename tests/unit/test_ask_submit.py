@@ -16,6 +16,7 @@ from app.asking.asker import Asker
 from app.asking.model_server import ModelServer, ServerStatus
 from app.asking.submit import ask_fact, ask_facts, ask_text, checked_text, read_settings, run_to_ask
 from app.shared.lab import Lab
+from app.shared.words import sentence
 from engine.experiment import Experiment
 from engine.presets import load_preset
 from engine.serving.asking.questions import (
@@ -104,7 +105,7 @@ def test_what_is_too_much_or_not_there_is_refused_in_a_sentence(experiment: Expe
     assert read_settings({"temperature": "", "seed": "7", "unknown": 1}).seed == 7
     assert text_question(experiment, "a\0b\ud800").text == "ab?"
     assert str(AskError("\ud800")) == "?"
-    assert AskError("there is  none").sentence == "There is none." and AskError("Is it?").sentence == "Is it?"
+    assert sentence("there is  none") == "There is none." and sentence("Is it?") == "Is it?"
 
 
 def test_the_address_holds_the_view_and_nothing_else() -> None:

@@ -30,17 +30,6 @@ class AskError(ValueError):
     def __init__(self, words: str) -> None:
         super().__init__(storable(words))
 
-    @property
-    def sentence(self) -> str:
-        """The text as a sentence of its own."""
-        return sentence(str(self))
-
-
-def sentence(text: str) -> str:
-    """The text beginning and ending like a sentence, on one line of at most 500 characters."""
-    text = " ".join(text.split())[:500] or "there is no message"
-    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
-
 
 def find_relation(experiment: Experiment, name: str = "") -> Relation:
     """The relation of that name; without a name, the first one. Raises AskError."""
