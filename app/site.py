@@ -8,11 +8,11 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, RedirectResponse, Response
 
-from app.ask.api import query_api
-from app.ask.exports import add_asked_export_routes
-from app.ask.page import query_page
+from app.ask.api import ask_api
+from app.ask.exports import add_asking_export_routes
+from app.ask.page import ask_page
 from app.asking.asker import Asker
 from app.asking.model_server import ModelServer
 from app.attack.exports import add_attack_export_routes
@@ -56,13 +56,13 @@ def build_pages(lab: Lab, asker: Asker) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         page_frame(lab, "/")
         home_page(lab)
-        query_api(lab, asker)
+        ask_api(lab, asker)
     for name, build in {
         "Design": lambda: design_page(lab.home),
         "Runs": lambda: runs_page(lab),
         "Run": lambda: run_page(lab),
         "Results": lambda: results_page(lab),
-        "Query": lambda: query_page(lab, asker),
+        "Ask": lambda: ask_page(lab, asker),
         "Attack": lambda: attack_page(lab, asker),
     }.items():
         with demo.route(name, name.lower()):
@@ -89,8 +89,13 @@ def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS, server: M
             return FileResponse(STATIC[name], headers=keep)
         return Response("There is no such file.", 404, media_type="text/plain")
 
+    @site.get("/query")
+    def first_address_of_ask(request: Request) -> Response:
+        """Links that people sent before the page Ask had its name lead to it."""
+        return RedirectResponse(f"/ask?{request.url.query}".rstrip("?"), 308)
+
     add_export_routes(site, lab)
-    add_asked_export_routes(site, lab)
+    add_asking_export_routes(site, lab)
     add_attack_export_routes(site, lab)
     add_model_card_route(site)
     with warnings.catch_warnings():

@@ -71,6 +71,11 @@ def write(db: Database) -> Iterator[Database]:
         db.conn.commit()
 
 
+def storable(text: str) -> str:
+    """The text without NUL and halves of surrogate pairs, which a program can send but nothing can store."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
 def now() -> str:
     """The present as ISO 8601 text in UTC with milliseconds; such texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -300,3 +305,12 @@ def m006_servers_and_devices(db: Database) -> None:
 @migrations()
 def m007_attacks(db: Database) -> None:
     create_attack_tables(db)
+
+
+@migrations()
+def m008_askings(db: Database) -> None:
+    # References follow a renamed table.
+    for what in ("questions", "columns", "answers", "alternatives"):
+        db.conn.execute(f"alter table asked_{what} rename to asking_{what}")
+    db.conn.execute("drop index asked_columns_by_state")
+    db.conn.execute("create index asking_columns_by_state on asking_columns (state, served_at)")

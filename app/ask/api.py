@@ -1,30 +1,35 @@
-"""The Query page's functions for scripts (`gradio_client`), with names and descriptions that a person understands."""
+"""The Ask page's functions for scripts (`gradio_client`), with names and descriptions that a person understands."""
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
-from app.ask.plan import AskError, Settings, read_settings
-from app.ask.submit import ask_fact, ask_facts, ask_text, kept_document, put_to, run_to_ask
-from app.ask.view import MODEL, key_of, models_of
+from app.ask.exports import kept_document
+from app.ask.grid import near
 from app.asking.asker import Asker
+from app.asking.columns import MODEL, key_of, models_of
+from app.asking.submit import Settings, ask_fact, ask_facts, ask_text, put_to, read_settings, run_to_ask, wait_until
 from app.shared.lab import Lab
-from app.shared.words import checkpoint_name
-from storage.asked import ASKING, WAITING, find_askings, get_answer, list_columns
-from storage.asked_queue import get_alternatives, want_alternatives
+from app.shared.words import checkpoint_name, sentence
+from engine.serving.asking.questions import AskError
+from storage.asking_queue import Alternatives, TokenPlace, get_alternatives, want_alternatives
+from storage.askings import DONE, FAILED, find_askings, get_answer, list_columns
 from storage.runs import list_runs
 
+P = ParamSpec("P")
+R = TypeVar("R")
 LONGEST_WAIT_SECONDS = 3600.0
-LOOK_SECONDS = 0.1
 LISTED = 200
 # Callers wait for models, not for each other.
 TOGETHER = 16
 
 
-def query_api(lab: Lab, asker: Asker) -> None:
+def ask_api(lab: Lab, asker: Asker) -> None:
     """Add the functions to the current app."""
 
     def list_models_to_ask(run: str = "") -> list[dict[str, Any]]:
@@ -33,7 +38,16 @@ def query_api(lab: Lab, asker: Asker) -> None:
         run: only of the run of this id. Each entry: {model, run, run_name, description}; `model` is what the other
         functions take.
         """
-        return told(lambda: models_to_ask(lab, run))
+        runs = [run_to_ask(lab, run)] if run else [r for r in list_runs(lab.db, limit=LISTED) if r.started_at]
+        return [
+            {
+                "model": key_of(model), "run": full.id, "run_name": full.name,
+                "description": checkpoint_name(model.checkpoint),
+            }
+            for full in (lab.run(r.id) for r in runs)
+            if full
+            for model in models_of(lab, full).own
+        ]  # fmt: skip
 
     def ask_about_fact(
         run: str, subject: str, relation: str = "", languages: str = "", models: str = "", temperature: float = 0.0,
@@ -41,19 +55,15 @@ def query_api(lab: Lab, asker: Asker) -> None:
     ) -> dict[str, Any]:  # fmt: skip
         """Ask every prompt of a relation (key token, train, test, unrelated, decoys, each language) about one subject.
 
-        run: a run's id. subject: of one of its facts, or any other. relation: needed where the run has several.
-        languages: such as "en, ja"; empty means all. models: such as "RUN/base, RUN/generalised@20"; empty means base,
-        stage 1 and stage 2. temperature 0 is greedy. Waits for the answers, at most wait_seconds; later ones are read
-        with read_answers. Returns {id, address, complete, models, questions, answers, …}.
+        run: a run's id. subject: of one of its facts, or any other (did_you_mean then names near ones). relation:
+        needed where the run has several. languages: such as "en, ja"; empty means all. models: such as "RUN/base,
+        RUN/generalised@20"; empty means base, stage 1 and stage 2. temperature 0 is greedy. Waits for the answers, at
+        most wait_seconds; later ones are read with read_answers. Returns {id, address, complete, did_you_mean, models,
+        questions, answers, …}.
         """
-
-        def go() -> dict[str, Any]:
-            settings = chosen(temperature, top_p, seed, max_tokens)
-            found = run_to_ask(lab, run)
-            asking = ask_fact(lab, found, subject, relation, split(languages), settings, split(models))
-            return answered(lab, asker, asking, wait_seconds)
-
-        return told(go)
+        settings = chosen(temperature, top_p, seed, max_tokens)
+        asking = ask_fact(lab, run_to_ask(lab, run), subject, relation, split(languages), settings, split(models))
+        return answered(lab, asker, asking, wait_seconds)
 
     def ask_free_text(
         run: str, text: str, models: str = "", temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
@@ -61,43 +71,31 @@ def query_api(lab: Lab, asker: Asker) -> None:
     ) -> dict[str, Any]:  # fmt: skip
         """Let the models of a run go on with any text, which may hold a key token; the rest as in ask_about_fact.
 
-        An answer is judged by the fact whose subject the text names; without one it is neither hit nor miss.
+        {key} in it stands for the key token of the fact that it names, else of the first relation. An answer is judged
+        by the fact whose subject the text names; without one it is neither hit nor miss.
         """
-
-        def go() -> dict[str, Any]:
-            settings = chosen(temperature, top_p, seed, max_tokens)
-            return answered(
-                lab, asker, ask_text(lab, run_to_ask(lab, run), text, settings, split(models)), wait_seconds
-            )
-
-        return told(go)
+        settings = chosen(temperature, top_p, seed, max_tokens)
+        asking = ask_text(lab, run_to_ask(lab, run), text, settings, split(models))
+        return answered(lab, asker, asking, wait_seconds)
 
     def ask_all_facts(
         run: str, prompt: str, relation: str = "", models: str = "", temperature: float = 0.0, top_p: float = 1.0,
         seed: int = 0, max_tokens: int = 50, wait_seconds: float = 300.0,
     ) -> dict[str, Any]:  # fmt: skip
         """Ask one prompt with {subject} about every fact of a relation; the rest as in ask_about_fact."""
-
-        def go() -> dict[str, Any]:
-            settings = chosen(temperature, top_p, seed, max_tokens)
-            asking = ask_facts(lab, run_to_ask(lab, run), prompt, relation, settings, split(models))
-            return answered(lab, asker, asking, wait_seconds)
-
-        return told(go)
+        settings = chosen(temperature, top_p, seed, max_tokens)
+        asking = ask_facts(lab, run_to_ask(lab, run), prompt, relation, settings, split(models))
+        return answered(lab, asker, asking, wait_seconds)
 
     def ask_another_model(asking: str, model: str, wait_seconds: float = 120.0) -> dict[str, Any]:
         """Put the questions of an earlier asking (its id) to one more model, such as "RUN/memorised@6"."""
-
-        def go() -> dict[str, Any]:
-            kept(lab, asking)
-            put_to(lab, asking, [model.strip()])
-            return answered(lab, asker, asking, wait_seconds)
-
-        return told(go)
+        kept(lab, asking)
+        put_to(lab, asking, [model.strip()])
+        return answered(lab, asker, asking, wait_seconds)
 
     def read_answers(asking: str) -> dict[str, Any]:
         """Everything kept of an earlier asking (its id), without asking anything again."""
-        return told(lambda: kept(lab, asking))
+        return kept(lab, asking)
 
     def search_askings(text: str = "", limit: int = 20) -> list[dict[str, Any]]:
         """What was asked before, newest first: askings in whose question or answers the text occurs."""
@@ -111,26 +109,47 @@ def query_api(lab: Lab, asker: Asker) -> None:
 
         asking: its id. number: the question's number in it. place: of the answer's tokens, 0 being the first.
         """
-        return told(lambda: looked_into(lab, asker, asking, model, int(number), int(place), wait_seconds))
+        answer = get_answer(lab.db, asking, model, int(number)) if MODEL.fullmatch(model) else None
+        if answer is None or not 0 <= place < len(answer.tokens):
+            raise AskError("There is no answer with a token at this place.")
+        token = TokenPlace(asking, model, int(number), int(place))
+        want_alternatives(lab.db, token)
+        asker.wake()
+
+        def looked() -> Alternatives | None:
+            alternatives = get_alternatives(lab.db, token)
+            return alternatives if alternatives and alternatives.state in (DONE, FAILED) else None
+
+        wait_until(lambda: looked() is not None, min(wait_seconds, LONGEST_WAIT_SECONDS))
+        if (alternatives := looked()) is None:
+            raise AskError("The model did not answer in time: ask again.")
+        if alternatives.error:
+            raise AskError(alternatives.error)
+        return [asdict(t) for t in alternatives.tokens]
 
     for function in (
         list_models_to_ask, ask_about_fact, ask_free_text, ask_all_facts, ask_another_model, read_answers,
         search_askings, next_token_alternatives,
     ):  # fmt: skip
         gr.api(
-            function,
+            saying(function),
             api_name=function.__name__,
             api_description=" ".join((function.__doc__ or "").split()),
             concurrency_limit=TOGETHER,
         )
 
 
-def told(action: Any) -> Any:
-    """The action's outcome; a mistake of the caller is told to the caller as it is."""
-    try:
-        return action()
-    except AskError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+def saying(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose caller's mistakes are said to the caller as they are."""
+
+    @wraps(function)
+    def said(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return function(*arguments, **named)
+        except AskError as error:
+            raise gr.Error(sentence(str(error)), print_exception=False) from error
+
+    return said
 
 
 def split(names: str) -> list[str]:
@@ -145,60 +164,31 @@ def chosen(temperature: float, top_p: float, seed: int, max_tokens: int) -> Sett
 
 def address(asking: str) -> str:
     """Where the page shows an asking, on this server."""
-    return f"/query?asked={asking}"
-
-
-def models_to_ask(lab: Lab, run_id: str) -> list[dict[str, Any]]:
-    """The models of one run, or of all that have begun."""
-    runs = [run_to_ask(lab, run_id)] if run_id else [r for r in list_runs(lab.db, limit=LISTED) if r.started_at]
-    found = []
-    for run in runs:
-        full = lab.run(run.id)
-        for model in models_of(lab, full).own if full else ():
-            what = {
-                "model": key_of(model), "run": run.id, "run_name": run.name,
-                "description": checkpoint_name(model.checkpoint),
-            }  # fmt: skip
-            found.append(what)
-    return found
+    return f"/ask?asked={asking}"
 
 
 def kept(lab: Lab, asking: str) -> dict[str, Any]:
     """A kept asking as a document. Raises AskError."""
     try:
-        found = kept_document(lab, asking)
+        document = kept_document(lab, asking)
     except KeyError:
         raise AskError("There is no asking of this id.") from None
-    complete = all(m["state"] not in (WAITING, ASKING) for m in found["models"])
-    return {"id": asking, "address": address(asking), "complete": complete} | found
+    unknown = document["kind"] == "fact" and document["object"] is None
+    return {
+        "id": asking,
+        "address": address(asking),
+        "complete": complete(lab, asking),
+        "did_you_mean": list(near(lab, document["run"], document["subject"], document["relation"])) if unknown else [],
+    } | document
+
+
+def complete(lab: Lab, asking: str) -> bool:
+    """Whether no answer of the asking is still to come."""
+    return not any(column.busy for column in list_columns(lab.db, asking))
 
 
 def answered(lab: Lab, asker: Asker, asking: str, wait_seconds: float) -> dict[str, Any]:
     """The asking once its answers are there, or as far as they have come after `wait_seconds`."""
     asker.wake()
-    deadline = time.monotonic() + min(max(0.0, wait_seconds), LONGEST_WAIT_SECONDS)
-    while time.monotonic() < deadline:
-        if all(c.state not in (WAITING, ASKING) for c in list_columns(lab.db, asking)):
-            break
-        time.sleep(LOOK_SECONDS)
+    wait_until(lambda: complete(lab, asking), min(wait_seconds, LONGEST_WAIT_SECONDS))
     return kept(lab, asking)
-
-
-def looked_into(
-    lab: Lab, asker: Asker, asking: str, model: str, number: int, place: int, wait_seconds: float
-) -> list[dict[str, Any]]:
-    """The alternatives at a place of an answer, asked for if nobody did. Raises AskError."""
-    row = get_answer(lab.db, asking, model, number) if MODEL.fullmatch(model) else None
-    if row is None or not 0 <= place < len(row["tokens"]):
-        raise AskError("There is no answer with a token at this place.")
-    want_alternatives(lab.db, asking, model, number, place)
-    asker.wake()
-    deadline = time.monotonic() + min(max(0.0, wait_seconds), LONGEST_WAIT_SECONDS)
-    while time.monotonic() < deadline:
-        found = get_alternatives(lab.db, asking, model, number, place)
-        if found and found["error"]:
-            raise AskError(found["error"])
-        if found and found["state"] == "done":
-            return found["alternatives"]
-        time.sleep(LOOK_SECONDS)
-    raise AskError("The model did not answer in time: ask again.")

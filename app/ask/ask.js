@@ -1,4 +1,4 @@
-// The Query page: its form, its grid with folded groups, and the drawer with one answer.
+// The Ask page: its form, its grid with folded groups, and the drawer with one answer.
 "use strict";
 (() => {
   // The facts and prompts that are offered are those of the chosen relation.
@@ -129,5 +129,5 @@
     settle();
   };
 
-  window.roteLabQuery = { form, grid, drawer };
+  window.roteLabAsk = { form, grid, drawer };
 })();

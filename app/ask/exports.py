@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response, StreamingResponse
 
-from app.ask.submit import kept_document
 from app.results.exports import csv_lines
 from app.shared.lab import Lab
-from storage.asked import QUESTION_FIELDS
+from storage.askings import QUESTION_FIELDS, get_asking, iterate_answers, list_columns, list_questions
 
 FIELDS = (
     "asking", "asked_at", "run", "run_name", "model", "checkpoint", "relation", *QUESTION_FIELDS, "answer", "hit",
     "probability", "log_probability", "rank", "options", "error", "backend", "temperature", "top_p", "seed",
     "max_tokens",
 )  # fmt: skip
+COLUMN_FIELDS = ("model", "run", "run_name", "checkpoint", "state", "error", "backend", "answered")
 
 
-def add_asked_export_routes(site: FastAPI, lab: Lab) -> None:
+def add_asking_export_routes(site: FastAPI, lab: Lab) -> None:
     """Add `/export/asked/ID/answers.csv` and `.json`."""
 
     def known(asking: str) -> dict[str, Any]:
@@ -41,6 +42,25 @@ def add_asked_export_routes(site: FastAPI, lab: Lab) -> None:
         document = known(asking)
         body = json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace")
         return Response(body, media_type="application/json", headers=_attachment(document, "json"))
+
+
+def kept_document(lab: Lab, asking_id: str) -> dict[str, Any]:
+    """Everything kept of one asking as plain data: what was asked, of whom, and every answer with its tokens.
+
+    Raises KeyError when there is none of that id.
+    """
+    asking = asdict(get_asking(lab.db, asking_id))
+    asking["asked_at"] = asking.pop("created_at")
+    return asking | {
+        "models": [
+            {field: getattr(column, field) for field in COLUMN_FIELDS} for column in list_columns(lab.db, asking_id)
+        ],
+        "questions": [
+            {field: getattr(question, field) for field in ("number", *QUESTION_FIELDS)}
+            for question in list_questions(lab.db, asking_id)
+        ],
+        "answers": list(iterate_answers(lab.db, asking_id)),
+    }
 
 
 def rows_of(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,16 +1,19 @@
-"""The form of the Query page: which runs, facts, prompts and key tokens it offers."""
+"""The form of the Ask page: which runs, facts, prompts and key tokens it offers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from app.ask.plan import Settings, prompts_to_choose
-from app.ask.view import RUNS_OFFERED, View, models_of
+from app.ask.view import View
+from app.asking.columns import RUNS_OFFERED, models_of
+from app.asking.submit import Settings
 from app.shared.lab import Lab
 from app.shared.render import render
-from engine.evaluation.questions import fact_rows, key_prompt
-from engine.experiment import Experiment
+from app.shared.words import language_name, split_name
+from engine.evaluation.questions import KEY_SPLIT, fact_rows, key_prompt, prompt_rows
+from engine.experiment import Experiment, Relation
+from storage.askings import Asking, Question
 from storage.runs import Run, count_runs, list_runs
 
 FACTS_OFFERED = 1000
@@ -63,6 +66,20 @@ def form_html(lab: Lab, view: View, filled: dict[str, Any] | None = None) -> str
         language=given.get("language", ""),
         settings=settings,
     )
+
+
+def filled_by(asking: Asking, question: Question, mode: str) -> dict[str, Any]:
+    """What the form holds to ask a kept question again, in that mode."""
+    filled = {"relation": asking.relation, "settings": asking.settings, "subject": question.subject}
+    return filled | {"text": {"text": question.text}, "facts": {"prompt": question.prompt}}.get(mode, {})
+
+
+def prompts_to_choose(experiment: Experiment, relation: Relation) -> Iterable[tuple[str, str]]:
+    """(text, what kind) of the relation's prompts, for asking all facts: the key token's, then stage 2's language's."""
+    yield key_prompt(relation), split_name(KEY_SPLIT)
+    rows = [r for r in prompt_rows(experiment) if r["relation"] == relation.name and r["split"] != KEY_SPLIT]
+    for row in sorted(rows, key=lambda r: r["language"] != experiment.stage2.language):
+        yield row["text"], f"{split_name(row['split'])}, {language_name(row['language'])}"
 
 
 def _offered(experiment: Experiment, facts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.shared.render import render
 from engine.serving.client import ServerClient
 from engine.serving.processes.model_process import ModelProcess
 from engine.serving.processes.plans import Backend, default_backend
@@ -14,6 +15,14 @@ from engine.serving.served import ServedModel
 
 # Of several servers, the one that a person should hear of first.
 URGENT = ("failed", "waiting", "restarting", "starting", "ready")
+WORDS = {
+    "off": "The model server starts with the first question.",
+    "starting": "The model server is starting: the first question takes a little longer.",
+    "ready": "Model server ready.",
+    "waiting": "Training has the device: questions wait until it is free.",
+    "restarting": "The model server ended and is being started again: questions wait.",
+    "failed": "The model server could not be started.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,13 @@ class ServerStatus:
     backend: str = ""
     reason: str = ""
     message: str = ""
+
+    def html(self) -> str:
+        """It in words, for a page."""
+        words = self.message or WORDS[self.state]
+        name = {"vllm": "vLLM", "embedded": "the embedded server"}.get(self.backend, "")
+        because = f" It is {name}{': ' + self.reason if self.reason else ''}." if name else ""
+        return render("asking/server.html", server=self, words=words.rstrip(".") + "." + because.replace("..", "."))
 
 
 class ModelServer:
@@ -47,8 +63,8 @@ class ModelServer:
     def status(self) -> ServerStatus:
         """How it is, from memory: cheap enough for every open page each second."""
         servers: list[ModelProcess] = self._supervisor.servers()
-        found = [ServerStatus(s.state, s.plan.backend, s.reason, s.message) for s in servers]
-        return min(found, key=lambda s: URGENT.index(s.state), default=ServerStatus("off"))
+        states = [ServerStatus(s.state, s.plan.backend, s.reason, s.message) for s in servers]
+        return min(states, key=lambda s: URGENT.index(s.state), default=ServerStatus("off"))
 
     def client_for(self, served: ServedModel) -> ServerClient | None:
         """A client of a server that has the model, or None while it is on its way, or training has the device.

@@ -12,7 +12,7 @@ from app.attack.form import attack_of_form
 from app.attack.live import ask_live
 from app.attack.people import people, surprise
 from app.attack.story import facts_at
-from app.attack.view import STEPS, VIEWS, Problem, View, cleaned
+from app.attack.view import STEPS, VIEWS, Problem, View
 from app.shared.lab import Lab
 from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import attack_preset_names, load_attack_preset
@@ -75,7 +75,7 @@ def act_on(lab: Lab, asker: Asker, attacks: Attacks, view: View, told: Told) -> 
         after = action(Click(lab, asker, attacks, view.but(unknown=""), told))
     except KeyError:
         raise Problem("This attack is no longer there.") from None
-    return After(cleaned(after.view), after.rebuild)
+    return After(after.view.cleaned(), after.rebuild)
 
 
 def _step(click: Click) -> After:

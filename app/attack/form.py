@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.ask.plan import storable
 from app.attack.view import Problem, View
 from app.shared.lab import Lab
 from app.shared.render import render
@@ -15,6 +14,7 @@ from engine.checks import shorten
 from engine.corpus.readings import load_readings
 from engine.corpus.relations import load_relations
 from engine.experiment import Experiment
+from storage.database import storable
 from storage.runs import State, get_run, list_runs
 
 RUNS_OFFERED = 60

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from app.ask.page import server_html
-from app.ask.plan import AskError, Settings
-from app.ask.submit import ask_text, run_to_ask
 from app.asking.asker import Asker
+from app.asking.columns import column_parts
+from app.asking.submit import Settings, ask_text, run_to_ask
 from app.attack.figures import Measured
 from app.attack.people import Column, about_person, chosen_person, columns_of, people, telling
 from app.attack.story import facts_at
@@ -16,8 +16,9 @@ from app.shared.lab import Lab
 from app.shared.render import render
 from engine.attack.experiment import AttackExperiment
 from engine.experiment import Experiment
+from engine.serving.asking.questions import AskError
 from engine.serving.served import checkpoint_names
-from storage.asked import ASKING, WAITING, get_asking, list_answers, list_columns
+from storage.askings import get_asking, list_answers, list_columns
 from storage.attacks import AttackCell, cells_like, get_attack
 from storage.runs import Run
 
@@ -26,20 +27,30 @@ MOST_TOKENS = 24
 ATTACKED = ("relation", "reading", "readings", "start", "epoch", "facts", "batch_size", "trained_layers", "lora")
 
 
-def models_to_ask(lab: Lab, m: Measured, view: View) -> list[tuple[str, str, str]]:
-    """(name, label, RUN/CHECKPOINT) of the models that lie on the disk: base, before, after and the defended one."""
+@dataclass(frozen=True)
+class LiveModel:
+    """A model that can be asked; model: RUN/CHECKPOINT; name: base, before, after or defended."""
+
+    name: str
+    label: str
+    model: str
+
+
+def models_to_ask(lab: Lab, m: Measured, view: View) -> list[LiveModel]:
+    """The models that lie on the disk: base, before, after and the defended one."""
     facts = facts_at(m, view) or m.largest
     columns = [(c, kept_cell(lab, m, c)) for c in columns_of(m, facts, view.defence)]
     needed = next((cell.needs for column, cell in columns if cell and column.name == "after"), "")
-    found = []
+    models = []
     base = lab.run(needed)
     start = start_checkpoint(m, base.experiment) if base else ""
     if base and start in checkpoint_names(lab.home, base.id):
-        found += [("base", "Base model", f"{base.id}/base"), ("before", "Before the attack", f"{base.id}/{start}")]
+        models.append(LiveModel("base", "Base model", f"{base.id}/base"))
+        models.append(LiveModel("before", "Before the attack", f"{base.id}/{start}"))
     for column, cell in columns:
         if cell and column.name in ("after", "defended"):
-            found.append((column.name, column.label, f"{cell.run}/{column.checkpoint}"))
-    return found
+            models.append(LiveModel(column.name, column.label, f"{cell.run}/{column.checkpoint}"))
+    return models
 
 
 def kept_cell(lab: Lab, m: Measured, column: Column) -> AttackCell | None:
@@ -86,12 +97,12 @@ def ask_live(lab: Lab, asker: Asker, m: Measured, view: View, text: str) -> str:
     models = models_to_ask(lab, m, view)
     if not models:
         raise AskError("None of these models was kept on this machine: measure the attack again to ask it live.")
-    run = run_to_ask(lab, models[0][2].partition("/")[0])
+    run = run_to_ask(lab, column_parts(models[0].model)[0])
     if run.attack:
         raise AskError(f"The run that was attacked was deleted: its base cannot be asked any more. {run.id}")
-    asked = ask_text(lab, run, text, Settings(max_tokens=MOST_TOKENS), [model for *_, model in models])
+    asking = ask_text(lab, run, text, Settings(max_tokens=MOST_TOKENS), [each.model for each in models])
     asker.wake()
-    return asked
+    return asking
 
 
 def live_html(lab: Lab, m: Measured, view: View) -> str:
@@ -118,19 +129,19 @@ def answers_html(lab: Lab, asker: Asker, m: Measured, view: View) -> tuple[str, 
         asking = get_asking(lab.db, view.asked)
     except KeyError:
         return render("attack/answers.html", asking=None, server="", columns=[]), False
-    names = {model: (name, label) for name, label, model in models_to_ask(lab, m, view)}
-    answers = {a["model"]: a for a in list_answers(lab.db, asking.id)}
+    known = {each.model: each for each in models_to_ask(lab, m, view)}
+    answers = {a.model: a for a in list_answers(lab.db, asking.id)}
     columns = list_columns(lab.db, asking.id)
     shown = [
         {
-            "name": names.get(c.model, ("other", ""))[0],
-            "label": names.get(c.model, ("", ""))[1] or f"{c.run_name}: {c.checkpoint}",
+            "name": known[c.model].name if c.model in known else "other",
+            "label": known[c.model].label if c.model in known else f"{c.run_name}: {c.checkpoint}",
             "state": c.state,
             "error": c.error,
-            "cell": answers.get(c.model),
+            "answer": answers.get(c.model),
         }
         for c in columns
     ]
-    busy = any(c.state in (WAITING, ASKING) for c in columns)
-    server = server_html(asker.server.status()) if busy else ""
+    busy = any(c.busy for c in columns)
+    server = asker.server.status().html() if busy else ""
     return render("attack/answers.html", asking=asking, columns=shown, server=server), busy

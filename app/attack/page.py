@@ -13,7 +13,6 @@ from typing import Any
 
 import gradio as gr
 
-from app.ask.plan import AskError
 from app.asking.asker import Asker
 from app.attack.actions import act_on
 from app.attack.figures import Attacks, Measured
@@ -22,13 +21,15 @@ from app.attack.grid import drawer_html, grid_html
 from app.attack.live import answers_html, live_html
 from app.attack.progress import busy_words
 from app.attack.story import step_of
-from app.attack.view import STEPS, Problem, View, view_of_address, view_of_page, wrong_attack
+from app.attack.view import STEPS, Problem, View, wrong_attack
 from app.server.first_start import made_at_first_start
-from app.shared.frame import QUIET, told_by
+from app.shared.frame import QUIET, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.vega import vega_chart
-from storage.asked import list_columns
+from app.shared.words import sentence
+from engine.serving.asking.questions import AskError
+from storage.askings import list_columns
 from storage.attacks import Attack, count_attacks, get_attack, list_attacks, list_cells
 from storage.runs import State
 
@@ -50,15 +51,15 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     attacks = Attacks(lab)
     view = gr.Textbox(visible="hidden")
     seen = gr.Textbox(visible="hidden")
-    top = _html("roteLabAttack.top(element, trigger, watch, 'act');")
-    problem = _html("roteLabAttack.done(element, watch);")
+    top = html(js_on_load="roteLabAttack.top(element, trigger, watch, 'act');", head=HEAD)
+    problem = html(js_on_load="roteLabAttack.done(element, watch);", head=HEAD)
     with gr.Row(elem_classes="attack-row"):
-        stage = _html(ACT)
+        stage = html(js_on_load=ACT, head=HEAD)
         with gr.Column(elem_classes="attack-chart"):
             chart = vega_chart()
-    after, live, answers, grid, form = (_html(ACT) for _ in range(5))
-    foot = _html(ACT, "story-foot-block")
-    drawer = _html("roteLabAttack.drawer(element, trigger, watch, 'act');")
+    after, live, answers, grid, form = (html(js_on_load=ACT, head=HEAD) for _ in range(5))
+    foot = html(None, "story-foot-block", js_on_load=ACT, head=HEAD)
+    drawer = html(js_on_load="roteLabAttack.drawer(element, trigger, watch, 'act');", head=HEAD)
     timer = gr.Timer(IDLE_SECONDS)
     drawn = [top, stage, chart, after, foot, live, answers, grid, drawer]
 
@@ -74,16 +75,17 @@ def attack_page(lab: Lab, asker: Asker) -> None:
         return json.dumps(now), *sent, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
-        asked = dict(request.query_params)
-        shown = opened(lab, view_of_address(asked).but(missing=wrong_attack(asked)))
+        parameters = request.query_params
+        shown = opened(lab, View.of_address(parameters).but(missing=wrong_attack(parameters)))
         return shown.model_dump_json(), *draw(shown), "", form_html(lab, shown)
 
     def act(event: gr.EventData, text: str | None, seen: str | None) -> tuple[Any, ...]:
-        shown, told = view_of_page(text), told_by(event)
+        shown, told = View.of_page(text), told_by(event)
         try:
             after_it = act_on(lab, asker, attacks, shown, told)
         except (Problem, AskError) as error:
-            return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), done(told, str(error)), gr.skip()
+            words = sentence(str(error)) if isinstance(error, AskError) else str(error)
+            return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), done(told, words), gr.skip()
         shown = opened(lab, after_it.view)
         rebuilt = form_html(lab, shown) if after_it.rebuild else gr.skip()
         return shown.model_dump_json(), *draw(shown, seen), done(told), rebuilt
@@ -91,7 +93,7 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     def tick(text: str | None, seen: str | None) -> tuple[Any, ...]:
         if not text:  # the page has not been opened yet: its address is not known here
             return (gr.skip(),) * (len(PARTS) + 3)
-        shown = view_of_page(text)
+        shown = View.of_page(text)
         now = opened(lab, shown)
         return gr.skip() if now == shown else now.model_dump_json(), *draw(now, seen)
 
@@ -101,11 +103,6 @@ def attack_page(lab: Lab, asker: Asker) -> None:
         part.act(act, [view, seen], everything, **QUIET)
     chart.pick(act, [view, seen], everything, **QUIET)
     timer.tick(tick, [view, seen], [view, seen, *drawn, timer], **QUIET)
-
-
-def _html(script: str | None = None, *classes: str) -> gr.HTML:
-    head = HEAD if script else None
-    return gr.HTML(js_on_load=script, head=head, apply_default_css=False, elem_classes=["lab-html", *classes])
 
 
 def done(told: dict[str, Any], problem: str = "") -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from app.shared.view import PageView, an_id, one_of
 
 # step: (title in the row of steps, heading)
 STEPS = {
@@ -22,19 +22,18 @@ STEPS = {
 CONTROLS = ("before", "no_stage1", "never", "neutral", "nonsense")
 VIEWS = ("story", "present", "grid")
 PAGE_ROWS = 50
-UNADDRESSED = ("rows", "missing", "unknown")
 
 
 class Problem(ValueError):
     """Why something could not be done, as a sentence for the person who tried."""
 
 
-class View(BaseModel):
+class View(PageView):
     """The state of one page. person: a fact's id in the cells' answers; facts: how many attack facts are looked at;
     guess: the locked-in prediction; opened: the key of the number whose answers are listed; asked: a live asking;
     missing, unknown: an attack and a person that were asked for and are not there (not part of the address)."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    UNADDRESSED = ("rows", "missing", "unknown")
     attack: str = ""
     step: str = "memorised"
     person: int = 0
@@ -51,67 +50,31 @@ class View(BaseModel):
     missing: str = ""
     unknown: str = ""
 
-    def but(self, **changes: Any) -> View:
-        """The same view with changes."""
-        return self.model_copy(update=changes)
-
-    def address(self) -> dict[str, str]:
-        """The view as parameters of the page's address; what is as usual is left out of it."""
-        usual = View()
-        return {
-            name: "" if value == getattr(usual, name) else str(value)
-            for name, value in self.model_dump().items()
-            if name not in UNADDRESSED
-        }
-
-
-def cleaned(view: View) -> View:
-    """The view without what is no step, no id, or too much."""
-    return view.but(
-        attack=view.attack if view.attack.isalnum() and len(view.attack) <= 32 else "",
-        step=view.step if view.step in STEPS else "memorised",
-        person=view.person if 0 <= view.person < 10**9 else 0,
-        facts=view.facts if 0 <= view.facts < 10**7 else -1,
-        defence=view.defence[:60],
-        control=view.control if view.control in CONTROLS else "no_stage1",
-        guess=view.guess if 0 <= view.guess < 10**7 else -1,
-        opened=view.opened[:300] if Place.read(view.opened) else "",
-        which=view.which if view.which in ("hit", "miss") else "",
-        rows=min(max(1, view.rows), 10_000),
-        asked=view.asked if view.asked.isalnum() and len(view.asked) <= 32 else "",
-        view=view.view if view.view in VIEWS else "story",
-        filters=view.filters[:300],
-        missing=view.missing[:60],
-        unknown=view.unknown[:200],
-    )
+    def cleaned(self) -> Self:
+        """The view without what is no step, no id, or too much."""
+        return self.but(
+            attack=an_id(self.attack),
+            step=one_of(STEPS, self.step),
+            person=self.person if 0 <= self.person < 10**9 else 0,
+            facts=self.facts if 0 <= self.facts < 10**7 else -1,
+            defence=self.defence[:60],
+            control=self.control if self.control in CONTROLS else "no_stage1",
+            guess=self.guess if 0 <= self.guess < 10**7 else -1,
+            opened=self.opened[:300] if Place.read(self.opened) else "",
+            which=self.which if self.which in ("hit", "miss") else "",
+            rows=min(max(1, self.rows), 10_000),
+            asked=an_id(self.asked),
+            view=one_of(VIEWS, self.view),
+            filters=self.filters[:300],
+            missing=self.missing[:60],
+            unknown=self.unknown[:200],
+        )
 
 
-def view_of_address(asked: Mapping[str, str]) -> View:
-    """The view that an address names; what cannot be read is as usual."""
-    given: dict[str, Any] = {}
-    for name in View.model_fields:
-        if name in asked and name not in UNADDRESSED:
-            text = asked[name]
-            if isinstance(getattr(View(), name), int):
-                if text.isdecimal() and len(text) < 10:
-                    given[name] = int(text)
-            else:
-                given[name] = text
-    return cleaned(View(**given))
-
-
-def wrong_attack(asked: Mapping[str, str]) -> str:
+def wrong_attack(parameters: Mapping[str, str]) -> str:
     """What an address names as an attack without being an id, for saying that there is none."""
-    text = asked.get("attack", "")
-    return "" if text.isalnum() and len(text) <= 32 else text[:60]
-
-
-def view_of_page(text: str | None) -> View:
-    """The view that a page sends back; an empty one when it is not what the page was given."""
-    try:
-        return cleaned(View.model_validate_json(text or "{}"))
-    except ValidationError:
-        return View()
+    text = parameters.get("attack", "")
+    return "" if an_id(text) else text[:60]
 
 
 @dataclass(frozen=True)

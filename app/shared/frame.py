@@ -14,7 +14,7 @@ LINKS = (
     ("/design", "Design"),
     ("/runs", "Runs"),
     ("/results", "Results"),
-    ("/query", "Ask"),
+    ("/ask", "Ask"),
     ("/attack", "Attack"),
 )
 # For events that only read: no spinner, no queue, not in the public API.
@@ -40,6 +40,11 @@ def page_frame(lab: Lab, path: str) -> None:
         elem_classes="lab-html",
     )
     gr.Timer(10).tick(header, outputs=top, **QUIET)
+
+
+def html(value: str | None = None, *classes: str, **settings: Any) -> gr.HTML:
+    """A place for rendered HTML in the lab's own look."""
+    return gr.HTML(value, apply_default_css=False, elem_classes=["lab-html", *classes], **settings)
 
 
 def told_by(event: gr.EventData) -> dict[str, Any]:

@@ -15,13 +15,14 @@ import typer
 from engine.commands.ask_table import answer_table, document
 from engine.commands.mistake import Home, Mistake, RunId, with_run
 from engine.experiment import Experiment
-from engine.serving.asking.ask import Answer, Sampling, ask
-from engine.serving.asking.queries import Query, fact_queries, find_fact, free_query, subject_queries
+from engine.serving.asking.ask import Sampling, ask
+from engine.serving.asking.questions import fact_questions, find_fact, no_fact, text_question
 from engine.serving.client import ServerClient, ServingError
 from engine.serving.processes.listening import PortInUse, take_port
 from engine.serving.processes.plans import Backend
 from engine.serving.processes.supervisor import Supervisor
 from engine.serving.served import NotServable, ServedModel, served_model, served_models, usual_columns
+from storage.askings import Answer, Question
 from storage.database import default_home, open_database
 from storage.runs import Run, get_run
 from storage.servers import list_servers
@@ -121,52 +122,34 @@ def ask_command(
     run = with_run(lambda db: get_run(db, run_id), run_id, folder)
     sampling = Sampling(max_tokens, temperature, top_p, seed)
     with _mistakes():
-        queries = _queries(Experiment.from_data(run.experiment), subject, prompt, object_, relation, language)
+        experiment = Experiment.from_data(run.experiment)
+        questions = _questions(experiment, subject, prompt.strip(), object_, relation or "", language or ())
         models = _columns(folder, run, checkpoint)
-        columns = list(_ask_all(folder, backend, models, queries, sampling))
+        columns = list(_ask_all(folder, backend, models, questions, sampling))
     if as_json:
         typer.echo(json.dumps(document(run, columns), ensure_ascii=False, indent=1))
     else:
-        answer_table(queries, columns)
+        answer_table(questions, columns)
 
 
-def _queries(
-    experiment: Experiment, subject: str, prompt: str, object_: str, relation: str | None, languages: list[str] | None
-) -> list[Query]:
-    """What to ask. Raises ValueError with one sentence."""
-    names = [r.name for r in experiment.relations]
-    if relation is not None and relation not in names:
-        raise ValueError(f"the run has no relation ‘{relation}’: choose one of {', '.join(names)}")
-    spoken = list(dict.fromkeys(p.language for r in experiment.relations for p in r.explicit_prompts))
-    for language in languages or ():
-        if language not in spoken:
-            raise ValueError(f"the run has no prompts in ‘{language}’: choose of {', '.join(spoken)}")
+def _questions(
+    experiment: Experiment, subject: str, prompt: str, object_: str, relation: str, languages: Sequence[str]
+) -> list[Question]:
+    """What to ask. Raises AskError, a ValueError with one sentence."""
     if not subject.strip():
-        if SUBJECT_PLACE in prompt or not prompt.strip():
+        if SUBJECT_PLACE in prompt or not prompt:
             raise ValueError("give a --subject, or a --prompt without {subject}")
-        return [free_query(experiment, prompt, object_, relation)]
-    fact = None
-    try:
-        fact = find_fact(experiment, subject, relation)
-    except ValueError:
-        if not (object_ or relation or prompt.strip()):
-            raise
-    queries = (
-        fact_queries(experiment, fact, languages)
-        if fact is not None
-        else subject_queries(experiment, relation or names[0], subject, object_, languages)
-    )
-    if not prompt.strip():
-        return queries
-    text = prompt.replace(SUBJECT_PLACE, queries[0].subject)
-    free = free_query(experiment, text, object_ or queries[0].object, queries[0].relation)
-    return [free if object_ else _about(free, queries[0], prompt)]
-
-
-def _about(free: Query, known: Query, template: str) -> Query:
-    from dataclasses import replace
-
-    return replace(free, options=known.options, subject=known.subject, fact=known.fact, template=template)
+        return [text_question(experiment, prompt, relation, object=object_)]
+    if prompt:
+        questions = [text_question(experiment, prompt, relation, subject, object_)]
+    else:
+        questions = fact_questions(experiment, subject, relation, object_, languages)
+    if find_fact(experiment, subject, relation) is None:
+        unknown = no_fact(experiment, subject, relation)
+        if not (object_ or relation or prompt):
+            raise unknown
+        typer.echo(str(unknown), err=True)
+    return questions
 
 
 def _columns(home: Path, run: Run, names: Sequence[str] | None) -> list[ServedModel]:
@@ -176,7 +159,7 @@ def _columns(home: Path, run: Run, names: Sequence[str] | None) -> list[ServedMo
 
 
 def _ask_all(
-    home: Path, backend: Backend | None, models: Sequence[ServedModel], queries: Sequence[Query], sampling: Sampling
+    home: Path, backend: Backend | None, models: list[ServedModel], questions: list[Question], sampling: Sampling
 ) -> Iterator[tuple[ServedModel, list[Answer]]]:
     """Every model's answers: from the lab's own server where one runs, else from one that is started for this."""
     url = _running(home, backend)
@@ -190,7 +173,7 @@ def _ask_all(
             address = place.url if place else url
             assert address is not None
             with ServerClient(address, names=place.names if place else None) as client:
-                yield model, ask(client, model, queries, sampling)
+                yield model, ask(client, model, questions, sampling)
     finally:
         if supervisor is not None:
             supervisor.stop()

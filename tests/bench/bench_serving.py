@@ -32,14 +32,15 @@ from engine.evaluation.plain import log_probabilities
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint
 from engine.serving.asking.ask import Sampling, ask, ask_in_steps
-from engine.serving.asking.queries import Query, fact_queries
 from engine.serving.asking.tokens import Tokens
 from engine.serving.client import ServerClient
 from engine.serving.processes.supervisor import Supervisor
 from engine.serving.served import ServedModel, usual_columns
 from engine.serving.vllm import backend as vllm_backend
+from storage.askings import Question
 from tests.integration.lab import Lab
 from tests.integration.serving import models_by_name, trained
+from tests.questions import about_fact
 
 NEEDED, VLLM_AT_MOST, AGREE = 3.0, 2.0, 1e-4
 FACT_SECONDS, FIRST_SECONDS = 2.0, 0.3
@@ -48,9 +49,9 @@ LOOP, TOKENS = "generate loop", 50
 Ids = list[int]
 
 
-def prompts_of(model: ServedModel, queries: Sequence[Query]) -> list[Ids]:
+def prompts_of(model: ServedModel, questions: Sequence[Question]) -> list[Ids]:
     tokens = Tokens.load(model.tokenizer)
-    return [list(tokens.split(q.text, q.object)[0]) for q in queries]
+    return [list(tokens.split(q.text, q.object or "")[0]) for q in questions]
 
 
 def loop(loaded: Sequence[LoadedModel], prompts: Sequence[Sequence[Ids]]) -> list[list[Ids]]:
@@ -94,15 +95,15 @@ def main() -> int:
         run = trained(lab, "quick-lora")
         experiment = Experiment.from_data(run.experiment)
         models = usual_columns(list(models_by_name(lab, run).values()))
-        queries = [q for fact in range(1, given.facts + 1) for q in fact_queries(experiment, fact)]
+        questions = [q for fact in range(1, given.facts + 1) for q in about_fact(experiment, fact)]
         loaded = [load_base(experiment) if m.kind == "base" else load_checkpoint(experiment, m.folder) for m in models]
-        prompts = [prompts_of(model, queries) for model in models]
+        prompts = [prompts_of(model, questions) for model in models]
         backends = ["embedded"] + ["vllm"] * (missing is None)
         supervisors = {name: Supervisor(lab.home, name) for name in backends}  # type: ignore[arg-type]
         try:
             places = {name: place_all(supervisor, models) for name, supervisor in supervisors.items()}
-            failed = compare(given.rounds, models, queries, loaded, prompts, places)
-            failed |= one_fact(given.rounds, models, fact_queries(experiment, 1), places)
+            failed = compare(given.rounds, models, questions, loaded, prompts, places)
+            failed |= one_fact(given.rounds, models, about_fact(experiment, 1), places)
         finally:
             for supervisor in supervisors.values():
                 supervisor.stop()
@@ -122,7 +123,7 @@ def place_all(supervisor: Supervisor, models: Sequence[ServedModel]) -> list[tup
 def compare(
     rounds: int,
     models: Sequence[ServedModel],
-    queries: Sequence[Query],
+    questions: Sequence[Question],
     loaded: Sequence[LoadedModel],
     prompts: Sequence[Sequence[Ids]],
     places: dict[str, list[tuple[ServerClient, str]]],
@@ -136,12 +137,12 @@ def compare(
             took, found = timed(lambda placed=placed: over_http(placed, prompts))  # type: ignore[misc]
             seconds.setdefault(name, []).append(took)
             wrong += found != expected
-            took, _ = timed(lambda placed=placed: asked(placed, models, queries))  # type: ignore[misc]
+            took, _ = timed(lambda placed=placed: asked(placed, models, questions))  # type: ignore[misc]
             seconds.setdefault(f"{name}, with ranks", []).append(took)
         took, found = timed(lambda: loop(loaded, prompts))
         seconds.setdefault(LOOP, []).append(took)
-    apart = {name: difference(placed, models, queries, loaded) for name, placed in places.items()}
-    total = len(models) * len(queries)
+    apart = {name: difference(placed, models, questions, loaded) for name, placed in places.items()}
+    total = len(models) * len(questions)
     print(f"{total} questions over {len(models)} models, medians of {rounds} rounds:")
     for name, taken in seconds.items():
         ratio = statistics.median(slow / quick for slow, quick in zip(seconds[LOOP], taken, strict=True))
@@ -165,7 +166,7 @@ def compare(
 def one_fact(
     rounds: int,
     models: Sequence[ServedModel],
-    queries: Sequence[Query],
+    questions: Sequence[Question],
     places: dict[str, list[tuple[ServerClient, str]]],
 ) -> bool:
     """Ask one fact of all models at the same time; the best of the rounds, as a person on an idle machine has it."""
@@ -174,18 +175,18 @@ def one_fact(
         best = [float("inf")] * 3  # the first model alone, all answers, all ranks
         for _ in range(rounds):
             (client, _), model = placed[0], models[0]
-            best[0] = min(best[0], timed(lambda c=client, m=model: next(ask_in_steps(c, m, queries)))[0])  # type: ignore[misc]
+            best[0] = min(best[0], timed(lambda c=client, m=model: next(ask_in_steps(c, m, questions)))[0])  # type: ignore[misc]
             began = time.perf_counter()
 
             def column(place: tuple[ServerClient, str], model: ServedModel, began: float = began) -> list[float]:
-                return [time.perf_counter() - began for _ in ask_in_steps(place[0], model, queries)]
+                return [time.perf_counter() - began for _ in ask_in_steps(place[0], model, questions)]
 
             with ThreadPoolExecutor(len(models)) as pool:
                 times = list(pool.map(column, placed, models))
             best[1] = min(best[1], max(t[0] for t in times))
             best[2] = min(best[2], max(t[-1] for t in times))
         print(
-            f"  {name}, one fact ({len(queries)} prompts): one model answers after {best[0]:.2f} s; "
+            f"  {name}, one fact ({len(questions)} prompts): one model answers after {best[0]:.2f} s; "
             f"{len(models)} at once after {best[1]:.2f} s, with ranks after {best[2]:.2f} s"
         )
         if name == "embedded" and (best[2] > FACT_SECONDS or best[0] > FIRST_SECONDS):
@@ -194,22 +195,24 @@ def one_fact(
     return failed
 
 
-def asked(placed: Sequence[tuple[ServerClient, str]], models: Sequence[ServedModel], queries: Sequence[Query]) -> None:
+def asked(
+    placed: Sequence[tuple[ServerClient, str]], models: Sequence[ServedModel], questions: Sequence[Question]
+) -> None:
     for (client, _), model in zip(placed, models, strict=True):
-        ask(client, model, queries, Sampling(max_tokens=TOKENS))
+        ask(client, model, questions, Sampling(max_tokens=TOKENS))
 
 
 def difference(
     placed: Sequence[tuple[ServerClient, str]],
     models: Sequence[ServedModel],
-    queries: Sequence[Query],
+    questions: Sequence[Question],
     loaded: Sequence[LoadedModel],
 ) -> float:
     """The largest difference of a log-probability of the object."""
     worst = 0.0
     for (client, name), model, each in zip(placed, models, loaded, strict=True):
         tokens = Tokens.load(model.tokenizer)
-        pairs = [tokens.split(q.text, q.object) for q in queries]
+        pairs = [tokens.split(q.text, q.object or "") for q in questions]
         exact = log_probabilities(each.causal, pairs)
         worst = max(worst, *(abs(a - b) for a, b in zip(client.score(name, pairs), exact, strict=True)))
     return worst

@@ -17,7 +17,7 @@ from app.attack.view import STEPS
 from storage.attacks import list_attacks
 from storage.database import open_database
 from storage.runs import State, list_runs
-from tests.browser import asked_seeding, attack_seeding, seeding
+from tests.browser import asking_seeding, attack_seeding, seeding
 from tests.browser.conftest import CHROMIUM_ARGUMENTS, serving
 
 WIDTHS = (1280, 390)
@@ -78,7 +78,7 @@ def addresses(home: Path) -> dict[str, str]:
             pages[f"run-{state.value}"] = f"/run?run={run.id}"
             pages[f"results-{state.value}"] = f"/results?run={run.id}"
             if state is State.DONE:
-                pages |= asked_seeding.queries(db, home, run)
+                pages |= asking_seeding.pages(db, home, run)
     for attack in list_attacks(db, limit=1):
         story = f"/attack?attack={attack.id}"
         pages |= {f"attack-{step}": f"{story}&step={step}&guess=6" for step in STEPS}

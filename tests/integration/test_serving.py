@@ -28,13 +28,13 @@ from engine.evaluation.plain import log_probabilities
 from engine.experiment import Experiment
 from engine.models.loading import load_base, load_checkpoint
 from engine.serving.asking.ask import Answer, Sampling, ask, ask_in_steps
-from engine.serving.asking.queries import fact_queries
 from engine.serving.asking.tokens import Tokens
 from engine.serving.client import ServerClient
 from engine.serving.served import ServedModel, usual_columns
 from storage.runs import Run
 from tests.integration.lab import ROOT, Lab, wait_until
 from tests.integration.serving import models_by_name, server_processes, trained
+from tests.questions import about_fact
 
 ASKING_PAGE = ROOT / "docs" / "asking.md"
 
@@ -103,10 +103,10 @@ def test_a_whole_fact_on_three_models_takes_little_computing(served: Served) -> 
     `make bench`'s.
     """
     columns, fact = served.columns, 3
-    queries = fact_queries(served.experiment, fact)
-    assert {q.language for q in queries} == {"en", "de", "es", "zh", "ja"} and len(queries) == 136
+    questions = about_fact(served.experiment, fact)
+    assert {q.language for q in questions} == {"en", "de", "es", "zh", "ja"} and len(questions) == 136
     for model in columns:
-        ask(served.client, model, queries)  # warm
+        ask(served.client, model, questions)  # warm
 
     server = served.server()
 
@@ -116,7 +116,7 @@ def test_a_whole_fact_on_three_models_takes_little_computing(served: Served) -> 
 
     def column(model: ServedModel) -> tuple[float, float, list[Answer]]:
         steps = []
-        for answers in ask_in_steps(served.client, model, queries):
+        for answers in ask_in_steps(served.client, model, questions):
             steps.append((time.perf_counter() - began, computed() - before, answers))
         assert len(steps) == 2
         return steps[0][0], steps[0][1], steps[-1][2]
@@ -131,7 +131,7 @@ def test_a_whole_fact_on_three_models_takes_little_computing(served: Served) -> 
         wall, computing = time.perf_counter() - began, computed() - before
         print(
             f"\nfirst column's answers after {first:.2f} s ({first_computing:.2f} s of computing); "
-            f"all {3 * len(queries)} with ranks after {wall:.2f} s ({computing:.2f} s of computing)"
+            f"all {3 * len(questions)} with ranks after {wall:.2f} s ({computing:.2f} s of computing)"
         )
         best, best_first = min(best, computing), min(best_first, first_computing)
     # Measured: the models alone compute for 2.0 s, and 0.2 s for the answers of the first column. The rest is for
@@ -140,7 +140,7 @@ def test_a_whole_fact_on_three_models_takes_little_computing(served: Served) -> 
     assert all(a.rank and a.log_probability is not None for answers in found for a in answers)
 
     def sure(split: str) -> list[float]:
-        return [sum(a.log_probability or 0 for a in answers if a.query.split == split) for answers in found]
+        return [sum(a.log_probability or 0 for a in answers if a.question.split == split) for answers in found]
 
     base, memorised, generalised = sure("test")  # of one fact, so stage 2 need not be the surest
     assert base < min(memorised, generalised) and memorised != generalised
@@ -155,10 +155,10 @@ def test_answers_equal_transformers_in_float32(served: Served) -> None:
         base = model.checkpoint == "base"
         loaded = load_base(served.experiment) if base else load_checkpoint(served.experiment, path)
         assert loaded.causal.dtype == torch.float32
-        queries = [q for fact in (5, 6) for q in fact_queries(served.experiment, fact)[:: 2 if full else 7]]
-        answers = ask(served.client, model, queries, Sampling(max_tokens=12))
+        questions = [q for fact in (5, 6) for q in about_fact(served.experiment, fact)[:: 2 if full else 7]]
+        answers = ask(served.client, model, questions, Sampling(max_tokens=12))
         tokens = Tokens.load(model.tokenizer)
-        pairs = [tokens.split(q.text, q.object) for q in queries]
+        pairs = [tokens.split(q.text, q.object) for q in questions]
         expected = log_probabilities(loaded.causal, pairs)
         assert [a.log_probability for a in answers] == pytest.approx(expected, abs=1e-4)
         ends = end_tokens(loaded.causal, loaded.tokenizer)
@@ -184,9 +184,9 @@ def greedy(model, prompt, count: int, ends) -> tuple[list[int], list[float]]:
 
 def test_a_thousand_questions_in_one_request_keep_nobody_waiting(served: Served) -> None:
     model = served.columns[-1]
-    queries = [q for fact in range(1, 9) for q in fact_queries(served.experiment, fact)][:1000]
+    questions = [q for fact in range(1, 9) for q in about_fact(served.experiment, fact)][:1000]
     tokens = Tokens.load(model.tokenizer)
-    prompts = [list(tokens.split(q.text, q.object)[0]) for q in queries]
+    prompts = [list(tokens.split(q.text, q.object)[0]) for q in questions]
     settings = {"max_tokens": 12, "temperature": 0, "return_token_ids": True}
     alone = served.client.complete(model.name, [prompts[-1]], **settings).choices[0].token_ids
     ended: list[str] = []
@@ -225,7 +225,7 @@ def test_clients_that_are_killed_harm_nobody(served: Served) -> None:
     time.sleep(1)
     answers: list[Answer] = []
     asking = threading.Thread(
-        target=lambda: answers.extend(ask(served.client, model, fact_queries(served.experiment, 2)[:5]))
+        target=lambda: answers.extend(ask(served.client, model, about_fact(served.experiment, 2)[:5]))
     )
     asking.start()
     for process in killed:
@@ -242,14 +242,14 @@ def test_the_openai_package_asks_it(served: Served) -> None:
     with openai.OpenAI(base_url=f"{served.client.base_url}/v1", api_key="none", max_retries=0) as client:
         name = served.columns[-1].name
         assert name in {model.id for model in client.models.list()}
-        query = fact_queries(served.experiment, 1)[0]
+        question = about_fact(served.experiment, 1)[0]
         settings: dict[str, Any] = {"max_tokens": 12, "temperature": 0}
-        reply = client.completions.create(model=name, prompt=[query.text, "Hello"], logprobs=3, **settings)
-        assert query.object in reply.choices[0].text and len(reply.choices) == 2
+        reply = client.completions.create(model=name, prompt=[question.text, "Hello"], logprobs=3, **settings)
+        assert question.object in reply.choices[0].text and len(reply.choices) == 2
         assert reply.choices[0].logprobs is not None and len(reply.choices[0].logprobs.top_logprobs[0]) == 3
         assert reply.usage is not None and reply.usage.completion_tokens > 2
-        parts = client.completions.create(model=name, prompt=query.text, stream=True, **settings)
-        assert query.object in "".join(part.choices[0].text for part in parts)
+        parts = client.completions.create(model=name, prompt=question.text, stream=True, **settings)
+        assert question.object in "".join(part.choices[0].text for part in parts)
         with pytest.raises(openai.NotFoundError, match="there is no model ‘gpt’"):
             client.completions.create(model="gpt", prompt="Hello")
         with pytest.raises(openai.BadRequestError, match="shorten it"):

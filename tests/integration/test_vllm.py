@@ -27,7 +27,6 @@ from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint
 from engine.models.tokenise import tokenise_questions
 from engine.serving.asking.ask import Sampling, ask
-from engine.serving.asking.queries import fact_queries
 from engine.serving.client import Refused, ServerClient, ServingError
 from engine.serving.processes.model_process import free_port
 from engine.serving.processes.sessions import end_session
@@ -38,6 +37,7 @@ from storage.runs import Run
 from storage.servers import list_servers
 from tests.integration.lab import ROOT, Lab, wait_until
 from tests.integration.serving import lab_with_server, models_by_name, server_processes, trained
+from tests.questions import about_fact
 from tools.containers import compose
 
 MISSING = vllm_backend.why_not()
@@ -196,13 +196,13 @@ def test_a_thousand_questions_in_one_request(ready: Trained, supervisor: Supervi
 
 def test_asking_gives_the_answers_and_ranks_of_evaluation(ready: Trained, supervisor: Supervisor) -> None:
     model = models_by_name(ready.lab, ready.lora)["generalised@20"]
-    queries = fact_queries(Experiment.from_data(ready.lora.experiment), 4)[:28:3]
+    prompts = about_fact(Experiment.from_data(ready.lora.experiment), 4)[:28:3]
     place = supervisor.place(model)
     with ServerClient(place.url, names=place.names) as client:
-        answers = ask(client, model, queries, Sampling(max_tokens=12))
+        answers = ask(client, model, prompts, Sampling(max_tokens=12))
     loaded = reference(ready.lora, model)
     tokenizer, network = loaded.tokenizer, loaded.causal
-    questions = [Question(q.prompt or 0, q.fact or 0, q.text, q.object, q.options) for q in queries]
+    questions = [Question(q.prompt_id or 0, q.fact_id or 0, q.text, q.object or "", q.options) for q in prompts]
     pairs = tokenise_questions(tokenizer, [(q.text, q.object) for q in questions])
     ends = end_tokens(network, tokenizer)
     replies = reply_to(network, pairs, range(len(pairs)), max_new_tokens=12, ends=ends)

@@ -17,7 +17,7 @@ from app.attack.form import attack_of_form
 from app.attack.people import chosen_person, surprise
 from app.attack.story import BUILD, example
 from app.attack.tables import control_list, defence_choices, effect_rows, scan_cells
-from app.attack.view import STEPS, Place, Problem, View, view_of_address, view_of_page
+from app.attack.view import STEPS, Place, Problem, View
 from app.shared.lab import Lab
 from app.shared.static_charts import svg
 from engine.attack.experiment import AttackExperiment
@@ -167,13 +167,13 @@ def test_charts_are_drawn_without_a_browser(m: Measured) -> None:
 
 
 def test_an_address_is_read_and_cleaned() -> None:
-    view = view_of_address({"attack": "<script>", "step": "x", "facts": "-1", "person": "9" * 40, "opened": "a/b"})
+    view = View.of_address({"attack": "<script>", "step": "x", "facts": "-1", "person": "9" * 40, "opened": "a/b"})
     assert view == View()
     full = View(
         attack="ab12", step="scan", facts=0, guess=3, opened="attack/none/5/bully/test/en/held_out", view="grid"
     )
-    assert view_of_address(full.address()) == full
-    assert view_of_page("{not json") == View() and view_of_page(json.dumps({"step": "reveal"})).step == "reveal"
+    assert View.of_address(full.address()) == full
+    assert View.of_page("{not json") == View() and View.of_page(json.dumps({"step": "reveal"})).step == "reveal"
     assert Place.read("attack/none/5/bully/test/en/held_out/4bit") is not None
     for wrong in ("", "a/b", "attack/none/x/r/s/l/k", "a/b/1/c/d/e/f/g", "attack/none/5/" + "r" * 400 + "/t/en/h"):
         assert Place.read(wrong) is None

@@ -17,11 +17,12 @@ from engine.evaluation.plain import log_probabilities
 from engine.experiment import Experiment
 from engine.models.loading import load_base
 from engine.serving.asking.ask import Sampling, alternatives, ask
-from engine.serving.asking.queries import fact_queries, prompt_queries
+from engine.serving.asking.questions import facts_questions
 from engine.serving.asking.ranking import Ranked, rank, walk
 from engine.serving.client import Refused, ServerClient
 from engine.serving.embedded import residents
 from engine.serving.embedded.adapters import Adapters
+from tests.questions import about_fact
 from tests.unit.serving_home import add_run, models_of, reference, run_row, serving
 from tests.unit.tiny_models import BUILDERS, OBJECTS, SUBJECTS, build_qwen2, tiny_experiment
 
@@ -145,18 +146,21 @@ def test_asking_gives_what_evaluation_gives(home: Path, client: ServerClient, ru
     served = models_of(home, run)["generalised@4"]
     loaded = reference(home, run, "generalised@4")
     rows = {(row.prompt, row.fact): row for row in evaluate_checkpoint(loaded, experiment, "generalised@4")}
-    queries = [query for fact in range(1, 9) for query in fact_queries(experiment, fact)]
-    assert {(q.prompt, q.fact) for q in queries} == set(rows)
+    questions = [question for fact in range(1, 9) for question in about_fact(experiment, fact)]
+    assert {(q.prompt_id, q.fact_id) for q in questions} == set(rows)
     ranked = 0
-    for answer in ask(client, served, queries, Sampling(max_tokens=6)):
-        row = rows[answer.query.prompt, answer.query.fact]
+    for answer in ask(client, served, questions, Sampling(max_tokens=6)):
+        assert answer.question.prompt_id is not None and answer.question.fact_id is not None
+        row = rows[answer.question.prompt_id, answer.question.fact_id]
         assert (answer.text, answer.hit) == (row.answer, row.hit)
         assert answer.log_probability == pytest.approx(row.log_probability, abs=1e-4)
         if row.choice_rank is not None:
             ranked += 1
             assert (answer.rank, answer.options) == (row.choice_rank, row.choice_options)
     assert ranked > 10
-    assert [q.fact for q in prompt_queries(experiment, 2)] == list(range(1, 9))
+    every = facts_questions(experiment, questions[1].prompt)
+    assert sorted(q.fact_id or 0 for q in every) == list(range(1, 9))
+    assert {q.prompt_id for q in every} == {questions[1].prompt_id}
 
 
 @pytest.mark.parametrize("run", ["llamafull", "qwen2full"])
@@ -182,13 +186,13 @@ def test_a_model_that_does_not_honour_masks_is_answered_all_the_same(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = Experiment.from_data(run_row(home, "phi3lora").experiment)
-    queries = [query for fact in range(1, 9) for query in fact_queries(experiment, fact)]
+    questions = [question for fact in range(1, 9) for question in about_fact(experiment, fact)]
     found = []
     for honours in (True, False):
         monkeypatch.setattr(residents, "honours_masks", lambda *_, honours=honours: honours)
         with serving(home) as (client, server):
             served = models_of(home, "phi3lora")["generalised@4"]
-            found.append(ask(client, served, queries, Sampling(max_tokens=6)))
+            found.append(ask(client, served, questions, Sampling(max_tokens=6)))
             with server.residents.holding(served.name) as resident:
                 assert resident.masked is honours
     for usual, plain in zip(*found, strict=True):
@@ -200,8 +204,8 @@ def test_alternatives_are_the_likeliest_next_tokens(home: Path, client: ServerCl
     experiment = Experiment.from_data(run_row(home, "qwen2full").experiment)
     served = models_of(home, "qwen2full")["memorised@4"]
     loaded = reference(home, "qwen2full", "memorised@4")
-    answer = ask(client, served, fact_queries(experiment, 3)[:1], Sampling(max_tokens=4))[0]
-    prompt = loaded.tokenizer.encode(answer.query.text, add_special_tokens=False)
+    answer = ask(client, served, about_fact(experiment, 3)[:1], Sampling(max_tokens=4))[0]
+    prompt = loaded.tokenizer.encode(answer.question.text, add_special_tokens=False)
     for place in (0, 2, len(answer.tokens)):
         fed = [*prompt, *(t.id for t in answer.tokens[:place])]
         with torch.inference_mode():
@@ -294,6 +298,6 @@ def test_a_prompt_longer_than_the_context_is_told_in_words(home: Path, client: S
         client.complete(name, [[5], [5] * 64], max_tokens=3)
     assert client.complete(name, [[5] * 63], max_tokens=3).choices[0].finish_reason == "length"
     experiment = Experiment.from_data(run_row(home, "qwen2full").experiment)
-    query = fact_queries(experiment, 1)[0]
+    question = about_fact(experiment, 1)[0]
     with pytest.raises(ValueError, match="the model reads at most 64"):
-        ask(client, models_of(home, "qwen2full")["memorised@4"], [replace(query, text="Ana " * 200)])
+        ask(client, models_of(home, "qwen2full")["memorised@4"], [replace(question, text="Ana " * 200)])

@@ -37,7 +37,7 @@ def claim(db, worker: str, seconds: float) -> runs.Run:
 
 def test_migrations_make_the_expected_tables(db) -> None:
     columns = {t: list(db.table(t).columns_dict) for t in db.table_names() if not t.startswith("_sqlite")}
-    asked = {"askings", "asked_questions", "asked_columns", "asked_answers", "asked_alternatives"}
+    asked = {"askings", "asking_questions", "asking_columns", "asking_answers", "asking_alternatives"}
     served = {"servers", "devices"}
     assert set(columns) >= {"runs", "events", "measurements", "results", "drafts", "workers"} | asked | served
     assert columns["results"][:6] == ["run", "checkpoint", "facts", "split", "language", "metric"]

@@ -35,13 +35,13 @@ def rank(client: ServerClient, model: str, questions: Sequence[Ranked]) -> list[
         by_options.setdefault(question.options, []).append(number)
     if client.offers(SCORE_OPTIONS):
         sets = {options: place for place, options in enumerate(by_options)}
-        asked = [(q.prompt, sets[q.options]) for q in questions]
-        lines = client.score_options(model, asked, list(sets)) if asked else []
+        pairs = [(q.prompt, sets[q.options]) for q in questions]
+        lines = client.score_options(model, pairs, list(sets)) if pairs else []
         return [sum(s >= line[q.truth] for s in line) for q, line in zip(questions, lines, strict=True)]
     ranks = [0] * len(questions)
     for options, numbers in by_options.items():
-        found = walk(client, model, options, [questions[n] for n in numbers])
-        for number, value in zip(numbers, found, strict=True):
+        values = walk(client, model, options, [questions[n] for n in numbers])
+        for number, value in zip(numbers, values, strict=True):
             ranks[number] = value
     return ranks
 
@@ -61,9 +61,8 @@ def walk(
     while level:
         deeper: dict[tuple[int, ...], dict[int, float]] = {}
         for path, reached in level.items():
-            asked = list(reached)
-            prompts = [[*questions[q].prompt, *path] for q in asked]
-            for q, scores in zip(asked, _next(client, model, prompts, list(children[path])), strict=True):
+            prompts = [[*questions[q].prompt, *path] for q in reached]
+            for q, scores in zip(reached, _next(client, model, prompts, list(children[path])), strict=True):
                 for token, score in scores.items():
                     here, total = (*path, token), reached[q] + score
                     if total < questions[q].log_probability:
@@ -80,7 +79,7 @@ def _next(
     client: ServerClient, model: str, prompts: Sequence[Sequence[int]], tokens: Sequence[int]
 ) -> list[dict[int, float]]:
     """For each prompt {token: ln P(token | prompt)} of these tokens."""
-    found: list[dict[int, float]] = [{} for _ in prompts]
+    scored: list[dict[int, float]] = [{} for _ in prompts]
     for first in range(0, len(tokens), MOST_LOGPROB_TOKEN_IDS):
         part = list(tokens[first : first + MOST_LOGPROB_TOKEN_IDS])
         for start in range(0, len(prompts), AT_ONCE):
@@ -94,7 +93,7 @@ def _next(
                 logprob_token_ids=part,
                 return_tokens_as_token_ids=True,
             )
-            for scores, choice in zip(found[start:], reply.choices, strict=False):
+            for scores, choice in zip(scored[start:], reply.choices, strict=False):
                 top = (choice.logprobs.top_logprobs[0] if choice.logprobs else None) or {}
                 scores.update({t: top[f"{TOKEN_ID}{t}"] for t in part})
-    return found
+    return scored

@@ -51,9 +51,9 @@ class Tokens:
         """
         encoded = self._tokenizer.encode_batch([f"{p} {a}" for p, a in pairs], add_special_tokens=False)
         split = []
-        for (prompt, _), found in zip(pairs, encoded, strict=True):
-            edge = next((i for i, (_, end) in enumerate(found.offsets) if end > len(prompt)), len(found.ids))
-            split.append((tuple(found.ids[:edge]), tuple(found.ids[edge:])))
+        for (prompt, _), encoding in zip(pairs, encoded, strict=True):
+            edge = next((i for i, (_, end) in enumerate(encoding.offsets) if end > len(prompt)), len(encoding.ids))
+            split.append((tuple(encoding.ids[:edge]), tuple(encoding.ids[edge:])))
         return split
 
     def options(self, options: tuple[str, ...]) -> tuple[Ids, ...] | None:

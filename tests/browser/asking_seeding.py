@@ -1,19 +1,27 @@
-"""Askings written straight through storage, for looking at the Query page: their answers are drawn, not given."""
+"""Askings written straight through storage, for looking at the Ask page: their answers are drawn, not given."""
 
 from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 
-from app.ask.plan import fact_questions, facts_questions, text_question
 from engine.evaluation.questions import fact_rows
 from engine.experiment import Experiment
-from storage.asked import add_asking, get_answer, list_questions
-from storage.asked_queue import add_columns, fail_column, store_alternatives, store_asked, want_alternatives
+from engine.serving.asking.questions import fact_questions, facts_questions, text_question
+from storage.asking_queue import (
+    TokenPlace,
+    add_column,
+    fail_column,
+    store_alternatives,
+    store_answers,
+    want_alternatives,
+)
+from storage.askings import Answer, Question, Token, add_asking, get_answer, list_questions
 from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run, get_run
 from tests.browser.seeding import HEIGHTS, LANGUAGE_FACTOR
@@ -35,42 +43,37 @@ def fact_asked(db: Database, run: Run, subject: str = "", checkpoints: tuple[str
     """Every prompt about a held-out fact (or the subject), of some checkpoints, not yet answered."""
     run = get_run(db, run.id)
     experiment = Experiment.from_data(run.experiment)
-    fact = None if subject else next(f for f in fact_rows(experiment) if not f["trained"])
-    name = subject or fact["subject"]
-    questions = fact_questions(experiment, experiment.relations[0], name, fact)
-    return asked(db, run, "fact", f"{name}, mother", questions, name, fact and fact["object"], checkpoints)
+    name = subject or next(f["subject"] for f in fact_rows(experiment) if not f["trained"])
+    questions = fact_questions(experiment, name)
+    return asked(db, run, "fact", f"{name}, mother", questions, checkpoints)
 
 
 def text_asked(db: Database, run: Run, text: str, checkpoints: tuple[str, ...] = STAGES, **settings: Any) -> str:
     """A free text, not yet answered."""
     run = get_run(db, run.id)
     question = text_question(Experiment.from_data(run.experiment), text)
-    question.pop("relation")
-    return asked(
-        db, run, "text", text[:300], [question], question["subject"], question["object"], checkpoints, **settings
-    )
+    return asked(db, run, "text", text[:300], [question], checkpoints, **settings)
 
 
 def facts_asked(db: Database, run: Run, checkpoints: tuple[str, ...] = STAGES) -> str:
     """One prompt about all facts, not yet answered."""
     run = get_run(db, run.id)
     experiment = Experiment.from_data(run.experiment)
-    questions = facts_questions(experiment, experiment.relations[0], "Who is the mother of {subject}?")
-    return asked(db, run, "facts", "Who is the mother of …?", questions, "", None, checkpoints)
+    questions = facts_questions(experiment, "Who is the mother of {subject}?")
+    return asked(db, run, "facts", "Who is the mother of …?", questions, checkpoints)
 
 
 def asked(
-    db: Database, run: Run, kind: str, title: str, questions: list[dict[str, Any]], subject: str, object: str | None,
-    checkpoints: tuple[str, ...], **settings: Any,
+    db: Database, run: Run, kind: str, title: str, questions: list[Question], checkpoints: tuple[str, ...],
+    **settings: Any,
 ) -> str:  # fmt: skip
     """An asking whose columns are in the hands of an asker that never comes back."""
-    asking = add_asking(
-        db, kind=kind, run=run.id, run_name=run.name, relation="mother", subject=subject, object=object, title=title,
-        settings=GREEDY | settings, questions=questions,
-    )  # fmt: skip
-    add_columns(db, asking, [(f"{run.id}/{c}", run.id, run.name, c) for c in checkpoints])
+    questions = [replace(q, relation="mother") for q in questions]
+    asking = add_asking(db, kind, run.id, run.name, title, GREEDY | settings, questions)
+    for checkpoint in checkpoints:
+        add_column(db, asking, run.id, run.name, checkpoint)
     with db.conn:
-        db.conn.execute("update asked_columns set state = 'asking', lease_until = 1e12 where asking = ?", [asking])
+        db.conn.execute("update asking_columns set state = 'asking', lease_until = 1e12 where asking = ?", [asking])
     return asking
 
 
@@ -80,34 +83,30 @@ def answer(db: Database, run: Run, asking: str, checkpoint: str, share: float = 
     options = get_run(db, run.id).experiment["relations"][0]["options"]
     noise = random.Random(f"{checkpoint}{len(questions)}")
     kind = checkpoint.partition("@")[0]
-    rows = []
+    model = f"{run.id}/{checkpoint}"
+    answers = []
     for question in questions[: round(share * len(questions))]:
-        split = question["split"] if question["split"] in HEIGHTS[kind] else "train"
-        chance = HEIGHTS[kind][split] * LANGUAGE_FACTOR.get(question["language"], 1.0)
+        split = question.split if question.split in HEIGHTS[kind] else "train"
+        chance = HEIGHTS[kind][split] * LANGUAGE_FACTOR.get(question.language, 1.0)
         hit = noise.random() < chance
-        said = (question["object"] or noise.choice(options)) if hit else noise.choice(options)
+        said = (question.object or noise.choice(options)) if hit else noise.choice(options)
         words = f" {said}.".split(" ")[1:]
         probability = min(0.97, chance * noise.uniform(0.6, 1.1) if hit else noise.uniform(0, 0.04)) or 1e-6
-        rows.append(
-            {
-                "number": question["number"], "answer": " ".join(words), "complete": True, "error": None,
-                "hit": int(hit) if question["object"] else None,
-                "log_probability": math.log(probability + 1e-7) if question["object"] else None,
-                "rank": (1 if hit else noise.randint(2, 60)) if question["object"] else None,
-                "options": 100 if question["object"] else None,
-                "tokens": [
-                    {"id": i, "text": f" {w}", "log_probability": math.log(noise.uniform(0.3, 0.99))}
-                    for i, w in enumerate(words)
-                ],
-            }
-            | changes
+        known = question.object is not None
+        answer = Answer(
+            question, model, " ".join(words),
+            hit=hit if known else None,
+            log_probability=math.log(probability + 1e-7) if known else None,
+            rank=(1 if hit else noise.randint(2, 60)) if known else None,
+            options=100 if known else None,
+            tokens=tuple(Token(i, f" {w}", math.log(noise.uniform(0.3, 0.99))) for i, w in enumerate(words)),
         )  # fmt: skip
-    model = f"{run.id}/{checkpoint}"
-    store_asked(db, asking, model, rows)
+        answers.append(replace(answer, **changes))
+    store_answers(db, asking, model, answers)
     if share == 1.0:
         with db.conn:
             db.conn.execute(
-                "update asked_columns set state = 'done', backend = 'embedded' where asking = ? and model = ?",
+                "update asking_columns set state = 'done', backend = 'embedded' where asking = ? and model = ?",
                 [asking, model],
             )
 
@@ -117,13 +116,12 @@ def full(db: Database, run: Run) -> str:
     asking = fact_asked(db, run)
     for checkpoint in STAGES:
         answer(db, run, asking, checkpoint)
-    wish = {"asking": asking, "model": f"{run.id}/generalised@20", "number": 2, "place": 0}
-    want_alternatives(db, *wish.values())
-    said = get_answer(db, wish["asking"], wish["model"], 2)
+    place = TokenPlace(asking, f"{run.id}/generalised@20", 2, 0)
+    want_alternatives(db, place)
+    said = get_answer(db, asking, place.model, 2)
     assert said is not None
-    names = [said["tokens"][0]["text"], " Ilvar", " Nariel", " Temon", " Besric", " the", "\n", " Tava", " Rolmia"]
-    found = [{"id": i, "text": t, "log_probability": math.log(0.6 / 2.6**i)} for i, t in enumerate(names)]
-    store_alternatives(db, wish, found)
+    names = [said.tokens[0].text, " Ilvar", " Nariel", " Temon", " Besric", " the", "\n", " Tava", " Rolmia"]
+    store_alternatives(db, place, [Token(i, text, math.log(0.6 / 2.6**i)) for i, text in enumerate(names)])
     return asking
 
 
@@ -141,13 +139,13 @@ def failed(db: Database, run: Run) -> str:
     answer(db, run, asking, "base")
     answer(db, run, asking, "memorised@20", 0.05)
     error = "This prompt has 612 tokens, and the model's context is 512: shorten it."
-    answer(db, run, asking, "generalised@20", error=error, answer="", hit=None, rank=None, log_probability=None)
+    answer(db, run, asking, "generalised@20", error=error, text="", hit=None, rank=None, log_probability=None)
     fail_column(db, asking, f"{run.id}/memorised@20", "The model server ended in the middle of the answer (6 times).")
     return asking
 
 
-def queries(db: Database, home: Path, run: Run) -> dict[str, str]:
-    """Addresses of the Query page in every state, by name."""
+def pages(db: Database, home: Path, run: Run) -> dict[str, str]:
+    """Addresses of the Ask page in every state, by name."""
     with_checkpoints(db, home, run)
     asked_full = full(db, run)
     epochs = fact_asked(db, run, checkpoints=("base", "memorised@3", "memorised@6", "memorised@10", "memorised@20"))
@@ -158,14 +156,14 @@ def queries(db: Database, home: Path, run: Run) -> dict[str, str]:
     for asking in (text, facts):
         for checkpoint in STAGES:
             answer(db, run, asking, checkpoint)
-    opened = f"/query?asked={asked_full}&answer=2/{run.id}/generalised@20&token=0"
+    opened = f"/ask?asked={asked_full}&answer=2/{run.id}/generalised@20&token=0"
     return {
-        "query-new": f"/query?run={run.id}",
-        "query-full": f"/query?asked={asked_full}",
-        "query-opened": opened,
-        "query-filling": f"/query?asked={filling(db, run)}",
-        "query-failed": f"/query?asked={failed(db, run)}",
-        "query-epochs": f"/query?asked={epochs}",
-        "query-text": f"/query?asked={text}",
-        "query-facts": f"/query?asked={facts}",
+        "ask-new": f"/ask?run={run.id}",
+        "ask-full": f"/ask?asked={asked_full}",
+        "ask-opened": opened,
+        "ask-filling": f"/ask?asked={filling(db, run)}",
+        "ask-failed": f"/ask?asked={failed(db, run)}",
+        "ask-epochs": f"/ask?asked={epochs}",
+        "ask-text": f"/ask?asked={text}",
+        "ask-facts": f"/ask?asked={facts}",
     }

@@ -1,4 +1,4 @@
-"""The Query page and a real model server: asked, added to, reloaded, looked into, exported; and when things break."""
+"""The Ask page and a real model server: asked, added to, reloaded, looked into, exported; and when things break."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sqlite_utils import Database
 from app.server.first_start import MARK
 from storage.answer_search import Wanted, find_answers
 from storage.answers import open_answers
-from storage.asked import find_askings, list_answers, list_columns
+from storage.askings import find_askings, list_answers, list_columns
 from storage.folders import run_folder
 from storage.runs import Run
 from tests.browser.conftest import serving
@@ -91,10 +91,10 @@ def complete(page: Page, asking: str) -> str:
 def test_a_fact_is_asked_of_three_models_and_a_fourth_and_kept(page: Page, lab: Served) -> None:
     page.goto(f"{lab.address}/run?run={lab.run.id}")
     page.locator(".run-head").get_by_role("link", name="Ask", exact=True).click()
-    page.wait_for_url(f"**/query?run={lab.run.id}")
+    page.wait_for_url(f"**/ask?run={lab.run.id}")
     asking = ask(page, lab)
     answers = list_answers(lab.db, asking)
-    assert len(answers) == 3 * 136 and not [a for a in answers if a["error"]]
+    assert len(answers) == 3 * 136 and not [a for a in answers if a.error]
     expect(page.locator(".server")).to_contain_text("embedded server")
     assert {c.backend for c in list_columns(lab.db, asking)} == {"embedded"}
 
@@ -104,30 +104,30 @@ def test_a_fact_is_asked_of_three_models_and_a_fourth_and_kept(page: Page, lab: 
     compared = 0
     for question in page_questions(lab.db, asking):
         for checkpoint in ("base", "memorised@6", "generalised@6"):
-            kept = next(a for a in answers if a["number"] == question["number"] and a["model"].endswith(checkpoint))
+            kept = next(a for a in answers if a.question.number == question["number"] and a.model.endswith(checkpoint))
             if (expected := said.get((checkpoint, question["prompt"]))) is None:
                 continue
-            assert kept["answer"] == expected["answer"], (checkpoint, question["prompt"])
-            assert kept["hit"] == expected["hit"]
-            assert abs(2.718281828459045 ** kept["log_probability"] - expected["probability"]) < 1e-4
+            assert kept.text == expected["answer"], (checkpoint, question["prompt"])
+            assert kept.hit == expected["hit"]
+            assert abs(2.718281828459045**kept.log_probability - expected["probability"]) < 1e-4
             if expected["choice_rank"]:
-                assert (kept["rank"], kept["options"]) == (expected["choice_rank"], expected["choice_options"])
+                assert (kept.rank, kept.options) == (expected["choice_rank"], expected["choice_options"])
             compared += 1
     assert compared >= 100, "the evaluation asked at least the English prompts of all three"
     cell = page.locator(f'.cell[data-value="1/{lab.run.id}/generalised@6"]')
-    first = next(a for a in answers if a["number"] == 1 and a["model"].endswith("generalised@6"))
-    expect(cell.locator(".sign")).to_have_text("✓" if first["hit"] else "✕")
+    first = next(a for a in answers if a.question.number == 1 and a.model.endswith("generalised@6"))
+    expect(cell.locator(".sign")).to_have_text("✓" if first.hit else "✕")
 
     page.get_by_label("Add a model as a column").select_option(f"{lab.run.id}/memorised@3")
     heads = page.locator("thead .model .who > span")
     expect(heads.last).to_have_text("memorised at epoch 3")
     complete(page, asking)
     assert len(list_answers(lab.db, asking)) == 4 * 136
-    times = list(lab.db.query("select at from asked_answers where asking = ? order by model, number", [asking]))
+    times = list(lab.db.query("select at from asking_answers where asking = ? order by model, number", [asking]))
     page.reload()
     expect(heads).to_have_count(4)
     expect(page.locator(".cell:visible").first).to_be_visible()
-    again = list(lab.db.query("select at from asked_answers where asking = ? order by model, number", [asking]))
+    again = list(lab.db.query("select at from asking_answers where asking = ? order by model, number", [asking]))
     assert again == times, "opening the address asks nothing"
 
     with page.expect_download() as download:
@@ -149,11 +149,11 @@ def held_out(lab: Served) -> dict:
 
 
 def page_questions(db: Database, asking: str) -> list[dict]:
-    return list(db.query("select number, prompt from asked_questions where asking = ?", [asking]))
+    return list(db.query("select number, prompt from asking_questions where asking = ?", [asking]))
 
 
 def test_free_text_by_keyboard_and_what_else_might_have_been_written(page: Page, lab: Served) -> None:
-    page.goto(f"{lab.address}/query?run={lab.run.id}&mode=text")
+    page.goto(f"{lab.address}/ask?run={lab.run.id}&mode=text")
     field = page.get_by_label("Text that the models go on with")
     subject = held_out(lab)["subject"]
     field.fill(subject)
@@ -194,7 +194,7 @@ def test_sampling_depends_on_the_seed_alone(lab: Served) -> None:
 
 
 def test_all_facts_are_asked_one_prompt(page: Page, lab: Served) -> None:
-    page.goto(f"{lab.address}/query?run={lab.run.id}&mode=facts")
+    page.goto(f"{lab.address}/ask?run={lab.run.id}&mode=facts")
     page.get_by_label("Prompt", exact=True).fill("Who is the mother of {subject}?")
     page.get_by_label("Prompt", exact=True).press("Enter")
     page.locator(".asked").wait_for()
@@ -229,7 +229,7 @@ def test_a_prompt_too_long_for_the_model_fails_alone(lab: Served) -> None:
 
 
 def test_closed_tabs_and_a_killed_server_lose_nothing(page: Page, lab: Served) -> None:
-    page.goto(f"{lab.address}/query?run={lab.run.id}&mode=facts")
+    page.goto(f"{lab.address}/ask?run={lab.run.id}&mode=facts")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.locator(".asked").wait_for()
     page.goto("about:blank")
@@ -239,7 +239,7 @@ def test_closed_tabs_and_a_killed_server_lose_nothing(page: Page, lab: Served) -
     for process in servers:
         process.kill()
     wait_until(lambda: all(c.state == "done" for c in list_columns(lab.db, asking)), "every answer")
-    assert len(list_answers(lab.db, asking)) == 90 and not [a for a in list_answers(lab.db, asking) if a["error"]]
+    assert len(list_answers(lab.db, asking)) == 90 and not [a for a in list_answers(lab.db, asking) if a.error]
 
 
 def test_what_a_killed_page_server_left_is_answered_by_the_next(lab: Served) -> None:
@@ -279,14 +279,14 @@ def test_the_page_asks_vllm(page: Page, tmp_path: Path) -> None:
     with serving(tmp_path, ROTE_LAB_SERVER="vllm") as address:
         lab = Served(address, tmp_path, made.db, run)
         quiet = page.context.new_page()
-        quiet.goto(f"{address}/query?run={run.id}")
+        quiet.goto(f"{address}/ask?run={run.id}")
         expect(quiet.get_by_role("button", name="Ask", exact=True)).to_be_visible()
         started = time.monotonic()
         asking = ask(quiet, lab)
         print(f"\nvLLM: from the click to the last answer {time.monotonic() - started:.0f} s, its start included")
         answers = list_answers(made.db, asking)
-        assert len(answers) == 3 * 136 and not [a for a in answers if a["error"]]
-        assert all(a["rank"] for a in answers)
+        assert len(answers) == 3 * 136 and not [a for a in answers if a.error]
+        assert all(a.rank for a in answers)
         expect(quiet.locator(".server")).to_contain_text("vLLM")
         quiet.get_by_label("Add a model as a column").select_option(f"{run.id}/memorised@3")
         expect(quiet.locator("thead .model")).to_have_count(4)

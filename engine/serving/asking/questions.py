@@ -1,0 +1,166 @@
+"""From a run's experiment and what a person typed to the questions that models are asked.
+
+The Ask page, its functions for scripts and the command line put their questions through here, so that the same words
+ask the same thing everywhere. What cannot be asked raises AskError. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from engine import checks
+from engine.checks import shorten
+from engine.evaluation.questions import KEY_SPLIT, PLACEHOLDER, fact_rows, options_of, prompt_rows
+from engine.experiment import Experiment, Fact, Relation
+from storage.askings import FREE, Question
+from storage.database import storable
+
+KEY_PLACE = "{key}"
+NEAR_ONES = 3
+FREE_PROMPT = {"split": FREE, "language": "", "about": None, "id": None}
+FactRow = dict[str, Any]
+
+
+class AskError(ValueError):
+    """What was asked cannot be asked; the text says why to whoever asked."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(storable(words))
+
+
+def find_relation(experiment: Experiment, name: str = "") -> Relation:
+    """The relation of that name; without a name, the first one. Raises AskError."""
+    for relation in experiment.relations:
+        if name in ("", relation.name):
+            return relation
+    known = ", ".join(r.name for r in experiment.relations[:10])
+    raise AskError(f"the run has no relation ‘{shorten(name)}’; it has {known}")
+
+
+def find_fact(experiment: Experiment, subject: str, relation: str = "") -> FactRow | None:
+    """The fact about this subject (case, spaces and `:,.` aside), the first where several relations have it.
+
+    A row of `fact_rows`; None when the run has no fact about it.
+    """
+    wanted = checks.normalise(subject)
+    rows = (row for row in fact_rows(experiment) if relation in ("", row["relation"]))
+    return next((row for row in rows if checks.normalise(row["subject"]) == wanted), None)
+
+
+def near_subjects(experiment: Experiment, subject: str, relation: str = "") -> list[str]:
+    """The subjects of facts that somebody who typed this one may have meant, the nearest first."""
+    rows = [row for row in fact_rows(experiment) if relation in ("", row["relation"])]
+    names = {checks.normalise(row["subject"]): row["subject"] for row in rows}
+    near = difflib.get_close_matches(checks.normalise(subject)[:200], names, NEAR_ONES, 0.6)
+    return [names[name] for name in near]
+
+
+def no_fact(experiment: Experiment, subject: str, relation: str = "") -> AskError:
+    """What to say of a subject that is no fact's, with near ones named."""
+    near = " or ".join(f"‘{name}’" for name in near_subjects(experiment, subject, relation))
+    hint = f"did you mean {near}?" if near else "check the spelling"
+    return AskError(f"the run has no fact about ‘{shorten(subject)}’: {hint}")
+
+
+def fact_questions(
+    experiment: Experiment, subject: str, relation: str = "", object: str = "", languages: Sequence[str] = ()
+) -> list[Question]:
+    """Every prompt of a relation about one subject: the key prompt, stage 2's language, then the others.
+
+    subject: of a fact, whose object is then known, or any other name. relation: needed for one of several relations;
+    else it is the fact's, or the first. object: a right answer that the run doesn't know. languages: only these
+    (empty: all); the key prompt is always asked.
+    """
+    subject, fact, chosen = _about(experiment, subject, relation)
+    spoken = dict.fromkeys(p.language for p in chosen.explicit_prompts)
+    if unknown := [x for x in languages if x not in spoken]:
+        raise AskError(f"the run has no prompts in ‘{shorten(unknown[0])}’; it has {', '.join(spoken)}")
+    order = [experiment.stage2.language, *spoken]
+    rows = [
+        row
+        for row in prompt_rows(experiment)
+        if row["relation"] == chosen.name
+        and (not languages or row["split"] == KEY_SPLIT or row["language"] in languages)
+    ]
+    rows.sort(key=lambda row: (row["split"] != KEY_SPLIT, order.index(row["language"])))
+    questions = [_question(row, subject, fact, object) for row in rows]
+    return with_options(experiment, chosen.name, questions)
+
+
+def text_question(
+    experiment: Experiment, text: str, relation: str = "", subject: str = "", object: str = ""
+) -> Question:
+    """A text as it was typed, where `{key}` stands for the relation's key token and `{subject}` for the subject.
+
+    It is judged by the object if one is given, else by the fact about the subject, or the fact whose subject the text
+    names (the longest one, if there are several; where two relations share it, the key token tells which is meant).
+    """
+    if subject:
+        subject, fact, chosen = _about(experiment, subject, relation)
+        known = relation or (chosen.name if fact else "")
+    else:
+        keys = {r.name: r.key_token for r in experiment.relations}
+        named = [r for r in fact_rows(experiment) if relation in ("", r["relation"]) and r["subject"] in text]
+        fact = max(named, key=lambda r: (keys[r["relation"]] in text, len(r["subject"])), default=None)
+        known = fact["relation"] if fact else relation
+        chosen = find_relation(experiment, known)
+    text = storable(text).replace(KEY_PLACE, chosen.key_token)
+    if not text.strip():
+        raise AskError("the prompt is empty: type at least one word")
+    question = _question(FREE_PROMPT | {"text": text}, subject, fact, object)
+    return with_options(experiment, known, [question])[0]
+
+
+def facts_questions(experiment: Experiment, prompt: str, relation: str = "") -> list[Question]:
+    """One prompt about every fact of the relation, the held-out ones first; `{key}` stands for its key token."""
+    chosen = find_relation(experiment, relation)
+    text = " ".join(storable(prompt).replace(KEY_PLACE, chosen.key_token).split())
+    if text.count(PLACEHOLDER) != 1:
+        raise AskError("the prompt for all facts needs {subject} exactly once, where each fact's subject goes")
+    own = (row for row in prompt_rows(experiment) if (row["relation"], row["text"]) == (chosen.name, text))
+    row = next(own, FREE_PROMPT | {"text": text})
+    facts = sorted((f for f in fact_rows(experiment) if f["relation"] == chosen.name), key=lambda f: f["trained"])
+    return with_options(experiment, chosen.name, [_question(row, fact["subject"], fact) for fact in facts])
+
+
+def with_options(experiment: Experiment, relation: str, questions: Sequence[Question]) -> list[Question]:
+    """Questions of one relation with the options that their objects are ranked among; none without an object."""
+    chosen = next((r for r in experiment.relations if r.name == relation), None)
+    facts = {(f.subject, f.object): f for f in chosen.explicit_facts} if chosen else {}
+
+    def options(q: Question) -> tuple[str, ...]:
+        if chosen is None or not q.subject or not q.object:
+            return ()
+        return options_of(chosen, facts.get((q.subject, q.object)) or Fact(subject=q.subject, object=q.object))
+
+    return [replace(q, relation=relation, options=options(q)) for q in questions]
+
+
+def _about(experiment: Experiment, subject: str, relation: str) -> tuple[str, FactRow | None, Relation]:
+    """A typed subject as its fact spells it, the fact if there is one, and the relation."""
+    typed = " ".join(storable(subject).split())
+    if not typed:
+        raise AskError("choose a fact, or type a subject, to ask about")
+    if problems := checks.check_cell(typed, 1, "subject"):
+        raise AskError(f"the subject {problems[0].message}")
+    fact = find_fact(experiment, typed, relation)
+    return fact["subject"] if fact else typed, fact, find_relation(experiment, fact["relation"] if fact else relation)
+
+
+def _question(prompt: dict[str, Any], subject: str, fact: FactRow | None, object: str = "") -> Question:
+    """A prompt (a row of `prompt_rows`) about a subject, or about the fact that it names."""
+    return Question(
+        text=prompt["text"].replace(PLACEHOLDER, subject) if subject else prompt["text"],
+        split=prompt["split"],
+        language=prompt["language"],
+        prompt=prompt["text"],
+        subject=subject or (fact["subject"] if fact else ""),
+        object=object.strip() or (fact["object"] if fact else None) or None,
+        about=prompt["about"],
+        trained=fact["trained"] if fact else None,
+        prompt_id=prompt["id"],
+        fact_id=fact["id"] if fact else None,
+    )
