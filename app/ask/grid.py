@@ -8,10 +8,11 @@ from typing import Any
 from app.ask.plan import FREE
 from app.ask.view import View, column_label, column_parts, opened, shown_columns
 from app.shared.lab import Lab
-from app.shared.words import LANGUAGES, SPLITS, checkpoint_kind
+from app.shared.words import LANGUAGES, SPLITS
 from engine.evaluation.questions import PLACEHOLDER
 from storage import asked
 from storage.asked_queue import get_alternatives
+from storage.checkpoints import CheckpointName
 
 # In these the object is a wrong answer: a hit is nothing to be glad of.
 NEGATIVE = ("unrelated", "decoy")
@@ -65,7 +66,7 @@ def _column(lab: Lab, asking: asked.Asking, model: str, kept: asked.Column | Non
         "run": run,
         "label": column_label(model, asking.run, name),
         "checkpoint": checkpoint,
-        "kind": checkpoint_kind(checkpoint)[0],
+        "kind": CheckpointName.parse(checkpoint).kind,
         "other": name if run != asking.run else "",
         "state": kept.state if kept else "absent",
         "error": kept.error if kept else None,

@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.shared.lab import Lab
-from app.shared.words import checkpoint_name, checkpoint_order
+from app.shared.words import checkpoint_name
 from engine.serving.served import NotServable, ServedModel, checkpoint_names, served_models, usual_columns
 from storage.asked import Column
+from storage.checkpoints import in_order
 from storage.runs import Run, list_runs
 
 MOST_COLUMNS = 12
@@ -154,5 +155,5 @@ def shown_columns(view: View, kept: list[Column]) -> tuple[str, ...]:
     """The columns to show: those of the address, else all that were asked, base first and then by stage and epoch."""
     if view.columns:
         return view.columns
-    order = sorted(kept, key=lambda c: (c.run != view.run, checkpoint_order(c.checkpoint), c.position))
+    order = sorted(kept, key=lambda c: (c.run != view.run, in_order(c.checkpoint), c.position))
     return tuple(c.model for c in order[:MOST_COLUMNS])

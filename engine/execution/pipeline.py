@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from engine.estimate import checkpoints
 from engine.evaluation.evaluate import evaluate_checkpoint, probe_key_tokens
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.evaluation.summary import summarise
@@ -29,6 +30,7 @@ from engine.training.checkpoint import TrainingState, is_complete, load_training
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
 from storage.answers import all_answers, evaluated_checkpoints, open_answers, store_answers, store_questions
+from storage.checkpoints import BASE, CheckpointName
 from storage.folders import checkpoint_folder, resume_folder, run_folder
 from storage.measurements import add_measurements, list_results, replace_results
 from storage.runs import LostRunError, Run, State, add_event, finish_run, set_environment, set_progress
@@ -266,17 +268,14 @@ class _Execution:
         trained = self.experiment.stage1.epochs * sum(len(s.input_ids) for s in stage1)
         branches = len(self.experiment.branch_epochs)
         trained += branches * self.experiment.stage2.epochs * sum(len(s.input_ids) for s in stage2)
-        names = ["base", *(f"memorised@{e}" for e in self.experiment.stage1.saved_epochs)]
-        names += [f"generalised@{e}" for e in self.experiment.branch_epochs]
-        questions = sum(count_questions(self.experiment, name) for name in names)
+        questions = sum(count_questions(self.experiment, name) for name in checkpoints(self.experiment))
         return PASSES_PER_TRAINED_TOKEN * trained + PASSES_PER_QUESTION * questions
 
     def _check_disk(self, loaded: LoadedModel) -> None:
         """Refuse to start what cannot be stored: weights and two moments for each checkpoint still to come."""
         each = sum(3 * p.numel() * p.element_size() for p in loaded.model.parameters() if p.requires_grad)
-        names = [f"memorised@{e}" for e in self.experiment.stage1.saved_epochs]
-        names += [f"generalised@{e}" for e in self.experiment.branch_epochs]
-        missing = sum(not is_complete(checkpoint_folder(self.folder, name)) for name in names)
+        kept = [name for name in checkpoints(self.experiment) if name != BASE]
+        missing = sum(not is_complete(checkpoint_folder(self.folder, name)) for name in kept)
         needed, free = each * missing, shutil.disk_usage(self.folder).free
         if needed > free:
             raise PlainError(
@@ -287,7 +286,7 @@ class _Execution:
 
 def checkpoint_words(checkpoint: str) -> str:
     """A checkpoint's name as it reads in a sentence."""
-    kind, _, epoch = checkpoint.partition("@")
-    if kind == "base":
+    name = CheckpointName.parse(checkpoint)
+    if name.kind == BASE:
         return "the base model"
-    return f"epoch {epoch} {'before' if kind == 'memorised' else 'after'} stage 2"
+    return f"epoch {name.epoch} {'before' if name.kind == 'memorised' else 'after'} stage 2"

@@ -18,12 +18,11 @@ from engine.checks import shorten
 from engine.experiment import Experiment
 from engine.models.folders import whole
 from engine.models.identity import base_key, noted_base
+from storage.checkpoints import BASE, KINDS, CheckpointName
 from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run
 
 Kind = Literal["base", "adapter", "full"]
-BASE = "base"
-CHECKPOINT = re.compile(r"(memorised|generalised|attacked)@(0|[1-9][0-9]{0,3})")
 BASE_NAME = re.compile(r"base-([0-9a-f]{12})")
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -89,8 +88,8 @@ def served_model(home: Path, run: Run, checkpoint: str) -> ServedModel:
 
 def usual_columns(models: Sequence[ServedModel]) -> list[ServedModel]:
     """Base, last stage 1 epoch, last stage 2: the columns of a page that nobody has changed."""
-    last = {m.checkpoint.partition("@")[0]: m for m in models}
-    return [last[kind] for kind in (BASE, "memorised", "generalised", "attacked") if kind in last]
+    last = {CheckpointName.parse(m.checkpoint).kind: m for m in models}
+    return [last[kind] for kind in KINDS if kind in last]
 
 
 def checkpoint_names(home: Path, run_id: str) -> list[str]:
@@ -101,8 +100,8 @@ def checkpoint_names(home: Path, run_id: str) -> list[str]:
         return []
     # A folder that is just being replaced lies beside its place under another name, which `whole` knows.
     names = {p.name.removeprefix(".").removesuffix(".old") for p in paths}
-    matches = [m for m in map(CHECKPOINT.fullmatch, names) if m]
-    return [m[0] for m in sorted(matches, key=lambda m: (int(m[2]), m[1] == "generalised"))]
+    kept = {name: parts for name in names if (parts := CheckpointName.kept(name))}
+    return sorted(kept, key=lambda name: (kept[name].epoch, kept[name].kind == "generalised"))
 
 
 def run_base_key(home: Path, run_id: str, experiment: Experiment) -> str:

@@ -14,6 +14,7 @@ from engine.evaluation.questions import fact_rows
 from engine.experiment import Experiment
 from storage.asked import add_asking, get_answer, list_questions
 from storage.asked_queue import add_columns, fail_column, store_alternatives, store_asked, want_alternatives
+from storage.checkpoints import CheckpointName
 from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run, get_run
 from tests.browser.seeding import HEIGHTS, LANGUAGE_FACTOR
@@ -79,7 +80,7 @@ def answer(db: Database, run: Run, asking: str, checkpoint: str, share: float = 
     questions = list_questions(db, asking)
     options = get_run(db, run.id).experiment["relations"][0]["options"]
     noise = random.Random(f"{checkpoint}{len(questions)}")
-    kind = checkpoint.partition("@")[0]
+    kind = CheckpointName.parse(checkpoint).kind
     rows = []
     for question in questions[: round(share * len(questions))]:
         split = question["split"] if question["split"] in HEIGHTS[kind] else "train"

@@ -12,6 +12,7 @@ from sqlite_utils import Database
 from engine.experiment import Experiment, Relation
 from engine.presets import load_preset
 from storage.answers import open_answers, store_answers, store_questions
+from storage.checkpoints import CheckpointName
 from storage.folders import run_folder
 from storage.measurements import add_measurements, replace_results
 from storage.runs import Run, State, add_event, add_run, claim_run, finish_run, set_environment, set_progress
@@ -125,8 +126,8 @@ def write_log(home: Path, run: Run, last: str) -> None:
 
 def write_answers(answers: Database, experiment: Experiment, checkpoint: str) -> list[dict[str, Any]]:
     """Drawn answers of one checkpoint, stored; returns its result rows."""
-    kind, _, epoch = checkpoint.partition("@")
-    depth = 1 - math.exp(-int(epoch or 0) / 5) if kind != "base" else 1.0
+    kind = CheckpointName.parse(checkpoint).kind
+    depth = 1 - math.exp(-CheckpointName.parse(checkpoint).epoch / 5) if kind != "base" else 1.0
     noise = random.Random(checkpoint)
     facts, prompts, stored = [], [], []
     counts: dict[tuple[str, str, str], list[tuple[int, int, float, int]]] = {}

@@ -22,14 +22,13 @@ from engine.models.source import ModelError
 from engine.serving.prepared import precision_of, prepare_base
 from engine.serving.served import (
     ADAPTER_CONFIG,
-    BASE,
     BASE_NAME,
-    CHECKPOINT,
     checkpoint_names,
     lost_base,
     prepared_folder,
     run_base_key,
 )
+from storage.checkpoints import BASE, CheckpointName
 from storage.folders import checkpoint_folder, run_folder
 
 MOST_NAME_CHARACTERS = 200
@@ -124,7 +123,7 @@ class Catalogue:
 
     def _of_run(self, name: str) -> tuple[str, str] | None:
         run, _, checkpoint = name.partition("/")
-        valid = run.isalnum() and run.isascii() and (checkpoint == BASE or CHECKPOINT.fullmatch(checkpoint))
+        valid = run.isalnum() and run.isascii() and (checkpoint == BASE or CheckpointName.kept(checkpoint))
         return (run, checkpoint) if valid else None
 
     def _base_of(self, folder: Path) -> str | None:
