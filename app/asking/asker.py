@@ -16,6 +16,7 @@ from typing import Any
 from app.ask.plan import FREE
 from app.asking.model_server import ModelServer
 from app.shared.lab import Lab
+from app.shared.words import sentence
 from engine.evaluation.questions import options_of
 from engine.experiment import Experiment
 from engine.serving.asking.ask import Answer, Query, Sampling, Token, alternatives, ask_in_steps
@@ -122,15 +123,15 @@ class Asker:
             # Waiting for a server that starts is no failure; one that dies again and again is.
             died = isinstance(error, ServerUnreachable)
             if queue.give_back_column(self.lab.db, *place, counts=died) >= MOST_TRIES:
-                queue.fail_column(self.lab.db, *place, _sentence(f"{error} ({MOST_TRIES} times in a row)"))
+                queue.fail_column(self.lab.db, *place, sentence(f"{error} ({MOST_TRIES} times in a row)"))
             self._ending.wait(NOT_READY_SECONDS)
         except (ServingError, NotServable, _Impossible) as error:
-            queue.fail_column(self.lab.db, *place, _sentence(str(error)))
+            queue.fail_column(self.lab.db, *place, sentence(str(error)))
         except sqlite3.Error:
             raise
         except Exception as error:
             log.exception("a column could not be asked")
-            queue.fail_column(self.lab.db, *place, _sentence(f"this could not be asked: {error!r}"))
+            queue.fail_column(self.lab.db, *place, sentence(f"this could not be asked: {error!r}"))
 
     def _ask(self, column: asked.Column) -> None:
         db = self.lab.db
@@ -167,12 +168,12 @@ class Asker:
             queue.give_back_alternatives(db, wish)
             self._ending.wait(NOT_READY_SECONDS)
         except (ServingError, NotServable, _Impossible, ValueError) as error:
-            queue.store_alternatives(db, wish, [], _sentence(str(error)))
+            queue.store_alternatives(db, wish, [], sentence(str(error)))
         except sqlite3.Error:
             raise
         except Exception as error:
             log.exception("alternatives could not be asked for")
-            queue.store_alternatives(db, wish, [], _sentence(f"this could not be asked: {error!r}"))
+            queue.store_alternatives(db, wish, [], sentence(f"this could not be asked: {error!r}"))
         else:
             queue.store_alternatives(db, wish, [token_row(t) for t in found])
 
@@ -273,7 +274,7 @@ def to_row(number: int, answer: Answer | str, complete: bool) -> dict[str, Any]:
     """An answer as it is stored; a text in its place is why there is none."""
     if isinstance(answer, str):
         empty = dict.fromkeys(("hit", "log_probability", "rank", "options"))
-        return empty | {"number": number, "answer": "", "tokens": [], "complete": True, "error": _sentence(answer)}
+        return empty | {"number": number, "answer": "", "tokens": [], "complete": True, "error": sentence(answer)}
     finite = answer.log_probability is not None and answer.log_probability > -1e300
     return {
         "number": number,
@@ -291,9 +292,3 @@ def to_row(number: int, answer: Answer | str, complete: bool) -> dict[str, Any]:
 def token_row(token: Token) -> dict[str, Any]:
     """A token as it is stored."""
     return {"id": token.id, "text": token.text, "log_probability": token.log_probability}
-
-
-def _sentence(text: str) -> str:
-    """An error as one sentence that begins and ends like one."""
-    text = " ".join(text.split())[:500] or "there is no message"
-    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

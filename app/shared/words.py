@@ -61,6 +61,12 @@ TERMS = {
 }
 
 
+def sentence(text: str) -> str:
+    """What an error says as one sentence that begins and ends like one; names in it keep their letters."""
+    text = " ".join(text.split())[:500] or "there is no message"
+    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
 def split_name(split: str) -> str:
     """A split as it is called on the pages."""
     return SPLITS.get(split, split)

@@ -28,7 +28,7 @@ from engine import CODE_ROOT
 from engine.execution.training_process import EXIT_LOST
 from engine.parent import end_with_parent
 from storage.database import open_database
-from storage.folders import run_folder
+from storage.folders import log_lines, run_folder
 from storage.processes import lives
 from storage.runs import (
     LEASE_SECONDS,
@@ -258,17 +258,9 @@ class Worker:
                 "The machine ran out of memory and ended the training: choose a smaller batch size, LoRA instead of "
                 "full fine-tuning, or a smaller model, then retry."
             )
-        lines = _tail(run_folder(self.home, run.id) / "log.txt")
+        lines = [line for line in log_lines(run_folder(self.home, run.id) / "log.txt") if line.strip()]
         last = f", last line of its log: {lines[-1][:200]}" if lines else ""
         return f"The training process ended {MAX_STALLS} times or at its start ({how}){last}."
-
-
-def _tail(path: Path, size: int = 4000) -> list[str]:
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - size))
-        return [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
