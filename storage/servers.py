@@ -26,7 +26,6 @@ class ServerRow:
     backend: str
     serves: str
     reason: str
-    plan: str
     state: ServerState
     message: str
     port: int | None
@@ -38,10 +37,11 @@ class ServerRow:
     start_seconds: float | None
 
 
-def add_server(db: Database, *, backend: str, serves: str, reason: str, plan: str, owner: ProcessName) -> str:
+def add_server(db: Database, *, backend: str, serves: str, reason: str, owner: ProcessName) -> str:
     """Register a server that is about to be started; returns its id, which is safe in paths."""
     server = secrets.token_hex(4)
-    row = {"id": server, "backend": backend, "serves": serves, "reason": reason, "plan": plan, "state": "starting"}
+    row = {"id": server, "backend": backend, "serves": serves, "reason": reason, "state": "starting"}
+    row |= {"plan": ""}  # not used any more
     who = {"host": owner.host, "owner_pid": owner.pid, "owner_started": owner.started, "started_at": now()}
     with write(db):
         db.table("servers").insert({**row, **who})
@@ -63,14 +63,6 @@ def update_server(db: Database, server: str, **columns: Any) -> None:
         db.execute(f"update servers set {assignments} where id = ?", [*columns.values(), server])
 
 
-def take_over(db: Database, row: ServerRow, owner: ProcessName) -> bool:
-    """Become the owner of a server whose owner died; False when another process was quicker."""
-    sql = "update servers set owner_pid = ?, owner_started = ? where id = ? and owner_pid = ? and owner_started = ?"
-    with write(db):
-        changed = db.execute(sql, [owner.pid, owner.started, row.id, row.owner.pid, row.owner.started])
-        return changed.rowcount == 1
-
-
 def remove_server(db: Database, server: str) -> None:
     """Forget a server that has ended, and what it held."""
     with write(db):
@@ -86,7 +78,7 @@ def left_servers(db: Database) -> list[ServerRow]:
 def _row(r: dict[str, Any]) -> ServerRow:
     keeper = ProcessName(r["host"], r["pid"], r["process_started"]) if r["pid"] else None
     owner = ProcessName(r["host"], r["owner_pid"], r["owner_started"])
-    same = ("id", "backend", "serves", "reason", "plan", "state", "message", "port", "restarts", "started_at")
+    same = ("id", "backend", "serves", "reason", "state", "message", "port", "restarts", "started_at")
     return ServerRow(
         **{name: r[name] for name in same},
         keeper=keeper, owner=owner, ready_at=r["ready_at"], start_seconds=r["start_seconds"],

@@ -101,16 +101,6 @@ def test_the_command_stays_on_the_loopback_address_and_takes_the_weights_own_for
     assert "--trust-remote-code" not in command and "--allowed-origins" not in command
 
 
-def test_other_weights_under_the_same_name_are_another_plan(tmp_path: Path, cpu_vllm: None) -> None:
-    plan = plan_for(Choice("vllm", ""), served(tmp_path, "full"))
-    assert plan.folder is not None
-    (plan.folder / "model.safetensors").write_bytes(b"old")
-    before = plan.fingerprint(tmp_path)
-    assert plan.fingerprint(tmp_path) == before
-    (plan.folder / "model.safetensors").write_bytes(b"new weights")
-    assert plan.fingerprint(tmp_path) != before
-
-
 def test_vllm_is_told_the_lab_s_rules(tmp_path: Path, cpu_vllm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     variables = vllm_backend.environment(served(tmp_path, "base").folder, "cpu")

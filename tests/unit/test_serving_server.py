@@ -22,7 +22,7 @@ from engine.models.loading import save_model
 from engine.models.source import ModelError
 from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
 from engine.serving.embedded import residents
-from engine.serving.processes.listening import PortInUse, take_port
+from engine.serving.listening import PortInUse, take_port
 from engine.serving.processes.supervisor import Supervisor
 from engine.serving.protocol import LOAD_BY_NAME, SCORE_OPTIONS
 from engine.serving.served import NotServable, served_model, usual_columns

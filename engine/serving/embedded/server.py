@@ -1,6 +1,6 @@
 """The embedded model server: transformers behind the same protocol as vLLM, for machines without it.
 
-python -m engine.serving.embedded.server --home DIR [--run RUN] [--port N] [--parent PID]
+python -m engine.serving.embedded.server --home DIR [--run RUN] [--port N]
 
 Listens on 127.0.0.1 only. It finds models by name in the lab's home (catalogue.py), so nothing need be loaded by hand;
  `/v1/load_lora_adapter` takes adapters from inside the home only.
@@ -31,13 +31,12 @@ from engine.evaluation.batches import EvaluationError
 from engine.evaluation.parallel import workers
 from engine.models.device import choose_device
 from engine.models.source import ModelError
-from engine.parent import end_with_parent
 from engine.serving.embedded.catalogue import Catalogue, UnknownModel
 from engine.serving.embedded.guard import LoopbackGuard
 from engine.serving.embedded.replies import BadRequest, CompletionJob, OptionsJob
 from engine.serving.embedded.residents import Residents
 from engine.serving.embedded.scheduling import Gone, Job, Scheduler
-from engine.serving.processes.listening import HOST, PortInUse, take_port
+from engine.serving.listening import HOST, PortInUse, take_port
 from engine.serving.protocol import (
     LOAD_BY_NAME,
     SCORE_ANSWERS,
@@ -245,15 +244,12 @@ def serve(
     home: Path,
     runs: tuple[str, ...],
     listening: socket.socket,
-    parent: int | None = None,
     on_ready: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Answer on a taken port until stopped by a signal, or until the process `parent` ends; blocks."""
+    """Answer on a taken port until stopped by a signal; blocks."""
     app = build_app(EmbeddedServer(home, runs))
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75)
     server = uvicorn.Server(config)
-    if parent is not None:
-        end_with_parent(parent)
 
     async def run() -> None:
         task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -272,12 +268,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--run", action="append", default=[], help="list its models; the first one’s base is ‘base’")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--parent", type=int, help="end when the process of this id, the parent, ends")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         with take_port(given.port) as listening:
-            serve(given.home, tuple(given.run), listening, given.parent, lambda address: print(address, flush=True))
+            serve(given.home, tuple(given.run), listening, lambda address: print(address, flush=True))
     except (PortInUse, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,16 +6,14 @@ plan = plan_for(choice, model)             # what a process has to be started wi
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from engine import CODE_ROOT
 from engine.hardware import serving_device
+from engine.serving import embedded
 from engine.serving.served import ADAPTER_CONFIG, ServedModel, prepared_folder
 from engine.serving.vllm import backend as vllm_backend
 
@@ -56,23 +54,13 @@ class Plan:
     def command(self, home: Path, port: int) -> list[str]:
         """The command line. Raises ValueError when the weights' description cannot be read."""
         if self.folder is None:
-            words = [sys.executable, "-m", "engine.serving.embedded.server", "--home", str(home), "--port", str(port)]
+            words = [sys.executable, "-m", embedded.SERVER, "--home", str(home), "--port", str(port)]
             return [*words, "--run", self.listed] if self.listed else words
         return vllm_backend.command(self.folder, list(self.names), port, rank=self.rank, share=self.share)
 
     def environment(self) -> dict[str, str] | None:
         """The environment, None for this process's own."""
         return None if self.folder is None else vllm_backend.environment(self.folder, serving_device())
-
-    def fingerprint(self, home: Path) -> str:
-        """Tells whether a running server is what this plan would start: command, device, and the files behind it.
-
-        These are the weights of vLLM, and the code of the embedded server. Raises ValueError as `command` does.
-        """
-        files = (CODE_ROOT / "engine").rglob("*.py") if self.folder is None else self.folder.glob("*.safetensors")
-        stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files)]
-        content = json.dumps([self.command(home, 0), serving_device(), stats])
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def default_backend() -> Backend:

@@ -19,10 +19,10 @@ from typing import Any
 from engine import CODE_ROOT
 from engine.hardware import free_gib, gpu_gib, has_nvidia_gpu, serving_threads
 from engine.models.files import model_shape
+from engine.serving.vllm import ADAPTERS
 
 # On a CPU with the smallest model: engine, worker and web server, each with torch.
 PROCESS_GIB = 2.5
-ADAPTERS = "engine.serving.vllm.adapters.Extension"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 USUAL_RANK = 16
 MAX_ADAPTERS = 8
