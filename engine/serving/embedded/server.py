@@ -32,10 +32,10 @@ from engine.evaluation.parallel import workers
 from engine.models.device import choose_device
 from engine.models.source import ModelError
 from engine.serving.embedded.catalogue import Catalogue, UnknownModel
-from engine.serving.embedded.guard import LoopbackGuard
 from engine.serving.embedded.replies import BadRequest, CompletionJob, OptionsJob
 from engine.serving.embedded.residents import Residents
 from engine.serving.embedded.scheduling import Gone, Job, Scheduler
+from engine.serving.guard import BodyLimit, OriginGuard
 from engine.serving.listening import HOST, PortInUse, take_port
 from engine.serving.protocol import (
     LOAD_BY_NAME,
@@ -56,6 +56,7 @@ from engine.serving.protocol import (
 logger = logging.getLogger("engine.serving")
 POLL_SECONDS = 0.1
 CLIENT_CLOSED = 499
+MOST_BYTES = 64 * 2**20
 UNKNOWN_PATH = "there is nothing at this address: ask POST /v1/completions, or GET /v1/models"
 
 
@@ -126,7 +127,8 @@ def build_app(server: EmbeddedServer) -> FastAPI:
         await asyncio.to_thread(server.scheduler.stop)
 
     app = FastAPI(title="Rote Lab model server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(LoopbackGuard)
+    app.add_middleware(BodyLimit, most=MOST_BYTES, refuse=_refusal)
+    app.add_middleware(OriginGuard, any_port=True, refuse=_refusal)
 
     @app.get("/health")
     async def health() -> Response:
@@ -199,6 +201,10 @@ def _json(message: Message, status: int = 200) -> Response:
     return Response(message.model_dump_json(), status, media_type="application/json")
 
 
+def _refusal(words: str, status: int) -> Response:
+    return _json(ErrorResponse.of(status, words), status)
+
+
 def _answer_errors(app: FastAPI) -> None:
     """Every error as the protocol has it, in words."""
     Handler = Callable[[Request, Any], Awaitable[Response]]
@@ -226,7 +232,7 @@ def _answer_errors(app: FastAPI) -> None:
         return {404: UNKNOWN_PATH, 405: UNKNOWN_PATH}.get(error.status_code, shorten(str(error.detail), 200))
 
     async def http_error(_: Request, error: Any) -> Response:
-        return _json(ErrorResponse.of(error.status_code, http_words(error)), error.status_code)
+        return _refusal(http_words(error), error.status_code)
 
     for kind in (HTTPException, 404, 405):
         app.add_exception_handler(kind, http_error)
