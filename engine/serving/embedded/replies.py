@@ -13,7 +13,7 @@ from typing import Any
 from engine.checks import shorten
 from engine.evaluation.choice import option_batches, score_batch
 from engine.models.source import ModelError
-from engine.serving.embedded.decoding import Found, Wish
+from engine.serving.embedded.decoding import Continuation, Wish
 from engine.serving.embedded.residents import Resident
 from engine.serving.embedded.scheduling import Alone, Completion
 from engine.serving.protocol import (
@@ -117,13 +117,11 @@ class CompletionJob(Completion):
                 )
         return wishes
 
-    def finish(self, resident: Resident, wishes: list[Wish], found: list[Found]) -> CompletionResponse:
+    def finish(self, resident: Resident, texts: list[Continuation]) -> CompletionResponse:
         """The reply."""
-        choices = [
-            self._choice(resident, index, wish, it) for index, (wish, it) in enumerate(zip(wishes, found, strict=True))
-        ]
+        choices = [self._choice(resident, index, text) for index, text in enumerate(texts)]
         # Copies of one prompt were read once for each.
-        read, written = sum(len(w.prompt) for w in wishes), sum(len(f.tokens) for f in found)
+        read, written = sum(len(t.wish.prompt) for t in texts), sum(len(t.tokens) for t in texts)
         return CompletionResponse(
             id=f"cmpl-{secrets.token_hex(12)}",
             model=self.request.model or resident.name,
@@ -162,8 +160,8 @@ class CompletionJob(Completion):
         whole = _decode(resident, (*prompt[-8:], *tokens), special)
         return whole[len(before) :] if whole.startswith(before) else _decode(resident, tuple(tokens), special)
 
-    def _choice(self, resident: Resident, index: int, wish: Wish, it: Found) -> Choice:
-        request = self.request
+    def _choice(self, resident: Resident, index: int, it: Continuation) -> Choice:
+        request, wish = self.request, it.wish
         ended = it.tokens[-1:] and it.tokens[-1] in wish.ends
         text = self._text(resident, wish.prompt, it.tokens[:-1] if ended else it.tokens)
         if it.stopped_by is not None:

@@ -149,8 +149,8 @@ def build_app(server: EmbeddedServer) -> FastAPI:
     async def completions(body: CompletionRequest, request: Request) -> Response:
         job = CompletionJob(body, body.model or "base")
         server.scheduler.submit(job)
-        resident, wishes, found = await _result(job, request)
-        reply = await asyncio.to_thread(job.finish, resident, wishes, found)
+        resident, texts = await _result(job, request)
+        reply = await asyncio.to_thread(job.finish, resident, texts)
         if body.stream:
             return StreamingResponse(_events(reply), media_type="text/event-stream")
         return await asyncio.to_thread(_json, reply)
