@@ -1,4 +1,5 @@
-"""Model servers: what runs, in which state, and who watches over it. Pages read this to say how a server is."""
+"""Model servers: what runs, in which state, and who watches over it. The next lab reads this to end what a
+killed one left, and `ask` to find a server that runs."""
 
 from __future__ import annotations
 
@@ -17,28 +18,26 @@ ServerState = Literal["starting", "ready", "restarting", "waiting", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class ServerRow:
-    """One server. `serves`: '' for every model, else a base's key or RUN/CHECKPOINT. `message`: a sentence or ''.
-
+    """One server. message: a sentence or ''; owner: the lab (or command) that watches over it;
     keeper: the process that leads its session, None before it has one. start_seconds: from start to first answer.
     """
 
     id: str
     backend: str
-    serves: str
-    reason: str
     state: ServerState
     message: str
     port: int | None
     keeper: ProcessName | None
     owner: ProcessName
     restarts: int
-    started_at: str
-    ready_at: str | None
     start_seconds: float | None
 
 
 def add_server(db: Database, *, backend: str, serves: str, reason: str, owner: ProcessName) -> str:
-    """Register a server that is about to be started; returns its id, which is safe in paths."""
+    """Register a server that is about to be started; returns its id, which is safe in paths.
+
+    `serves`: '' for every model, else a base's key or RUN/CHECKPOINT.
+    """
     server = secrets.token_hex(4)
     row = {"id": server, "backend": backend, "serves": serves, "reason": reason, "state": "starting"}
     row |= {"plan": ""}  # not used any more
@@ -78,8 +77,5 @@ def left_servers(db: Database) -> list[ServerRow]:
 def _row(r: dict[str, Any]) -> ServerRow:
     keeper = ProcessName(r["host"], r["pid"], r["process_started"]) if r["pid"] else None
     owner = ProcessName(r["host"], r["owner_pid"], r["owner_started"])
-    same = ("id", "backend", "serves", "reason", "state", "message", "port", "restarts", "started_at")
-    return ServerRow(
-        **{name: r[name] for name in same},
-        keeper=keeper, owner=owner, ready_at=r["ready_at"], start_seconds=r["start_seconds"],
-    )  # fmt: skip
+    same = ("id", "backend", "state", "message", "port", "restarts", "start_seconds")
+    return ServerRow(**{name: r[name] for name in same}, keeper=keeper, owner=owner)

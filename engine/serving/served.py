@@ -41,9 +41,10 @@ class ServedModel:
         of an attack's cell `attacked@N`, N its attack facts.
     kind: `base`; `adapter` (LoRA, on the base of the same `base` key); `full` (a checkpoint of its own).
     folder: the weights. For a base it is HOME/prepared/KEY, which `engine.serving.prepared.prepare_base` fills.
-    base: the key of the prepared base it belongs to: models with the same key fit on one server's base.
+    prepared: the folder of its base, which need not have been made yet; models with the same one fit on one server.
     tokenizer: a tokenizer.json that holds the run's key tokens.
     lost: why it cannot be served any more, a sentence; '' for all that can.
+    beside_full: of a base, whether its run keeps full fine-tunes.
     """
 
     name: str
@@ -51,9 +52,15 @@ class ServedModel:
     checkpoint: str
     kind: Kind
     folder: Path
-    base: str
+    prepared: Path
     tokenizer: Path
     lost: str = ""
+    beside_full: bool = False
+
+    @property
+    def base(self) -> str:
+        """The key of its base."""
+        return self.prepared.name
 
 
 def served_models(home: Path, run: Run) -> list[ServedModel]:
@@ -70,10 +77,11 @@ def served_models(home: Path, run: Run) -> list[ServedModel]:
         folder = _existing(checkpoint_folder(run_folder(home, run.id), name))
         kind: Kind = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "full"
         file, gone = folder / "tokenizer.json", lost if kind == "adapter" else ""
-        models.append(ServedModel(f"{run.id}/{name}", run.id, name, kind, folder, key, file, gone))
+        models.append(ServedModel(f"{run.id}/{name}", run.id, name, kind, folder, base, file, gone))
     # A checkpoint's tokenizer is the prepared base's own, and is there also before that base is.
     tokenizer = models[0].tokenizer if models else base / "tokenizer.json"
-    return [ServedModel(f"{BASE}-{key}", run.id, BASE, "base", base, key, tokenizer, lost), *models]
+    full = any(model.kind == "full" for model in models)
+    return [ServedModel(f"{BASE}-{key}", run.id, BASE, "base", base, base, tokenizer, lost, full), *models]
 
 
 def served_model(home: Path, run: Run, checkpoint: str) -> ServedModel:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from engine.serving import embedded, vllm
-from engine.serving.processes import keeper, prepare
+from engine.serving import PREPARE, embedded, vllm
+from engine.serving.processes import keeper
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("app", "engine", "storage", "tools", "tests")
@@ -40,7 +40,7 @@ def test_every_module_that_is_named_in_a_string_exists() -> None:
 
 
 def test_the_names_that_serving_gives_its_modules() -> None:
-    for name in (embedded.SERVER, keeper.__name__, prepare.__name__):
+    for name in (embedded.SERVER, keeper.__name__, PREPARE):
         assert '__name__ == "__main__"' in (source(name) or ""), f"{name} is no program"
     module, _, extension = vllm.ADAPTERS.rpartition(".")
     assert f"class {extension}" in (source(module) or "")

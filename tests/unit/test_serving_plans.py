@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def served(home: Path, kind: Kind, rank: int = 16) -> ServedModel:
     if kind == "adapter":
         (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
     name = "base-key" if kind == "base" else f"r1/{checkpoint}"
-    return ServedModel(name, "r1", checkpoint, kind, folder, "key", folder / "tokenizer.json")
+    return ServedModel(name, "r1", checkpoint, kind, folder, home / "prepared" / "key", folder / "tokenizer.json")
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_auto_serves_full_fine_tunes_side_by_side_on_a_cpu(tmp_path: Path, cpu_v
     assert choose("auto", model).backend == "embedded" and "side by side" in choose("auto", model).reason
     assert choose("vllm", model) == Choice("vllm", "it was asked for")
     # The base stands beside them, in the same server; of a run with adapters it goes where they go.
-    assert choose("auto", served(tmp_path, "base")).backend == "embedded"
+    assert choose("auto", replace(served(tmp_path, "base"), beside_full=True)).backend == "embedded"
     assert choose("auto", served(tmp_path / "other", "base")).backend == "vllm"
 
 

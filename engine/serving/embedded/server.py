@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import logging
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -32,7 +31,7 @@ from engine.evaluation.parallel import workers
 from engine.models.device import choose_device
 from engine.models.source import ModelError
 from engine.serving.embedded.catalogue import Catalogue, UnknownModel
-from engine.serving.embedded.replies import BadRequest, CompletionJob, OptionsJob
+from engine.serving.embedded.replies import CompletionJob, OptionsJob
 from engine.serving.embedded.residents import Residents
 from engine.serving.embedded.scheduling import Gone, Job, Scheduler
 from engine.serving.guard import BodyLimit, OriginGuard
@@ -217,7 +216,6 @@ def _answer_errors(app: FastAPI) -> None:
 
         return answer
 
-    app.add_exception_handler(BadRequest, refusing(400, str))
     app.add_exception_handler(UnknownModel, refusing(404, str))
     app.add_exception_handler(ModelError, refusing(400, str))
     app.add_exception_handler(EvaluationError, refusing(500, str))
@@ -228,11 +226,9 @@ def _answer_errors(app: FastAPI) -> None:
     )
     app.add_exception_handler(Exception, refusing(500, lambda error: f"the server failed: {shorten(repr(error), 200)}"))
 
-    def http_words(error: Any) -> str:
-        return {404: UNKNOWN_PATH, 405: UNKNOWN_PATH}.get(error.status_code, shorten(str(error.detail), 200))
-
     async def http_error(_: Request, error: Any) -> Response:
-        return _refusal(http_words(error), error.status_code)
+        words = UNKNOWN_PATH if error.status_code in (404, 405) else shorten(str(error.detail), 200)
+        return _refusal(words, error.status_code)
 
     for kind in (HTTPException, 404, 405):
         app.add_exception_handler(kind, http_error)
@@ -246,39 +242,20 @@ def _validation_words(error: RequestValidationError) -> str:
     return f"{shorten(place)}: {shorten(str(first.get('msg', 'cannot be read')), 200)}"
 
 
-def serve(
-    home: Path,
-    runs: tuple[str, ...],
-    listening: socket.socket,
-    on_ready: Callable[[str], None] = lambda address: None,
-) -> None:
-    """Answer on a taken port until stopped by a signal; blocks."""
-    app = build_app(EmbeddedServer(home, runs))
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75)
-    server = uvicorn.Server(config)
-
-    async def run() -> None:
-        task = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started and not task.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            on_ready(f"http://{HOST}:{listening.getsockname()[1]}")
-        await task
-
-    asyncio.run(run())
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """The process that a supervisor starts. Exit code 2 and one line on standard error for what can be mended."""
+    """Answer until stopped by a signal. Exit code 2 and one line on standard error for what can be mended."""
     parser = argparse.ArgumentParser(description="The embedded model server.")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--run", action="append", default=[], help="list its models; the first one’s base is ‘base’")
     parser.add_argument("--port", type=int, default=0)
-    given = parser.parse_args(arguments)
+    wanted = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        with take_port(given.port) as listening:
-            serve(given.home, tuple(given.run), listening, lambda address: print(address, flush=True))
+        with take_port(wanted.port) as listening:
+            app = build_app(EmbeddedServer(wanted.home, tuple(wanted.run)))
+            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75)
+            print(f"http://{HOST}:{listening.getsockname()[1]}", flush=True)
+            uvicorn.Server(config).run(sockets=[listening])
     except (PortInUse, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -20,9 +20,10 @@ from sqlite_utils import Database
 
 from engine import CODE_ROOT
 from engine.hardware import is_exclusive, serving_device
+from engine.serving import PREPARE
 from engine.serving.client import ServerClient, ServingError
 from engine.serving.listening import free_port
-from engine.serving.processes import keeper, prepare
+from engine.serving.processes import keeper
 from engine.serving.processes.plans import Plan
 from engine.serving.processes.sessions import end_left_session
 from storage.database import now, open_database
@@ -200,7 +201,7 @@ class ModelProcess:
         """Make the prepared base, in a process of its own. None on success, else what went wrong."""
         if self.plan.run is None or (self.plan.folder and (self.plan.folder / "config.json").is_file()):
             return None
-        command = [sys.executable, "-m", prepare.__name__, "--home", str(self.home), "--run", self.plan.run]
+        command = [sys.executable, "-m", PREPARE, "--home", str(self.home), "--run", self.plan.run]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=CODE_ROOT)
         words = done.stderr.strip().splitlines()
         return None if done.returncode == 0 else f"The base cannot be prepared: {words[-1] if words else 'no reason'}"

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from engine.hardware import serving_device
 from engine.serving import embedded
-from engine.serving.served import ADAPTER_CONFIG, ServedModel, prepared_folder
+from engine.serving.served import ServedModel
 from engine.serving.vllm import backend as vllm_backend
 
 Backend = Literal["auto", "vllm", "embedded"]
@@ -82,7 +82,8 @@ def choose(asked: Backend, model: ServedModel) -> Choice:
         return Choice("vllm", "it was asked for")
     if problem:
         return Choice("embedded", problem)
-    if vllm_backend.is_cpu_build() and _is_full(model):
+    if vllm_backend.is_cpu_build() and (model.kind == "full" or model.beside_full):
+        # All columns of a run come from one server.
         return Choice(
             "embedded",
             "full fine-tunes stand side by side in it; vLLM would need a process of its own, with "
@@ -99,35 +100,20 @@ def plan_for(choice: Choice, model: ServedModel) -> Plan:
         return Plan(
             "vllm", model.name, model.folder, (model.name,), share=vllm_backend.processes_that_fit(model.folder)
         )
-    # The base's folder lies in HOME/prepared, whether or not it has been made yet.
-    folder = model.folder if model.kind == "base" else _prepared(model)
     try:
-        rank = vllm_backend.rank_for(model.folder if model.kind == "adapter" else None)
+        rank = _rank_for(model)
     except ValueError as error:
         raise CannotServe(str(error)) from error
-    return Plan("vllm", model.base, folder, (f"base-{model.base}", "base"), model.run, rank)
+    return Plan("vllm", model.base, model.prepared, (f"base-{model.base}", "base"), model.run, rank)
 
 
-def _is_full(model: ServedModel) -> bool:
-    """Whether it is, or is the base of, full fine-tunes: all columns of a run come from one server."""
-    if model.kind != "base":
-        return model.kind == "full"
-    # HOME/prepared/KEY, and HOME/runs/RUN/checkpoints/NAME
-    checkpoints = model.folder.parents[1] / "runs" / model.run / "checkpoints"
-    found = [*checkpoints.glob("*/config.json")] if checkpoints.is_dir() else []
-    return any(not (config.parent / ADAPTER_CONFIG).exists() for config in found)
-
-
-def _prepared(model: ServedModel) -> Path:
-    # HOME/runs/RUN/checkpoints/NAME
-    return prepared_folder(model.folder.parents[3], model.base)
+def _rank_for(model: ServedModel) -> int:
+    return vllm_backend.rank_for(model.folder if model.kind == "adapter" else None)
 
 
 def _unfit(model: ServedModel) -> str | None:
-    if model.kind != "adapter":
-        return None
     try:
-        vllm_backend.rank_for(model.folder)
+        _rank_for(model)
     except ValueError as error:
         return str(error)
     return None
