@@ -72,7 +72,7 @@ def build_pages(lab: Lab, asker: Asker) -> gr.Blocks:
 
 
 def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS, server: ModelServer | None = None) -> FastAPI:
-    """The whole web application over one home folder. `hosts`: see `OriginGuard`; `server` answers questions."""
+    """The whole web application over one home folder. `hosts`: see `Guard`; `server` answers questions."""
     lab = Lab(home)
     asker = Asker(lab, server or ModelServer(home))
     asker.start()

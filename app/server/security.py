@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.serving.guard import OriginGuard
+from engine.serving.guard import Guard
 
 # Gradio's components and Vega compile templates and expressions in the page: they need inline script and eval.
 POLICY = "; ".join(
@@ -56,6 +56,6 @@ class SecurityHeaders:
 
 
 def protect(site: FastAPI, hosts: frozenset[str] | None) -> None:
-    """Add the headers, and the guard against pages of other places; `hosts`: see `OriginGuard`."""
-    site.add_middleware(OriginGuard, hosts=hosts)
+    """Add the headers, and the guard against pages of other places; `hosts`: see `Guard`."""
+    site.add_middleware(Guard, hosts=hosts)
     site.add_middleware(SecurityHeaders)

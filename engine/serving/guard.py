@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
@@ -12,16 +13,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 STRANGE_HOST = "This server does not answer to that host name."
+TOO_LONG = "The request is over {} MiB: ask fewer questions at once."
 STRANGE_ORIGIN = "Requests from other sites are refused."
-Refusal = Callable[[str, int], Response]
+Refuse = Callable[[str, int], Response]
 
 
-class OriginGuard:
-    """ASGI middleware that refuses what a page of another site makes a browser send.
+class Guard:
+    """ASGI middleware that refuses what a page of another site makes a browser send, and endless bodies.
 
     Such a request carries the page's origin, or, by a name that the page has resolve to this machine, an unknown host.
     `hosts`: the names that the server may be called by; None allows every name (for a server that is open on purpose).
-    `any_port`: whether pages at other ports of these hosts may ask. `refuse`: the answer, of a sentence and a status.
+    `any_port`: whether pages at other ports of these hosts may ask. `most_bytes`: of a body. `refuse`: the answer, of
+    a sentence and a status.
     """
 
     def __init__(
@@ -29,59 +32,55 @@ class OriginGuard:
         app: ASGIApp,
         hosts: frozenset[str] | None = LOCAL_HOSTS,
         any_port: bool = False,
-        refuse: Refusal = PlainTextResponse,
+        most_bytes: int | None = None,
+        refuse: Refuse = PlainTextResponse,
     ) -> None:
-        self.app, self.hosts, self.any_port, self.refuse = app, hosts, any_port, refuse
+        self.app, self.hosts, self.any_port, self.most_bytes, self.refuse = app, hosts, any_port, most_bytes, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        words = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
-        if words is None:
+        headers = Headers(scope=scope) if scope["type"] in ("http", "websocket") else None
+        if headers is None:
             await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self.refuse(words, 403)(scope, receive, send)
+        elif words := self._strange(scope, headers):
+            if scope["type"] == "http":
+                await self.refuse(words, 403)(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
+        elif self.most_bytes is not None and _length(headers) > self.most_bytes:
+            await self.refuse(TOO_LONG.format(self.most_bytes // 2**20), 413)(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008})
+            await self.app(scope, self._cut_off(receive), send)
 
-    def _refusal(self, scope: Scope) -> str | None:
-        headers = Headers(scope=scope)
+    def _strange(self, scope: Scope, headers: Headers) -> str:
         host, origin = _address(f"//{headers.get('host', '')}"), headers.get("origin")
         if self.hosts is not None and (host.hostname or "") not in self.hosts:
             return STRANGE_HOST
         if origin and not self._is_own(_address(origin), host):
             return STRANGE_ORIGIN
         changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
-        return STRANGE_ORIGIN if changes and headers.get("sec-fetch-site") == "cross-site" else None
+        return STRANGE_ORIGIN if changes and headers.get("sec-fetch-site") == "cross-site" else ""
 
     def _is_own(self, origin: SplitResult, host: SplitResult) -> bool:
         if self.any_port:
             return self.hosts is None or (origin.hostname or "") in self.hosts
         return origin.netloc == host.netloc
 
-
-class BodyLimit:
-    """ASGI middleware that refuses a body over `most` bytes, and cuts it off where its length was not told."""
-
-    def __init__(self, app: ASGIApp, most: int, refuse: Refusal = PlainTextResponse) -> None:
-        self.app, self.most, self.refuse = app, most, refuse
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        length = Headers(scope=scope).get("content-length", "0")
-        if not length.isdecimal() or int(length) > self.most:
-            words = f"the request is over {self.most // 2**20} MiB: ask fewer questions at once"
-            await self.refuse(words, 413)(scope, receive, send)
-            return
+    def _cut_off(self, receive: Receive) -> Receive:
+        """A body whose length was not told is cut off where it grows too large."""
         read = 0
 
         async def limited() -> Message:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            return message if read <= self.most else {"type": "http.disconnect"}
+            return message if read <= (self.most_bytes or read) else {"type": "http.disconnect"}
 
-        await self.app(scope, limited, send)
+        return limited
+
+
+def _length(headers: Headers) -> float:
+    told = headers.get("content-length", "0")
+    return int(told) if told.isdecimal() else math.inf
 
 
 def _address(text: str) -> SplitResult:

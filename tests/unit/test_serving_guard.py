@@ -10,13 +10,13 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
-from engine.serving.guard import LOCAL_HOSTS, STRANGE_HOST, STRANGE_ORIGIN, OriginGuard
+from engine.serving.guard import LOCAL_HOSTS, STRANGE_HOST, STRANGE_ORIGIN, Guard
 
 OWN = "127.0.0.1:7860"
 
 
 def ask(method: str, headers: dict[str, str], **settings: Any) -> httpx.Response:
-    guarded = OriginGuard(PlainTextResponse("inside"), **settings)
+    guarded = Guard(PlainTextResponse("inside"), **settings)
 
     async def send() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded)) as client:
@@ -75,6 +75,6 @@ def test_a_web_socket_of_another_site_is_closed_before_it_opens() -> None:
         return {"type": "websocket.connect"}
 
     headers = [(b"host", OWN.encode()), (b"origin", b"http://evil.example")]
-    guarded = OriginGuard(PlainTextResponse("inside"), hosts=LOCAL_HOSTS)
+    guarded = Guard(PlainTextResponse("inside"), hosts=LOCAL_HOSTS)
     asyncio.run(guarded({"type": "websocket", "headers": headers}, receive, send))
     assert sent == [{"type": "websocket.close", "code": 1008}]

@@ -43,7 +43,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 
 
 def keeper_command(*command: str) -> list[str]:
-    return [sys.executable, "-m", keeper.__name__, "--end-seconds", "1", "--", *command]
+    return [sys.executable, "-m", keeper.__name__, "1", *command]
 
 
 def keep() -> subprocess.Popen[bytes]:

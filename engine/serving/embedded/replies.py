@@ -79,7 +79,10 @@ class CompletionJob(Completion):
         _check_limits(request, self.rows)
 
     def wishes(self, resident: Resident) -> list[Wish]:
-        """One wish for each choice: `n` of each prompt, one after the other."""
+        """One wish for each choice: `n` of each prompt, one after the other.
+
+        Raises BadRequest for ids that the model does not have, and prompts that are empty or longer than it reads.
+        """
         request = self.request
         top = request.logprobs
         prompt_top = request.prompt_logprobs
@@ -204,7 +207,7 @@ class CompletionJob(Completion):
 
 
 class OptionsJob(Alone):
-    """An `OptionsRequest`; the future's result is the reply."""
+    """An `OptionsRequest`; the future's result is the reply. Raises BadRequest."""
 
     def __init__(self, request: OptionsRequest) -> None:
         super().__init__(request.model)
@@ -224,7 +227,7 @@ class OptionsJob(Alone):
             raise BadRequest("that is too much for one reply: ask fewer questions at once", "questions")
 
     def work(self, resident: Resident) -> Iterator[None]:
-        """Score the options, batch by batch."""
+        """Score the options, batch by batch. Raises BadRequest as `CompletionJob.wishes` does."""
         sets = [[tuple(option) for option in options] for options in self.request.option_sets]
         for option in itertools.chain(*sets):
             _check_ids(option, resident, "option_sets", "an option")

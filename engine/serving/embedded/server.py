@@ -34,7 +34,7 @@ from engine.serving.embedded.catalogue import Catalogue, UnknownModel
 from engine.serving.embedded.replies import CompletionJob, OptionsJob
 from engine.serving.embedded.residents import Residents
 from engine.serving.embedded.scheduling import Gone, Job, Scheduler
-from engine.serving.guard import BodyLimit, OriginGuard
+from engine.serving.guard import Guard
 from engine.serving.listening import HOST, PortInUse, take_port
 from engine.serving.protocol import (
     LOAD_BY_NAME,
@@ -126,8 +126,7 @@ def build_app(server: EmbeddedServer) -> FastAPI:
         await asyncio.to_thread(server.scheduler.stop)
 
     app = FastAPI(title="Rote Lab model server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(BodyLimit, most=MOST_BYTES, refuse=_refusal)
-    app.add_middleware(OriginGuard, any_port=True, refuse=_refusal)
+    app.add_middleware(Guard, any_port=True, most_bytes=MOST_BYTES, refuse=_refusal)
 
     @app.get("/health")
     async def health() -> Response:

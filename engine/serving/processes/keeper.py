@@ -1,6 +1,6 @@
 """Keeps one model server: starts it, ends it when its lab ends, and leaves none of its processes behind.
 
-python -m engine.serving.processes.keeper -- COMMAND…
+python -m engine.serving.processes.keeper SECONDS COMMAND…    SECONDS: see `keep`
 
 It leads a session of its own, so a lab that is killed does not take it along before it has ended the server and all
 that the server has started. It learns of the lab's end from its standard input: a pipe that nobody writes to, whose
@@ -9,7 +9,6 @@ other end the lab alone holds, so that it closes however the lab ends.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import os
@@ -21,12 +20,11 @@ from collections.abc import Callable
 
 from engine.serving.processes.sessions import end_session
 
-END_SECONDS = 10.0
 ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def keep(command: list[str], end_seconds: float = END_SECONDS) -> int:
+def keep(command: list[str], end_seconds: float) -> int:
     """Run the command until it ends, the lab does, or a signal asks for its end.
 
     Returns its exit status, as a shell has it for a signal, and 0 when it was ended on purpose. `end_seconds`: how
@@ -75,14 +73,5 @@ def _collect_inherited() -> None:
             pass
 
 
-def main() -> int:
-    """Exit status: see `keep`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--end-seconds", type=float, default=END_SECONDS, help="patience when asked to end")
-    parser.add_argument("command", nargs="+")
-    arguments = parser.parse_args()
-    return keep(arguments.command, arguments.end_seconds)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep(sys.argv[2:], float(sys.argv[1])))

@@ -46,6 +46,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 # A server that answered for this long is started again at once; one that did not, after growing pauses.
 STEADY_SECONDS = 2.0
 KEPT_LOGS = 20
+# What the keeper gives the server when it ends it, and what the keeper is given itself.
+KEEPER_SECONDS = "10"
 END_SECONDS = 20.0
 
 
@@ -210,7 +212,7 @@ class ModelProcess:
         self.port = free_port(self._asked_port or self.port)
         if self._asked_port and self.port != self._asked_port:
             raise OSError(f"port {self._asked_port} is in use: choose another one")
-        command = [sys.executable, "-m", keeper.__name__, "--", *self.plan.command(self.home, self.port)]
+        command = [sys.executable, "-m", keeper.__name__, KEEPER_SECONDS, *self.plan.command(self.home, self.port)]
         with self.lock:
             self.adapters.clear()
         with self.log.open("ab") as log:

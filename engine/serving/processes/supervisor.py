@@ -12,7 +12,6 @@ Safe to call from any thread. Knows no torch.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -29,8 +28,6 @@ from engine.serving.vllm import backend as vllm_backend
 from engine.serving.vllm.empty_adapter import empty_adapter
 from storage.database import open_database
 from storage.servers import left_servers, remove_server
-
-logger = logging.getLogger("engine.serving")
 
 POLL_SECONDS = 0.05
 END_LEFT_SECONDS = 5.0
