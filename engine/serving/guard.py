@@ -38,6 +38,7 @@ class Guard:
         self.app, self.hosts, self.any_port, self.most_bytes, self.refuse = app, hosts, any_port, most_bytes, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
         headers = Headers(scope=scope) if scope["type"] in ("http", "websocket") else None
         if headers is None:
             await self.app(scope, receive, send)

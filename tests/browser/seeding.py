@@ -15,6 +15,7 @@ from storage.answers import open_answers, store_answers, store_questions
 from storage.checkpoints import CheckpointName
 from storage.folders import run_folder
 from storage.measurements import add_measurements, replace_results
+from storage.processes import ProcessName
 from storage.runs import Run, State, add_event, add_run, claim_run, finish_run, set_environment, set_progress
 from storage.workers import beat
 
@@ -191,4 +192,4 @@ def result_rows(checkpoint: str, counts: dict[tuple[str, str, str], list[Any]]) 
 
 def alive_worker(db: Database, run: Run | None = None) -> None:
     """A worker that has just given a sign of life."""
-    beat(db, worker="worker-of-pictures", host="here", pid=1, process_started=0.0, run=run.id if run else None)
+    beat(db, worker="worker-of-pictures", process=ProcessName("here", 1, 0.0), run=run.id if run else None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from engine.checks import shorten
@@ -39,22 +40,14 @@ MOST_OPTIONS = 2_000
 MOST_OPTION_TOKENS = 256
 # Settings that other servers know and that would change the answer, with the values that do not.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "best_of": (None, 1),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty", "min_p", "min_tokens"), (None, 0)),
+    **dict.fromkeys(("best_of", "repetition_penalty"), (None, 1)),
+    **dict.fromkeys(("stop_token_ids", "allowed_token_ids", "bad_words"), (None, [])),
+    **dict.fromkeys(("truncate_prompt_tokens", "response_format", "structured_outputs"), (None,)),
     "suffix": (None, ""),
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
-    "repetition_penalty": (None, 1),
     "logit_bias": (None, {}),
     "top_k": (None, 0, -1),
-    "min_p": (None, 0),
-    "min_tokens": (None, 0),
     "use_beam_search": (None, False),
-    "stop_token_ids": (None, []),
-    "allowed_token_ids": (None, []),
-    "bad_words": (None, []),
-    "truncate_prompt_tokens": (None,),
-    "response_format": (None,),
-    "structured_outputs": (None,),
 }
 # The logarithm that stands for "never" in JSON, which has no infinity; vLLM's own.
 LEAST = -9999.0
@@ -91,7 +84,7 @@ class CompletionJob(Completion):
         watched = tuple(request.logprob_token_ids or ())
         _check_ids(watched, resident, "logprob_token_ids", "one of logprob_token_ids")
         answers = [tuple(answer) for answer in request.score_answers or [[]] * len(self.prompts)]
-        wishes = []
+        wishes: list[Wish] = []
         for number, prompt in enumerate(self._ids(resident), 1):
             room = resident.context - len(prompt)
             asked = request.max_tokens if request.max_tokens is not None else 16
@@ -102,22 +95,15 @@ class CompletionJob(Completion):
                     "with its answer: shorten it",
                     "prompt",
                 )
-            for copy in range(request.n or 1):
-                wishes.append(
-                    Wish(
-                        prompt,
-                        min(asked, room),
-                        1.0 if request.temperature is None else request.temperature,
-                        1.0 if request.top_p is None else request.top_p,
-                        None if request.seed is None else request.seed + copy,
-                        top,
-                        watched,
-                        prompt_top,
-                        frozenset() if request.ignore_eos else resident.ends,
-                        self._stops(resident, prompt),
-                        answers[number - 1],
-                    )
-                )
+            wish = Wish(
+                prompt=prompt, max_tokens=min(asked, room), top=top, watched=watched, prompt_top=prompt_top,
+                temperature=1.0 if request.temperature is None else request.temperature,
+                top_p=1.0 if request.top_p is None else request.top_p,
+                ends=frozenset() if request.ignore_eos else resident.ends,
+                stops=self._stops(resident, prompt), answer=answers[number - 1],
+            )  # fmt: skip
+            seeds = (None if request.seed is None else request.seed + copy for copy in range(request.n or 1))
+            wishes += [replace(wish, seed=seed) for seed in seeds]
         return wishes
 
     def finish(self, resident: Resident, texts: list[Continuation]) -> CompletionResponse:

@@ -34,16 +34,17 @@ class Gone(Exception):
 
 
 class Job:
-    """One request. `future` gets its result, or the exception that ended it."""
+    """One request. `future` gets its result, or the exception that ended it.
+
+    rows: how many texts it continues, 0 for what is computed by itself.
+    """
+
+    rows = 0
 
     def __init__(self, model: str) -> None:
         self.model = model
         self.future: Future[Any] = Future()
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        """Drop what is not computed yet."""
-        self.cancelled = True
+        self.cancelled = False  # once it is True, what is not computed yet is dropped
 
     def fail(self, error: BaseException) -> None:
         """End with an error, unless it has ended already."""
@@ -64,8 +65,6 @@ class Completion(Job, ABC):
 
     `wishes(resident)` reads the request, and may refuse it by raising.
     """
-
-    rows = 1
 
     @abstractmethod
     def wishes(self, resident: Resident) -> list[Wish]:
@@ -88,11 +87,9 @@ class Group:
     def takes(self, job: Job) -> bool:
         """Whether a job may still join."""
         first = self.jobs[0]
-        if self._work is not None or job.model != first.model:
+        if self._work is not None or job.model != first.model or not job.rows or not first.rows:
             return False
-        if not isinstance(job, Completion) or not isinstance(first, Completion):
-            return False
-        return sum(j.rows for j in self.jobs if isinstance(j, Completion)) + job.rows <= MOST_ROWS
+        return sum(j.rows for j in self.jobs) + job.rows <= MOST_ROWS
 
     def advance(self, residents: Residents) -> bool:
         """Compute a few pieces; returns whether there is more to do. Raises what went wrong."""

@@ -184,7 +184,7 @@ async def _result(job: Job, request: Request) -> Any:
             if await request.is_disconnected():
                 raise Gone
     finally:
-        job.cancel()
+        job.cancelled = True
 
 
 async def _events(reply: CompletionResponse) -> AsyncIterator[str]:

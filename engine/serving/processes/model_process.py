@@ -6,13 +6,13 @@ Its output goes to HOME/servers/ID.log.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import subprocess
 import sys
 import threading
 import time
 from collections import OrderedDict
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,11 @@ class ModelProcess:
 
     def start(self) -> None:
         """Register it and begin to bring it up; returns at once."""
-        db = open_database(self.home)
-        try:
+        plan = self.plan
+        with closing(open_database(self.home)) as db:
             self.id = add_server(
-                db, backend=self.plan.backend, serves=self.plan.serves, reason=self.reason, owner=ProcessName.of()
+                db, backend=plan.backend, serves=plan.serves, reason=self.reason, owner=ProcessName.of()
             )
-        finally:
-            db.close()
         self._thread.start()
 
     def stop(self) -> None:
@@ -155,7 +153,7 @@ class ModelProcess:
             while time.monotonic() - began < START_SECONDS and not self._end.is_set():
                 if process.poll() is not None:
                     return f"The model server ended while it started ({self._last_words(process.returncode)})"
-                with contextlib.suppress(ServingError):
+                with suppress(ServingError):
                     client.health()
                     took = round(time.monotonic() - began, 2)
                     self._say(db, "ready", "", ready_at=now(), start_seconds=took)
@@ -174,7 +172,7 @@ class ModelProcess:
                 clock = time.monotonic()
                 if clock - asked > HEALTH_SECONDS:
                     asked = clock
-                    with contextlib.suppress(ServingError):
+                    with suppress(ServingError):
                         client.health()
                         answered = time.monotonic()
                     if time.monotonic() - answered > SILENCE_SECONDS:
@@ -233,7 +231,7 @@ class ModelProcess:
 
     def _clear_logs(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             for old in sorted(self.log.parent.glob("*.log"), key=lambda p: p.stat().st_mtime)[:-KEPT_LOGS]:
                 old.unlink()
 

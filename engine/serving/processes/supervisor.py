@@ -11,9 +11,10 @@ Safe to call from any thread. Knows no torch.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -77,15 +78,12 @@ class Supervisor:
 
     def start(self) -> None:
         """End what a lab that was killed left; its keepers do that too, unless they were killed or hang."""
-        db = open_database(self.home)
-        try:
+        with closing(open_database(self.home)) as db:
             for row in left_servers(db):
                 if row.keeper is not None:
                     # Also where the keeper itself is gone: its children are still in its session.
                     end_left_session(row.keeper, END_LEFT_SECONDS)
                 remove_server(db, row.id)
-        finally:
-            db.close()
 
     def place(self, model: ServedModel, timeout: float = 900) -> Place:
         """Where the model can be asked, once it can. Raises ServingError in words, DeviceBusy while a run trains."""
@@ -139,11 +137,8 @@ class Supervisor:
         with self._lock:
             self._stopped = True
             servers = list(self._servers.values())
-        threads = [threading.Thread(target=server.stop) for server in servers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(ModelProcess.stop, servers))
         with self._lock:
             self._servers.clear()
 
@@ -209,9 +204,8 @@ class Supervisor:
         with self._lock:
             if self._servers.get((plan.backend, plan.serves)) is server:
                 self._end(server)
-                db = open_database(self.home)
-                remove_server(db, server.id)
-                db.close()
+                with closing(open_database(self.home)) as db:
+                    remove_server(db, server.id)
         if plan.backend == "vllm" and self.backend == "auto":
             self._vllm_failed = f"vLLM did not start: {server.message}"
             return
@@ -253,5 +247,5 @@ class Supervisor:
 
     @staticmethod
     def _forget(client: ServerClient, name: str) -> None:
-        with contextlib.suppress(Refused):  # it is not there any more
+        with suppress(Refused):  # it is not there any more
             client.unload_adapter(name)
