@@ -77,9 +77,8 @@ class CompletionJob(Completion):
         Raises BadRequest for ids that the model does not have, and prompts that are empty or longer than it reads.
         """
         request = self.request
-        top = request.logprobs
-        prompt_top = request.prompt_logprobs
-        if prompt_top is None and request.echo and top is not None:
+        top, prompt_top = request.logprobs, request.prompt_logprobs
+        if prompt_top is None and request.echo:
             prompt_top = top
         watched = tuple(request.logprob_token_ids or ())
         _check_ids(watched, resident, "logprob_token_ids", "one of logprob_token_ids")
@@ -286,17 +285,13 @@ def _decode(resident: Resident, ids: tuple[int, ...], skip_special: bool) -> str
     return resident.tokenizer.decode(list(ids), skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
 
 
-def _prompt_logprobs(resident: Resident, prompt: Any) -> list[dict[int, PromptLogProb] | None]:
-    known: dict[int, str] = {}
-    places: list[dict[int, PromptLogProb] | None] = []
-    for place in prompt or [None]:
-        if place is None:
-            places.append(None)
-            continue
-        for token in place:
-            if token not in known:
-                known[token] = _decode(resident, (token,), False)
-        places.append(
-            {t: PromptLogProb(logprob=max(s, LEAST), rank=r, decoded_token=known[t]) for t, (s, r) in place.items()}
-        )
-    return places
+def _prompt_logprobs(
+    resident: Resident, prompt: list[dict[int, tuple[float, int]] | None] | None
+) -> list[dict[int, PromptLogProb] | None]:
+    places = prompt or [None]
+    texts = {t: _decode(resident, (t,), False) for t in set().union(*(place or () for place in places))}
+
+    def entry(token: int, score: float, rank: int) -> PromptLogProb:
+        return PromptLogProb(logprob=max(score, LEAST), rank=rank, decoded_token=texts[token])
+
+    return [{t: entry(t, *known) for t, known in place.items()} if place else None for place in places]
