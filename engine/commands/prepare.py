@@ -14,7 +14,6 @@ from pathlib import Path
 
 from engine.commands.main import Mistake, read_experiment
 from engine.models.source import ModelError
-from engine.serving.prepared import prepare_base
 from storage.database import default_home
 
 
@@ -25,6 +24,9 @@ def main() -> int:
     parser.add_argument("--experiment", metavar="PRESET|FILE", required=True)
     parser.add_argument("--link", metavar="NAME", help="also name it HOME/prepared/NAME")
     arguments = parser.parse_args()
+
+    from engine.serving.prepared import prepare_base  # loads torch, after mistakes above were told
+
     home = (arguments.home or default_home()).expanduser().resolve()
     try:
         folder = prepare_base(home, read_experiment(arguments.experiment, [], None))
