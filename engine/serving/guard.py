@@ -80,8 +80,8 @@ class Guard:
 
 
 def _length(headers: Headers) -> float:
-    told = headers.get("content-length", "0")
-    return int(told) if told.isdecimal() else math.inf
+    length = headers.get("content-length", "0")
+    return int(length) if length.isdecimal() else math.inf
 
 
 def _address(text: str) -> SplitResult:

@@ -3,7 +3,7 @@
 python -m engine.serving.embedded.server --home DIR [--run RUN] [--port N]
 
 Listens on 127.0.0.1 only. It finds models by name in the lab's home (catalogue.py), so nothing need be loaded by hand;
- `/v1/load_lora_adapter` takes adapters from inside the home only.
+`/v1/load_lora_adapter` takes adapters from inside the home only.
 """
 
 from __future__ import annotations

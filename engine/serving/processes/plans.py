@@ -97,23 +97,21 @@ def plan_for(choice: Choice, model: ServedModel) -> Plan:
     if choice.backend == "embedded":
         return Plan("embedded", "")
     if model.kind == "full":
-        return Plan(
-            "vllm", model.name, model.folder, (model.name,), share=vllm_backend.processes_that_fit(model.folder)
-        )
+        share = vllm_backend.processes_that_fit(model.folder)
+        return Plan("vllm", model.name, model.folder, (model.name,), share=share)
+    return Plan("vllm", model.base, model.prepared, (f"base-{model.base}", "base"), model.run, _rank(model))
+
+
+def _rank(model: ServedModel) -> int:
     try:
-        rank = _rank_for(model)
+        return vllm_backend.rank_for(model.folder if model.kind == "adapter" else None)
     except ValueError as error:
         raise CannotServe(str(error)) from error
-    return Plan("vllm", model.base, model.prepared, (f"base-{model.base}", "base"), model.run, rank)
-
-
-def _rank_for(model: ServedModel) -> int:
-    return vllm_backend.rank_for(model.folder if model.kind == "adapter" else None)
 
 
 def _unfit(model: ServedModel) -> str | None:
     try:
-        _rank_for(model)
-    except ValueError as error:
+        _rank(model)
+        return None
+    except CannotServe as error:
         return str(error)
-    return None

@@ -146,8 +146,7 @@ class Supervisor:
         """At a vLLM that somebody else runs, if it serves the model's base and answers."""
         if self._neighbour is None or self.backend == "embedded" or model.kind == "full":
             return None
-        serves = self._neighbour.serves()
-        if serves is None or serves[0] != model.base:
+        if self._neighbour.serves() != model.base:
             return None
         reason = f"the vLLM at {self._neighbour.url} serves this base"
         try:  # whether it computes on processors is not known
