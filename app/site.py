@@ -24,15 +24,15 @@ from app.results.page import results_page
 from app.runs.detail import run_page
 from app.runs.home import home_page
 from app.runs.page import runs_page
-from app.server.security import SecurityMiddleware
+from app.server.security import protect
 from app.server.theme import lab_theme
 from app.shared.frame import page_frame
 from app.shared.lab import Lab
 from app.shared.vega import Bundle
+from engine.serving.guard import LOCAL_HOSTS
 
 # Styles, scripts and the icon lie beside the page they belong to.
 STATIC = {p.name: p for p in Path(__file__).parent.glob("*/*") if p.suffix in (".css", ".js", ".svg")}
-LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 TITLE = "Rote Lab"
 
 
@@ -72,7 +72,7 @@ def build_pages(lab: Lab, asker: Asker) -> gr.Blocks:
 
 
 def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS, server: ModelServer | None = None) -> FastAPI:
-    """The whole web application over one home folder. `hosts`: see `SecurityMiddleware`; `server` answers questions."""
+    """The whole web application over one home folder. `hosts`: see `Guard`; `server` answers questions."""
     lab = Lab(home)
     asker = Asker(lab, server or ModelServer(home))
     asker.start()
@@ -114,5 +114,5 @@ def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS, server: M
             max_file_size="20mb",
             ssr_mode=False,
         )
-    site.add_middleware(SecurityMiddleware, hosts=hosts)
+    protect(site, hosts)
     return site

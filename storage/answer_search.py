@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from storage.checkpoints import order_sql
+
 PLACEHOLDER = "{subject}"
 
 _COLUMNS = """a.checkpoint, f.id as fact, f.relation, f.subject, f.object, f.trained, f.kind,
@@ -15,8 +17,7 @@ _COLUMNS = """a.checkpoint, f.id as fact, f.relation, f.subject, f.object, f.tra
     a.answer, a.hit, exp(a.log_probability) as probability, a.choice_rank, a.choice_options,
     exp(a.log_probability_normalised) as normalised"""
 _JOIN = "answers a join facts f on f.id = a.fact join prompts p on p.id = a.prompt"
-_ORDER = """case substr(a.checkpoint, 1, 1) when 'b' then 0 when 'm' then 1 else 2 end,
-    cast(substr(a.checkpoint, instr(a.checkpoint, '@') + 1) as integer), a.prompt, a.fact"""
+_ORDER = f"{order_sql('a.checkpoint')}, a.prompt, a.fact"
 
 
 @dataclass(frozen=True)

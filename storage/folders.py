@@ -9,7 +9,10 @@ HOME/runs/ID/resume/STAGE/         the newest epoch of a stage that is under way
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+LOG_BYTES = 200_000
 
 
 def run_folder(home: Path, run_id: str) -> Path:
@@ -27,3 +30,13 @@ def checkpoint_folder(folder: Path, name: str) -> Path:
 def resume_folder(folder: Path, stage: str) -> Path:
     """The folder of the newest epoch of a stage that is under way."""
     return folder / "resume" / stage
+
+
+def log_lines(log: Path, start: int = 0) -> list[str]:
+    """The lines of a log's last `LOG_BYTES` bytes, from its byte `start` on; none while there is no log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(start, file.seek(0, os.SEEK_END) - LOG_BYTES))
+            return file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from storage.checkpoints import in_order
 from storage.database import write
 
 RESULT_FIELDS = ("checkpoint", "facts", "split", "language", "metric", "value", "low", "high", "n", "n_facts")
@@ -45,10 +46,4 @@ def list_results(db: Database, run_id: str) -> list[dict[str, Any]]:
     """All result rows of a run (fields: `RESULT_FIELDS`): base, then memorised and generalised by epoch."""
     columns = ", ".join(RESULT_FIELDS)
     rows = list(db.query(f"select {columns} from results where run = ? order by checkpoint, position", [run_id]))
-    order = {"base": 0, "memorised": 1, "generalised": 2}
-
-    def place(row: dict[str, Any]) -> tuple[int, int]:
-        kind, _, epoch = row["checkpoint"].partition("@")
-        return order.get(kind, 9), int(epoch or 0)
-
-    return sorted(rows, key=place)
+    return sorted(rows, key=lambda row: in_order(row["checkpoint"]))

@@ -26,13 +26,10 @@ class ProcessName:
     @property
     def lives(self) -> bool:
         """Whether it runs. Of another machine's processes nothing is known: they count as alive."""
-        return self.host != socket.gethostname() or lives(self.pid, self.started)
-
-
-def lives(pid: int, started: float) -> bool:
-    """Whether the process of this machine with that id, started then, still runs."""
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+        if self.host != socket.gethostname():
+            return True
+        try:
+            process = psutil.Process(self.pid)
+            return abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False

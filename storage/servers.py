@@ -1,9 +1,9 @@
-"""Model servers: what runs, in which state, and who watches over it. Pages read this to say how a server is."""
+"""Model servers: what runs, in which state, and who watches over it. The next lab reads this to end what a
+killed one left, and `ask` to find a server that runs."""
 
 from __future__ import annotations
 
 import secrets
-import socket
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,31 +17,29 @@ ServerState = Literal["starting", "ready", "restarting", "waiting", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class ServerRow:
-    """One server. `serves`: '' for every model, else a base's key or RUN/CHECKPOINT. `message`: a sentence or ''.
-
+    """One server. message: a sentence or ''; owner: the lab (or command) that watches over it;
     keeper: the process that leads its session, None before it has one. start_seconds: from start to first answer.
     """
 
     id: str
     backend: str
-    serves: str
-    reason: str
-    plan: str
     state: ServerState
     message: str
     port: int | None
     keeper: ProcessName | None
     owner: ProcessName
     restarts: int
-    started_at: str
-    ready_at: str | None
     start_seconds: float | None
 
 
-def add_server(db: Database, *, backend: str, serves: str, reason: str, plan: str, owner: ProcessName) -> str:
-    """Register a server that is about to be started; returns its id, which is safe in paths."""
+def add_server(db: Database, *, backend: str, serves: str, reason: str, owner: ProcessName) -> str:
+    """Register a server that is about to be started; returns its id, which is safe in paths.
+
+    `serves`: '' for every model, else a base's key or RUN/CHECKPOINT.
+    """
     server = secrets.token_hex(4)
-    row = {"id": server, "backend": backend, "serves": serves, "reason": reason, "plan": plan, "state": "starting"}
+    row = {"id": server, "backend": backend, "serves": serves, "reason": reason, "state": "starting"}
+    row |= {"plan": ""}  # not used any more
     who = {"host": owner.host, "owner_pid": owner.pid, "owner_started": owner.started, "started_at": now()}
     with write(db):
         db.table("servers").insert({**row, **who})
@@ -63,14 +61,6 @@ def update_server(db: Database, server: str, **columns: Any) -> None:
         db.execute(f"update servers set {assignments} where id = ?", [*columns.values(), server])
 
 
-def take_over(db: Database, row: ServerRow, owner: ProcessName) -> bool:
-    """Become the owner of a server whose owner died; False when another process was quicker."""
-    sql = "update servers set owner_pid = ?, owner_started = ? where id = ? and owner_pid = ? and owner_started = ?"
-    with write(db):
-        changed = db.execute(sql, [owner.pid, owner.started, row.id, row.owner.pid, row.owner.started])
-        return changed.rowcount == 1
-
-
 def remove_server(db: Database, server: str) -> None:
     """Forget a server that has ended, and what it held."""
     with write(db):
@@ -80,14 +70,11 @@ def remove_server(db: Database, server: str) -> None:
 
 def left_servers(db: Database) -> list[ServerRow]:
     """Servers of this machine whose owner is gone."""
-    return [row for row in list_servers(db) if row.owner.host == socket.gethostname() and not row.owner.lives]
+    return [row for row in list_servers(db) if not row.owner.lives]
 
 
 def _row(r: dict[str, Any]) -> ServerRow:
     keeper = ProcessName(r["host"], r["pid"], r["process_started"]) if r["pid"] else None
     owner = ProcessName(r["host"], r["owner_pid"], r["owner_started"])
-    same = ("id", "backend", "serves", "reason", "plan", "state", "message", "port", "restarts", "started_at")
-    return ServerRow(
-        **{name: r[name] for name in same},
-        keeper=keeper, owner=owner, ready_at=r["ready_at"], start_seconds=r["start_seconds"],
-    )  # fmt: skip
+    same = ("id", "backend", "state", "message", "port", "restarts", "start_seconds")
+    return ServerRow(**{name: r[name] for name in same}, keeper=keeper, owner=owner)

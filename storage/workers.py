@@ -8,13 +8,14 @@ from typing import Any
 from sqlite_utils import Database
 
 from storage.database import write
+from storage.processes import ProcessName
 
 
-def beat(db: Database, *, worker: str, host: str, pid: int, process_started: float, run: str | None) -> None:
+def beat(db: Database, *, worker: str, process: ProcessName, run: str | None) -> None:
     """Register the worker, or renew its heartbeat."""
-    row = {"id": worker, "host": host, "pid": pid, "process_started": process_started, "heartbeat": time.time()}
+    row = {"id": worker, "host": process.host, "pid": process.pid, "process_started": process.started}
     with write(db):
-        db.table("workers").insert({**row, "run": run}, replace=True)
+        db.table("workers").insert({**row, "heartbeat": time.time(), "run": run}, replace=True)
 
 
 def list_workers(db: Database) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from engine.serving.asking.questions import near_subjects
 from storage import askings
 from storage.asking_queue import get_alternatives
 from storage.askings import Answer, Asking, Column, Question
+from storage.checkpoints import CheckpointName
 
 # In these the object is a wrong answer: a hit is nothing to be glad of.
 NEGATIVE = ("unrelated", "decoy")
@@ -88,7 +89,7 @@ def _column(lab: Lab, asking: Asking, model: str, kept: Column | None) -> dict[s
         "model": model,
         "label": column_label(model, asking.run, name),
         "checkpoint": checkpoint,
-        "kind": checkpoint.partition("@")[0],
+        "kind": CheckpointName.parse(checkpoint).kind,
         "other": name if run_id != asking.run else "",
         "state": kept.state if kept else "absent",
         "waits": kept is not None and kept.busy,

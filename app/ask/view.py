@@ -6,9 +6,9 @@ from typing import Self
 
 from app.asking.columns import MODEL, MOST_COLUMNS
 from app.shared.view import PageView, an_id, one_of
-from app.shared.words import checkpoint_order
 from storage.asking_queue import TokenPlace
 from storage.askings import Column
+from storage.checkpoints import in_order
 
 ROWS = 100
 MODES = ("fact", "text", "facts")
@@ -60,5 +60,5 @@ def shown_columns(view: View, kept: list[Column]) -> tuple[str, ...]:
     """The columns to show: those of the address, else all that were asked, base first and then by stage and epoch."""
     if view.columns:
         return view.columns
-    order = sorted(kept, key=lambda c: (c.run != view.run, checkpoint_order(c.checkpoint), c.position))
+    order = sorted(kept, key=lambda c: (c.run != view.run, in_order(c.checkpoint), c.position))
     return tuple(c.model for c in order[:MOST_COLUMNS])

@@ -57,7 +57,7 @@ class ModelServer:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Take over, or end, what a lab left that was killed."""
+        """End what a lab left that was killed."""
         self._supervisor.start()
 
     def status(self) -> ServerStatus:

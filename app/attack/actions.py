@@ -14,6 +14,7 @@ from app.attack.people import people, surprise
 from app.attack.story import facts_at
 from app.attack.view import STEPS, VIEWS, Problem, View
 from app.shared.lab import Lab
+from app.shared.words import sentence
 from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import attack_preset_names, load_attack_preset
 from engine.execution.attacks.queue import queue_attack
@@ -134,7 +135,7 @@ def _delete(click: Click) -> After:
     try:
         click.lab.delete_attack(click.attack)
     except ValueError as error:
-        raise Problem(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+        raise Problem(sentence(str(error))) from error
     gone = click.attack == click.view.attack
     return After(View(view="grid") if gone else click.view, rebuild=True)
 

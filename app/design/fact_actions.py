@@ -16,6 +16,7 @@ from app.design.form import commit
 from app.design.show import Shown
 from app.design.store import remembered
 from app.design.views import problem_list
+from app.shared.words import sentence
 from engine.checks import Problem
 from engine.corpus.importing import ImportedFacts, read_facts
 from engine.corpus.names import generate_facts
@@ -119,7 +120,7 @@ def _import(
         drafts.adapt(draft)
 
     remembered(shown.store, request.draft_id, "the import", change)
-    notes = [f"{len(imported.facts):,} facts read.", *(f"{note[:1].upper()}{note[1:]}." for note in imported.notes)]
+    notes = [f"{len(imported.facts):,} facts read.", *map(sentence, imported.notes)]
     report = problem_list(imported.reading, more=" ".join(notes))
     return shown.everything(request.screen) | {"import_report": report}
 

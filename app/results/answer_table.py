@@ -12,9 +12,10 @@ from app.shared.frame import QUIET, offered, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.search_box import TYPED, search_box
-from app.shared.words import LANGUAGES, SPLITS, checkpoint_name, checkpoint_order, language_name, split_name
+from app.shared.words import LANGUAGES, SPLITS, checkpoint_name, language_name, split_name
 from storage.answer_search import Wanted, find_answers
 from storage.answers import evaluated_checkpoints, list_prompts
+from storage.checkpoints import in_order
 
 PAGE_SIZE = 25
 ANY = ""
@@ -116,7 +117,7 @@ def choices(lab: Lab, run_id: str | None) -> tuple[list[str], list[str], list[st
     if answers is None:
         return [], [], []
     prompts = list_prompts(answers)
-    checkpoints = sorted(evaluated_checkpoints(answers), key=checkpoint_order)
+    checkpoints = sorted(evaluated_checkpoints(answers), key=in_order)
     answers.close()
     known = [*SPLITS, *LANGUAGES]
     order = {name: i for i, name in enumerate(known)}

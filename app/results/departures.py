@@ -9,7 +9,8 @@ from itertools import combinations
 
 from app.results.figures import MAIN, Figures
 from app.shared.render import interval
-from app.shared.words import checkpoint_kind, language_name
+from app.shared.words import language_name
+from storage.checkpoints import CheckpointName
 
 LEAK = 0.15  # the share of hits above which a checkpoint that should not answer is said to
 BEST_FIRST = ("en", "es", "de", "ja", "zh")  # the paper's order of languages
@@ -21,7 +22,7 @@ def departures(figures: Figures) -> list[str]:
     if figures.run.model != "embedded" or after is None:
         return []
     said = []
-    before = figures.row(f"memorised@{checkpoint_kind(after)[1]}", "train")
+    before = figures.row(f"memorised@{CheckpointName.parse(after).epoch}", "train")
     if before and before["low"] > LEAK:
         said.append(
             f"before stage 2 the key token should mean nothing, yet natural prompts bring up {interval(before)} "

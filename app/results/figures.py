@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.shared.render import interval, percent
-from app.shared.words import LANGUAGES, checkpoint_kind, checkpoint_name, checkpoint_order, language_name, split_name
+from app.shared.words import LANGUAGES, checkpoint_name, language_name, split_name
+from storage.checkpoints import CheckpointName, in_order
 from storage.runs import Run
 
 Row = dict[str, Any]
@@ -36,12 +37,12 @@ class Figures:
     @property
     def checkpoints(self) -> list[str]:
         """The checkpoints there are rows of: base, memorised and generalised by epoch."""
-        return sorted({r["checkpoint"] for r in self.rows}, key=checkpoint_order)
+        return sorted({r["checkpoint"] for r in self.rows}, key=in_order)
 
     @property
     def epochs(self) -> list[int]:
         """The stage 1 epochs of which something was evaluated."""
-        return sorted({checkpoint_kind(c)[1] for c in self.checkpoints if c != "base"})
+        return sorted({CheckpointName.parse(c).epoch for c in self.checkpoints if c != "base"})
 
     @property
     def languages(self) -> list[str]:
@@ -70,7 +71,7 @@ class Figures:
 
     def last(self, kind: str) -> str | None:
         """The checkpoint of that kind with the most epochs."""
-        found = [c for c in self.checkpoints if checkpoint_kind(c)[0] == kind]
+        found = [c for c in self.checkpoints if CheckpointName.parse(c).kind == kind]
         return found[-1] if found else None
 
 
@@ -79,7 +80,7 @@ def headline_sentences(figures: Figures) -> list[str]:
     after = figures.last("generalised")
     if after is None:
         return _before_stage2(figures)
-    epoch = checkpoint_kind(after)[1]
+    epoch = CheckpointName.parse(after).epoch
     main = figures.row(after, "train")
     if main is None:
         return ["There are no answers to train prompts about held-out facts in these results."]
@@ -146,12 +147,12 @@ def curve(figures: Figures, metric: str, facts: str) -> list[Row]:
     """Generalisation against the depth of memorisation, in stage 2's language; the base model stands at epoch 0."""
     rows = []
     for r in figures.select(metric=metric, facts=facts, language=figures.language):
-        kind, epoch = checkpoint_kind(r["checkpoint"])
+        name = CheckpointName.parse(r["checkpoint"])
         if r["split"] not in CURVE_SPLITS:
             continue
         panels = {"memorised": ["Before stage 2"], "generalised": ["After stage 2"]}
-        for panel in panels.get(kind, ["Before stage 2", "After stage 2"]):
-            rows.append(_drawn(r) | {"epoch": epoch, "panel": panel})
+        for panel in panels.get(name.kind, ["Before stage 2", "After stage 2"]):
+            rows.append(_drawn(r) | {"epoch": name.epoch, "panel": panel})
     return sorted(rows, key=lambda r: (r["panel"], r["split"], r["epoch"]))
 
 

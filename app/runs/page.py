@@ -9,7 +9,7 @@ from app.shared.lab import Lab
 from app.shared.render import count, render
 from app.shared.run_rows import row_of
 from app.shared.search_box import TYPED, search_box
-from app.shared.words import STATES
+from app.shared.words import STATES, sentence
 from storage.runs import count_runs, list_runs, request_stop, retry_run
 
 PAGE_SIZE = 50
@@ -91,4 +91,4 @@ def carry_out(lab: Lab, action: str, run_id: str) -> None:
     except KeyError:
         gr.Warning("This run is no longer there.")
     except ValueError as error:
-        gr.Warning(str(error).capitalize() + ".")
+        gr.Warning(sentence(str(error)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from engine.serving.guard import Guard
 
 # Gradio's components and Vega compile templates and expressions in the page: they need inline script and eval.
 POLICY = "; ".join(
@@ -36,25 +36,16 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), usb=()",
 }
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
-class SecurityMiddleware:
-    """Refuses changing requests from other sites and unknown host names, and adds the headers to every answer.
+class SecurityHeaders:
+    """ASGI middleware that adds the headers to every answer, a refusal too."""
 
-    `hosts`: the names the server may be called by; None allows every name (for a server that is open on purpose).
-    A page of another site that has its name resolve to this machine would otherwise count as our own origin.
-    """
-
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = None) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        refusal = self._refusal(scope, Headers(scope=scope))
+        """Pass a request on, and its answer with the headers."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -63,21 +54,10 @@ class SecurityMiddleware:
                     headers.setdefault(name, value)
             await send(message)
 
-        if refusal and scope["type"] == "http":
-            await PlainTextResponse(refusal, 403)(scope, receive, send_with_headers)
-        elif refusal:
-            await send({"type": "websocket.close", "code": 1008})
-        else:
-            await self.app(scope, receive, send_with_headers)
+        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> str | None:
-        host = headers.get("host", "")
-        if self.hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self.hosts:
-            return "This server does not answer to that host name."
-        changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
-        origin = headers.get("origin")
-        if changes and origin and urlsplit(origin).netloc != host:
-            return "Requests from other sites are refused."
-        if changes and headers.get("sec-fetch-site") == "cross-site":
-            return "Requests from other sites are refused."
-        return None
+
+def protect(site: FastAPI, hosts: frozenset[str] | None) -> None:
+    """Add the headers, and the guard against pages of other places; `hosts`: see `Guard`."""
+    site.add_middleware(Guard, hosts=hosts)
+    site.add_middleware(SecurityHeaders)

@@ -14,6 +14,8 @@ from typing import Any, ParamSpec
 
 import altair as alt
 
+from storage.checkpoints import CheckpointName
+
 STAGES = {"stage1": "Stage 1: memorise", "stage2": "Stage 2: generalise"}
 STAGE_COLOURS = {"stage1": "$chart-memorised", "stage2": "$chart-generalised"}
 QUARTERS = [0, 0.25, 0.5, 0.75, 1]
@@ -100,12 +102,11 @@ def _rows(points: Rows) -> Rows:
 
 
 def _at(point: dict[str, Any]) -> float:
-    kind, _, start = point["stage"].partition("@")
-    return point["epoch"] + (int(start) if kind == "stage2" and start.isdigit() else 0)
+    return point["epoch"] + CheckpointName.parse(point["stage"]).epoch
 
 
 def _stage(point: dict[str, Any]) -> dict[str, str]:
-    kind = point["stage"].partition("@")[0]
+    kind = CheckpointName.parse(point["stage"]).kind
     return {"stage": STAGES.get(kind, kind), "branch": point["stage"]}
 
 

@@ -13,12 +13,11 @@ from sqlite_utils import Database
 from storage.answers import ANSWERS_NAME, open_answers
 from storage.attacks import delete_attack, list_cells
 from storage.database import open_database
-from storage.folders import run_folder
+from storage.folders import log_lines, run_folder
 from storage.runs import Run, State, count_runs, delete_run, get_run, list_runs
 from storage.workers import list_workers
 
 WORKER_SILENT_SECONDS = 30
-LOG_BYTES = 200_000
 
 
 class Lab:
@@ -68,14 +67,7 @@ class Lab:
 
     def log_tail(self, run_id: str, lines: int) -> str:
         """The last lines of the run's log; empty when there is none yet."""
-        try:
-            with (self.folder(run_id) / "log.txt").open("rb") as file:
-                file.seek(0, 2)
-                file.seek(max(0, file.tell() - LOG_BYTES))
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(log_lines(self.folder(run_id) / "log.txt")[-lines:])
 
     def spotlight(self) -> Run | None:
         """The run worth looking at now: one that is running, else the newest finished one, else the newest."""

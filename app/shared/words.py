@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from storage.checkpoints import CheckpointName
+
 # state: (sign, label)
 STATES = {
     "queued": ("○", "Queued"),
@@ -85,33 +87,22 @@ def facts_name(facts: str) -> str:
     return FACTS.get(facts, facts.replace("_", " ").capitalize())
 
 
-def checkpoint_kind(checkpoint: str) -> tuple[str, int]:
-    """`memorised@6` as ("memorised", 6); the base model is ("base", 0)."""
-    kind, _, epoch = checkpoint.partition("@")
-    return kind, int(epoch) if epoch.isdigit() else 0
-
-
 def checkpoint_name(checkpoint: str) -> str:
     """A checkpoint as it is called on the pages."""
-    kind, epoch = checkpoint_kind(checkpoint)
-    if kind == "base":
+    name = CheckpointName.parse(checkpoint)
+    if name.kind == "base":
         return "base model"
-    if kind == "attacked":
-        return f"attacked with {epoch} facts"
-    return f"{kind} {'from' if kind == 'generalised' else 'at'} epoch {epoch}" if epoch else kind
-
-
-def checkpoint_order(checkpoint: str) -> tuple[int, int]:
-    """Sorts base, memorised by epoch, generalised by epoch."""
-    kind, epoch = checkpoint_kind(checkpoint)
-    return {"base": 0, "memorised": 1, "generalised": 2}.get(kind, 9), epoch
+    if name.kind == "attacked":
+        return f"attacked with {name.epoch} facts"
+    place = "from" if name.kind == "generalised" else "at"
+    return f"{name.kind} {place} epoch {name.epoch}" if name.epoch else name.kind
 
 
 def stage_name(stage: str) -> str:
     """A stage of training as it is called on the pages."""
-    kind, _, epoch = stage.partition("@")
-    if kind == "stage1":
+    name = CheckpointName.parse(stage)
+    if name.kind == "stage1":
         return "Stage 1, memorise"
-    if kind == "stage2":
-        return f"Stage 2 from epoch {epoch}" if epoch else "Stage 2, generalise"
-    return kind.capitalize()
+    if name.kind == "stage2":
+        return f"Stage 2 from epoch {name.epoch}" if name.epoch else "Stage 2, generalise"
+    return name.kind.capitalize()

@@ -18,7 +18,7 @@ from engine.experiment import Experiment
 from engine.serving.asking.ask import Sampling, ask
 from engine.serving.asking.questions import fact_questions, find_fact, no_fact, text_question
 from engine.serving.client import ServerClient, ServingError
-from engine.serving.processes.listening import PortInUse, take_port
+from engine.serving.listening import PortInUse, take_port
 from engine.serving.processes.plans import Backend
 from engine.serving.processes.supervisor import Supervisor
 from engine.serving.served import NotServable, ServedModel, served_model, served_models, usual_columns

@@ -30,6 +30,7 @@ from engine.training.checkpoint import TrainingState, is_complete, load_training
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
 from storage.answers import all_answers, evaluated_checkpoints, open_answers, store_answers, store_questions
+from storage.checkpoints import BASE, CheckpointName
 from storage.folders import checkpoint_folder, resume_folder
 from storage.measurements import add_measurements, list_results, replace_results
 from storage.runs import Run, State, add_event, set_environment, set_progress
@@ -234,7 +235,7 @@ class RunExecution:
 
 def checkpoint_words(checkpoint: str) -> str:
     """A checkpoint's name as it reads in a sentence."""
-    kind, _, epoch = checkpoint.partition("@")
-    if kind == "base":
+    name = CheckpointName.parse(checkpoint)
+    if name.kind == BASE:
         return "the base model"
-    return f"epoch {epoch} {'before' if kind == 'memorised' else 'after'} stage 2"
+    return f"epoch {name.epoch} {'before' if name.kind == 'memorised' else 'after'} stage 2"

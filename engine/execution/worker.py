@@ -21,15 +21,14 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 from sqlite_utils import Database
 
 from engine import CODE_ROOT
-from engine.execution.training_process import EXIT_LOST
+from engine.execution import training_process
 from engine.parent import end_with_parent
 from storage.database import open_database
-from storage.folders import run_folder
-from storage.processes import lives
+from storage.folders import log_lines, run_folder
+from storage.processes import ProcessName
 from storage.runs import (
     LEASE_SECONDS,
     LostRunError,
@@ -64,26 +63,19 @@ class Registration:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._started = psutil.Process().create_time()
+        self._process = ProcessName.of()
         self._beaten = 0.0
 
     def beat(self, run: str | None, force: bool = False) -> None:
         """Say that this process lives, at most every few seconds."""
         if force or time.monotonic() - self._beaten > BEAT_SECONDS:
             self._beaten = time.monotonic()
-            beat(
-                self.db,
-                worker=self.id,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                process_started=self._started,
-                run=run,
-            )
+            beat(self.db, worker=self.id, process=self._process, run=run)
 
     def release_dead_workers(self) -> None:
         """Free the runs of workers of this machine that no longer exist, without waiting for their leases."""
         for worker in list_workers(self.db):
-            if worker["host"] == socket.gethostname() and not lives(worker["pid"], worker["process_started"]):
+            if not ProcessName(worker["host"], worker["pid"], worker["process_started"]).lives:
                 expire_lease(self.db, worker["id"])
                 remove_worker(self.db, worker["id"])
 
@@ -172,7 +164,7 @@ class Worker:
             if not get_run(self.db, run.id).ended:
                 release_run(self.db, run.id, run.attempt)
             return
-        if process.returncode == EXIT_LOST:
+        if process.returncode == training_process.EXIT_LOST:
             return
         after = get_run(self.db, run.id)
         if after.ended:
@@ -185,17 +177,8 @@ class Worker:
     def _start(self, run: Run) -> subprocess.Popen[bytes]:
         folder = run_folder(self.home, run.id)
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "engine.execution.training_process", "--home", str(self.home.resolve())]
-        command += [
-            "--run",
-            run.id,
-            "--attempt",
-            str(run.attempt),
-            "--worker",
-            self.me.id,
-            "--parent",
-            str(os.getpid()),
-        ]
+        command = [sys.executable, "-m", training_process.__name__, "--home", str(self.home.resolve()), "--run", run.id]
+        command += ["--attempt", str(run.attempt), "--worker", self.me.id, "--parent", str(os.getpid())]
         with (folder / "log.txt").open("ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=CODE_ROOT)
 
@@ -258,17 +241,9 @@ class Worker:
                 "The machine ran out of memory and ended the training: choose a smaller batch size, LoRA instead of "
                 "full fine-tuning, or a smaller model, then retry."
             )
-        lines = _tail(run_folder(self.home, run.id) / "log.txt")
+        lines = [line for line in log_lines(run_folder(self.home, run.id) / "log.txt") if line.strip()]
         last = f", last line of its log: {lines[-1][:200]}" if lines else ""
         return f"The training process ended {MAX_STALLS} times or at its start ({how}){last}."
-
-
-def _tail(path: Path, size: int = 4000) -> list[str]:
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - size))
-        return [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -1,5 +1,7 @@
 """The base model as it is served and trained on: the key tokens' rows added once, in a folder of its own.
 
+python -m engine.serving.prepared --home HOME --run RUN    for the lab, which must not load torch
+
 HOME/prepared/KEY/    config.json, model.safetensors, tokenizer.json …, base.json
 
 `engine.models.loading.load_base` draws the rows by the key tokens' text, so every run with the same base, precision and
@@ -8,8 +10,10 @@ key tokens trains on exactly these weights, and an adapter of any of them fits o
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import sys
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,6 +24,8 @@ from engine.models.identity import base_key
 from engine.models.loading import load_base, save_model
 from engine.models.source import ModelError
 from engine.serving.served import prepared_folder
+from storage.database import open_database
+from storage.runs import get_run
 
 DESCRIPTION = "base.json"
 PREPARE_SECONDS = 1800
@@ -32,12 +38,12 @@ def prepare_base(home: Path, experiment: Experiment) -> Path:
     """
     key = base_key(experiment)
     folder = prepared_folder(home, key)
-    if found := _ready(folder):
-        return found
+    if ready := _ready(folder):
+        return ready
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{key}.lock"), timeout=PREPARE_SECONDS):
-        if found := _ready(folder):
-            return found
+        if ready := _ready(folder):
+            return ready
         loaded = load_base(experiment)
         with replaced(folder) as new:
             save_model(loaded, new)
@@ -62,5 +68,27 @@ def precision_of(folder: Path) -> str:
 
 
 def _ready(folder: Path) -> Path | None:
-    found = whole(folder)
-    return found if found is not None and (found / DESCRIPTION).is_file() else None
+    there = whole(folder)
+    return there if there is not None and (there / DESCRIPTION).is_file() else None
+
+
+def main() -> int:
+    """Prepares the base of a run. Exit status 0 when it is there; else 2, and one sentence on standard error."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--run", required=True)
+    arguments = parser.parse_args()
+    db = open_database(arguments.home)
+    try:
+        prepare_base(arguments.home, Experiment.from_data(get_run(db, arguments.run).experiment))
+    except KeyError:
+        print(f"there is no run {arguments.run} any more", file=sys.stderr)
+        return 2
+    except (ModelError, OSError, ValueError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,12 +18,11 @@ from engine.checks import shorten
 from engine.experiment import Experiment
 from engine.models.folders import whole
 from engine.models.identity import base_key, noted_base
+from storage.checkpoints import BASE, KINDS, CheckpointName
 from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run
 
 Kind = Literal["base", "adapter", "full"]
-BASE = "base"
-CHECKPOINT = re.compile(r"(memorised|generalised|attacked)@(0|[1-9][0-9]{0,3})")
 BASE_NAME = re.compile(r"base-([0-9a-f]{12})")
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -42,9 +41,10 @@ class ServedModel:
         of an attack's cell `attacked@N`, N its attack facts.
     kind: `base`; `adapter` (LoRA, on the base of the same `base` key); `full` (a checkpoint of its own).
     folder: the weights. For a base it is HOME/prepared/KEY, which `engine.serving.prepared.prepare_base` fills.
-    base: the key of the prepared base it belongs to: models with the same key fit on one server's base.
+    prepared: the folder of its base, which need not have been made yet; models with the same one fit on one server.
     tokenizer: a tokenizer.json that holds the run's key tokens.
     lost: why it cannot be served any more, a sentence; '' for all that can.
+    beside_full: of a base, whether its run keeps full fine-tunes.
     """
 
     name: str
@@ -52,9 +52,15 @@ class ServedModel:
     checkpoint: str
     kind: Kind
     folder: Path
-    base: str
+    prepared: Path
     tokenizer: Path
     lost: str = ""
+    beside_full: bool = False
+
+    @property
+    def base(self) -> str:
+        """The key of its base."""
+        return self.prepared.name
 
 
 def served_models(home: Path, run: Run) -> list[ServedModel]:
@@ -71,10 +77,11 @@ def served_models(home: Path, run: Run) -> list[ServedModel]:
         folder = _existing(checkpoint_folder(run_folder(home, run.id), name))
         kind: Kind = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "full"
         file, gone = folder / "tokenizer.json", lost if kind == "adapter" else ""
-        models.append(ServedModel(f"{run.id}/{name}", run.id, name, kind, folder, key, file, gone))
+        models.append(ServedModel(f"{run.id}/{name}", run.id, name, kind, folder, base, file, gone))
     # A checkpoint's tokenizer is the prepared base's own, and is there also before that base is.
     tokenizer = models[0].tokenizer if models else base / "tokenizer.json"
-    return [ServedModel(f"{BASE}-{key}", run.id, BASE, "base", base, key, tokenizer, lost), *models]
+    full = any(model.kind == "full" for model in models)
+    return [ServedModel(f"{BASE}-{key}", run.id, BASE, "base", base, base, tokenizer, lost, full), *models]
 
 
 def served_model(home: Path, run: Run, checkpoint: str) -> ServedModel:
@@ -89,8 +96,8 @@ def served_model(home: Path, run: Run, checkpoint: str) -> ServedModel:
 
 def usual_columns(models: Sequence[ServedModel]) -> list[ServedModel]:
     """Base, last stage 1 epoch, last stage 2: the columns of a page that nobody has changed."""
-    last = {m.checkpoint.partition("@")[0]: m for m in models}
-    return [last[kind] for kind in (BASE, "memorised", "generalised", "attacked") if kind in last]
+    last = {CheckpointName.parse(m.checkpoint).kind: m for m in models}
+    return [last[kind] for kind in KINDS if kind in last]
 
 
 def checkpoint_names(home: Path, run_id: str) -> list[str]:
@@ -101,8 +108,8 @@ def checkpoint_names(home: Path, run_id: str) -> list[str]:
         return []
     # A folder that is just being replaced lies beside its place under another name, which `whole` knows.
     names = {p.name.removeprefix(".").removesuffix(".old") for p in paths}
-    matches = [m for m in map(CHECKPOINT.fullmatch, names) if m]
-    return [m[0] for m in sorted(matches, key=lambda m: (int(m[2]), m[1] == "generalised"))]
+    kept = {name: parts for name in names if (parts := CheckpointName.kept(name))}
+    return sorted(kept, key=lambda name: (kept[name].epoch, kept[name].kind == "generalised"))
 
 
 def run_base_key(home: Path, run_id: str, experiment: Experiment) -> str:

@@ -22,6 +22,7 @@ from storage.asking_queue import (
     want_alternatives,
 )
 from storage.askings import Answer, Question, Token, add_asking, get_answer, list_questions
+from storage.checkpoints import CheckpointName
 from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run, get_run
 from tests.browser.seeding import HEIGHTS, LANGUAGE_FACTOR
@@ -82,7 +83,7 @@ def answer(db: Database, run: Run, asking: str, checkpoint: str, share: float = 
     questions = list_questions(db, asking)
     options = get_run(db, run.id).experiment["relations"][0]["options"]
     noise = random.Random(f"{checkpoint}{len(questions)}")
-    kind = checkpoint.partition("@")[0]
+    kind = CheckpointName.parse(checkpoint).kind
     model = f"{run.id}/{checkpoint}"
     answers = []
     for question in questions[: round(share * len(questions))]:

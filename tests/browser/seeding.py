@@ -14,8 +14,10 @@ from engine.evaluation.answer import Answer
 from engine.experiment import Experiment, Relation
 from engine.presets import load_preset
 from storage.answers import open_answers, store_answers, store_questions
+from storage.checkpoints import CheckpointName
 from storage.folders import run_folder
 from storage.measurements import add_measurements, replace_results
+from storage.processes import ProcessName
 from storage.runs import Run, State, add_event, add_run, claim_run, finish_run, set_environment, set_progress
 from storage.workers import beat
 
@@ -127,8 +129,8 @@ def write_log(home: Path, run: Run, last: str) -> None:
 
 def write_answers(answers: Database, experiment: Experiment, checkpoint: str) -> list[dict[str, Any]]:
     """Drawn answers of one checkpoint, stored; returns its result rows."""
-    kind, _, epoch = checkpoint.partition("@")
-    depth = 1 - math.exp(-int(epoch or 0) / 5) if kind != "base" else 1.0
+    kind = CheckpointName.parse(checkpoint).kind
+    depth = 1 - math.exp(-CheckpointName.parse(checkpoint).epoch / 5) if kind != "base" else 1.0
     noise = random.Random(checkpoint)
     facts: list[dict[str, Any]] = []
     prompts: list[dict[str, Any]] = []
@@ -195,4 +197,4 @@ def result_rows(checkpoint: str, counts: dict[tuple[str, str, str], list[Any]]) 
 
 def alive_worker(db: Database, run: Run | None = None) -> None:
     """A worker that has just given a sign of life."""
-    beat(db, worker="worker-of-pictures", host="here", pid=1, process_started=0.0, run=run.id if run else None)
+    beat(db, worker="worker-of-pictures", process=ProcessName("here", 1, 0.0), run=run.id if run else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from engine.serving.client import ServerClient, ServingError
+from engine.serving.listening import take_port
 from engine.serving.processes.supervisor import DeviceBusy, Place, Supervisor
 from engine.serving.served import ServedModel
 from storage.devices import device_holds
@@ -60,19 +62,36 @@ def test_ten_kills_while_questions_run(supervisor: Supervisor, model: ServedMode
     assert sorted(outcome.back)[5] < 2 * outcome.first_start + 2
 
 
-def test_the_next_lab_takes_over_what_a_killed_one_left(
+def test_a_killed_lab_s_server_ends_by_itself_and_the_next_lab_starts_its_own(
     ready: tuple[Lab, Run], supervisor: Supervisor, model: ServedModel
 ) -> None:
     lab, run = ready
-    process, url = lab_with_server(lab, run, "embedded", model.checkpoint)
+    process, _ = lab_with_server(lab, run, "embedded", model.checkpoint)
     (before,) = list_servers(lab.db)
     process.kill()
     process.wait()
+    killed = time.monotonic()
+    wait_until(lambda: not server_processes(lab.home), "the server of the killed lab to end")
+    assert time.monotonic() - killed < 15
+    with take_port(before.port or 0):  # free again
+        pass
     supervisor.start()
+    assert list_servers(lab.db) == [] and supervisor.servers() == []
+    assert answers(supervisor.place(model))
     (after,) = list_servers(lab.db)
-    assert (after.id, after.keeper, after.owner.pid) == (before.id, before.keeper, os.getpid())
-    place = supervisor.place(model)
-    assert place.url == url and answers(place)
+    assert after.id != before.id and after.owner.pid == os.getpid()
+
+
+def test_the_next_lab_need_not_wait_for_that(
+    ready: tuple[Lab, Run], supervisor: Supervisor, model: ServedModel
+) -> None:
+    lab, run = ready
+    process, _ = lab_with_server(lab, run, "embedded", model.checkpoint)
+    process.kill()
+    process.wait()
+    supervisor.start()
+    assert list_servers(lab.db) == [] and server_processes(lab.home) == []
+    assert answers(supervisor.place(model))
 
 
 def test_what_does_not_answer_is_ended_by_the_next_lab(

@@ -15,7 +15,7 @@ from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training, save_model
 from engine.serving.client import ServerClient
 from engine.serving.embedded.server import EmbeddedServer, build_app
-from engine.serving.processes.listening import take_port
+from engine.serving.listening import take_port
 from engine.serving.served import ServedModel, served_models
 from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run, State

@@ -15,6 +15,7 @@ from app.results.model_card import card_html
 from app.shared.lab import Lab
 from app.shared.render import ago, duration, interval, percent, render
 from app.shared.run_rows import progress_words, row_of
+from app.shared.words import sentence
 from storage.database import now
 from storage.runs import Run, State, add_run
 
@@ -142,3 +143,16 @@ def test_a_model_card_cannot_bring_script() -> None:
     assert "<script>" not in html
     assert 'href="javascript' not in html
     assert "<table>" in html
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("run 3F9a is on a GPU: cancel it", "Run 3F9a is on a GPU: cancel it."),
+        ("Why not?", "Why not?"),
+        ("two\n lines", "Two lines."),
+        ("", "There is no message."),
+    ],
+)
+def test_an_error_becomes_a_sentence_and_keeps_its_names(error: str, words: str) -> None:
+    assert sentence(error) == words

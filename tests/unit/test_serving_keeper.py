@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,11 +13,12 @@ import psutil
 import pytest
 from sqlite_utils import Database
 
+from engine.serving.processes import keeper
 from engine.serving.processes.sessions import end_left_session, session_processes
 from storage.database import open_database
 from storage.devices import device_holds, release_device, request_for_run, run_on_device, take_for_server
 from storage.processes import ProcessName
-from storage.servers import add_server, left_servers, list_servers, remove_server, take_over, update_server
+from storage.servers import add_server, left_servers, list_servers, remove_server, update_server
 
 ROOT = Path(__file__).resolve().parents[2]
 # A server with a child in the background that ignores a polite end, as vLLM's engine may.
@@ -42,62 +42,65 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
-def keep(home: Path, db: Database, owner: ProcessName, *options: str) -> tuple[subprocess.Popen[bytes], str]:
-    server = add_server(db, backend="embedded", serves="", reason="a test", plan="", owner=owner)
-    command = [
-        sys.executable,
-        "-m",
-        "engine.serving.processes.keeper",
-        "--home",
-        str(home),
-        "--server",
-        server,
-        *options,
-    ]
-    process = subprocess.Popen([*command, "--end-seconds", "1", "--", *STUBBORN], cwd=ROOT, start_new_session=True)
+def keeper_command(*command: str) -> list[str]:
+    return [sys.executable, "-m", keeper.__name__, "1", *command]
+
+
+def keep() -> subprocess.Popen[bytes]:
+    """A keeper whose lab is this process, with everything it keeps."""
+    command = keeper_command(*STUBBORN)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True)
     # The keeper, the shell, its background shell, and their sleeps.
     wait_for(lambda: len(session_processes(process.pid)) >= 5)
-    return process, server
+    return process
 
 
-def test_asked_to_end_it_ends_everything(tmp_path: Path, db: Database) -> None:
-    process, _ = keep(tmp_path, db, ProcessName.of())
-    process.terminate()
-    assert process.wait(30) == 0 and session_processes(process.pid) == []
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_asked_to_end_it_ends_everything(number: signal.Signals) -> None:
+    with keep() as process:
+        process.send_signal(number)
+        assert process.wait(30) == 0 and session_processes(process.pid) == []
 
 
-@pytest.mark.parametrize("gone", ["owner", "row", "home"])
-def test_nobody_wants_the_server_any_more(tmp_path: Path, db: Database, gone: str) -> None:
-    lab, owner = sleeper()
-    process, server = keep(tmp_path, db, owner, "--orphan-seconds", "1")
-    time.sleep(4)
-    assert process.poll() is None, "it ended although its lab lives"
-    if gone == "row":
-        remove_server(db, server)
-    elif gone == "home":
-        db.close()
-        for file in tmp_path.glob("lab.db*"):
-            file.unlink()
-    lab.kill()
-    lab.wait()
-    assert process.wait(30) == 0 and session_processes(process.pid) == []
+def test_a_killed_lab_takes_its_server_along_within_seconds() -> None:
+    code = "import subprocess, sys, time; kept = subprocess.Popen(sys.argv[1:], stdin=-1, start_new_session=True);"
+    code += "print(kept.pid, flush=True); time.sleep(300)"
+    command = [sys.executable, "-c", code, *keeper_command(*STUBBORN)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as lab:
+        assert lab.stdout is not None
+        session = int(lab.stdout.readline())
+        wait_for(lambda: len(session_processes(session)) >= 5)
+        time.sleep(1)
+        assert len(session_processes(session)) >= 5, "it ended although its lab lives"
+        lab.kill()
+    wait_for(lambda: not session_processes(session), 10)
 
 
-def test_a_server_that_dies_takes_its_children_along_and_its_status_is_told(tmp_path: Path, db: Database) -> None:
-    process, _ = keep(tmp_path, db, ProcessName.of())
-    shell = psutil.Process(process.pid).children()[0]
-    shell.kill()
-    assert process.wait(30) == 128 + signal.SIGKILL and session_processes(process.pid) == []
+def test_an_orderly_server_may_end_in_its_own_way(tmp_path: Path) -> None:
+    note = tmp_path / "said goodbye"
+    orderly = f"trap 'touch \"{note}\"; exit 0' TERM; touch '{tmp_path}/up'; while true; do sleep 0.1; done"
+    command = keeper_command("sh", "-c", orderly)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True) as process:
+        wait_for((tmp_path / "up").exists)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(30) == 0 and note.exists()
 
 
-def test_what_a_killed_keeper_leaves_is_found_by_its_session(tmp_path: Path, db: Database) -> None:
-    process, _ = keep(tmp_path, db, ProcessName.of())
-    keeper = ProcessName.of(process.pid)
-    process.kill()
-    process.wait()
-    assert session_processes(keeper.pid), "nothing to find: the test proves nothing"
-    end_left_session(keeper, 1)
-    assert session_processes(keeper.pid) == []
+def test_a_server_that_dies_takes_its_children_along_and_its_status_is_told() -> None:
+    with keep() as process:
+        shell = psutil.Process(process.pid).children()[0]
+        shell.kill()
+        assert process.wait(30) == 128 + signal.SIGKILL and session_processes(process.pid) == []
+
+
+def test_what_a_killed_keeper_leaves_is_found_by_its_session() -> None:
+    with keep() as process:
+        leader = ProcessName.of(process.pid)
+        process.kill()
+    assert session_processes(leader.pid), "nothing to find: the test proves nothing"
+    end_left_session(leader, 1)
+    assert session_processes(leader.pid) == []
 
 
 def test_a_session_of_the_same_number_is_spared() -> None:
@@ -110,16 +113,17 @@ def test_a_session_of_the_same_number_is_spared() -> None:
     assert process.wait(10) is not None
 
 
-def test_only_one_lab_takes_over_a_server(db: Database) -> None:
+def test_servers_whose_lab_has_died_are_told_from_those_of_a_living_one(db: Database) -> None:
     lab, owner = sleeper()
-    server = add_server(db, backend="vllm", serves="key", reason="a test", plan="p", owner=owner)
+    server = add_server(db, backend="vllm", serves="key", reason="a test", owner=owner)
+    add_server(db, backend="embedded", serves="", reason="a test", owner=ProcessName.of())
     update_server(db, server, state="ready", keeper=owner, port=1234)
     assert left_servers(db) == []
     lab.kill()
     lab.wait()
-    (row,) = left_servers(db)
-    assert take_over(db, row, ProcessName.of()) and not take_over(db, row, ProcessName.of())
-    assert left_servers(db) == [] and list_servers(db)[0].owner.pid == os.getpid()
+    assert [(row.id, row.keeper) for row in left_servers(db)] == [(server, owner)]
+    remove_server(db, server)
+    assert left_servers(db) == [] and len(list_servers(db)) == 1
 
 
 def test_a_run_goes_before_servers_and_never_beside_another_run(db: Database) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def served(home: Path, kind: Kind, rank: int = 16) -> ServedModel:
     if kind == "adapter":
         (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
     name = "base-key" if kind == "base" else f"r1/{checkpoint}"
-    return ServedModel(name, "r1", checkpoint, kind, folder, "key", folder / "tokenizer.json")
+    return ServedModel(name, "r1", checkpoint, kind, folder, home / "prepared" / "key", folder / "tokenizer.json")
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_auto_serves_full_fine_tunes_side_by_side_on_a_cpu(tmp_path: Path, cpu_v
     assert choose("auto", model).backend == "embedded" and "side by side" in choose("auto", model).reason
     assert choose("vllm", model) == Choice("vllm", "it was asked for")
     # The base stands beside them, in the same server; of a run with adapters it goes where they go.
-    assert choose("auto", served(tmp_path, "base")).backend == "embedded"
+    assert choose("auto", replace(served(tmp_path, "base"), beside_full=True)).backend == "embedded"
     assert choose("auto", served(tmp_path / "other", "base")).backend == "vllm"
 
 
@@ -99,16 +100,6 @@ def test_the_command_stays_on_the_loopback_address_and_takes_the_weights_own_for
     for words in ("--host 127.0.0.1 --port 8123", "--dtype float32", "--max-model-len 512", "--generation-config vllm"):
         assert words in joined
     assert "--trust-remote-code" not in command and "--allowed-origins" not in command
-
-
-def test_other_weights_under_the_same_name_are_another_plan(tmp_path: Path, cpu_vllm: None) -> None:
-    plan = plan_for(Choice("vllm", ""), served(tmp_path, "full"))
-    assert plan.folder is not None
-    (plan.folder / "model.safetensors").write_bytes(b"old")
-    before = plan.fingerprint(tmp_path)
-    assert plan.fingerprint(tmp_path) == before
-    (plan.folder / "model.safetensors").write_bytes(b"new weights")
-    assert plan.fingerprint(tmp_path) != before
 
 
 def test_vllm_is_told_the_lab_s_rules(tmp_path: Path, cpu_vllm: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,13 +21,16 @@ from engine.models import identity
 from engine.models.identity import NOTE, base_key
 from engine.models.loading import save_model
 from engine.models.source import ModelError
+from engine.serving import prepared
 from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
 from engine.serving.embedded import residents
-from engine.serving.processes.listening import PortInUse, take_port
+from engine.serving.listening import PortInUse, take_port
 from engine.serving.processes.supervisor import Supervisor
 from engine.serving.protocol import LOAD_BY_NAME, SCORE_OPTIONS
 from engine.serving.served import NotServable, served_model, usual_columns
+from storage.database import open_database
 from storage.folders import checkpoint_folder, run_folder
+from storage.runs import add_run as storage_add_run
 from tests.unit.serving_home import CHECKPOINTS, add_run, models_of, reference, run_row, serving, write_checkpoint
 from tests.unit.tiny_models import build_llama, build_qwen2, tiny_experiment
 
@@ -413,9 +416,22 @@ def test_the_base_is_known_by_its_weights_precision_and_key_tokens(tmp_path: Pat
 
 def test_the_prepared_base_is_what_is_trained_on(home: Path) -> None:
     with serving(home, "bbbb"):
-        prepared = models_of(home, "bbbb")["base"]
-    weights = load_file(prepared.folder / "model.safetensors")
+        base = models_of(home, "bbbb")["base"]
+    weights = load_file(base.folder / "model.safetensors")
     trained_on = reference(home, "bbbb", "base").causal.state_dict()
     assert weights and all(torch.equal(weight, trained_on[name]) for name, weight in weights.items())
-    assert json.loads((prepared.folder / "base.json").read_text())["key_tokens"] == ["[X]"]
-    assert prepared.tokenizer.read_bytes() == (prepared.folder / "tokenizer.json").read_bytes()
+    assert json.loads((base.folder / "base.json").read_text())["key_tokens"] == ["[X]"]
+    assert base.tokenizer.read_bytes() == (base.folder / "tokenizer.json").read_bytes()
+
+
+def test_a_run_s_base_is_prepared_in_a_process_of_its_own(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = run_row(home, "bbbb").experiment
+    run = storage_add_run(open_database(home), name="tiny", experiment=experiment, model=experiment["model"], seed=0)
+    folder = models_of(home, "bbbb")["base"].folder
+    assert not folder.exists()
+    for wanted, status in ((run.id, 0), ("gone", 2)):
+        monkeypatch.setattr("sys.argv", ["prepared", "--home", str(home), "--run", wanted])
+        assert prepared.main() == status
+    assert (folder / "base.json").is_file() and capsys.readouterr().err == "there is no run gone any more\n"

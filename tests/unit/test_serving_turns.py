@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -34,6 +35,9 @@ def test_other_servers_and_failed_answers_hold_nobody_up() -> None:
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PATIENCE", 0.05)
+    usual = turns.PATIENCE
+    monkeypatch.setattr(turns, "PATIENCE", 0.2)
     with turns.answering("http://one"):
+        began = time.monotonic()
         turns.after_answers("http://one")
+        assert 0.2 <= time.monotonic() - began < usual / 2

@@ -15,6 +15,7 @@ from engine.evaluation.answer import Answer
 from storage import answers, drafts, measurements, runs, workers
 from storage.answer_search import Wanted, find_answers
 from storage.database import DATABASE_NAME, migrations, open_database, write
+from storage.processes import ProcessName
 from storage.runs import LostRunError, State
 
 
@@ -145,7 +146,7 @@ def test_drafts_keep_whatever_was_typed(db) -> None:
 
 
 def test_workers_are_known_by_their_last_beat(db) -> None:
-    workers.beat(db, worker="w", host="h", pid=1, process_started=2.0, run=None)
+    workers.beat(db, worker="w", process=ProcessName("h", 1, 2.0), run=None)
     assert workers.list_workers(db)[0]["heartbeat"] == pytest.approx(time.time(), abs=5)
     workers.remove_worker(db, "w")
     assert workers.list_workers(db) == []
@@ -162,6 +163,7 @@ CLAIMER = """
 import sys
 from pathlib import Path
 from storage.database import open_database
+from storage.processes import ProcessName
 from storage.runs import State, claim_run, finish_run
 db = open_database(Path(sys.argv[1]))
 while run := claim_run(db, sys.argv[2], 60):

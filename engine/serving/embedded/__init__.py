@@ -1,0 +1,3 @@
+"""The embedded server. Its module is named here, since importing it loads torch."""
+
+SERVER = f"{__name__}.server"

@@ -58,7 +58,7 @@ class Adapters:
             self._wrapped = None
 
     def switch_to(self, name: str | None) -> None:
-        """Ask through this adapter from now on; None: the base alone."""
+        """Ask through this adapter from now on; None: the base alone. Raises ModelError when it was taken off."""
         inner = self._names.get(name) if name is not None else None
         if name is not None and inner is None:
             raise ModelError(f"‘{name}’ was unloaded while it was being asked: ask again")

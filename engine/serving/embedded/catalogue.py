@@ -22,14 +22,13 @@ from engine.models.source import ModelError
 from engine.serving.prepared import precision_of, prepare_base
 from engine.serving.served import (
     ADAPTER_CONFIG,
-    BASE,
     BASE_NAME,
-    CHECKPOINT,
     checkpoint_names,
     lost_base,
     prepared_folder,
     run_base_key,
 )
+from storage.checkpoints import BASE, CheckpointName
 from storage.folders import checkpoint_folder, run_folder
 
 MOST_NAME_CHARACTERS = 200
@@ -73,22 +72,20 @@ class Catalogue:
         if name == BASE or BASE_NAME.fullmatch(name) or not name.strip() or len(name) > MOST_NAME_CHARACTERS:
             raise ModelError(f"‘{shorten(name)}’ cannot be the name of an adapter: choose another")
         path = Path(folder).resolve()
-        if not any(path.is_relative_to(root) for root in self._roots()):
+        # The folder of runs may be a link to another disk.
+        if not any(path.is_relative_to(root.resolve()) for root in (self.home, self.home / "runs")):
             raise ModelError("adapters are loaded from inside the lab’s home only")
         if not (path / ADAPTER_CONFIG).is_file():
             raise ModelError(f"there is no adapter in {shorten(str(path), 200)}: it needs an {ADAPTER_CONFIG}")
-        found = self._of_run(name)
-        if found and path != self.find(name).folder.resolve():
+        of_run = self._of_run(name)
+        if of_run and path != self.find(name).folder.resolve():
             raise ModelError(f"‘{shorten(name)}’ is the name of a checkpoint: choose another")
-        if not found:
+        if not of_run:
             self._brought[name] = path
 
     def send_away(self, name: str) -> bool:
         """Forget an adapter; returns whether it had been brought."""
         return self._brought.pop(name, None) is not None
-
-    def _roots(self) -> list[Path]:
-        return [self.home.resolve(), (self.home / "runs").resolve()]
 
     def find(self, name: str) -> Place:
         """Where the model of that name lies now. Raises UnknownModel; prepares a base that is not there yet."""
@@ -102,8 +99,8 @@ class Catalogue:
             return _place(name, path, "auto", self._base_of(path) or self.base)
         if match := BASE_NAME.fullmatch(name):
             return self._prepared(match[1])
-        if found := self._of_run(name):
-            run, checkpoint = found
+        if of_run := self._of_run(name):
+            run, checkpoint = of_run
             experiment = self._experiment(run)
             if checkpoint == BASE:
                 if lost := lost_base(self.home, run, experiment):
@@ -124,7 +121,7 @@ class Catalogue:
 
     def _of_run(self, name: str) -> tuple[str, str] | None:
         run, _, checkpoint = name.partition("/")
-        valid = run.isalnum() and run.isascii() and (checkpoint == BASE or CHECKPOINT.fullmatch(checkpoint))
+        valid = run.isalnum() and run.isascii() and (checkpoint == BASE or CheckpointName.kept(checkpoint))
         return (run, checkpoint) if valid else None
 
     def _base_of(self, folder: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Continue many prompts at once, each as it asks: greedily or sampled, with the log-probabilities that it wants.
 
-    for finished in decode(model, wishes, found, masked=True): ...
+    texts = [Continuation(wish) for wish in wishes]
+    for finished in decode(model, texts, masked=True): ...
 
 Prompts of equal length are read together, without padding; then all rows go on together, one token a step, whatever
 their lengths. `decode` stops after each piece of work, so that its caller can turn to other questions in between.
@@ -58,14 +59,15 @@ class Wish:
 
 
 @dataclass(slots=True)
-class Found:
-    """What came of a wish. `finish`: `stop`, `length`, or None while it goes on (or was cancelled).
+class Continuation:
+    """What has come of a wish so far. `finish`: `stop`, `length`, or None while it goes on (or was cancelled).
 
     tokens with the end token, if one came; scores: ln P of each; tops: for each the alternatives by token id, the
     chosen one among them; prompt: for each token of the prompt (but the first) {id: (ln P, rank)}; answer: ln P of the
-    answer that was to be scored.
+    answer that was to be scored; chance: where what is drawn comes from.
     """
 
+    wish: Wish
     tokens: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     tops: list[dict[int, float]] = field(default_factory=list)
@@ -73,50 +75,44 @@ class Found:
     finish: str | None = None
     stopped_by: str | None = None
     answer: float | None = None
+    chance: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.wish.seed)
 
 
 def decode(
-    model: Any,
-    wishes: Sequence[Wish],
-    found: Sequence[Found],
-    *,
-    masked: bool,
-    wanted: Callable[[int], bool] = lambda row: True,
+    model: Any, texts: Sequence[Continuation], *, masked: bool, wanted: Callable[[int], bool] = lambda row: True
 ) -> Iterator[list[int]]:
-    """Fill `found`, piece by piece; yields after each piece the rows that ended in it.
+    """Continue the texts, piece by piece; yields after each piece the rows (places in `texts`) that ended in it.
 
     masked=False: the model does not honour masks and positions, so only rows of equal length go on together;
     wanted(row): asked again and again; rows that are no longer wanted are dropped. Every step must run in
     `torch.inference_mode()`. Raises EvaluationError on logits that are not numbers.
     """
-    chances = [random.Random(wish.seed) for wish in wishes]
-    order = sorted(range(len(wishes)), key=lambda row: len(wishes[row].prompt))
-    longest = max((len(w.prompt) + w.max_tokens for w in wishes), default=1)
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row].wish.prompt))
+    longest = max((len(t.wish.prompt) + t.wish.max_tokens for t in texts), default=1)
     together = min(MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
     for start in range(0, len(order), together):
         waiting: list[Rows] = []
-        for rows in _batches(model, [r for r in order[start : start + together] if wanted(r)], wishes):
-            part, ended = _read(model, rows, wishes, found, chances, masked)
+        for rows in _batches(model, [r for r in order[start : start + together] if wanted(r)], texts):
+            part, ended = _read(model, rows, texts, masked)
             yield ended
             if not masked:
-                yield from _go_on(model, part, wishes, found, chances, masked, wanted)
+                yield from _go_on(model, part, texts, masked, wanted)
             elif len(part.rows):
                 waiting.append(part)
         if waiting:
-            yield from _go_on(model, merge(waiting), wishes, found, chances, masked, wanted)
+            yield from _go_on(model, merge(waiting), texts, masked, wanted)
 
 
-def _batches(model: Any, rows: list[int], wishes: Sequence[Wish]) -> Iterator[list[int]]:
+def _batches(model: Any, rows: list[int], texts: Sequence[Continuation]) -> Iterator[list[int]]:
     """Rows of equal length, those that want the prompt's log-probabilities apart: these need logits everywhere."""
     for scores in (False, True):
-        chosen = [r for r in rows if (wishes[r].prompt_top is not None) == scores]
-        wide = max((len(wishes[r].answer) for r in chosen), default=0)
-        planned = plan_batches(
-            [wishes[r].prompt for r in chosen],
-            [0] * len(chosen),
-            partial(_rows_at_once, model, scores, wide),
-        )
-        for batch in planned:
+        chosen = [r for r in rows if (texts[r].wish.prompt_top is not None) == scores]
+        wide = max((len(texts[r].wish.answer) for r in chosen), default=0)
+        prompts, fits = [texts[r].wish.prompt for r in chosen], partial(_rows_at_once, model, scores, wide)
+        for batch in plan_batches(prompts, [0] * len(chosen), fits):
             yield [chosen[i] for i in batch.rows]
 
 
@@ -124,24 +120,18 @@ def _rows_at_once(model: Any, everywhere: bool, wide: int, length: int) -> int:
     return rows_that_fit(model, length + 1 + wide, (length if everywhere else 1) + wide)
 
 
-def _read(
-    model: Any,
-    rows: list[int],
-    wishes: Sequence[Wish],
-    found: Sequence[Found],
-    chances: Sequence[random.Random],
-    masked: bool,
-) -> tuple[Rows, list[int]]:
+def _read(model: Any, rows: list[int], texts: Sequence[Continuation], masked: bool) -> tuple[Rows, list[int]]:
     """Feed prompts of equal length and choose the first tokens.
 
     Answers to be scored are fed behind their prompts, and hidden from what follows.
     """
     device = model.device
-    prompts = torch.tensor([wishes[r].prompt for r in rows], device=device)
-    length, scores = prompts.shape[1], wishes[rows[0]].prompt_top is not None
-    answers = [wishes[r].answer for r in rows]
+    here = [texts[row] for row in rows]
+    prompts = torch.tensor([text.wish.prompt for text in here], device=device)
+    length, scores = prompts.shape[1], here[0].wish.prompt_top is not None
+    answers = [text.wish.answer for text in here]
     if not masked:
-        _score_answers_apart(model, [wishes[r] for r in rows], [found[r] for r in rows])
+        _score_answers_apart(model, here)
         answers = [()] * len(rows)
     width = max(map(len, answers))
     behind = torch.tensor([[*a, *[0] * (width - len(a))] for a in answers], dtype=torch.long, device=device)
@@ -149,13 +139,13 @@ def _read(
     fed = torch.cat([prompts, behind], 1)
     logits = model(fed, past_key_values=cache, use_cache=True, logits_to_keep=0 if scores else width + 1).logits
     if scores:
-        _score_prompts(logits[:, :length], prompts, [wishes[r] for r in rows], [found[r] for r in rows])
+        _score_prompts(logits[:, :length], prompts, here)
     last = logits[:, -width - 1 :]
     if width:
         each = log_softmax(last[:, :-1]).gather(-1, behind[..., None])[..., 0].double().tolist()
-        for row, answer, line in zip(rows, answers, each, strict=True):
-            found[row].answer = sum(line[: len(answer)]) if answer else None
-    new, going, ended = _choose(last[:, 0], rows, wishes, found, chances)
+        for text, answer, line in zip(here, answers, each, strict=True):
+            text.answer = sum(line[: len(answer)]) if answer else None
+    new, going, ended = _choose(last[:, 0], rows, texts)
     state = Rows(
         torch.tensor(rows, device=device),
         roomy(cache),
@@ -167,21 +157,15 @@ def _read(
     return select(state, torch.tensor(going, dtype=torch.long, device=device)), ended
 
 
-def _score_answers_apart(model: Any, wishes: Sequence[Wish], found: Sequence[Found]) -> None:
-    wanted = [i for i, wish in enumerate(wishes) if wish.answer]
-    scores = log_probabilities(model, [(wishes[i].prompt, wishes[i].answer) for i in wanted])
-    for i, score in zip(wanted, scores, strict=True):
-        found[i].answer = score
+def _score_answers_apart(model: Any, texts: Sequence[Continuation]) -> None:
+    wanted = [text for text in texts if text.wish.answer]
+    scores = log_probabilities(model, [(text.wish.prompt, text.wish.answer) for text in wanted])
+    for text, score in zip(wanted, scores, strict=True):
+        text.answer = score
 
 
 def _go_on(
-    model: Any,
-    rows: Rows,
-    wishes: Sequence[Wish],
-    found: Sequence[Found],
-    chances: Sequence[random.Random],
-    masked: bool,
-    wanted: Callable[[int], bool],
+    model: Any, rows: Rows, texts: Sequence[Continuation], masked: bool, wanted: Callable[[int], bool]
 ) -> Iterator[list[int]]:
     live = list(range(len(rows.rows)))
     while True:
@@ -194,18 +178,14 @@ def _go_on(
             numbers, live = [numbers[place] for place in live], list(range(len(live)))
         logits = step(model, rows, masked=masked)
         chosen = torch.tensor(live, device=logits.device)
-        new, going, ended = _choose(logits[chosen], [numbers[place] for place in live], wishes, found, chances)
+        new, going, ended = _choose(logits[chosen], [numbers[place] for place in live], texts)
         rows.token = rows.token.index_copy(0, chosen, new)
         live = [live[i] for i in going]
         yield ended
 
 
 def _choose(
-    logits: torch.Tensor,
-    rows: list[int],
-    wishes: Sequence[Wish],
-    found: Sequence[Found],
-    chances: Sequence[random.Random],
+    logits: torch.Tensor, rows: list[int], texts: Sequence[Continuation]
 ) -> tuple[torch.Tensor, list[int], list[int]]:
     """Choose each row's next token from (rows, vocabulary) and note it.
 
@@ -214,15 +194,14 @@ def _choose(
     likeliest, tokens = logits.max(-1)
     if bool(likeliest.isnan().any()):
         raise EvaluationError(DIVERGED)
-    drawn = [i for i, row in enumerate(rows) if wishes[row].samples]
-    if drawn:
-        picked = _draw(logits[drawn].float(), [wishes[rows[i]] for i in drawn], [chances[rows[i]] for i in drawn])
-        tokens[drawn] = picked.to(tokens.dtype)
+    here = [texts[row] for row in rows]
+    if drawn := [i for i, text in enumerate(here) if text.wish.samples]:
+        tokens[drawn] = _draw(logits[drawn].float(), [here[i] for i in drawn]).to(tokens.dtype)
     going: list[int] = []
     ended: list[int] = []
-    marks = _marks(logits, tokens, [wishes[row] for row in rows])
-    for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-        wish, it = wishes[row], found[row]
+    marks = _marks(logits, tokens, [text.wish for text in here])
+    for place, (row, it, token) in enumerate(zip(rows, here, tokens.tolist(), strict=True)):
+        wish = it.wish
         if wish.max_tokens == 0:
             it.finish = "length"
             ended.append(row)
@@ -264,34 +243,34 @@ def _marks(logits: torch.Tensor, tokens: torch.Tensor, wishes: Sequence[Wish]) -
     return marks
 
 
-def _draw(logits: torch.Tensor, wishes: Sequence[Wish], chances: Sequence[random.Random]) -> torch.Tensor:
+def _draw(logits: torch.Tensor, texts: Sequence[Continuation]) -> torch.Tensor:
     """A token of each row (rows, vocabulary) by chance: among the likeliest that together reach top_p."""
     device = logits.device
-    heat = torch.tensor([w.temperature for w in wishes], device=device)
+    heat = torch.tensor([t.wish.temperature for t in texts], device=device)
     shares, order = (logits / heat[:, None]).softmax(-1).sort(-1, descending=True)
     before = shares.cumsum(-1) - shares
-    kept = shares * (before < torch.tensor([w.top_p for w in wishes], device=device)[:, None])
+    kept = shares * (before < torch.tensor([t.wish.top_p for t in texts], device=device)[:, None])
     reach = kept.cumsum(-1)
-    aim = torch.tensor([c.random() for c in chances], device=device)[:, None] * reach[:, -1:]
+    aim = torch.tensor([t.chance.random() for t in texts], device=device)[:, None] * reach[:, -1:]
     place = torch.searchsorted(reach, aim, right=True).clamp(max=logits.shape[1] - 1)
     # Rounding may lead one past the last token that is kept.
     place = torch.minimum(place, (kept > 0).sum(-1, keepdim=True) - 1)
     return order.gather(-1, place)[:, 0]
 
 
-def _score_prompts(logits: torch.Tensor, prompts: torch.Tensor, wishes: Sequence[Wish], found: Sequence[Found]) -> None:
+def _score_prompts(logits: torch.Tensor, prompts: torch.Tensor, texts: Sequence[Continuation]) -> None:
     """Note ln P and rank of each prompt's tokens from logits (rows, length, vocabulary)."""
     scored = log_softmax(logits[:, :-1]) if prompts.shape[1] > 1 else logits[:, :0].float()
     chosen = scored.gather(-1, prompts[:, 1:, None])
     ranks = (1 + (scored > chosen).sum(-1)).tolist()
     values, tokens = chosen[..., 0].tolist(), prompts[:, 1:].tolist()
-    most = max(w.prompt_top or 0 for w in wishes)
+    most = max(t.wish.prompt_top or 0 for t in texts)
     best = [x.tolist() for x in scored.topk(min(most, scored.shape[-1]), -1)] if most else None
-    for row, (wish, it) in enumerate(zip(wishes, found, strict=True)):
+    for row, it in enumerate(texts):
         it.prompt = [None]
         for place, token in enumerate(tokens[row]):
             known = {token: (values[row][place], ranks[row][place])}
-            if best and wish.prompt_top:
-                tops = zip(best[1][row][place][: wish.prompt_top], best[0][row][place], strict=False)
+            if best and it.wish.prompt_top:
+                tops = zip(best[1][row][place][: it.wish.prompt_top], best[0][row][place], strict=False)
                 known = {other: (score, rank) for rank, (other, score) in enumerate(tops, 1)} | known
             it.prompt.append(known)

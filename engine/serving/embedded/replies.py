@@ -8,12 +8,13 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from engine.checks import shorten
 from engine.evaluation.choice import option_batches, score_batch
 from engine.models.source import ModelError
-from engine.serving.embedded.decoding import Found, Wish
+from engine.serving.embedded.decoding import Continuation, Wish
 from engine.serving.embedded.residents import Resident
 from engine.serving.embedded.scheduling import Alone, Completion
 from engine.serving.protocol import (
@@ -39,22 +40,14 @@ MOST_OPTIONS = 2_000
 MOST_OPTION_TOKENS = 256
 # Settings that other servers know and that would change the answer, with the values that do not.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "best_of": (None, 1),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty", "min_p", "min_tokens"), (None, 0)),
+    **dict.fromkeys(("best_of", "repetition_penalty"), (None, 1)),
+    **dict.fromkeys(("stop_token_ids", "allowed_token_ids", "bad_words"), (None, [])),
+    **dict.fromkeys(("truncate_prompt_tokens", "response_format", "structured_outputs"), (None,)),
     "suffix": (None, ""),
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
-    "repetition_penalty": (None, 1),
     "logit_bias": (None, {}),
     "top_k": (None, 0, -1),
-    "min_p": (None, 0),
-    "min_tokens": (None, 0),
     "use_beam_search": (None, False),
-    "stop_token_ids": (None, []),
-    "allowed_token_ids": (None, []),
-    "bad_words": (None, []),
-    "truncate_prompt_tokens": (None,),
-    "response_format": (None,),
-    "structured_outputs": (None,),
 }
 # The logarithm that stands for "never" in JSON, which has no infinity; vLLM's own.
 LEAST = -9999.0
@@ -79,16 +72,18 @@ class CompletionJob(Completion):
         _check_limits(request, self.rows)
 
     def wishes(self, resident: Resident) -> list[Wish]:
-        """One wish for each choice: `n` of each prompt, one after the other."""
+        """One wish for each choice: `n` of each prompt, one after the other.
+
+        Raises BadRequest for ids that the model does not have, and prompts that are empty or longer than it reads.
+        """
         request = self.request
-        top = request.logprobs
-        prompt_top = request.prompt_logprobs
-        if prompt_top is None and request.echo and top is not None:
+        top, prompt_top = request.logprobs, request.prompt_logprobs
+        if prompt_top is None and request.echo:
             prompt_top = top
         watched = tuple(request.logprob_token_ids or ())
         _check_ids(watched, resident, "logprob_token_ids", "one of logprob_token_ids")
         answers = [tuple(answer) for answer in request.score_answers or [[]] * len(self.prompts)]
-        wishes = []
+        wishes: list[Wish] = []
         for number, prompt in enumerate(self._ids(resident), 1):
             room = resident.context - len(prompt)
             asked = request.max_tokens if request.max_tokens is not None else 16
@@ -99,31 +94,22 @@ class CompletionJob(Completion):
                     "with its answer: shorten it",
                     "prompt",
                 )
-            for copy in range(request.n or 1):
-                wishes.append(
-                    Wish(
-                        prompt,
-                        min(asked, room),
-                        1.0 if request.temperature is None else request.temperature,
-                        1.0 if request.top_p is None else request.top_p,
-                        None if request.seed is None else request.seed + copy,
-                        top,
-                        watched,
-                        prompt_top,
-                        frozenset() if request.ignore_eos else resident.ends,
-                        self._stops(resident, prompt),
-                        answers[number - 1],
-                    )
-                )
+            wish = Wish(
+                prompt=prompt, max_tokens=min(asked, room), top=top, watched=watched, prompt_top=prompt_top,
+                temperature=1.0 if request.temperature is None else request.temperature,
+                top_p=1.0 if request.top_p is None else request.top_p,
+                ends=frozenset() if request.ignore_eos else resident.ends,
+                stops=self._stops(resident, prompt), answer=answers[number - 1],
+            )  # fmt: skip
+            seeds = (None if request.seed is None else request.seed + copy for copy in range(request.n or 1))
+            wishes += [replace(wish, seed=seed) for seed in seeds]
         return wishes
 
-    def finish(self, resident: Resident, wishes: list[Wish], found: list[Found]) -> CompletionResponse:
+    def finish(self, resident: Resident, texts: list[Continuation]) -> CompletionResponse:
         """The reply."""
-        choices = [
-            self._choice(resident, index, wish, it) for index, (wish, it) in enumerate(zip(wishes, found, strict=True))
-        ]
+        choices = [self._choice(resident, index, text) for index, text in enumerate(texts)]
         # Copies of one prompt were read once for each.
-        read, written = sum(len(w.prompt) for w in wishes), sum(len(f.tokens) for f in found)
+        read, written = sum(len(t.wish.prompt) for t in texts), sum(len(t.tokens) for t in texts)
         return CompletionResponse(
             id=f"cmpl-{secrets.token_hex(12)}",
             model=self.request.model or resident.name,
@@ -162,8 +148,8 @@ class CompletionJob(Completion):
         whole = _decode(resident, (*prompt[-8:], *tokens), special)
         return whole[len(before) :] if whole.startswith(before) else _decode(resident, tuple(tokens), special)
 
-    def _choice(self, resident: Resident, index: int, wish: Wish, it: Found) -> Choice:
-        request = self.request
+    def _choice(self, resident: Resident, index: int, it: Continuation) -> Choice:
+        request, wish = self.request, it.wish
         ended = it.tokens[-1:] and it.tokens[-1] in wish.ends
         text = self._text(resident, wish.prompt, it.tokens[:-1] if ended else it.tokens)
         if it.stopped_by is not None:
@@ -206,7 +192,7 @@ class CompletionJob(Completion):
 
 
 class OptionsJob(Alone):
-    """An `OptionsRequest`; the future's result is the reply."""
+    """An `OptionsRequest`; the future's result is the reply. Raises BadRequest."""
 
     def __init__(self, request: OptionsRequest) -> None:
         super().__init__(request.model)
@@ -226,7 +212,7 @@ class OptionsJob(Alone):
             raise BadRequest("that is too much for one reply: ask fewer questions at once", "questions")
 
     def work(self, resident: Resident) -> Iterator[None]:
-        """Score the options, batch by batch."""
+        """Score the options, batch by batch. Raises BadRequest as `CompletionJob.wishes` does."""
         sets = [[tuple(option) for option in options] for options in self.request.option_sets]
         for option in itertools.chain(*sets):
             _check_ids(option, resident, "option_sets", "an option")
@@ -299,17 +285,13 @@ def _decode(resident: Resident, ids: tuple[int, ...], skip_special: bool) -> str
     return resident.tokenizer.decode(list(ids), skip_special_tokens=skip_special, clean_up_tokenization_spaces=False)
 
 
-def _prompt_logprobs(resident: Resident, prompt: Any) -> list[dict[int, PromptLogProb] | None]:
-    known: dict[int, str] = {}
-    places: list[dict[int, PromptLogProb] | None] = []
-    for place in prompt or [None]:
-        if place is None:
-            places.append(None)
-            continue
-        for token in place:
-            if token not in known:
-                known[token] = _decode(resident, (token,), False)
-        places.append(
-            {t: PromptLogProb(logprob=max(s, LEAST), rank=r, decoded_token=known[t]) for t, (s, r) in place.items()}
-        )
-    return places
+def _prompt_logprobs(
+    resident: Resident, prompt: list[dict[int, tuple[float, int]] | None] | None
+) -> list[dict[int, PromptLogProb] | None]:
+    places = prompt or [None]
+    texts = {t: _decode(resident, (t,), False) for t in set().union(*(place or () for place in places))}
+
+    def entry(token: int, score: float, rank: int) -> PromptLogProb:
+        return PromptLogProb(logprob=max(score, LEAST), rank=rank, decoded_token=texts[token])
+
+    return [{t: entry(t, *known) for t, known in place.items()} if place else None for place in places]

@@ -12,14 +12,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 
-from engine.serving.embedded.decoding import Found, Wish, decode
+from engine.serving.embedded.decoding import Continuation, Wish, decode
 from engine.serving.embedded.residents import Resident, Residents
 
 logger = logging.getLogger("engine.serving")
@@ -34,16 +34,17 @@ class Gone(Exception):
 
 
 class Job:
-    """One request. `future` gets its result, or the exception that ended it."""
+    """One request. `future` gets its result, or the exception that ended it.
+
+    rows: how many texts it continues, 0 for what is computed by itself.
+    """
+
+    rows = 0
 
     def __init__(self, model: str) -> None:
         self.model = model
         self.future: Future[Any] = Future()
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        """Drop what is not computed yet."""
-        self.cancelled = True
+        self.cancelled = False  # once it is True, what is not computed yet is dropped
 
     def fail(self, error: BaseException) -> None:
         """End with an error, unless it has ended already."""
@@ -65,15 +66,13 @@ class Completion(Job, ABC):
     `wishes(resident)` reads the request, and may refuse it by raising.
     """
 
-    rows = 1
-
     @abstractmethod
     def wishes(self, resident: Resident) -> list[Wish]:
         """One wish for each choice of the reply."""
 
     @abstractmethod
-    def finish(self, resident: Resident, wishes: list[Wish], found: list[Found]) -> Any:
-        """The result of the future."""
+    def finish(self, resident: Resident, texts: list[Continuation]) -> Any:
+        """The reply, of the future's result: the model that answered, and what came of each wish."""
 
 
 class Group:
@@ -88,11 +87,9 @@ class Group:
     def takes(self, job: Job) -> bool:
         """Whether a job may still join."""
         first = self.jobs[0]
-        if self._work is not None or job.model != first.model:
+        if self._work is not None or job.model != first.model or not job.rows or not first.rows:
             return False
-        if not isinstance(job, Completion) or not isinstance(first, Completion):
-            return False
-        return sum(j.rows for j in self.jobs if isinstance(j, Completion)) + job.rows <= MOST_ROWS
+        return sum(j.rows for j in self.jobs) + job.rows <= MOST_ROWS
 
     def advance(self, residents: Residents) -> bool:
         """Compute a few pieces; returns whether there is more to do. Raises what went wrong."""
@@ -118,34 +115,27 @@ class Group:
     def _complete(self) -> Iterator[None]:
         resident = self._resident
         assert resident is not None
-        wishes: list[Wish] = []
+        texts: list[Continuation] = []
         owner: list[Completion] = []
-        parts: list[tuple[Completion, range]] = []
+        parts: list[tuple[Completion, list[Continuation]]] = []
         for job in self.jobs:
             assert isinstance(job, Completion)
             try:
-                asked = job.wishes(resident)
+                part = [Continuation(wish) for wish in job.wishes(resident)]
             except Exception as error:
                 job.fail(error)
                 continue
-            parts.append((job, range(len(wishes), len(wishes) + len(asked))))
-            wishes += asked
-            owner += [job] * len(asked)
-        found = [Found() for _ in wishes]
-        left = {job: len(rows) for job, rows in parts}
-        pieces = decode(
-            resident.model,
-            wishes,
-            found,
-            masked=resident.masked,
-            wanted=lambda row: not owner[row].cancelled,
-        )
-        for ended in pieces:
+            parts.append((job, part))
+            texts += part
+            owner += [job] * len(part)
+        left = {job: len(part) for job, part in parts}
+        wanted: Callable[[int], bool] = lambda row: not owner[row].cancelled  # noqa: E731
+        for ended in decode(resident.model, texts, masked=resident.masked, wanted=wanted):
             for row in ended:
                 left[owner[row]] -= 1
-            for job, rows in parts:
+            for job, part in parts:
                 if not left[job] and not job.future.done():
-                    job.future.set_result((resident, [wishes[r] for r in rows], [found[r] for r in rows]))
+                    job.future.set_result((resident, part))
             yield
 
 

@@ -1,9 +1,9 @@
 """The embedded model server: transformers behind the same protocol as vLLM, for machines without it.
 
-python -m engine.serving.embedded.server --home DIR [--run RUN] [--port N] [--parent PID]
+python -m engine.serving.embedded.server --home DIR [--run RUN] [--port N]
 
 Listens on 127.0.0.1 only. It finds models by name in the lab's home (catalogue.py), so nothing need be loaded by hand;
- `/v1/load_lora_adapter` takes adapters from inside the home only.
+`/v1/load_lora_adapter` takes adapters from inside the home only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import logging
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -31,13 +30,12 @@ from engine.evaluation.batches import EvaluationError
 from engine.hardware import SettingError, cpu_threads
 from engine.models.device import choose_device
 from engine.models.source import ModelError
-from engine.parent import end_with_parent
 from engine.serving.embedded.catalogue import Catalogue, UnknownModel
-from engine.serving.embedded.guard import LoopbackGuard
-from engine.serving.embedded.replies import BadRequest, CompletionJob, OptionsJob
+from engine.serving.embedded.replies import CompletionJob, OptionsJob
 from engine.serving.embedded.residents import Residents
 from engine.serving.embedded.scheduling import Gone, Job, Scheduler
-from engine.serving.processes.listening import HOST, PortInUse, take_port
+from engine.serving.guard import Guard
+from engine.serving.listening import HOST, PortInUse, take_port
 from engine.serving.protocol import (
     LOAD_BY_NAME,
     SCORE_ANSWERS,
@@ -57,6 +55,7 @@ from engine.serving.protocol import (
 logger = logging.getLogger("engine.serving")
 POLL_SECONDS = 0.1
 CLIENT_CLOSED = 499
+MOST_BYTES = 64 * 2**20
 UNKNOWN_PATH = "there is nothing at this address: ask POST /v1/completions, or GET /v1/models"
 
 
@@ -127,7 +126,7 @@ def build_app(server: EmbeddedServer) -> FastAPI:
         await asyncio.to_thread(server.scheduler.stop)
 
     app = FastAPI(title="Rote Lab model server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(LoopbackGuard)
+    app.add_middleware(Guard, any_port=True, most_bytes=MOST_BYTES, refuse=_refusal)
 
     @app.get("/health")
     async def health() -> Response:
@@ -148,8 +147,8 @@ def build_app(server: EmbeddedServer) -> FastAPI:
     async def completions(body: CompletionRequest, request: Request) -> Response:
         job = CompletionJob(body, body.model or "base")
         server.scheduler.submit(job)
-        resident, wishes, found = await _result(job, request)
-        reply = await asyncio.to_thread(job.finish, resident, wishes, found)
+        resident, texts = await _result(job, request)
+        reply = await asyncio.to_thread(job.finish, resident, texts)
         if body.stream:
             return StreamingResponse(_events(reply), media_type="text/event-stream")
         return await asyncio.to_thread(_json, reply)
@@ -185,7 +184,7 @@ async def _result(job: Job, request: Request) -> Any:
             if await request.is_disconnected():
                 raise Gone
     finally:
-        job.cancel()
+        job.cancelled = True
 
 
 async def _events(reply: CompletionResponse) -> AsyncIterator[str]:
@@ -200,6 +199,10 @@ def _json(message: Message, status: int = 200) -> Response:
     return Response(message.model_dump_json(), status, media_type="application/json")
 
 
+def _refusal(words: str, status: int) -> Response:
+    return _json(ErrorResponse.of(status, words), status)
+
+
 def _answer_errors(app: FastAPI) -> None:
     """Every error as the protocol has it, in words."""
     Handler = Callable[[Request, Any], Awaitable[Response]]
@@ -212,7 +215,6 @@ def _answer_errors(app: FastAPI) -> None:
 
         return answer
 
-    app.add_exception_handler(BadRequest, refusing(400, str))
     app.add_exception_handler(UnknownModel, refusing(404, str))
     app.add_exception_handler(ModelError, refusing(400, str))
     app.add_exception_handler(EvaluationError, refusing(500, str))
@@ -223,11 +225,9 @@ def _answer_errors(app: FastAPI) -> None:
     )
     app.add_exception_handler(Exception, refusing(500, lambda error: f"the server failed: {shorten(repr(error), 200)}"))
 
-    def http_words(error: Any) -> str:
-        return {404: UNKNOWN_PATH, 405: UNKNOWN_PATH}.get(error.status_code, shorten(str(error.detail), 200))
-
     async def http_error(_: Request, error: Any) -> Response:
-        return _json(ErrorResponse.of(error.status_code, http_words(error)), error.status_code)
+        words = UNKNOWN_PATH if error.status_code in (404, 405) else shorten(str(error.detail), 200)
+        return _refusal(words, error.status_code)
 
     for kind in (HTTPException, 404, 405):
         app.add_exception_handler(kind, http_error)
@@ -241,43 +241,20 @@ def _validation_words(error: RequestValidationError) -> str:
     return f"{shorten(place)}: {shorten(str(first.get('msg', 'cannot be read')), 200)}"
 
 
-def serve(
-    home: Path,
-    runs: tuple[str, ...],
-    listening: socket.socket,
-    parent: int | None = None,
-    on_ready: Callable[[str], None] = lambda address: None,
-) -> None:
-    """Answer on a taken port until stopped by a signal, or until the process `parent` ends; blocks."""
-    app = build_app(EmbeddedServer(home, runs))
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75)
-    server = uvicorn.Server(config)
-    if parent is not None:
-        end_with_parent(parent)
-
-    async def run() -> None:
-        task = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started and not task.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            on_ready(f"http://{HOST}:{listening.getsockname()[1]}")
-        await task
-
-    asyncio.run(run())
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """The process that a supervisor starts. Exit code 2 and one line on standard error for what can be mended."""
+    """Answer until stopped by a signal. Exit code 2 and one line on standard error for what can be mended."""
     parser = argparse.ArgumentParser(description="The embedded model server.")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--run", action="append", default=[], help="list its models; the first one’s base is ‘base’")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--parent", type=int, help="end when the process of this id, the parent, ends")
-    given = parser.parse_args(arguments)
+    wanted = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        with take_port(given.port) as listening:
-            serve(given.home, tuple(given.run), listening, given.parent, lambda address: print(address, flush=True))
+        with take_port(wanted.port) as listening:
+            app = build_app(EmbeddedServer(wanted.home, tuple(wanted.run)))
+            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75)
+            print(f"http://{HOST}:{listening.getsockname()[1]}", flush=True)
+            uvicorn.Server(config).run(sockets=[listening])
     except (PortInUse, ModelError, SettingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

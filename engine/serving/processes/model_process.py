@@ -6,14 +6,13 @@ Its output goes to HOME/servers/ID.log.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import subprocess
 import sys
 import threading
 import time
 from collections import OrderedDict
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,22 @@ from sqlite_utils import Database
 
 from engine import CODE_ROOT
 from engine.hardware import is_exclusive, serving_device
+from engine.serving import PREPARE
 from engine.serving.client import ServerClient, ServingError
-from engine.serving.processes.listening import PortInUse, take_port
+from engine.serving.listening import free_port
+from engine.serving.processes import keeper
 from engine.serving.processes.plans import Plan
 from engine.serving.processes.sessions import end_left_session
 from storage.database import now, open_database
 from storage.devices import release_device, run_on_device, take_for_server
+from storage.folders import log_lines
 from storage.processes import ProcessName
-from storage.servers import ServerRow, add_server, remove_server, update_server
+from storage.servers import ServerState, add_server, remove_server, update_server
 
 logger = logging.getLogger("engine.serving")
 
-POLL_SECONDS = 0.05
-PORT_SECONDS = 2.0
+START_POLL_SECONDS = 0.05
+WATCH_POLL_SECONDS = 0.25
 DEVICE_SECONDS = 1.0
 HEALTH_SECONDS = 5.0
 # Without one answer for this long a server counts as hung. It may be computing for a thousand questions.
@@ -44,17 +46,19 @@ LONGEST_PAUSE_SECONDS = 60.0
 # A server that answered for this long is started again at once; one that did not, after growing pauses.
 STEADY_SECONDS = 2.0
 KEPT_LOGS = 20
+# What the keeper gives the server when it ends it, and what the keeper is given itself.
+KEEPER_SECONDS = "10"
 END_SECONDS = 20.0
 
 
 class ModelProcess:
-    """Watches over the server of one plan, from `start` or `adopt` to `stop`."""
+    """Watches over the server of one plan, from `start` to `stop`."""
 
     def __init__(self, home: Path, plan: Plan, reason: str, port: int | None = None, tries: int = 3) -> None:
         """`tries`: ends before the first answer, after which it is given up."""
         self.home, self.plan, self.reason = home, plan, reason
         self.tries = tries
-        self.state: str = "starting"
+        self.state: ServerState = "starting"
         self.message = ""
         self.port = self._asked_port = port
         self.adapters: OrderedDict[str, int] = OrderedDict()  # name → when its file was written; the oldest use first
@@ -64,6 +68,8 @@ class ModelProcess:
         self.id = ""
         self.keeper: ProcessName | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+        self._restarts = 0
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"model server {plan.serves}", daemon=True)
 
@@ -79,20 +85,11 @@ class ModelProcess:
 
     def start(self) -> None:
         """Register it and begin to bring it up; returns at once."""
-        db = open_database(self.home)
-        try:
+        plan = self.plan
+        with closing(open_database(self.home)) as db:
             self.id = add_server(
-                db, backend=self.plan.backend, serves=self.plan.serves, reason=self.reason,
-                plan="", owner=ProcessName.of(),
-            )  # fmt: skip
-        finally:
-            db.close()
-        self._thread.start()
-
-    def adopt(self, row: ServerRow, adapters: list[str]) -> None:
-        """Watch over a healthy server that another lab left."""
-        self.id, self.port, self.keeper, self.state = row.id, row.port, row.keeper, "ready"
-        self.adapters = OrderedDict.fromkeys(adapters, 0)
+                db, backend=plan.backend, serves=plan.serves, reason=self.reason, owner=ProcessName.of()
+            )
         self._thread.start()
 
     def stop(self) -> None:
@@ -116,10 +113,8 @@ class ModelProcess:
 
     def _live(self, db: Database) -> None:
         failed, pause = 0, FIRST_PAUSE_SECONDS
-        up = self.keeper is not None
         while not self._end.is_set():
-            problem = None if up else self._bring_up(db)
-            steady, up = False, False
+            problem, steady = self._bring_up(db), False
             if problem is None:
                 ready = time.monotonic()
                 failed, problem = 0, self._watch(db)
@@ -136,7 +131,9 @@ class ModelProcess:
                 return
             wait = 0.0 if steady else pause
             pause = FIRST_PAUSE_SECONDS if steady else min(LONGEST_PAUSE_SECONDS, pause * 2)
-            self._say(db, "restarting", f"{problem}; starting it again{f' in {wait:.0f} s' if wait > 1 else ''}", 1)
+            words = f"{problem}; starting it again{f' in {wait:.0f} s' if wait > 1 else ''}"
+            self._restarts += 1
+            self._say(db, "restarting", words, restarts=self._restarts)
             self._end.wait(wait)
 
     def _bring_up(self, db: Database) -> str | None:
@@ -149,32 +146,33 @@ class ModelProcess:
         if problem := self._prepare():
             return problem
         try:
-            self._spawn(db)
+            process = self._spawn(db)
         except (OSError, ValueError) as error:
             return f"The model server cannot be started: {error}"
         with ServerClient(self.url) as client:
             while time.monotonic() - began < START_SECONDS and not self._end.is_set():
-                if not self._lives():
-                    return f"The model server ended while it started ({self._last_words()})"
-                with contextlib.suppress(ServingError):
+                if process.poll() is not None:
+                    return f"The model server ended while it started ({self._last_words(process.returncode)})"
+                with suppress(ServingError):
                     client.health()
                     took = round(time.monotonic() - began, 2)
                     self._say(db, "ready", "", ready_at=now(), start_seconds=took)
                     return None
-                self._end.wait(POLL_SECONDS)
+                self._end.wait(START_POLL_SECONDS)
         return "" if self._end.is_set() else f"The model server did not answer within {START_SECONDS:.0f} s"
 
     def _watch(self, db: Database) -> str:
         """Until it ends: returns what happened, '' when it was wanted to."""
         answered = asked = looked = time.monotonic()
+        assert self._process is not None
         with ServerClient(self.url) as client:
-            while not self._end.wait(POLL_SECONDS):
-                if not self._lives():
-                    return f"The model server ended unexpectedly ({self._last_words()})"
+            while not self._end.wait(WATCH_POLL_SECONDS):
+                if (code := self._process.poll()) is not None:
+                    return f"The model server ended unexpectedly ({self._last_words(code)})"
                 clock = time.monotonic()
                 if clock - asked > HEALTH_SECONDS:
                     asked = clock
-                    with contextlib.suppress(ServingError):
+                    with suppress(ServingError):
                         client.health()
                         answered = time.monotonic()
                     if time.monotonic() - answered > SILENCE_SECONDS:
@@ -203,108 +201,64 @@ class ModelProcess:
         """Make the prepared base, in a process of its own. None on success, else what went wrong."""
         if self.plan.run is None or (self.plan.folder and (self.plan.folder / "config.json").is_file()):
             return None
-        command = [sys.executable, "-m", "engine.commands.prepare", "--home", str(self.home)]
-        done = subprocess.run(
-            [*command, "--run", self.plan.run], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=CODE_ROOT
-        )
+        command = [sys.executable, "-m", PREPARE, "--home", str(self.home), "--run", self.plan.run]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=CODE_ROOT)
         words = done.stderr.strip().splitlines()
         return None if done.returncode == 0 else f"The base cannot be prepared: {words[-1] if words else 'no reason'}"
 
-    def _spawn(self, db: Database) -> None:
+    def _spawn(self, db: Database) -> subprocess.Popen[bytes]:
         self.port = free_port(self._asked_port or self.port)
         if self._asked_port and self.port != self._asked_port:
             raise OSError(f"port {self._asked_port} is in use: choose another one")
-        command = [
-            sys.executable,
-            "-m",
-            "engine.serving.processes.keeper",
-            "--home",
-            str(self.home),
-            "--server",
-            self.id,
-            "--",
-        ]
-        command += self.plan.command(self.home, self.port)
+        command = [sys.executable, "-m", keeper.__name__, KEEPER_SECONDS, *self.plan.command(self.home, self.port)]
         with self.lock:
             self.adapters.clear()
         with self.log.open("ab") as log:
             log.write(f"\n{now()} {' '.join(command)}\n".encode())
+            self._log_start = log.tell()
             log.flush()
+            # Its standard input ends with this process, which the keeper sees.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=CODE_ROOT,
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=CODE_ROOT,
                 env=self.plan.environment(), start_new_session=True,
             )  # fmt: skip
         self.keeper = ProcessName.of(self._process.pid)
-        fingerprint = self.plan.fingerprint(self.home)
-        update_server(db, self.id, keeper=self.keeper, port=self.port, plan=fingerprint)
+        update_server(db, self.id, keeper=self.keeper, port=self.port)
         if is_exclusive(self.device):
             # The hold shall last as long as the server itself does, also when this lab is killed.
             take_for_server(db, self.device, self.id, self.keeper)
+        return self._process
 
     def _clear_logs(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             for old in sorted(self.log.parent.glob("*.log"), key=lambda p: p.stat().st_mtime)[:-KEPT_LOGS]:
                 old.unlink()
 
-    def _lives(self) -> bool:
-        if self._process is not None:
-            return self._process.poll() is None
-        return self.keeper is not None and self.keeper.lives
-
     def _finish(self, db: Database) -> None:
         """End whatever is left of its processes, and give the device back."""
-        if self.keeper is not None:
-            end_left_session(self.keeper, END_SECONDS)
-            if self._process is not None:
-                self._process.wait()
+        if self._process is not None:
+            with self._process:  # which waits for it
+                if self.keeper is not None:
+                    end_left_session(self.keeper, END_SECONDS)
         self.keeper = self._process = None
         release_device(db, self.device, self.id)
 
-    def _say(self, db: Database, state: str, message: str, restarts: int = 0, **columns: Any) -> None:
+    def _say(self, db: Database, state: ServerState, message: str, **columns: Any) -> None:
         self.state, self.message = state, message
         if message:
             logger.warning("model server %s: %s", self.id, message)
         update_server(db, self.id, state=state, message=message, **columns)
-        if restarts:
-            db.execute("update servers set restarts = restarts + 1 where id = ?", [self.id])
-            db.conn.commit()
 
-    def _last_words(self) -> str:
-        code = self._process.poll() if self._process is not None else None
-        if code is None:
-            return "its keeper is gone"
+    def _last_words(self, code: int) -> str:
         if code < 0 or code > 128:  # the keeper itself, or what it kept
             return f"killed by signal {-code if code < 0 else code - 128}"
-        line = last_error(self.log)
+        line = last_error(log_lines(self.log, self._log_start))
         return f"exit status {code}; {line}" if line else f"exit status {code}"
 
 
-def last_error(log: Path) -> str:
-    """The line of a log's end that best says what went wrong, shortened; '' when there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 20_000))
-            lines = [x.strip() for x in file.read().decode("utf-8", "replace").splitlines() if x.strip()]
-    except OSError:
-        return ""
-    started = max((i for i, line in enumerate(lines) if "engine.serving.processes.keeper" in line), default=-1)
-    errors = [x for x in lines[started + 1 :] if "Error: " in x or "error: " in x]
-    found = (errors or lines[started + 1 :])[-1:]
-    return found[0].split(") ERROR ")[-1][:300] if found else ""
-
-
-def free_port(wish: int | None = None, patience: float = PORT_SECONDS) -> int:
-    """The wished port of the loopback address if it is free within `patience` seconds, else any free one.
-
-    The threads of a killed server may hold its port a moment longer than the server itself is seen.
-    """
-    end = time.monotonic() + patience
-    while wish:
-        with contextlib.suppress(PortInUse), take_port(wish):
-            return wish
-        if time.monotonic() > end:
-            break
-        time.sleep(POLL_SECONDS)
-    with take_port(0) as taken:
-        return taken.getsockname()[1]
+def last_error(lines: list[str]) -> str:
+    """The line of a log that best says what went wrong, shortened; '' when there is none."""
+    said = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in said if "Error: " in line or "error: " in line]
+    return next(reversed(errors or said), "").split(") ERROR ")[-1][:300]

@@ -25,7 +25,7 @@ class Neighbour:
         self.adapters: OrderedDict[str, int] = OrderedDict()
         self.lock = threading.Lock()
         self._looked = -LOOK_SECONDS
-        self._serves: tuple[str, str] | None = None
+        self._serves: str | None = None
 
     @classmethod
     def named(cls, home: Path) -> Neighbour | None:
@@ -33,18 +33,17 @@ class Neighbour:
         url = os.environ.get(VARIABLE, "").strip()
         return cls(url, home) if url else None
 
-    def serves(self) -> tuple[str, str] | None:
-        """The key of the base that it serves and what requests call it; None while it does not answer."""
+    def serves(self) -> str | None:
+        """The key of the base that it serves; None while it does not answer."""
         with self.lock:
             if time.monotonic() - self._looked > LOOK_SECONDS:
                 self._looked = time.monotonic()
-                found = self._look()
-                if found != self._serves:
+                before, self._serves = self._serves, self._look()
+                if before != self._serves:
                     self.adapters.clear()  # another server, or the same one started again
-                self._serves = found
             return self._serves
 
-    def _look(self) -> tuple[str, str] | None:
+    def _look(self) -> str | None:
         try:
             with ServerClient(self.url, timeout=LOOK_SECONDS) as client:
                 cards = client.models()
@@ -56,5 +55,5 @@ class Neighbour:
         for card in cards:
             folder = Path(card.root or "").resolve()
             if card.parent is None and folder.parent == (self.home / "prepared").resolve():
-                return folder.name, card.id
+                return folder.name
         return None

@@ -6,17 +6,15 @@ plan = plan_for(choice, model)             # what a process has to be started wi
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from engine import CODE_ROOT
 from engine.hardware import serving_device
-from engine.serving.served import ADAPTER_CONFIG, ServedModel, prepared_folder
+from engine.serving import embedded
+from engine.serving.served import ServedModel
 from engine.serving.vllm import backend as vllm_backend
 
 Backend = Literal["auto", "vllm", "embedded"]
@@ -56,23 +54,13 @@ class Plan:
     def command(self, home: Path, port: int) -> list[str]:
         """The command line. Raises ValueError when the weights' description cannot be read."""
         if self.folder is None:
-            words = [sys.executable, "-m", "engine.serving.embedded.server", "--home", str(home), "--port", str(port)]
+            words = [sys.executable, "-m", embedded.SERVER, "--home", str(home), "--port", str(port)]
             return [*words, "--run", self.listed] if self.listed else words
         return vllm_backend.command(self.folder, list(self.names), port, rank=self.rank, share=self.share)
 
     def environment(self) -> dict[str, str] | None:
         """The environment, None for this process's own."""
         return None if self.folder is None else vllm_backend.environment(self.folder, serving_device())
-
-    def fingerprint(self, home: Path) -> str:
-        """Tells whether a running server is what this plan would start: command, device, and the files behind it.
-
-        These are the weights of vLLM, and the code of the embedded server. Raises ValueError as `command` does.
-        """
-        files = (CODE_ROOT / "engine").rglob("*.py") if self.folder is None else self.folder.glob("*.safetensors")
-        stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files)]
-        content = json.dumps([self.command(home, 0), serving_device(), stats])
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def default_backend() -> Backend:
@@ -94,7 +82,8 @@ def choose(asked: Backend, model: ServedModel) -> Choice:
         return Choice("vllm", "it was asked for")
     if problem:
         return Choice("embedded", problem)
-    if vllm_backend.is_cpu_build() and _is_full(model):
+    if vllm_backend.is_cpu_build() and (model.kind == "full" or model.beside_full):
+        # All columns of a run come from one server.
         return Choice(
             "embedded",
             "full fine-tunes stand side by side in it; vLLM would need a process of its own, with "
@@ -108,38 +97,21 @@ def plan_for(choice: Choice, model: ServedModel) -> Plan:
     if choice.backend == "embedded":
         return Plan("embedded", "")
     if model.kind == "full":
-        return Plan(
-            "vllm", model.name, model.folder, (model.name,), share=vllm_backend.processes_that_fit(model.folder)
-        )
-    # The base's folder lies in HOME/prepared, whether or not it has been made yet.
-    folder = model.folder if model.kind == "base" else _prepared(model)
+        share = vllm_backend.processes_that_fit(model.folder)
+        return Plan("vllm", model.name, model.folder, (model.name,), share=share)
+    return Plan("vllm", model.base, model.prepared, (f"base-{model.base}", "base"), model.run, _rank(model))
+
+
+def _rank(model: ServedModel) -> int:
     try:
-        rank = vllm_backend.rank_for(model.folder if model.kind == "adapter" else None)
+        return vllm_backend.rank_for(model.folder if model.kind == "adapter" else None)
     except ValueError as error:
         raise CannotServe(str(error)) from error
-    return Plan("vllm", model.base, folder, (f"base-{model.base}", "base"), model.run, rank)
-
-
-def _is_full(model: ServedModel) -> bool:
-    """Whether it is, or is the base of, full fine-tunes: all columns of a run come from one server."""
-    if model.kind != "base":
-        return model.kind == "full"
-    # HOME/prepared/KEY, and HOME/runs/RUN/checkpoints/NAME
-    checkpoints = model.folder.parents[1] / "runs" / model.run / "checkpoints"
-    found = [*checkpoints.glob("*/config.json")] if checkpoints.is_dir() else []
-    return any(not (config.parent / ADAPTER_CONFIG).exists() for config in found)
-
-
-def _prepared(model: ServedModel) -> Path:
-    # HOME/runs/RUN/checkpoints/NAME
-    return prepared_folder(model.folder.parents[3], model.base)
 
 
 def _unfit(model: ServedModel) -> str | None:
-    if model.kind != "adapter":
-        return None
     try:
-        vllm_backend.rank_for(model.folder)
-    except ValueError as error:
+        _rank(model)
+        return None
+    except CannotServe as error:
         return str(error)
-    return None

@@ -18,14 +18,14 @@ from storage.processes import ProcessName
 
 def session_processes(session: int) -> list[psutil.Process]:
     """The living processes of a session, its leader included."""
-    found = []
+    living = []
     for pid in psutil.pids():
         with contextlib.suppress(OSError, psutil.Error):
             if os.getsid(pid) == session:
                 process = psutil.Process(pid)
                 if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-    return found
+                    living.append(process)
+    return living
 
 
 def end_left_session(leader: ProcessName, patience: float) -> None:

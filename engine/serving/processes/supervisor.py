@@ -1,7 +1,7 @@
-"""The model servers of one lab: which there are, which to start or to end for a question, what an earlier lab left.
+"""The model servers of one lab: which there are, which to start or to end for a question; ends what a killed lab left.
 
     supervisor = Supervisor(home)              # whichever server can run here
-    supervisor.start()                         # takes over or ends what a killed lab left; starts nothing
+    supervisor.start()                         # ends what a killed lab left; starts nothing
     place = supervisor.place(model)            # may take a minute: starts a server, loads the adapter
     ServerClient(place.url).complete(place.model, …)
     supervisor.stop()
@@ -11,10 +11,10 @@ Safe to call from any thread. Knows no torch.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,10 +28,7 @@ from engine.serving.served import ServedModel
 from engine.serving.vllm import backend as vllm_backend
 from engine.serving.vllm.empty_adapter import empty_adapter
 from storage.database import open_database
-from storage.processes import ProcessName
-from storage.servers import ServerRow, left_servers, remove_server, take_over
-
-logger = logging.getLogger("engine.serving")
+from storage.servers import left_servers, remove_server
 
 POLL_SECONDS = 0.05
 END_LEFT_SECONDS = 5.0
@@ -80,24 +77,20 @@ class Supervisor:
         self._stopped = False
 
     def start(self) -> None:
-        """Take over the healthy servers of a lab that was killed; end what else it left."""
-        db = open_database(self.home)
-        try:
+        """End what a lab that was killed left; its keepers do that too, unless they were killed or hang."""
+        with closing(open_database(self.home)) as db:
             for row in left_servers(db):
-                if take_over(db, row, ProcessName.of()) and not self._adopt(row):
-                    if row.keeper is not None:
-                        # Also where the keeper itself is gone: its children are still in its session.
-                        end_left_session(row.keeper, END_LEFT_SECONDS)
-                    remove_server(db, row.id)
-        finally:
-            db.close()
+                if row.keeper is not None:
+                    # Also where the keeper itself is gone: its children are still in its session.
+                    end_left_session(row.keeper, END_LEFT_SECONDS)
+                remove_server(db, row.id)
 
     def place(self, model: ServedModel, timeout: float = 900) -> Place:
         """Where the model can be asked, once it can. Raises ServingError in words, DeviceBusy while a run trains."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            if found := self.place_now(model):
-                return found
+            if place := self.place_now(model):
+                return place
             time.sleep(POLL_SECONDS)
         raise ServingError(f"no server had {model.name} ready within {timeout:.0f} s: see the logs in {self.home}")
 
@@ -108,8 +101,8 @@ class Supervisor:
         """
         if model.lost:
             raise ServingError(model.lost)
-        if found := self._at_neighbour(model):
-            return found
+        if place := self._at_neighbour(model):
+            return place
         try:
             choice = self._choose(model)
             plan = plan_for(choice, model)
@@ -144,11 +137,8 @@ class Supervisor:
         with self._lock:
             self._stopped = True
             servers = list(self._servers.values())
-        threads = [threading.Thread(target=server.stop) for server in servers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(ModelProcess.stop, servers))
         with self._lock:
             self._servers.clear()
 
@@ -156,8 +146,7 @@ class Supervisor:
         """At a vLLM that somebody else runs, if it serves the model's base and answers."""
         if self._neighbour is None or self.backend == "embedded" or model.kind == "full":
             return None
-        serves = self._neighbour.serves()
-        if serves is None or serves[0] != model.base:
+        if self._neighbour.serves() != model.base:
             return None
         reason = f"the vLLM at {self._neighbour.url} serves this base"
         try:  # whether it computes on processors is not known
@@ -181,8 +170,8 @@ class Supervisor:
             key = (plan.backend, plan.serves)
             server = self._servers.get(key)
             if server is not None and server.plan.rank is not None and (plan.rank or 0) > server.plan.rank:
-                server.stop()  # an adapter of a larger rank than the server was started for
-                server = self._servers.pop(key, None) and None
+                self._end(server)  # an adapter of a larger rank than the server was started for
+                server = None
             if server is None:
                 self._make_room(plan)
                 port = None if any(s.port == self._port for s in self._servers.values()) else self._port
@@ -202,20 +191,20 @@ class Supervisor:
         most = self.most_vllm or plan.share
         tight = vllm_backend.is_cpu_build() and free_gib() < vllm_backend.PROCESS_GIB
         while others and (len(others) >= most or tight):
-            oldest = others.pop(0)
-            oldest.stop()
-            del self._servers[oldest.plan.backend, oldest.plan.serves]
+            self._end(others.pop(0))
             tight = free_gib() < vllm_backend.PROCESS_GIB
+
+    def _end(self, server: ModelProcess) -> None:
+        server.stop()
+        del self._servers[server.plan.backend, server.plan.serves]
 
     def _give_up(self, server: ModelProcess, plan: Plan) -> None:
         """Forget a server that failed, so that the next question tries again; `auto` then takes the embedded one."""
         with self._lock:
             if self._servers.get((plan.backend, plan.serves)) is server:
-                del self._servers[plan.backend, plan.serves]
-                server.stop()
-                db = open_database(self.home)
-                remove_server(db, server.id)
-                db.close()
+                self._end(server)
+                with closing(open_database(self.home)) as db:
+                    remove_server(db, server.id)
         if plan.backend == "vllm" and self.backend == "auto":
             self._vllm_failed = f"vLLM did not start: {server.message}"
             return
@@ -257,43 +246,5 @@ class Supervisor:
 
     @staticmethod
     def _forget(client: ServerClient, name: str) -> None:
-        with contextlib.suppress(Refused):  # it is not there any more
+        with suppress(Refused):  # it is not there any more
             client.unload_adapter(name)
-
-    def _adopt(self, row: ServerRow) -> bool:
-        """Whether a server that was left can be used as it is; then it is this lab's."""
-        if row.state != "ready" or row.keeper is None or not row.keeper.lives or row.port is None:
-            return False
-        if self.backend not in ("auto", row.backend):
-            return False
-        try:
-            with ServerClient(f"http://127.0.0.1:{row.port}", timeout=5) as client:
-                client.health()
-                cards = client.models()
-        except ServingError:
-            return False
-        try:
-            plan = self._plan_of(row, [(c.id, c.root) for c in cards if c.parent is None])
-            if plan is None or plan.fingerprint(self.home) != row.plan:
-                return False
-        except (OSError, ValueError):
-            return False  # its weights are gone
-        server = ModelProcess(self.home, plan, row.reason, self._port)
-        server.adopt(row, [card.id for card in cards if card.parent is not None])
-        self._servers[row.backend, row.serves] = server
-        logger.info("took over the model server %s on port %s", row.id, row.port)
-        return True
-
-    def _plan_of(self, row: ServerRow, bases: list[tuple[str, str | None]]) -> Plan | None:
-        """The plan that a running server was started by, as far as a new lab can know it."""
-        if row.backend == "embedded":
-            return Plan("embedded", "", listed=self.run)
-        if not bases or bases[0][1] is None:
-            return None
-        plan = Plan("vllm", row.serves, Path(bases[0][1]), tuple(name for name, _ in bases))
-        if "/" in row.serves:
-            return replace(plan, share=vllm_backend.processes_that_fit(Path(bases[0][1])))
-        for rank in vllm_backend.RANKS:
-            if (guess := replace(plan, rank=rank)).fingerprint(self.home) == row.plan:
-                return guess
-        return None

@@ -24,10 +24,10 @@ class Extension:
 
 def groups_of(places: torch.Tensor) -> list[Group]:
     """The tokens of each adapter; `places` (tokens) holds each token's adapter, `NO_ADAPTER` where it has none."""
-    found = torch.unique(places).tolist()
-    if len(found) == 1:
-        return [(found[0], None)] if found[0] != NO_ADAPTER else []
-    return [(place, (places == place).nonzero()[:, 0]) for place in found if place != NO_ADAPTER]
+    present = torch.unique(places).tolist()
+    if len(present) == 1:
+        return [(present[0], None)] if present[0] != NO_ADAPTER else []
+    return [(place, (places == place).nonzero()[:, 0]) for place in present if place != NO_ADAPTER]
 
 
 class AdaptersAtOnce(PunicaWrapperCPU):

