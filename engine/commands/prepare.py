@@ -13,7 +13,8 @@ import os
 import sys
 from pathlib import Path
 
-from engine.commands.main import Mistake, read_experiment
+from engine.commands.mistake import Mistake
+from engine.commands.run import read_experiment
 from engine.experiment import Experiment
 from storage.database import default_home, open_database
 from storage.runs import get_run

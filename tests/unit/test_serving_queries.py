@@ -157,7 +157,8 @@ def test_asking_needs_neither_torch_nor_transformers() -> None:
     modules = (
         "serving.asking.ask",
         "serving.client",
-        "commands.serving",
+        "commands.ask",
+        "commands.serve",
         "serving.protocol",
         "serving.asking.queries",
         "serving.asking.ranking",
