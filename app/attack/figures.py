@@ -11,7 +11,7 @@ from typing import Any
 
 from app.attack.view import Place
 from app.shared.lab import Lab
-from engine.execution.attacks.tables import costs, detection, pooled_rows, scan_matrix
+from engine.attack.tables import costs, detection, pooled_rows, scan_matrix
 from storage.attacks import Attack, AttackCell, cell_results, list_cells
 from storage.runs import ENDED, State
 

@@ -12,7 +12,7 @@ from app.attack.words import facts_words
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.words import split_name
-from engine.execution.attacks.tables import ASKED, SETTING, pooled_rows
+from engine.attack.tables import ASKED, SETTING, pooled_rows
 from storage.attacks import Attack, AttackCell, attack_counts
 from storage.runs import ENDED
 

@@ -50,7 +50,7 @@ def main() -> int:
 
 def _experiment(home: Path, run: str | None, experiment: str | None) -> Experiment:
     if experiment is not None:
-        return read_experiment(experiment, [], None)
+        return read_experiment(experiment)
     db = open_database(home)
     try:
         return Experiment.from_data(get_run(db, run or "").experiment)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from engine.attack.readings import Reading, readings_of
-from engine.commands.mistake import Mistake, read_text_file
+from engine.commands.mistake import Mistake, mistakes_in, read_text_file
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import LANGUAGES, load_relations
 
@@ -45,10 +45,8 @@ def _print_own(path: Path) -> None:
     if not path.is_file():
         there = ", ".join(load_relations())
         raise Mistake(f"there is neither a relation nor a file ‘{path}’ (relations: {there})")
-    try:
+    with mistakes_in(path):
         reading = Reading.from_text(read_text_file(path))
-    except ValueError as error:
-        raise Mistake(f"{path}: {error}") from error
     typer.echo(f"  {reading.name}  {reading.role}  {reading.in_words('SUBJECT', 'OBJECT') or reading.label}".rstrip())
     _print_prompts(reading)
 

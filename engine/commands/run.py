@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from sqlite_utils import Database
 
-from engine.commands.mistake import Home, Mistake, RunId, open_home, read_source, with_run, write_json
-from engine.description import override, read_mapping
+from engine.commands.here import carry_out_here
+from engine.commands.mistake import (
+    Home,
+    Mistake,
+    Results,
+    RunId,
+    check_target,
+    mistakes_in,
+    open_home,
+    read_description,
+    with_run,
+    write_json,
+)
+from engine.execution.report import results_document
 from engine.experiment import Experiment
-from engine.presets import describe_preset, preset_names, preset_text
-from storage import runs as run_storage
-from storage.database import default_home, open_database
-from storage.runs import Run, State
+from engine.presets import EXPERIMENTS, describe_preset
+from storage.database import default_home
+from storage.runs import (
+    LEASE_SECONDS,
+    Run,
+    State,
+    add_run,
+    claim_run,
+    get_run,
+    list_runs,
+    request_stop,
+    retry_run,
+)
 
 Source = Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML or JSON file.")]
 Overrides = Annotated[
@@ -27,116 +45,65 @@ Overrides = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Decides names, facts, split and order.")]
 
 
-def read_experiment(source: str, overrides: list[str], seed: int | None) -> Experiment:
+def read_experiment(source: str, overrides: list[str] | None = None, seed: int | None = None) -> Experiment:
     """The resolved experiment of a preset or file, with overrides applied. Raises Mistake."""
-    try:
-        data = read_mapping(_source_text(source))
-        for assignment in overrides:
-            override(data, assignment)
-        if seed is not None:
-            data["seed"] = seed
-        return Experiment.from_data(data).resolved()
-    except ValueError as error:
-        raise Mistake(f"{source}: {error}") from error
-
-
-def _source_text(source: str) -> str:
-    if source in preset_names():
-        return preset_text(source)
-    return read_source(source, preset_names())
+    chosen = [] if seed is None else [f"seed={seed}"]
+    with mistakes_in(source):
+        return read_description(EXPERIMENTS, source, [*(overrides or ()), *chosen]).resolved()
 
 
 def presets() -> None:
     """List the presets."""
-    width = max(len(name) for name in preset_names())
-    for name in preset_names():
+    width = max(len(name) for name in EXPERIMENTS.names())
+    for name in EXPERIMENTS.names():
         typer.echo(f"{name:{width}}  {describe_preset(name)}")
 
 
 def show(source: Source, overrides: Overrides = None, seed: Seed = None) -> None:
     """Print an experiment with everything written out, as YAML: a start for a file of your own."""
-    typer.echo(read_experiment(source, overrides or [], seed).to_yaml(), nl=False)
+    typer.echo(read_experiment(source, overrides, seed).to_yaml(), nl=False)
 
 
 def run(
-    source: Source,
-    overrides: Overrides = None,
-    seed: Seed = None,
-    home: Home = None,
-    results: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Where to write the result rows.")] = None,
+    source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None, results: Results = None
 ) -> None:
     """Run an experiment here and now, with a progress bar."""
-    experiment = read_experiment(source, overrides or [], seed)
-    if results is not None and not results.absolute().parent.is_dir():
-        raise Mistake(f"the folder of {results} does not exist: make it first")
+    experiment = read_experiment(source, overrides, seed)
+    check_target(results)
     folder = home or default_home()
     db = open_home(folder)
-    queued = queue_experiment(db, experiment)
-    finished = _carry_out(db, folder, queued)
+    finished = _carry_out(db, folder, queue_experiment(db, experiment).id)
     if results is not None:
-        from engine.execution.report import results_document
-
         write_json(results, results_document(db, finished))
     if finished.state is not State.DONE:
         raise Mistake(finished.error or f"the run was {finished.state.value}")
     _print_headline(finished)
 
 
-def queue_experiment(db: Any, experiment: Experiment) -> Run:
+def queue_experiment(db: Database, experiment: Experiment) -> Run:
     """Store a resolved experiment as a queued run."""
     data = experiment.model_dump(mode="json")
-    return run_storage.add_run(db, name=experiment.name, experiment=data, model=experiment.model, seed=experiment.seed)
+    return add_run(db, name=experiment.name, experiment=data, model=experiment.model, seed=experiment.seed)
 
 
-def _carry_out(db: Any, home: Path, queued: Run) -> Run:
-    """Claim the run for this process and carry it out, showing a bar on standard error."""
-    from engine.execution.pipeline import execute_run
-    from engine.execution.worker import LeaseKeeper, Registration
-    from storage.runs import LEASE_SECONDS
+def _carry_out(db: Database, home: Path, run_id: str) -> Run:
+    """The run as it ended in this process. Raises Mistake when it is stopped, or when a worker took it first."""
 
-    me = Registration(db)
-    me.beat(queued.id, force=True)
-    claimed = run_storage.claim_run(db, me.id, LEASE_SECONDS, queued.id)
-    if claimed is None:
-        raise Mistake(f"a worker of {home} took run {queued.id} first: it goes on there")
-    try:
-        with LeaseKeeper(home, claimed), _Bar(home, claimed.id):
-            execute_run(db, home, claimed)
-    except KeyboardInterrupt:
-        run_storage.finish_run(db, claimed.id, claimed.attempt, State.CANCELLED)
-        raise Mistake("stopped; the Runs page can retry it from its last checkpoint") from None
-    finally:
-        from storage.workers import remove_worker
+    def claim(worker: str) -> Run:
+        claimed = claim_run(db, worker, LEASE_SECONDS, run_id)
+        if claimed is None:
+            raise Mistake(f"a worker of {home} took run {run_id} first: it goes on there")
+        return claimed
 
-        remove_worker(db, me.id)
-    return run_storage.get_run(db, claimed.id)
+    def shown(db: Database) -> tuple[float, str]:
+        now = get_run(db, run_id)
+        if now.state is State.DONE:
+            return 1.0, "Done"
+        return now.progress.get("fraction", 0), now.progress.get("message", "Starting")
 
-
-class _Bar:
-    """A progress bar fed from the run's row, as the page is; silent where standard error is no terminal."""
-
-    def __init__(self, home: Path, run_id: str) -> None:
-        self._home, self._run_id, self._end = home, run_id, threading.Event()
-        self._thread = threading.Thread(target=self._show, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _show(self) -> None:
-        db = open_database(self._home)
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("Starting", total=1.0)
-            while not self._end.wait(0.5):
-                progress = run_storage.get_run(db, self._run_id).progress
-                bar.update(task, completed=progress.get("fraction", 0), description=progress.get("message", "Starting"))
-            if run_storage.get_run(db, self._run_id).state is State.DONE:
-                bar.update(task, completed=1.0, description="Done")
-        db.close()
+    go_on = "the Runs page can retry it from its last checkpoint"
+    carry_out_here(db, home, ended=lambda: get_run(db, run_id).ended, claim=claim, shown=shown, go_on=go_on)
+    return get_run(db, run_id)
 
 
 def _print_headline(finished: Run) -> None:
@@ -149,35 +116,29 @@ def _print_headline(finished: Run) -> None:
 
 def queue(source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None) -> None:
     """Put an experiment into the queue for a worker, and print the run's id."""
-    experiment = read_experiment(source, overrides or [], seed)
-    typer.echo(queue_experiment(open_home(home or default_home()), experiment).id)
+    experiment = read_experiment(source, overrides, seed)
+    typer.echo(queue_experiment(open_home(home), experiment).id)
 
 
 def runs(home: Home = None) -> None:
     """List the newest runs."""
-    for item in run_storage.list_runs(open_home(home or default_home()), limit=50):
+    for item in list_runs(open_home(home), limit=50):
         typer.echo(f"{item.id}  {item.state.value:9}  {item.created_at}  {item.name}")
 
 
 def cancel(run_id: RunId, home: Home = None) -> None:
     """Ask a queued or running run to stop."""
-    state = _stored(lambda db: run_storage.request_stop(db, run_id), run_id, home)
+    state = with_run(lambda db: request_stop(db, run_id), run_id, home)
     typer.echo(f"run {run_id}: {state.value}")
 
 
 def retry(run_id: RunId, home: Home = None) -> None:
     """Queue a failed or cancelled run again: it goes on from its last checkpoint."""
-    state = _stored(lambda db: run_storage.retry_run(db, run_id), run_id, home)
+    state = with_run(lambda db: retry_run(db, run_id), run_id, home)
     typer.echo(f"run {run_id}: {state.value}")
 
 
 def results(run_id: RunId, home: Home = None) -> None:
     """Print a run's results document as JSON."""
-    from engine.execution.report import results_document
-
-    document = _stored(lambda db: results_document(db, run_storage.get_run(db, run_id)), run_id, home)
+    document = with_run(lambda db: results_document(db, get_run(db, run_id)), run_id, home)
     typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
-
-
-def _stored(action: Callable[[Any], Any], run_id: str, home: Path | None) -> Any:
-    return with_run(action, run_id, home or default_home())

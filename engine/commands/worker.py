@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from engine.commands.mistake import Home, open_home
+from engine.execution.worker import run_worker
 from storage.database import default_home
 
 
@@ -16,8 +17,5 @@ def worker(
     once: Annotated[bool, typer.Option("--once", help="End when the queue is empty.")] = False,
 ) -> None:
     """Take runs from the queue until stopped."""
-    from engine.execution.worker import run_worker
-
-    folder = home or default_home()
-    open_home(folder).close()
-    run_worker(folder, parent, once)
+    open_home(home).close()
+    run_worker(home or default_home(), parent, once)

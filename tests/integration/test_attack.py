@@ -11,9 +11,10 @@ import psutil
 import pytest
 
 from engine.attack.experiment import AttackExperiment
+from engine.attack.tables import costs, curve, detection
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.recording import record, restore
-from engine.execution.attacks.tables import costs, curve, detection, document
+from engine.execution.attacks.report import attack_document
 from engine.serving.embedded.catalogue import Catalogue
 from engine.serving.served import served_models
 from storage.answers import all_answers, evaluated_checkpoints, list_prompts, open_answers
@@ -114,7 +115,7 @@ def test_the_tables_hold_every_control_and_defence(peaceful: tuple[Lab, str]) ->
     assert audit["auroc_loss"] > 0.7 and {"auroc_min_k_pp", "auroc_loss_gap", "auroc_exposure"} <= set(audit)
     never = [r for r in rows if r["facts"] == "never_memorised" and r["metric"] == "generation_accuracy"]
     assert sum(r["value"] for r in never) / len(never) < 0.1
-    told = document(lab.db, attack)
+    told = attack_document(lab.db, attack)
     assert {"reading", "attack_facts", "defence", "value", "low", "high", "n"} <= set(told["rows"][0])
     assert len(list_runs(lab.db)) == len(base_runs(lab.db, attack)) == 1
 
@@ -140,7 +141,7 @@ def test_a_recorded_attack_is_the_same_in_another_lab_but_not_on_other_weights(
     there = open_database(tmp_path / "there")
     restored = restore(there, tmp_path / "there", tmp_path / "attack.json.xz")
     assert restored is not None
-    told, again = document(lab.db, attack), document(there, restored)
+    told, again = attack_document(lab.db, attack), attack_document(there, restored)
     assert {part: again[part] for part in ("pooled", "costs", "detection")} == {
         part: told[part] for part in ("pooled", "costs", "detection")
     }

@@ -19,6 +19,7 @@ from engine.attack.auroc import auroc, auroc_interval, hits_at_low_alarm
 from engine.attack.context import Context
 from engine.attack.data_scan import scan_rows
 from engine.attack.defences import Defence
+from engine.attack.measure import audit_row
 from engine.attack.questions import strangers
 
 LOWEST = 0.2
@@ -43,18 +44,10 @@ def _judged(context: Context, loaded: Any, others: list[Any], checkpoint: str) -
     for name, values in found.items():
         inside, outside = values[: len(members)], values[len(members) :]
         low, high = auroc_interval(inside, outside, context.cell.seed)
-        rows.append(row(f"auroc_{name}", checkpoint, auroc(inside, outside), low, high, len(values)))
+        rows.append(audit_row(f"auroc_{name}", checkpoint, auroc(inside, outside), low, high, len(values)))
         share = hits_at_low_alarm(inside, outside)
-        rows.append(row(f"hits_at_1pct_{name}", checkpoint, share, share, share, len(values)))
+        rows.append(audit_row(f"hits_at_1pct_{name}", checkpoint, share, share, share, len(values)))
     return rows
-
-
-def row(metric: str, checkpoint: str, value: float, low: float, high: float, n: int) -> dict[str, Any]:
-    """A result row of an audit."""
-    return {
-        "reading": "", "role": "", "checkpoint": checkpoint, "facts": "all", "split": "audit", "language": "",
-        "metric": metric, "value": value, "low": low, "high": high, "n": n, "n_facts": n, "by_fact": [],
-    }  # fmt: skip
 
 
 def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[float]]:

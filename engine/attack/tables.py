@@ -1,24 +1,32 @@
 """The attack's tables, made of stored rows: pooled over seeds, the scan's matrix, detection, and what defences cost.
 
-`rows` are those of `storage.attacks.list_attack_results(db, attack, by_fact=True)`. No torch.
+`rows` are result rows (engine/attack/measure.py) with the fields of their cells, whose reading is `attacked_reading`.
+No torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-from sqlite_utils import Database
+from typing import Any, Protocol
 
 from engine.attack.auroc import auroc, auroc_interval
 from engine.attack.measure import METRICS, figures
-from storage.attacks import AttackCell, get_attack, list_attack_results, list_cells
 
 Row = dict[str, Any]
 SETTING = ("kind", "control", "attacked_reading", "start", "defence", "attack_facts", "prompts", "epochs",
            "learning_rate", "method")  # fmt: skip
 ASKED = ("reading", "role", "checkpoint", "facts", "split", "language", "metric")
 HEADLINE = {"facts": "held_out", "metric": "generation_accuracy"}
+
+
+class DoneCell(Protocol):
+    """A cell and, once it is done, what it took: `harden_seconds` and `train_seconds` in `headline`."""
+
+    @property
+    def cell(self) -> Row: ...
+
+    @property
+    def headline(self) -> Row: ...
 
 
 def matching(rows: Iterable[Row], **wanted: Any) -> list[Row]:
@@ -133,7 +141,7 @@ def _contrast(entries: Sequence[Row]) -> float | None:
     return max(harmful) - max(others) if harmful and others else None
 
 
-def costs(rows: Sequence[Row], cells: Sequence[AttackCell]) -> list[Row]:
+def costs(rows: Sequence[Row], cells: Sequence[DoneCell]) -> list[Row]:
     """For each defence: held-out accuracy by the largest attack, what it cost before any attack, and seconds.
 
     Rows `defence, harmful, benign, benign_before, known_before, harden_seconds, train_seconds`; the accuracies are
@@ -171,22 +179,3 @@ def costs(rows: Sequence[Row], cells: Sequence[AttackCell]) -> list[Row]:
 def _first(rows: Sequence[Row], *, bits: bool = False, **wanted: Any) -> Row | None:
     fitting = [row for row in matching(rows, **wanted) if row["checkpoint"].endswith("bit") is bits]
     return {name: fitting[0][name] for name in ("value", "low", "high", "seeds")} if fitting else None
-
-
-def document(db: Database, attack_id: str) -> Row:
-    """What `--results` writes and a page exports. Raises KeyError when there is no such attack."""
-    attack = get_attack(db, attack_id)
-    rows, cells = list_attack_results(db, attack_id, by_fact=True), list_cells(db, attack_id)
-    shown = [{name: value for name, value in row.items() if name != "by_fact"} for row in rows]
-    return {
-        "attack": {"id": attack.id, "name": attack.name, "created_at": attack.created_at},
-        "experiment": attack.experiment,
-        "cells": [
-            {"run": c.run, "state": c.state.value, "attacked_run": c.needs, **c.cell, **c.headline} for c in cells
-        ],
-        "rows": shown,
-        "pooled": pooled_rows(rows),
-        "scan": scan_matrix(rows),
-        "detection": detection(rows),
-        "costs": costs(rows, cells),
-    }
