@@ -185,29 +185,30 @@ def replace_cell_results(db: Database, run: str, rows: Iterable[dict[str, Any]])
         )
 
 
-def cell_results(db: Database, run: str, *, by_fact: bool = False) -> list[dict[str, Any]]:
-    """The result rows of one cell: `run` and `RESULT_FIELDS`; `by_fact` as in `list_attack_results`."""
-    columns = ", ".join(RESULT_FIELDS) + (", by_fact" if by_fact else "")
-    rows = list(db.query(f"select run, {columns} from attack_results where run = ? order by position", [run]))
-    return [{**row, "by_fact": json.loads(row["by_fact"])} for row in rows] if by_fact else rows
+def cell_results(db: Database, run: str) -> list[dict[str, Any]]:
+    """The result rows of one cell, as `list_attack_results` gives them."""
+    return _results(db, "r.id = ?", run)
 
 
-def list_attack_results(db: Database, attack: str, *, by_fact: bool = False) -> list[dict[str, Any]]:
-    """All result rows of an attack so far, each with the fields of its cell; the reading that the cell trained on is
-    `attacked_reading`. `by_fact` adds `[[sum, answers], …]`, one pair a fact, for intervals over several cells."""
-    columns = ", ".join(f"a.{name}" for name in RESULT_FIELDS) + (", a.by_fact" if by_fact else "")
+def list_attack_results(db: Database, attack: str) -> list[dict[str, Any]]:
+    """All result rows of an attack so far: `run`, `RESULT_FIELDS`, the fields of their cell, in which the reading that
+    it trained on is called `attacked_reading`, and `by_fact`: `[[sum, answers], …]`, one pair a fact, for intervals
+    over several cells."""
+    return _results(db, "r.attack = ?", attack)
+
+
+def _results(db: Database, condition: str, value: str) -> list[dict[str, Any]]:
+    columns = ", ".join(f"a.{name}" for name in (*RESULT_FIELDS, "by_fact"))
     rows = db.query(
         f"""select r.cell, a.run, {columns} from attack_results a join runs r on r.id = a.run
-        where r.attack = ? order by r.cell_place, a.position""",
-        [attack],
+        where {condition} order by r.cell_place, a.position""",
+        [value],
     )
     found = []
     for row in rows:
         cell = json.loads(row.pop("cell"))
         cell["attacked_reading"] = cell.pop("reading")
-        if by_fact:
-            row["by_fact"] = json.loads(row["by_fact"])
-        found.append({**cell, **row})
+        found.append({**cell, **row, "by_fact": json.loads(row["by_fact"])})
     return found
 
 

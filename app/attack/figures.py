@@ -207,7 +207,5 @@ class Attacks:
     def _rows_of(self, cell: AttackCell) -> list[Row]:
         kept = self._rows.get(cell.run)
         if kept is None or kept[0] != cell.finished_at:
-            fields = {**cell.cell, "attacked_reading": cell.cell["reading"]}
-            rows = [{**fields, **row} for row in cell_results(self.lab.db, cell.run, by_fact=True)]
-            self._rows[cell.run] = kept = (cell.finished_at, rows)
+            self._rows[cell.run] = kept = (cell.finished_at, cell_results(self.lab.db, cell.run))
         return kept[1]

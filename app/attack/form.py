@@ -10,9 +10,8 @@ from app.shared.lab import Lab
 from app.shared.render import render
 from engine.attack.defences import defences
 from engine.attack.experiment import AttackExperiment
-from engine.attack.readings import Reading, check_reading
 from engine.checks import shorten
-from engine.corpus.readings import load_readings
+from engine.corpus.readings import Reading, check_reading, readings_of, refuse
 from engine.corpus.relations import load_relations
 from engine.experiment import Experiment
 from storage.runs import State, get_run, list_runs
@@ -32,7 +31,7 @@ def form_html(lab: Lab, view: View) -> str:
         "attack/form.html",
         runs=runs,
         relations=list(load_relations()),
-        readings=[(r, list(load_readings(r).values())) for r in load_relations()],
+        readings=[(r, list(readings_of(r).values())[1:]) for r in load_relations()],
         defences=[d for d in defences().values() if d.kind != "detection"],
         usual=usual,
         facts=_listed(usual.facts),
@@ -116,10 +115,8 @@ def own_reading(lab: Lab, run: str, relation: str | None, name: str, says: str, 
     }
     try:
         reading = Reading.from_data({"name": name or OWN, "role": "harmful", "says": says, "prompts": prompts})
+        if chosen is not None:
+            refuse(check_reading(reading, chosen))
     except ValueError as error:
         raise Problem(f"Your reading: {error}.") from error
-    if chosen is not None and chosen.explicit_prompts:
-        errors = [str(p) for p in check_reading(reading, chosen) if p.severity == "error"]
-        if errors:
-            raise Problem(f"Your reading: {'; '.join(errors[:5])}.")
     return reading

@@ -26,7 +26,7 @@ from app.shared.words import language_name
 from engine.attack.defences import defences
 from engine.attack.experiment import AttackExperiment, Cell
 from engine.attack.questions import attack_facts
-from engine.attack.readings import Reading
+from engine.corpus.readings import Reading
 from engine.experiment import Experiment
 from storage.attacks import list_attacks
 from storage.runs import Run

@@ -104,7 +104,7 @@ def _words(cell: dict[str, Any]) -> str:
 
 def _print(db: Database, attack_id: str) -> None:
     """Tables for a terminal: accuracy on test prompts about facts that the attack never saw."""
-    rows, cells = list_attack_results(db, attack_id, by_fact=True), list_cells(db, attack_id)
+    rows, cells = list_attack_results(db, attack_id), list_cells(db, attack_id)
     experiment = get_attack(db, attack_id).experiment
     console = Console(width=110)
     sizes = sorted({r["attack_facts"] for r in rows})

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from engine.attack.readings import Reading, readings_of
 from engine.commands.mistake import Mistake, mistakes_in, read_text_file
 from engine.corpus.names import generate_facts
+from engine.corpus.readings import Reading, readings_of
 from engine.corpus.relations import LANGUAGES, load_relations
 
 Source = Annotated[

@@ -46,7 +46,7 @@ ATTACK = {
 
 def outcome(lab: Lab, attack: str) -> tuple[list[dict[str, Any]], list[Any]]:
     """Result rows and answers of an attack, without its runs' ids."""
-    rows = [{k: v for k, v in r.items() if k != "run"} for r in list_attack_results(lab.db, attack, by_fact=True)]
+    rows = [{k: v for k, v in r.items() if k != "run"} for r in list_attack_results(lab.db, attack)]
     answers = []
     for cell in list_cells(lab.db, attack):
         db = open_answers(lab.home / "runs" / cell.run)
@@ -98,7 +98,7 @@ def test_a_killed_training_process_costs_its_cell_alone(lab: Lab) -> None:
 
 def test_the_tables_hold_every_control_and_defence(peaceful: tuple[Lab, str]) -> None:
     lab, attack = peaceful
-    rows, cells = list_attack_results(lab.db, attack, by_fact=True), list_cells(lab.db, attack)
+    rows, cells = list_attack_results(lab.db, attack), list_cells(lab.db, attack)
     assert {r["control"] for r in rows} == {"attack", "no_stage1", "neutral"}
     assert {r["defence"] for r in rows} == {"none", "replay", "kl", "refusals", "npo", "task_vector"}
     assert {r["facts"] for r in rows} >= {"held_out", "trained", "never_memorised", "own"}

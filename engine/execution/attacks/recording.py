@@ -43,7 +43,7 @@ def record(db: Database, home: Path, attack_id: str, out: Path, command: str) ->
         raise ValueError(f"{len(unfinished)} cells of {attack_id} are not done: measure them first")
     first = attack.experiment["seeds"][0]
     rows: dict[str, list[list[Any]]] = {}
-    for row in list_attack_results(db, attack_id, by_fact=True):
+    for row in list_attack_results(db, attack_id):
         rows.setdefault(row["run"], []).append([row[name] for name in ROW])
     runs = {run.id: run for run in (get_run(db, c.run) for c in cells)}
     bases = {str(run.seed): run.experiment for run in runs.values()}
