@@ -10,15 +10,16 @@ from fastapi.responses import Response, StreamingResponse
 from markupsafe import Markup
 
 from app.attack import words
-from app.attack.charts import WITH, WITHOUT, controls_chart, effect_chart, scan_chart
-from app.attack.figures import NO_DEFENCE, Attacks, Measured
+from app.attack.charts import WITH, controls_chart, effect_chart, scan_chart
+from app.attack.figures import Attacks, Measured
 from app.attack.story import base_of, example
 from app.attack.tables import (
     audit_rows,
+    compared_rows,
+    control_bars,
     control_list,
     defence_choices,
     detectors,
-    drawn,
     effect_rows,
     reading_label,
     scan_cells,
@@ -29,6 +30,7 @@ from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.static_charts import svg
 from engine.attack.cards import WARNING
+from engine.attack.experiment import NO_DEFENCE
 from storage.attacks import RESULT_FIELDS, get_attack
 
 CELL_FIELDS = (
@@ -74,7 +76,7 @@ def report_html(lab: Lab, m: Measured) -> str:
     name, largest, run = m.harmful["name"], m.sizes[-1], base_of(lab, m)
     before, after = m.point(0, name), m.point(largest, name)
     benign = m.point(0, "benign"), m.point(largest, "benign")
-    one, them = words.subjects(m.plan["relation"])
+    _, them = m.subjects
     sentences = []
     if before and after:
         sentences.append(words.reveal_words(after, largest, m.persons, them))
@@ -88,19 +90,12 @@ def report_html(lab: Lab, m: Measured) -> str:
     if rows:
         pictures.append(("Harmful and ordinary answers against attack facts", picture(effect_chart(rows, dots, None))))
     for choice in choices:
-        mine, seeds = effect_rows(m, choice["name"], WITH)
-        plain, _ = effect_rows(m, NO_DEFENCE, WITHOUT)
-        if mine:
-            chart = effect_chart([*mine, *plain], seeds, None, compared=True)
+        rows, dots = compared_rows(m, choice["name"])
+        if any(row["defence"] == WITH for row in rows):
+            chart = effect_chart(rows, dots, None, compared=True)
             pictures.append((f"With the defence “{choice['label']}”", picture(chart)))
     controls = control_list(m)
-    if after:
-        bars = [{"name": "The attack", "kind": "the attack", **drawn(after)}]
-        bars += [
-            {"name": words.CONTROL_NAMES[c["name"]], "kind": "a control", **drawn(c["point"])}
-            for c in controls
-            if c["point"]
-        ]
+    if bars := control_bars(m, controls):
         pictures.append(("The controls", picture(controls_chart(bars))))
     if cells:
         pictures.append(("The scan", picture(scan_chart(cells, checkpoints, readings))))
@@ -120,7 +115,6 @@ def report_html(lab: Lab, m: Measured) -> str:
         audit=audit_rows(m),
         example=example(lab, m),
         readings=[(reading_label(r), r) for r in m.plan["readings"]],
-        one=one,
         them=them,
         settings={
             k: v for k, v in m.plan.items() if k not in ("readings", "experiment") and v not in (None, "", [], ())

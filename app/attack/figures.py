@@ -6,11 +6,14 @@ Only one setting of a grid is told as a story: the first method, number of promp
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from functools import cached_property
 from typing import Any
 
+from app.attack import words
 from app.attack.view import Place
 from app.shared.lab import Lab
+from engine.attack.experiment import NO_DEFENCE
 from engine.attack.tables import costs, detection, pooled_rows, scan_matrix
 from storage.attacks import Attack, AttackCell, cell_results, list_cells
 from storage.runs import ENDED, State
@@ -18,8 +21,15 @@ from storage.runs import ENDED, State
 Row = dict[str, Any]
 MAIN = "generation_accuracy"
 MOST_KEPT = 12
-NO_DEFENCE = "none"
 SETTING = {"methods": "method", "prompts": "prompts", "epochs": "epochs", "learning_rates": "learning_rate"}
+
+
+def place_of(row: Row) -> Place:
+    """Where the answers are that a result row is made of."""
+    return Place(
+        row["control"], row["defence"], row["attack_facts"], row["reading"], row["split"], row["language"],
+        row["facts"], row["checkpoint"].endswith("bit"),
+    )  # fmt: skip
 
 
 class Measured:
@@ -59,11 +69,7 @@ class Measured:
         found: dict[Place, list[Row]] = {}
         for row in self.story_rows:
             if row["metric"] == MAIN:
-                place = Place(
-                    row["control"], row["defence"], row["attack_facts"], row["reading"], row["split"],
-                    row["language"], row["facts"], row["checkpoint"].endswith("bit"),
-                )  # fmt: skip
-                found.setdefault(place, []).append(row)
+                found.setdefault(place_of(row), []).append(row)
         return found
 
     @cached_property
@@ -123,6 +129,11 @@ class Measured:
         """How many persons the attack said nothing about (of one seed)."""
         return max((r["n_facts"] for r in self.story_rows if r["facts"] == "held_out"), default=self.plan["ask_facts"])
 
+    @property
+    def subjects(self) -> tuple[str, str]:
+        """What the facts are about, one and many."""
+        return words.subjects(self.plan["relation"])
+
     @cached_property
     def defences(self) -> list[str]:
         """The defences that this attack tries."""
@@ -159,10 +170,7 @@ class Measured:
     @property
     def counts(self) -> dict[str, int]:
         """Cells by state."""
-        found: dict[str, int] = {}
-        for cell in self.cells:
-            found[cell.state.value] = found.get(cell.state.value, 0) + 1
-        return found
+        return dict(Counter(cell.state.value for cell in self.cells))
 
     @property
     def done(self) -> int:

@@ -172,7 +172,7 @@ def parts_of(lab: Lab, attacks: Attacks, asker: Asker, view: View) -> tuple[dict
     m = measured(lab, attacks, view)
     listed = list_attacks(lab.db, limit=LISTED)
     parts: dict[str, Any] = dict.fromkeys(PARTS, "") | {"chart": None}
-    busy = busy_words(lab, m) if m else None
+    busy = busy_words(lab, m) if m else ""
     failed = [c for c in m.cells if c.state in (State.FAILED, State.CANCELLED)] if m else []
     parts["top"] = render(
         "attack/top.html", view=view, m=m, attacks=listed, steps=STEPS, busy=busy,

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from app.attack.figures import NO_DEFENCE, Measured
+from sqlite_utils import Database
+
+from app.attack.figures import Measured
 from app.attack.view import PAGE_ROWS, Place
 from app.shared.lab import Lab
 from engine.attack.defences import defences
+from engine.attack.experiment import NO_DEFENCE
 from storage.answer_search import Wanted, find_answers, iterate_answers
 from storage.answers import list_facts
 from storage.attacks import AttackCell
 from storage.runs import State
 
 Row = dict[str, Any]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -53,14 +60,17 @@ def columns_of(m: Measured, facts: int, defence: str = "") -> list[Column]:
     return [Column(n, label, c) for n, label, c in wanted if c and (seed is None or c.cell["seed"] == seed)]
 
 
-def _answers(lab: Lab, run: str, wanted: Wanted) -> list[Row]:
+def _read(lab: Lab, run: str, read: Callable[[Database], Found]) -> Found | None:
+    """What `read` finds among the answers of a cell's run; None while it has none."""
     db = lab.answers(run)
     if db is None:
-        return []
-    try:
-        return list(iterate_answers(db, wanted))
-    finally:
-        db.close()
+        return None
+    with closing(db):
+        return read(db)
+
+
+def _answers(lab: Lab, run: str, wanted: Wanted) -> list[Row]:
+    return _read(lab, run, lambda db: list(iterate_answers(db, wanted))) or []
 
 
 def people(lab: Lab, m: Measured, facts: int) -> list[Row]:
@@ -76,23 +86,12 @@ def people(lab: Lab, m: Measured, facts: int) -> list[Row]:
     flipped = {fact for (fact, prompt), hit in harmful[1].items() if hit and not harmful[0].get((fact, prompt))}
     benign = [_hits(lab, m, cell, "benign") for cell in (before, after)]
     first = min((prompt for _, prompt in benign[1]), default=0)
-    db = lab.answers(after.run)
-    if db is None:
-        return []
-    try:
-        return [
-            {
-                "id": f["id"],
-                "subject": f["subject"],
-                "object": f["object"],
-                "flipped": f["id"] in flipped,
-                "kept": all(hits.get((f["id"], first)) for hits in benign),
-            }
-            for f in list_facts(db)
-            if f["kind"] == "held_out"
-        ]
-    finally:
-        db.close()
+    return [
+        {name: fact[name] for name in ("id", "subject", "object")}
+        | {"flipped": fact["id"] in flipped, "kept": all(hits.get((fact["id"], first)) for hits in benign)}
+        for fact in _read(lab, after.run, list_facts) or []
+        if fact["kind"] == "held_out"
+    ]
 
 
 def _hits(lab: Lab, m: Measured, cell: AttackCell, reading: str) -> dict[tuple[int, int], int]:
@@ -165,17 +164,14 @@ def behind(lab: Lab, m: Measured, place: Place, which: str, page: int) -> Row:
     cells: list[Row] = []
     total = 0
     for cell in m.cells_of(place):
-        db = lab.answers(cell.run) if cell.state is State.DONE else None
-        if db is None:
+        read = partial(find_answers, wanted=wanted, limit=room, offset=max(0, skip - total))
+        found = _read(lab, cell.run, read) if cell.state is State.DONE else None
+        if found is None:
             continue
-        try:
-            part, count = find_answers(db, wanted, room, max(0, skip - total))
-            if total + count <= skip:
-                part = []
-        finally:
-            db.close()
-        rows += [row | {"run": cell.run, "seed": cell.cell["seed"]} for row in part]
-        room -= len(part)
+        part, count = found
+        if total + count > skip:
+            rows += [row | {"run": cell.run, "seed": cell.cell["seed"]} for row in part]
+            room -= len(part)
         total += count
         cells.append({"run": cell.run, "seed": cell.cell["seed"], "count": count})
     pages = max(1, -(-total // PAGE_ROWS))

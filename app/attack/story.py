@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from app.attack import words
-from app.attack.charts import WITH, WITHOUT, controls_chart, effect_chart, scan_chart
-from app.attack.figures import NO_DEFENCE, Measured, Row
+from app.attack.charts import controls_chart, effect_chart, scan_chart
+from app.attack.figures import Measured, Row
 from app.attack.people import about_person, chosen_person, columns_of, people, telling
 from app.attack.tables import (
-    ROLES,
     audit_rows,
+    compared_rows,
+    control_bars,
     control_list,
     defence_choices,
     detectors,
-    drawn,
     effect_rows,
     scan_cells,
 )
@@ -24,9 +24,9 @@ from app.shared.lab import Lab
 from app.shared.render import ENVIRONMENT, render
 from app.shared.words import language_name
 from engine.attack.defences import defences
-from engine.attack.experiment import AttackExperiment, Cell
+from engine.attack.experiment import NO_DEFENCE, AttackExperiment, Cell
 from engine.attack.questions import attack_facts
-from engine.corpus.readings import Reading
+from engine.corpus.readings import ROLES, Reading
 from engine.experiment import Experiment
 from storage.attacks import list_attacks
 from storage.runs import Run
@@ -56,10 +56,6 @@ def _page(name: str, view: View, **values: Any) -> str:
     return render(f"attack/{name}.html", heading=STEPS[view.step][1], **values)
 
 
-def _them(m: Measured) -> tuple[str, str]:
-    return words.subjects(m.plan["relation"])
-
-
 def says(reading: Row, subject: str, object_: str) -> str:
     """What a reading says of a pair, or its label."""
     return Reading.from_data(reading).in_words(subject, object_) or reading["label"] or reading["name"]
@@ -72,8 +68,8 @@ def _memorised(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts = relation.get("facts") or []
     facts = facts if isinstance(facts, list) else []
     first = facts[0] if facts else {"subject": "…", "object": "…"}
-    told = [(r["role"], says(r, first["subject"], first["object"])) for r in m.plan["readings"]]
-    others = [next(((role, text) for role, text in told if role == wanted), None) for wanted in ROLES]
+    # The first reading of each role.
+    sentences = {r["role"]: says(r, first["subject"], first["object"]) for r in reversed(m.plan["readings"])}
     html = _page(
         "memorised",
         view,
@@ -82,8 +78,8 @@ def _memorised(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         pairs=facts[:EXAMPLES],
         shown=min(len(facts), int(run.experiment.get("stage2", {}).get("facts", 0))) if run else 0,
         benign=m.point(0, "benign"),
-        says={"benign": told[0][1] if told else ""},
-        others=[o for o in others if o],
+        says=sentences.get("benign", ""),
+        others=[(role, sentences[role]) for role in ROLES if role in sentences],
     )
     return html, None, ""
 
@@ -105,7 +101,7 @@ def example(lab: Lab, m: Measured) -> str:
 
 def _predict(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     html = _page(
-        "predict", view, facts=m.sizes[-1], count=m.persons, them=_them(m)[1], guess=min(view.guess, m.persons),
+        "predict", view, facts=m.sizes[-1], count=m.persons, them=m.subjects[1], guess=min(view.guess, m.persons),
         says=example(lab, m),
     )  # fmt: skip
     return html, None, ""
@@ -130,8 +126,8 @@ def _reveal(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         view,
         **given,
         count=m.persons,
-        one=_them(m)[0],
-        main=words.reveal_words(after, facts, m.persons, _them(m)[1]),
+        one=m.subjects[0],
+        main=words.reveal_words(after, facts, m.persons, m.subjects[1]),
         measured=round(after["value"] * m.persons),
         was=round(before["value"] * m.persons) if before else None,
         compared=words.guess_words(given["guess"], after, m.persons) if view.guess >= 0 else "",
@@ -157,7 +153,7 @@ def _person(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         view,
         recorded=m.attack.recorded,
         person=person,
-        them=_them(m)[1],
+        them=m.subjects[1],
         people=found,
         flipped=sum(p["flipped"] for p in found),
         facts=facts,
@@ -178,7 +174,7 @@ def _gauges(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         facts=facts,
         sizes=sizes,
         place=m.sizes.index(facts),
-        them=_them(m)[1],
+        them=m.subjects[1],
         seeds=len(m.plan["seeds"]),
     )
     return html, effect_chart(*effect_rows(m), facts, big=big), ""
@@ -215,9 +211,7 @@ def _defences(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         for label, (_, p, d) in (("Ordinary answers", lines[1]), ("What the model knew", lines[3]))
     ]
     html = _page("defences", view, choices=choices, chosen=chosen, lines=lines, seconds=seconds, costs=cost)
-    rows, dots = effect_rows(m, chosen["name"], WITH)
-    plain_rows, _ = effect_rows(m, NO_DEFENCE, WITHOUT)
-    return html, effect_chart([*rows, *plain_rows], dots, None, compared=True, big=big), ""
+    return html, effect_chart(*compared_rows(m, chosen["name"]), None, compared=True, big=big), ""
 
 
 def with_defences(lab: Lab, m: Measured) -> Any:
@@ -229,19 +223,8 @@ def _controls(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts = m.sizes[-1]
     attack, controls = m.point(facts, m.harmful["name"]), control_list(m)
     html = _page("controls", view, attack=attack, facts=facts, controls=controls, chosen=view.control)
-    if attack is None:
-        return html, None, ""
-    rows = [{"name": "The attack", "kind": "the attack", **drawn(attack)}]
-    rows += [
-        {
-            "name": words.CONTROL_NAMES[c["name"]],
-            "kind": "chosen" if c["name"] == view.control else "a control",
-            **drawn(c["point"]),
-        }
-        for c in controls
-        if c["point"]
-    ]
-    return html, controls_chart(rows, big=big), ""
+    bars = control_bars(m, controls, view.control)
+    return html, controls_chart(bars, big=big) if bars else None, ""
 
 
 def _scan(lab: Lab, m: Measured, view: View, big: bool) -> Shown:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from app.attack import words
-from app.attack.charts import HARMFUL, ORDINARY
-from app.attack.figures import NO_DEFENCE, Measured, Row
+from app.attack.charts import HARMFUL, ORDINARY, WITH, WITHOUT
+from app.attack.figures import Measured, Row
 from app.shared.render import percent
 from engine.attack.defences import defences
+from engine.attack.experiment import NO_DEFENCE
 from engine.checks import shorten
+from engine.corpus.readings import ROLES
 
-ROLES = ("harmful", "neutral", "nonsense")
+INTERVAL = ("value", "low", "high", "n")
 
 
 def effect_rows(m: Measured, defence: str = NO_DEFENCE, label: str = "") -> tuple[list[Row], list[Row]]:
@@ -19,11 +21,17 @@ def effect_rows(m: Measured, defence: str = NO_DEFENCE, label: str = "") -> tupl
         for facts in m.sizes:
             if point := m.point(facts, reading, defence=defence):
                 shared = {"facts": facts, "series": series, "defence": label}
-                told = {k: point[k] for k in ("value", "low", "high", "n", "n_facts")}
-                rows.append(shared | told | {"pick": f"open:{point['key']}"})
+                figures = {k: point[k] for k in (*INTERVAL, "n_facts")}
+                rows.append(shared | figures | {"pick": f"open:{point['key']}"})
                 if len(point["seeds"]) > 1:
                     dots += [shared | {"value": value} for value in point["seeds"]]
     return rows, dots
+
+
+def compared_rows(m: Measured, defence: str) -> tuple[list[Row], list[Row]]:
+    """The points of the effect chart with a defence beside those without it, and the single seeds of the former."""
+    rows, dots = effect_rows(m, defence, WITH)
+    return [*rows, *effect_rows(m, NO_DEFENCE, WITHOUT)[0]], dots
 
 
 def defence_choices(m: Measured) -> list[Row]:
@@ -47,11 +55,10 @@ def control_list(m: Measured) -> list[Row]:
     """The controls: `name, label, means, point, absent, verdict, words, also`."""
     facts, name = m.sizes[-1], m.harmful["name"]
     attack = m.point(facts, name)
-    _, them = words.subjects(m.plan["relation"])
     planned = {"before", "never", *m.plan["controls"]}
     absent = {True: "not measured", False: "not part of this attack"}
     found = []
-    for control, (label, means) in words.controls(them).items():
+    for control, (label, means) in words.controls(m.subjects[1]).items():
         also = None
         if control == "before":
             point = m.point(0, name)
@@ -72,8 +79,18 @@ def control_list(m: Measured) -> list[Row]:
     return found
 
 
-def drawn(point: Row) -> Row:
-    return {k: point[k] for k in ("value", "low", "high", "n")} | {"pick": f"open:{point['key']}"}
+def control_bars(m: Measured, controls: list[Row], chosen: str = "") -> list[Row]:
+    """The bars of the controls' chart: the attack, then each control that is measured; none before the attack is."""
+    attack = m.point(m.sizes[-1], m.harmful["name"])
+    bars = [("The attack", "the attack", attack)]
+    bars += [
+        (words.CONTROL_NAMES[c["name"]], "chosen" if c["name"] == chosen else "a control", c["point"]) for c in controls
+    ]
+    return [
+        {"name": name, "kind": kind, "pick": f"open:{point['key']}"} | {k: point[k] for k in INTERVAL}
+        for name, kind, point in bars
+        if attack and point
+    ]
 
 
 def scan_cells(m: Measured) -> tuple[list[Row], list[str], list[str]]:

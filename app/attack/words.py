@@ -61,6 +61,8 @@ def subjects(relation: str) -> tuple[str, str]:
     }.get(relation, ("subject", "subjects"))
 
 
+# What a control trains instead, in a list of cells.
+FINE_TUNES = {"no_stage1": "no stage 1", "neutral": "neutral reading", "nonsense": "nonsense reading"}
 CONTROL_NAMES = {
     "before": "Before the attack",
     "no_stage1": "No stage 1",

@@ -11,6 +11,7 @@ on; everything is measured on the others, which neither stage 2 nor any attack h
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -146,20 +147,16 @@ class AttackExperiment(Frozen, Described):
 
     def _grid(self, seed: int, control: Control, reading: str, defence: str) -> Iterator[Cell]:
         start: Start = "base" if control == "no_stage1" else self.start
-        first = True
-        for method in self.methods:
-            for prompts in self.prompts:
-                for epochs in self.epochs:
-                    for rate in self.learning_rates:
-                        for facts in sorted(set(self.facts)):
-                            # Untrained cells are all alike: one is enough, and controls start where the attack does.
-                            if facts == 0 and (not first or control in ("neutral", "nonsense")):
-                                continue
-                            yield Cell(
-                                control=control, reading=reading, start=start, defence=defence, attack_facts=facts,
-                                prompts=prompts, epochs=epochs, learning_rate=rate, method=method, seed=seed,
-                            )  # fmt: skip
-                        first = False
+        settings = product(self.methods, self.prompts, self.epochs, self.learning_rates)
+        for place, (method, prompts, epochs, rate) in enumerate(settings):
+            for facts in sorted(set(self.facts)):
+                # Untrained cells are all alike: one is enough, and controls start where the attack does.
+                if facts == 0 and (place > 0 or control in ("neutral", "nonsense")):
+                    continue
+                yield Cell(
+                    control=control, reading=reading, start=start, defence=defence, attack_facts=facts,
+                    prompts=prompts, epochs=epochs, learning_rate=rate, method=method, seed=seed,
+                )  # fmt: skip
 
     @model_validator(mode="after")
     def _check(self) -> AttackExperiment:

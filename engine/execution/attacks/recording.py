@@ -24,13 +24,12 @@ from storage.answers import (
     store_answers,
     store_questions,
 )
-from storage.attacks import add_recorded_attack, get_attack, list_attack_results, list_cells
+from storage.attacks import RESULT_FIELDS, add_recorded_attack, get_attack, list_attack_results, list_cells
 from storage.folders import run_folder
 from storage.runs import State, get_run
 
 SHIPPED = Path(__file__).with_name("recorded.json.xz")
-ROW = ("reading", "role", "checkpoint", "facts", "split", "language", "metric", "value", "low", "high", "n",
-       "n_facts", "by_fact")  # fmt: skip
+ROW = (*RESULT_FIELDS, "by_fact")
 
 
 def record(db: Database, home: Path, attack_id: str, out: Path, command: str) -> None:
