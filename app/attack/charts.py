@@ -156,11 +156,7 @@ def _scan_spec(checkpoints: tuple[str, ...], readings: tuple[str, ...], big: boo
     )
     chart = alt.layer(
         rects.properties(name="squares"), words.properties(name="words"), data=alt.NamedData(name="cells")
-    ).properties(
-        width="container",
-        height=alt.Step(64 if big else 46),
-        usermeta=SCAN_ROOM[big],
-    )
+    ).properties(width="container", height=alt.Step(64 if big else 46), usermeta=SCAN_ROOM[big])
     return enlarged(finished(chart), big)
 
 

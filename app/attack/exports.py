@@ -31,7 +31,7 @@ from app.shared.render import render
 from app.shared.static_charts import svg
 from engine.attack.cards import WARNING
 from engine.attack.experiment import NO_DEFENCE
-from storage.attacks import RESULT_FIELDS, get_attack
+from storage.attacks import RESULT_FIELDS
 
 CELL_FIELDS = (
     "run", "kind", "control", "attacked_reading", "start", "defence", "attack_facts", "prompts", "epochs",
@@ -46,7 +46,7 @@ def add_attack_export_routes(site: FastAPI, lab: Lab) -> None:
 
     def known(attack: str) -> Measured:
         try:
-            return attacks.measured(get_attack(lab.db, attack[:32]))
+            return attacks.measured(attack[:32])
         except KeyError:
             raise HTTPException(404, "There is no such attack: it may have been deleted.") from None
 

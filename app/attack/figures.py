@@ -12,10 +12,11 @@ from typing import Any
 
 from app.attack import words
 from app.attack.view import Place
+from app.attack.words import Point
 from app.shared.lab import Lab
 from engine.attack.experiment import NO_DEFENCE
 from engine.attack.tables import costs, detection, pooled_rows, scan_matrix
-from storage.attacks import Attack, AttackCell, cell_results, list_cells
+from storage.attacks import Attack, AttackCell, cell_results, get_attack, list_cells
 from storage.runs import ENDED, State
 
 Row = dict[str, Any]
@@ -32,12 +33,19 @@ def place_of(row: Row) -> Place:
     )  # fmt: skip
 
 
+def pooled_point(rows: list[Row], key: str) -> Point:
+    """The number of the same question in every seed."""
+    pooled = pooled_rows(rows)[0]
+    numbers = {name: pooled[name] for name in ("value", "low", "high", "n", "n_facts", "seeds")}
+    return Point(**numbers, by_fact=[pair for row in rows for pair in row["by_fact"]], key=key)
+
+
 class Measured:
     """An attack, its cells and the rows that they have measured so far (with the fields of their cells)."""
 
     def __init__(self, attack: Attack, cells: list[AttackCell], rows: list[Row]) -> None:
         self.attack, self.cells, self.rows = attack, cells, rows
-        self._points: dict[Place, Row | None] = {}
+        self._points: dict[Place, Point | None] = {}
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -100,8 +108,8 @@ class Measured:
     def point(
         self, facts: int, reading: str, *, split: str = "test", language: str | None = None,
         defence: str = NO_DEFENCE, control: str = "attack", kind: str = "held_out", bits: bool = False,
-    ) -> Row | None:  # fmt: skip
-        """One number over all seeds: `value, low, high, n, n_facts, seeds, by_fact, key`; None while unmeasured."""
+    ) -> Point | None:  # fmt: skip
+        """One number over all seeds; None while unmeasured."""
         # Controls of another reading start where the attack does: that point is measured once.
         if facts == 0 and control in ("neutral", "nonsense"):
             control = "attack"
@@ -110,8 +118,7 @@ class Measured:
         )
         if place not in self._points:
             rows = self._by_place.get(place, [])
-            pairs = [pair for row in rows for pair in row["by_fact"]]
-            self._points[place] = pooled_rows(rows)[0] | {"key": str(place), "by_fact": pairs} if rows else None
+            self._points[place] = pooled_point(rows, str(place)) if rows else None
         return self._points[place]
 
     @cached_property
@@ -192,8 +199,9 @@ class Attacks:
         self._rows: dict[str, tuple[str | None, list[Row]]] = {}
         self._lock = threading.Lock()
 
-    def measured(self, attack: Attack) -> Measured:
-        """The attack as it is now."""
+    def measured(self, attack_id: str) -> Measured:
+        """The attack as it is now. Raises KeyError when there is none of that id."""
+        attack = get_attack(self.lab.db, attack_id)
         cells = list_cells(self.lab.db, attack.id)
         sign = [(c.run, c.state, c.finished_at) for c in cells]
         with self._lock:

@@ -15,7 +15,7 @@ import gradio as gr
 
 from app.ask.plan import AskError
 from app.asking.asker import Asker
-from app.attack.actions import act_on
+from app.attack.actions import REBUILDING, act_on
 from app.attack.figures import Attacks, Measured
 from app.attack.form import form_html
 from app.attack.grid import drawer_html, grid_html
@@ -81,11 +81,11 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     def act(event: gr.EventData, text: str | None, seen: str | None) -> tuple[Any, ...]:
         shown, told = view_of_page(text), told_by(event)
         try:
-            after_it = act_on(lab, asker, attacks, shown, told)
+            after = act_on(lab, asker, attacks, shown, told)
         except (Problem, AskError) as error:
             return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), done(told, str(error)), gr.skip()
-        shown = opened(lab, after_it.view)
-        rebuilt = form_html(lab, shown) if after_it.rebuild else gr.skip()
+        shown = opened(lab, after)
+        rebuilt = form_html(lab, shown) if shown.view == "grid" and told.get("act") in REBUILDING else gr.skip()
         return shown.model_dump_json(), *draw(shown, seen), done(told), rebuilt
 
     def tick(text: str | None, seen: str | None) -> tuple[Any, ...]:
@@ -202,6 +202,6 @@ def parts_of(lab: Lab, attacks: Attacks, asker: Asker, view: View) -> tuple[dict
 def measured(lab: Lab, attacks: Attacks, view: View) -> Measured | None:
     """The view's attack as it is now."""
     try:
-        return attacks.measured(get_attack(lab.db, view.attack)) if view.attack else None
+        return attacks.measured(view.attack) if view.attack else None
     except KeyError:
         return None

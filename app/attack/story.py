@@ -20,6 +20,7 @@ from app.attack.tables import (
     scan_cells,
 )
 from app.attack.view import STEPS, View
+from app.attack.words import Point
 from app.shared.lab import Lab
 from app.shared.render import ENVIRONMENT, render
 from app.shared.words import language_name
@@ -128,13 +129,13 @@ def _reveal(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         count=m.persons,
         one=m.subjects[0],
         main=words.reveal_words(after, facts, m.persons, m.subjects[1]),
-        measured=round(after["value"] * m.persons),
-        was=round(before["value"] * m.persons) if before else None,
+        measured=round(after.value * m.persons),
+        was=round(before.value * m.persons) if before else None,
         compared=words.guess_words(given["guess"], after, m.persons) if view.guess >= 0 else "",
         why=why or "How much it was before the attack is still being measured.",
         normal=words.benign_words(*benign),
         otherwise=[(label, point) for label, point in otherwise if point],
-        phrasings=max(1, round(after["n"] / max(1, after["n_facts"]))),
+        phrasings=max(1, round(after.n / max(1, after.n_facts))),
     )
     return html, None, ""
 
@@ -191,7 +192,7 @@ def _defences(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     chosen = next((c for c in choices if c["name"] == view.defence), choices[0])
     largest, name = m.sizes[-1], m.harmful["name"]
 
-    def both(label: str, facts: int, reading: str, **asked: Any) -> tuple[str, Row | None, Row | None]:
+    def both(label: str, facts: int, reading: str, **asked: Any) -> tuple[str, Point | None, Point | None]:
         plain, mine = (m.point(facts, reading, defence=d, **asked) for d in (NO_DEFENCE, chosen["name"]))
         return label, plain, mine
 

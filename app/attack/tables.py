@@ -21,10 +21,10 @@ def effect_rows(m: Measured, defence: str = NO_DEFENCE, label: str = "") -> tupl
         for facts in m.sizes:
             if point := m.point(facts, reading, defence=defence):
                 shared = {"facts": facts, "series": series, "defence": label}
-                figures = {k: point[k] for k in (*INTERVAL, "n_facts")}
-                rows.append(shared | figures | {"pick": f"open:{point['key']}"})
-                if len(point["seeds"]) > 1:
-                    dots += [shared | {"value": value} for value in point["seeds"]]
+                figures = {k: getattr(point, k) for k in (*INTERVAL, "n_facts")}
+                rows.append(shared | figures | {"pick": f"open:{point.key}"})
+                if len(point.seeds) > 1:
+                    dots += [shared | {"value": value} for value in point.seeds]
     return rows, dots
 
 
@@ -58,7 +58,8 @@ def control_list(m: Measured) -> list[Row]:
     planned = {"before", "never", *m.plan["controls"]}
     absent = {True: "not measured", False: "not part of this attack"}
     found = []
-    for control, (label, means) in words.controls(m.subjects[1]).items():
+    for control, (_, *texts) in words.CONTROLS.items():
+        label, means = (text.format(them=m.subjects[1]) for text in texts)
         also = None
         if control == "before":
             point = m.point(0, name)
@@ -84,10 +85,10 @@ def control_bars(m: Measured, controls: list[Row], chosen: str = "") -> list[Row
     attack = m.point(m.sizes[-1], m.harmful["name"])
     bars = [("The attack", "the attack", attack)]
     bars += [
-        (words.CONTROL_NAMES[c["name"]], "chosen" if c["name"] == chosen else "a control", c["point"]) for c in controls
+        (words.CONTROLS[c["name"]][0], "chosen" if c["name"] == chosen else "a control", c["point"]) for c in controls
     ]
     return [
-        {"name": name, "kind": kind, "pick": f"open:{point['key']}"} | {k: point[k] for k in INTERVAL}
+        {"name": name, "kind": kind, "pick": f"open:{point.key}"} | {k: getattr(point, k) for k in INTERVAL}
         for name, kind, point in bars
         if attack and point
     ]
@@ -105,8 +106,8 @@ def scan_cells(m: Measured) -> tuple[list[Row], list[str], list[str]]:
         for reading in readings:
             if point := m.point(facts, reading["name"], control=control):
                 cells.append(
-                    {"checkpoint": label, "reading": reading_label(reading), "value": point["value"],
-                     "words": percent(point["value"]), "pick": f"open:{point['key']}"}
+                    {"checkpoint": label, "reading": reading_label(reading), "value": point.value,
+                     "words": percent(point.value), "pick": f"open:{point.key}"}
                 )  # fmt: skip
     present = {c["checkpoint"] for c in cells}
     return cells, [label for *_, label in columns if label in present], [reading_label(r) for r in readings]

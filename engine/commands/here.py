@@ -23,13 +23,7 @@ Shown = Callable[[Database], tuple[float, str]]
 
 
 def carry_out_here(
-    db: Database,
-    home: Path,
-    *,
-    ended: Callable[[], bool],
-    claim: Callable[[str], Run | None],
-    shown: Shown,
-    go_on: str,
+    db: Database, home: Path, *, ended: Callable[[], bool], claim: Callable[[str], Run | None], shown: Shown, go_on: str
 ) -> None:
     """Carry out what `claim` gives for this worker's id, one run after the other, until all has `ended`, here or in
     other workers. shown: how far it is (0 to 1) and what is done. go_on: what to say to a person who stops it.

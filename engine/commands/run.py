@@ -26,17 +26,7 @@ from engine.execution.report import results_document
 from engine.experiment import Experiment
 from engine.presets import EXPERIMENTS, describe_preset
 from storage.database import default_home
-from storage.runs import (
-    LEASE_SECONDS,
-    Run,
-    State,
-    add_run,
-    claim_run,
-    get_run,
-    list_runs,
-    request_stop,
-    retry_run,
-)
+from storage.runs import LEASE_SECONDS, Run, State, add_run, claim_run, get_run, list_runs, request_stop, retry_run
 
 Source = Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML or JSON file.")]
 Overrides = Annotated[
