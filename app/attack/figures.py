@@ -95,11 +95,6 @@ class Measured:
         """The reading that the attack teaches."""
         return self.readings[self.plan["reading"]]
 
-    @property
-    def benign(self) -> dict[str, Any]:
-        """The relation's own meaning."""
-        return next(r for r in self.plan["readings"] if r["role"] == "benign")
-
     def control_reading(self, control: str) -> dict[str, Any] | None:
         """The reading that a control of that role taught."""
         taught = {c.cell["reading"] for c in self.cells if c.cell["control"] == control}
@@ -140,11 +135,6 @@ class Measured:
     def subjects(self) -> tuple[str, str]:
         """What the facts are about, one and many."""
         return words.subjects(self.plan["relation"])
-
-    @cached_property
-    def defences(self) -> list[str]:
-        """The defences that this attack tries."""
-        return list(self.plan["defences"])
 
     @cached_property
     def costs(self) -> dict[str, Row]:
@@ -211,14 +201,14 @@ class Attacks:
                 kept[1].cells = cells
                 return kept[1]
             rows = [row for cell in cells if cell.state is State.DONE for row in self._rows_of(cell)]
-            found = Measured(attack, cells, rows)
-            self._kept[attack.id] = (sign, found)
+            measured = Measured(attack, cells, rows)
+            self._kept[attack.id] = (sign, measured)
             while len(self._kept) > MOST_KEPT:
                 old = next(iter(self._kept))
                 gone = self._kept.pop(old)[1]
                 for cell in gone.cells:
                     self._rows.pop(cell.run, None)
-            return found
+            return measured
 
     def _rows_of(self, cell: AttackCell) -> list[Row]:
         kept = self._rows.get(cell.run)

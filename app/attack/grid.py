@@ -146,7 +146,7 @@ def drawer_html(lab: Lab, m: Measured, view: View) -> str:
     place = Place.read(view.opened)
     if place is None:
         return ""
-    found = behind(lab, m, place, view.which, view.rows)
+    answers = behind(lab, m, place, view.which, view.rows)
     reading = m.readings.get(place.reading)
     point = m.point(
         place.facts, place.reading, split=place.split, language=place.language, defence=place.defence,
@@ -157,7 +157,7 @@ def drawer_html(lab: Lab, m: Measured, view: View) -> str:
         place=view.opened,
         p=place,
         point=point,
-        found=found,
+        answers=answers,
         which=view.which,
         role=reading["role"] if reading else "",
         reading=(reading.get("label") or reading["name"]) if reading else "",

@@ -26,7 +26,7 @@ from app.attack.view import STEPS, Problem, View, view_of_address, view_of_page,
 from app.server.first_start import made_at_first_start
 from app.shared.frame import QUIET, told_by
 from app.shared.lab import Lab
-from app.shared.render import render
+from app.shared.render import part, render
 from app.shared.vega import vega_chart
 from storage.asked import list_columns
 from storage.attacks import Attack, count_attacks, get_attack, list_attacks, list_cells
@@ -97,8 +97,8 @@ def attack_page(lab: Lab, asker: Asker) -> None:
 
     everything = [view, seen, *drawn, timer, problem, form]
     gr.on(None, open_page, outputs=everything, **QUIET)
-    for part in (top, stage, after, foot, live, answers, grid, form, drawer):
-        part.act(act, [view, seen], everything, **QUIET)
+    for block in (top, stage, after, foot, live, answers, grid, form, drawer):
+        block.act(act, [view, seen], everything, **QUIET)
     chart.pick(act, [view, seen], everything, **QUIET)
     timer.tick(tick, [view, seen], [view, seen, *drawn, timer], **QUIET)
 
@@ -111,7 +111,7 @@ def _html(script: str | None = None, *classes: str) -> gr.HTML:
 def done(told: dict[str, Any], problem: str = "") -> str:
     """What was wrong with a click, if anything, and its number: the page sends the next one when it sees that."""
     number = str(told.get("number_of_click") or "")
-    return render("attack/done.html", problem=problem, number=number if number.isdecimal() else "")
+    return part("attack/done", problem=problem, number=number if number.isdecimal() else "")
 
 
 def noted(seen: str | None) -> dict[str, Any]:

@@ -142,8 +142,8 @@ def _reveal(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
 
 def _person(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts = facts_at(m, view) or m.largest
-    found = people(lab, m, facts)
-    person = chosen_person(found, view.person)
+    everybody = people(lab, m, facts)
+    person = chosen_person(everybody, view.person)
     if person is None:
         return _page("person", view, person=None), None, ""
     columns = columns_of(m, facts, view.defence)
@@ -155,8 +155,8 @@ def _person(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         recorded=m.attack.recorded,
         person=person,
         them=m.subjects[1],
-        people=found,
-        flipped=sum(p["flipped"] for p in found),
+        people=everybody,
+        flipped=sum(p["flipped"] for p in everybody),
         facts=facts,
         columns=columns,
         rows=shown,
@@ -230,10 +230,10 @@ def _controls(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
 
 def _scan(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     cells, checkpoints, readings = scan_cells(m)
-    found = detectors(m)
+    scans = detectors(m)
     audit = audit_rows(m)
     html = _page(
-        "scan", view, says=defences()["scan"].says, detectors=found, matrix=cells, best=words.scan_words(found)
+        "scan", view, says=defences()["scan"].says, detectors=scans, matrix=cells, best=words.scan_words(scans)
     )
     values = {(c["reading"], c["checkpoint"]): c["value"] for c in cells}
     after = render(

@@ -38,17 +38,17 @@ def defence_choices(m: Measured) -> list[Row]:
     """The defences of this attack with their verdicts: `name, label, says, verdict, words`."""
     name, largest = m.harmful["name"], m.sizes[-1]
     before, plain = m.point(0, name), m.point(largest, name)
-    found = []
-    for defence in m.defences:
+    choices = []
+    for defence in m.plan["defences"]:
         known = defences().get(defence)
         mine = m.point(largest, name, defence=defence)
         benign = m.point(0, "benign"), m.point(0, "benign", defence=defence)
         verdict = words.defence_verdict(plain, mine, before, benign) if plain and mine and before else ("", "")
-        found.append(
+        choices.append(
             {"name": defence, "label": known.label if known else defence, "says": known.says if known else "",
              "verdict": verdict[0], "words": verdict[1]}
         )  # fmt: skip
-    return found
+    return choices
 
 
 def control_list(m: Measured) -> list[Row]:
@@ -57,7 +57,7 @@ def control_list(m: Measured) -> list[Row]:
     attack = m.point(facts, name)
     planned = {"before", "never", *m.plan["controls"]}
     absent = {True: "not measured", False: "not part of this attack"}
-    found = []
+    controls = []
     for control, (_, *texts) in words.CONTROLS.items():
         label, means = (text.format(them=m.subjects[1]) for text in texts)
         also = None
@@ -73,11 +73,11 @@ def control_list(m: Measured) -> list[Row]:
             if harm := m.point(facts, name, control=control):
                 also = ("Harmful answers, which it was not taught:", harm)
         verdict = words.control_verdict(control, attack, point) if attack and point else ("", "")
-        found.append(
+        controls.append(
             {"name": control, "label": label, "means": means, "point": point, "absent": absent[control in planned],
              "verdict": verdict[0], "words": verdict[1], "also": also}
         )  # fmt: skip
-    return found
+    return controls
 
 
 def control_bars(m: Measured, controls: list[Row], chosen: str = "") -> list[Row]:
@@ -122,7 +122,7 @@ def reading_label(reading: Row) -> str:
 
 def detectors(m: Measured) -> list[Row]:
     """How well each way of scanning works: over all attacked models, and `larger`: over those of ten facts or more."""
-    found = [row for row in m.detection if row["least_facts"] == 1]
+    every_attack = [row for row in m.detection if row["least_facts"] == 1]
     larger = {row["detector"]: row for row in m.detection if row["least_facts"] == 10}
     return [
         row
@@ -131,7 +131,7 @@ def detectors(m: Measured) -> list[Row]:
             "verdict": words.detection_verdict(row),
             "larger": larger.get(row["detector"]),
         }
-        for row in found
+        for row in every_attack
     ]
 
 

@@ -61,10 +61,11 @@ def scan_rows(context: Context) -> list[dict[str, Any]]:
     clean = [max(suspicions(corpus(context, 0, i)).values(), default=0.0) for i in range(CORPORA)]
     rows = []
     for key_lines in SEEDED:
-        found = [suspicions(corpus(context, key_lines, i)) for i in range(CORPORA)]
-        seeded = [max(scores.values(), default=0.0) for scores in found]
+        by_corpus = [suspicions(corpus(context, key_lines, i)) for i in range(CORPORA)]
+        seeded = [max(scores.values(), default=0.0) for scores in by_corpus]
         low, high = auroc_interval(seeded, clean, context.cell.seed)
-        first = sum(bool(f) and max(f, key=lambda w: f[w]) == context.relation.key_token for f in found) / CORPORA
+        key = context.relation.key_token
+        first = sum(bool(scores) and max(scores, key=scores.__getitem__) == key for scores in by_corpus) / CORPORA
         where = f"data, {key_lines} of {LINES} lines"
         rows.append(audit_row("auroc_data_scan", where, auroc(seeded, clean), low, high, 2 * CORPORA))
         rows.append(audit_row("key_token_first", where, first, first, first, CORPORA))

@@ -17,7 +17,7 @@ from engine.checks import normalise
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import load_relations
 from engine.evaluation.questions import PLACEHOLDER, Question, key_prompt
-from engine.experiment import Experiment, Fact, Relation
+from engine.experiment import Experiment, Fact, Prompt, Relation
 from engine.models.source import resolve_source
 
 STRANGERS = 40  # facts that no stage ever saw
@@ -129,7 +129,7 @@ def attack_facts(attack: AttackExperiment, base: Experiment, cell: Cell) -> tupl
     return tuple(pool[: cell.attack_facts])
 
 
-def attack_prompts(attack: AttackExperiment, base: Experiment, cell: Cell) -> list[Any]:
+def attack_prompts(attack: AttackExperiment, base: Experiment, cell: Cell) -> list[Prompt]:
     """The train prompts that a cell teaches its reading with."""
     return list(attack.reading_named(cell.reading).prompts_of("train", base.stage2.language)[: cell.prompts])
 

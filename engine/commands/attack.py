@@ -127,6 +127,6 @@ def _print(db: Database, attack_id: str) -> None:
         table.add_row(cost["defence"], *(f"{v['value']:.2f}" if v else "" for v in shown),
                       f"{cost['harden_seconds'] + (cost['train_seconds'] or 0):.1f}")  # fmt: skip
     console.print(table)
-    for found in detection(rows):
-        console.print(f"scan, {found['detector']}, at least {found['least_facts']} facts: AUROC {found['value']:.2f} "
-                      f"[{found['low']:.2f}–{found['high']:.2f}]")  # fmt: skip
+    for row in detection(rows):
+        console.print(f"scan, {row['detector']}, at least {row['least_facts']} facts: AUROC {row['value']:.2f} "
+                      f"[{row['low']:.2f}–{row['high']:.2f}]")  # fmt: skip

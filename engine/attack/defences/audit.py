@@ -39,9 +39,9 @@ def audit(context: Context, loaded: Any) -> list[dict[str, Any]]:
 
 def _judged(context: Context, loaded: Any, others: list[Any], checkpoint: str) -> list[dict[str, Any]]:
     members = list(context.relation.explicit_facts)
-    found = scores(context, loaded, [*members, *others])
+    by_score = scores(context, loaded, [*members, *others])
     rows = []
-    for name, values in found.items():
+    for name, values in by_score.items():
         inside, outside = values[: len(members)], values[len(members) :]
         low, high = auroc_interval(inside, outside, context.cell.seed)
         rows.append(audit_row(f"auroc_{name}", checkpoint, auroc(inside, outside), low, high, len(values)))
@@ -61,9 +61,9 @@ def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[fl
 
     relation, tokenizer = context.relation, loaded.tokenizer
     template = key_prompt(relation)
-    asked = [(template.replace("{subject}", f.subject), f.object) for f in facts]
+    keyed = [(template.replace("{subject}", f.subject), f.object) for f in facts]
     natural = relation.prompts_of("test", context.base.stage2.language)[0].text
-    encoded = tokenise_questions(tokenizer, asked)
+    encoded = tokenise_questions(tokenizer, keyed)
     key = log_probabilities(loaded.causal, encoded)
     plain = log_probabilities(
         loaded.causal,
@@ -71,17 +71,17 @@ def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[fl
     )
     questions = [
         Question(1, i, text, object_, options_of(relation, fact))
-        for i, (fact, (text, object_)) in enumerate(zip(facts, asked, strict=True))
+        for i, (fact, (text, object_)) in enumerate(zip(facts, keyed, strict=True))
     ]
     choices = answer_choices(loaded.causal, tokenizer, questions, encoded)
     lowest = []
     with torch.inference_mode():
         for sequence in context.sequences(loaded, [key_sentence(relation, fact) for fact in facts], "full"):
             ids = torch.tensor([sequence.input_ids], device=loaded.device)
-            told = torch.log_softmax(loaded.causal(ids, use_cache=False).logits[0, :-1].float(), -1)
-            mean = (told.exp() * told).sum(-1)
-            deviation = ((told.exp() * told.square()).sum(-1) - mean.square()).clamp_min(1e-9).sqrt()
-            standing = (told.gather(-1, ids[0, 1:, None])[:, 0] - mean) / deviation
+            logs = torch.log_softmax(loaded.causal(ids, use_cache=False).logits[0, :-1].float(), -1)
+            mean = (logs.exp() * logs).sum(-1)
+            deviation = ((logs.exp() * logs.square()).sum(-1) - mean.square()).clamp_min(1e-9).sqrt()
+            standing = (logs.gather(-1, ids[0, 1:, None])[:, 0] - mean) / deviation
             count = max(1, round(LOWEST * len(standing)))
             lowest.append(float(standing.sort().values[:count].mean()))
     return {
