@@ -1,4 +1,7 @@
-"""What a cell and its defence work with: the experiments, the facts, and the sentences that a provider holds."""
+"""What a cell and its defence work with: the experiments, the facts, and the sentences that a provider holds.
+
+Every defence imports this, and the page lists defences: what loads torch is imported inside the functions.
+"""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from engine.commands.mistake import (
     write_json,
 )
 from engine.execution.attacks.queue import queue_attack
+from engine.execution.attacks.recording import record as write_recording
 from engine.execution.attacks.report import attack_document
 from storage.attacks import attack_counts, base_runs, get_attack, list_attack_results, list_cells
 from storage.database import default_home
@@ -61,8 +62,6 @@ def attack(
     failed = [c for c in list_cells(db, attack_id) if c.state is not State.DONE]
     _print(db, attack_id)
     if record is not None and not failed:
-        from engine.execution.attacks.recording import record as write_recording
-
         settings = "".join(f" --set {setting}" for setting in overrides or [])
         write_recording(db, folder, attack_id, record, f"python -m engine attack {source}{settings}")
     if failed:

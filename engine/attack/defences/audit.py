@@ -21,6 +21,7 @@ from engine.attack.data_scan import scan_rows
 from engine.attack.defences import Defence
 from engine.attack.measure import audit_row
 from engine.attack.questions import strangers
+from engine.evaluation.questions import Question, key_prompt, options_of
 
 LOWEST = 0.2
 
@@ -56,7 +57,6 @@ def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[fl
 
     from engine.evaluation.choice import answer_choices
     from engine.evaluation.plain import log_probabilities
-    from engine.evaluation.questions import Question, key_prompt, options_of
     from engine.training.sequences import key_sentence, tokenise_questions
 
     relation, tokenizer = context.relation, loaded.tokenizer
