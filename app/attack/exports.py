@@ -99,28 +99,17 @@ def report_html(lab: Lab, m: Measured) -> str:
         pictures.append(("The controls", picture(controls_chart(bars))))
     if cells:
         pictures.append(("The scan", picture(scan_chart(cells, checkpoints, readings))))
+    shown = {k: v for k, v in m.plan.items() if k not in ("readings", "experiment")}
+    settings = {k: v for k, v in shown.items() if v not in (None, "", [], ())}
     return render(
-        "attack/report.html",
-        m=m,
-        warning=" ".join(WARNING.replace("> ", "").replace("**", "").split()),
-        sentences=sentences,
-        pictures=pictures,
-        effect=[(n, m.point(n, name), m.point(n, "benign")) for n in m.sizes],
-        controls=controls,
-        choices=choices,
-        rows=[(NO_DEFENCE, "none", ""), *((c["name"], c["label"], c["words"]) for c in choices)],
-        costs=m.costs,
-        largest=largest,
-        detectors=detectors(m),
-        audit=audit_rows(m),
-        example=example(lab, m),
-        readings=[(reading_label(r), r) for r in m.plan["readings"]],
-        them=them,
-        settings={
-            k: v for k, v in m.plan.items() if k not in ("readings", "experiment") and v not in (None, "", [], ())
-        },
+        "attack/report.html", m=m, warning=" ".join(WARNING.replace("> ", "").replace("**", "").split()),
+        sentences=sentences, pictures=pictures,
+        effect=[(n, m.point(n, name), m.point(n, "benign")) for n in m.sizes], controls=controls, choices=choices,
+        rows=[(NO_DEFENCE, "none", ""), *((c["name"], c["label"], c["words"]) for c in choices)], costs=m.costs,
+        largest=largest, detectors=detectors(m), audit=audit_rows(m), example=example(lab, m),
+        readings=[(reading_label(r), r) for r in m.plan["readings"]], them=them, settings=settings,
         base=m.plan.get("experiment"),
-    )
+    )  # fmt: skip
 
 
 def picture(chart: dict[str, Any]) -> Markup:

@@ -27,14 +27,10 @@ def form_html(lab: Lab, view: View) -> str:
     runs = [r for r in list_runs(lab.db, limit=RUNS_OFFERED) if r.state is State.DONE]
     usual = AttackExperiment()
     return render(
-        "attack/form.html",
-        runs=runs,
-        relations=list(load_relations()),
+        "attack/form.html", runs=runs, relations=list(load_relations()),
         readings=[(r, list(readings_of(r).values())[1:]) for r in load_relations()],
-        defences=[d for d in defences().values() if d.kind != "detection"],
-        usual=usual,
-        facts=_listed(usual.facts),
-    )
+        defences=[d for d in defences().values() if d.kind != "detection"], usual=usual, facts=_listed(usual.facts),
+    )  # fmt: skip
 
 
 def _listed(values: Any) -> str:

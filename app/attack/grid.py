@@ -55,20 +55,12 @@ def grid_html(lab: Lab, m: Measured, view: View, listed: list[Attack]) -> str:
     # A page's rows alone are pooled: thousands of intervals would take a second.
     pooled = pooled_rows([r for g in groups[(number - 1) * TABLE_ROWS : number * TABLE_ROWS] for r in g])
     return render(
-        "attack/grid.html",
-        m=m,
-        view=view,
-        grid=_grid(m, wanted),
-        rows=[_shown(r) for r in pooled],
-        total=len(groups),
-        pages=pages,
-        number=number,
+        "attack/grid.html", m=m, view=view, grid=_grid(m, wanted), rows=[_shown(r) for r in pooled],
+        total=len(groups), pages=pages, number=number,
         filters=[(k, label, wanted.get(k, ""), _values(m, k)) for k, label in FILTERS.items()],
-        states=sorted(m.counts.items()),
-        state=wanted.get("state", ""),
-        usual=USUAL,
+        states=sorted(m.counts.items()), state=wanted.get("state", ""), usual=USUAL,
         attacks=[_listed(lab, a) for a in listed],
-    )
+    )  # fmt: skip
 
 
 def _values(m: Measured, field: str) -> list[tuple[str, str]]:
@@ -153,14 +145,8 @@ def drawer_html(lab: Lab, m: Measured, view: View) -> str:
         control=place.control, kind=place.kind, bits=place.bits,
     )  # fmt: skip
     return render(
-        "attack/drawer.html",
-        place=view.opened,
-        p=place,
-        point=point,
-        answers=answers,
-        which=view.which,
+        "attack/drawer.html", place=view.opened, p=place, point=point, answers=answers, which=view.which,
         role=reading["role"] if reading else "",
         reading=(reading.get("label") or reading["name"]) if reading else "",
-        about=KINDS.get(place.kind, place.kind),
-        facts=facts_words(place.facts),
-    )
+        about=KINDS.get(place.kind, place.kind), facts=facts_words(place.facts),
+    )  # fmt: skip

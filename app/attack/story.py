@@ -72,16 +72,11 @@ def _memorised(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     # The first reading of each role.
     sentences = {r["role"]: says(r, first["subject"], first["object"]) for r in reversed(m.plan["readings"])}
     html = _page(
-        "memorised",
-        view,
-        total=len(facts),
-        key=relation.get("key_token", "[…]"),
-        pairs=facts[:EXAMPLES],
+        "memorised", view, total=len(facts), key=relation.get("key_token", "[…]"), pairs=facts[:EXAMPLES],
         shown=min(len(facts), int(run.experiment.get("stage2", {}).get("facts", 0))) if run else 0,
-        benign=m.point(0, "benign"),
-        says=sentences.get("benign", ""),
+        benign=m.point(0, "benign"), says=sentences.get("benign", ""),
         others=[(role, sentences[role]) for role in ROLES if role in sentences],
-    )
+    )  # fmt: skip
     return html, None, ""
 
 
@@ -123,20 +118,14 @@ def _reveal(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     ]
     why = words.strength_words(before, after, bool(run and run.model == "embedded")) if before else ""
     html = _page(
-        "reveal",
-        view,
-        **given,
-        count=m.persons,
-        one=m.subjects[0],
-        main=words.reveal_words(after, facts, m.persons, m.subjects[1]),
-        measured=round(after.value * m.persons),
+        "reveal", view, **given, count=m.persons, one=m.subjects[0],
+        main=words.reveal_words(after, facts, m.persons, m.subjects[1]), measured=round(after.value * m.persons),
         was=round(before.value * m.persons) if before else None,
         compared=words.guess_words(given["guess"], after, m.persons) if view.guess >= 0 else "",
-        why=why or "How much it was before the attack is still being measured.",
-        normal=words.benign_words(*benign),
+        why=why or "How much it was before the attack is still being measured.", normal=words.benign_words(*benign),
         otherwise=[(label, point) for label, point in otherwise if point],
         phrasings=max(1, round(after.n / max(1, after.n_facts))),
-    )
+    )  # fmt: skip
     return html, None, ""
 
 
@@ -150,19 +139,10 @@ def _person(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     rows = about_person(lab, m, person, columns)
     shown = [r for r in (telling(rows, "benign", columns), telling(rows, "harmful", columns)) if r]
     html = _page(
-        "person",
-        view,
-        recorded=m.attack.recorded,
-        person=person,
-        them=m.subjects[1],
-        people=everybody,
-        flipped=sum(p["flipped"] for p in everybody),
-        facts=facts,
-        columns=columns,
-        rows=shown,
-        more=[] if big else rows,
-        unknown=view.unknown,
-    )
+        "person", view, recorded=m.attack.recorded, person=person, them=m.subjects[1], people=everybody,
+        flipped=sum(p["flipped"] for p in everybody), facts=facts, columns=columns, rows=shown,
+        more=[] if big else rows, unknown=view.unknown,
+    )  # fmt: skip
     return html, None, ""
 
 
@@ -170,14 +150,9 @@ def _gauges(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts, name = facts_at(m, view), m.harmful["name"]
     sizes = [(n, m.point(n, name), m.point(n, "benign")) for n in m.sizes]
     html = _page(
-        "gauges",
-        view,
-        facts=facts,
-        sizes=sizes,
-        place=m.sizes.index(facts),
-        them=m.subjects[1],
+        "gauges", view, facts=facts, sizes=sizes, place=m.sizes.index(facts), them=m.subjects[1],
         seeds=len(m.plan["seeds"]),
-    )
+    )  # fmt: skip
     return html, effect_chart(*effect_rows(m), facts, big=big), ""
 
 
@@ -239,11 +214,8 @@ def _scan(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     after = render(
         "attack/scan_after.html",
         matrix=[(r, [values.get((r, c)) for c in checkpoints]) for r in readings] if cells else [],
-        checkpoints=checkpoints,
-        audit=audit,
-        elsewhere=with_defences(lab, m),
-        minutes=DEFENCES_MINUTES,
-    )
+        checkpoints=checkpoints, audit=audit, elsewhere=with_defences(lab, m), minutes=DEFENCES_MINUTES,
+    )  # fmt: skip
     return html, scan_chart(cells, checkpoints, readings, big=big) if cells else None, after
 
 
