@@ -9,21 +9,10 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response, StreamingResponse
 from markupsafe import Markup
 
-from app.attack import words
+from app.attack import tables, words
 from app.attack.charts import WITH, controls_chart, effect_chart, scan_chart
 from app.attack.figures import Attacks, Measured
 from app.attack.story import base_of, example
-from app.attack.tables import (
-    audit_rows,
-    compared_rows,
-    control_bars,
-    control_list,
-    defence_choices,
-    detectors,
-    effect_rows,
-    reading_label,
-    scan_cells,
-)
 from app.results.exports import csv_lines
 from app.server.security import REPORT_POLICY
 from app.shared.lab import Lab
@@ -31,13 +20,10 @@ from app.shared.render import render
 from app.shared.static_charts import svg
 from engine.attack.cards import WARNING
 from engine.attack.experiment import NO_DEFENCE
+from engine.attack.tables import SETTING
 from storage.attacks import RESULT_FIELDS
 
-CELL_FIELDS = (
-    "run", "kind", "control", "attacked_reading", "start", "defence", "attack_facts", "prompts", "epochs",
-    "learning_rate", "method", "seed",
-)  # fmt: skip
-FIELDS = (*CELL_FIELDS, *RESULT_FIELDS)
+FIELDS = ("run", *SETTING, "seed", *RESULT_FIELDS)
 
 
 def add_attack_export_routes(site: FastAPI, lab: Lab) -> None:
@@ -83,19 +69,19 @@ def report_html(lab: Lab, m: Measured) -> str:
         sentences.append(words.strength_words(before, after, bool(run and run.model == "embedded")))
     if benign[1]:
         sentences.append(words.benign_words(*benign))
-    choices = defence_choices(m)
-    cells, checkpoints, readings = scan_cells(m)
+    choices = tables.defence_choices(m)
+    cells, checkpoints, readings = tables.scan_cells(m)
     pictures = []
-    rows, dots = effect_rows(m)
+    rows, dots = tables.effect_rows(m)
     if rows:
         pictures.append(("Harmful and ordinary answers against attack facts", picture(effect_chart(rows, dots, None))))
     for choice in choices:
-        rows, dots = compared_rows(m, choice["name"])
+        rows, dots = tables.compared_rows(m, choice["name"])
         if any(row["defence"] == WITH for row in rows):
             chart = effect_chart(rows, dots, None, compared=True)
             pictures.append((f"With the defence “{choice['label']}”", picture(chart)))
-    controls = control_list(m)
-    if bars := control_bars(m, controls):
+    controls = tables.control_list(m)
+    if bars := tables.control_bars(m, controls):
         pictures.append(("The controls", picture(controls_chart(bars))))
     if cells:
         pictures.append(("The scan", picture(scan_chart(cells, checkpoints, readings))))
@@ -106,8 +92,8 @@ def report_html(lab: Lab, m: Measured) -> str:
         sentences=sentences, pictures=pictures,
         effect=[(n, m.point(n, name), m.point(n, "benign")) for n in m.sizes], controls=controls, choices=choices,
         rows=[(NO_DEFENCE, "none", ""), *((c["name"], c["label"], c["words"]) for c in choices)], costs=m.costs,
-        largest=largest, detectors=detectors(m), audit=audit_rows(m), example=example(lab, m),
-        readings=[(reading_label(r), r) for r in m.plan["readings"]], them=them, settings=settings,
+        largest=largest, detectors=tables.detectors(m), audit=tables.audit_rows(m), example=example(lab, m),
+        readings=[(tables.reading_label(r), r) for r in m.plan["readings"]], them=them, settings=settings,
         base=m.plan.get("experiment"),
     )  # fmt: skip
 

@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from app.attack import words
+from app.attack import tables, words
 from app.attack.charts import controls_chart, effect_chart, scan_chart
 from app.attack.figures import Measured, Row
 from app.attack.people import about_person, chosen_person, columns_of, people, telling
-from app.attack.tables import (
-    audit_rows,
-    compared_rows,
-    control_bars,
-    control_list,
-    defence_choices,
-    detectors,
-    effect_rows,
-    scan_cells,
-)
 from app.attack.view import STEPS, View
 from app.attack.words import Point
 from app.shared.lab import Lab
@@ -153,11 +143,11 @@ def _gauges(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         "gauges", view, facts=facts, sizes=sizes, place=m.sizes.index(facts), them=m.subjects[1],
         seeds=len(m.plan["seeds"]),
     )  # fmt: skip
-    return html, effect_chart(*effect_rows(m), facts, big=big), ""
+    return html, effect_chart(*tables.effect_rows(m), facts, big=big), ""
 
 
 def _defences(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
-    choices = defence_choices(m)
+    choices = tables.defence_choices(m)
     if not choices:
         known = [d for d in defences().values() if d.kind != "detection"]
         html = _page(
@@ -187,7 +177,7 @@ def _defences(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         for label, (_, p, d) in (("Ordinary answers", lines[1]), ("What the model knew", lines[3]))
     ]
     html = _page("defences", view, choices=choices, chosen=chosen, lines=lines, seconds=seconds, costs=cost)
-    return html, effect_chart(*compared_rows(m, chosen["name"]), None, compared=True, big=big), ""
+    return html, effect_chart(*tables.compared_rows(m, chosen["name"]), None, compared=True, big=big), ""
 
 
 def with_defences(lab: Lab, m: Measured) -> Any:
@@ -197,16 +187,16 @@ def with_defences(lab: Lab, m: Measured) -> Any:
 
 def _controls(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts = m.sizes[-1]
-    attack, controls = m.point(facts, m.harmful["name"]), control_list(m)
+    attack, controls = m.point(facts, m.harmful["name"]), tables.control_list(m)
     html = _page("controls", view, attack=attack, facts=facts, controls=controls, chosen=view.control)
-    bars = control_bars(m, controls, view.control)
+    bars = tables.control_bars(m, controls, view.control)
     return html, controls_chart(bars, big=big) if bars else None, ""
 
 
 def _scan(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
-    cells, checkpoints, readings = scan_cells(m)
-    scans = detectors(m)
-    audit = audit_rows(m)
+    cells, checkpoints, readings = tables.scan_cells(m)
+    scans = tables.detectors(m)
+    audit = tables.audit_rows(m)
     html = _page(
         "scan", view, says=defences()["scan"].says, detectors=scans, matrix=cells, best=words.scan_words(scans)
     )
