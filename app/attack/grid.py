@@ -13,7 +13,7 @@ from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.words import split_name
 from engine.attack.tables import grouped, pooled_rows
-from storage.attacks import Attack, AttackCell, attack_counts
+from storage.attacks import Attack, attack_counts
 from storage.runs import ENDED
 
 TABLE_ROWS = 30
@@ -93,7 +93,7 @@ def _grid(m: Measured, wanted: dict[str, str]) -> list[Row]:
             continue
         fields = ("kind", "control", "defence", "reading", "method", "prompts", "epochs", "learning_rate", "seed")
         row = rows.setdefault(tuple(does[k] for k in fields), {"cells": {}, "label": _row_label(m, does)})
-        row["cells"][does["attack_facts"]] = _cell(m, cell)
+        row["cells"][does["attack_facts"]] = cell, cell_words(m, does)
     return list(rows.values())
 
 
@@ -104,17 +104,6 @@ def _row_label(m: Measured, cell: Row) -> str:
     if any(len(m.plan[name]) > 1 for name in ("methods", "prompts", "epochs", "learning_rates")):
         parts.append(f"{cell['method']}, {cell['prompts']} prompts × {cell['epochs']} at {cell['learning_rate']:g}")
     return " · ".join(p for p in (*parts, f"seed {cell['seed']}") if p)
-
-
-def _cell(m: Measured, cell: AttackCell) -> Row:
-    return {
-        "run": cell.run,
-        "state": cell.state.value,
-        "words": cell_words(m, cell.cell),
-        "error": cell.error,
-        "percent": round(100 * min(1.0, max(0.0, float(cell.progress.get("fraction") or 0)))),
-        "seconds": cell.headline.get("train_seconds"),
-    }
 
 
 def _listed(lab: Lab, attack: Attack) -> Row:

@@ -9,7 +9,6 @@ from app.attack.words import FINE_TUNES, facts_words
 from app.shared.lab import Lab
 from app.shared.render import duration, moment
 from app.shared.run_rows import progress_words
-from storage.attacks import AttackCell
 from storage.runs import ENDED, State
 
 
@@ -39,14 +38,10 @@ def busy_words(lab: Lab, m: Measured) -> str:
 
 def seconds_left(m: Measured) -> float | None:
     """What the cells that are not done will take, as those that are took; None before there is one."""
-    took = [_seconds(c) for c in m.cells if c.state is State.DONE and c.started_at and c.finished_at]
+    done = [(c.started_at, c.finished_at) for c in m.cells if c.state is State.DONE]
+    took = [(moment(end) - moment(start)).total_seconds() for start, end in done if start and end]
     rest = sum(c.state not in ENDED for c in m.cells)
     return rest * sum(took) / len(took) if took else None
-
-
-def _seconds(cell: AttackCell) -> float:
-    assert cell.started_at and cell.finished_at
-    return (moment(cell.finished_at) - moment(cell.started_at)).total_seconds()
 
 
 def cell_words(m: Measured, cell: dict[str, Any]) -> str:

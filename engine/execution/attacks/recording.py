@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import lzma
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,7 @@ def record(db: Database, home: Path, attack_id: str, out: Path, command: str) ->
     experiment = {**attack.experiment, "run": None}
     document = {
         "base": base_key(Experiment.from_data(next(iter(bases.values())))),
-        "recorded": {
-            "at": attack.created_at,
-            "command": command,
-            "environment": runs[cells[0].run].environment,
-        },
+        "recorded": {"at": attack.created_at, "command": command, "environment": runs[cells[0].run].environment},
         "name": attack.name,
         "experiment": experiment,
         "bases": bases,
@@ -75,13 +72,11 @@ def restore(db: Database, home: Path, source: Path = SHIPPED) -> str | None:
     if not holds_here(document):
         return None
     bases = {int(seed): base for seed, base in document["bases"].items()}
-    cells = [(c["cell"], bases[c["cell"]["seed"]], c) for c in document["cells"]]
     attack, runs = add_recorded_attack(
         db, name=document["name"], experiment=document["experiment"], recorded=document["recorded"],
         cells=[
-            {"cell": cell, "base": base, "headline": c["headline"], "started_at": c["started_at"],
-             "finished_at": c["finished_at"], "results": [dict(zip(ROW, row, strict=True)) for row in c["rows"]]}
-            for cell, base, c in cells
+            {**c, "base": bases[c["cell"]["seed"]], "results": [dict(zip(ROW, row, strict=True)) for row in c["rows"]]}
+            for c in document["cells"]
         ],
     )  # fmt: skip
     for run, cell in zip(runs, document["cells"], strict=True):
@@ -96,12 +91,9 @@ def holds_here(document: dict[str, Any]) -> bool:
 
 
 def _answers(folder: Path) -> dict[str, Any]:
-    db = open_answers(folder)
-    try:
+    with closing(open_answers(folder)) as db:
         answers = {name: all_answers(db, name) for name in evaluated_checkpoints(db)}
         return {"facts": list_facts(db), "prompts": list_prompts(db), "answers": answers}
-    finally:
-        db.close()
 
 
 def _share_questions(document: dict[str, Any]) -> None:
@@ -116,10 +108,7 @@ def _share_questions(document: dict[str, Any]) -> None:
 
 
 def _put_answers(folder: Path, questions: list[dict[str, Any]], cell: dict[str, Any]) -> None:
-    db = open_answers(folder)
-    try:
+    with closing(open_answers(folder)) as db:
         store_questions(db, [questions[i] for i in cell["facts"]], [questions[i] for i in cell["prompts"]])
         for checkpoint, answers in cell["answers"].items():
             store_answers(db, checkpoint, answers)
-    finally:
-        db.close()
