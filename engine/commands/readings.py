@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -52,14 +52,10 @@ def _print_own(path: Path) -> None:
 
 
 def _print_prompts(reading: Reading) -> None:
-    counts = {language: sum(p.language == language for p in reading.prompts) for language in _languages(reading)}
+    counts = Counter(p.language for p in reading.prompts)
     main = "en" if "en" in counts else next(iter(counts))
     for split in ("train", "test"):
         for prompt in reading.prompts_of(split, main):
             typer.echo(f"      {split:5}  {prompt.text}")
     if others := [f"{LANGUAGES.get(code, code)} {count}" for code, count in counts.items() if code != main]:
         typer.echo(f"      and prompts in other languages: {', '.join(others)}")
-
-
-def _languages(reading: Reading) -> Iterable[str]:
-    return dict.fromkeys(p.language for p in reading.prompts)
