@@ -16,6 +16,7 @@ from storage.runs import State, add_event, request_stop, retry_run
 RESULT_FIELDS = (
     "reading", "role", "checkpoint", "facts", "split", "language", "metric", "value", "low", "high", "n", "n_facts",
 )  # fmt: skip
+_JSON = ("cell", "progress", "headline")
 
 
 @dataclass(frozen=True)
@@ -61,31 +62,17 @@ def add_attack(
     """Queue an attack; a cell is (what it does, the base run it needs, that run's experiment). Returns its id."""
     attack = secrets.token_hex(4)
     with write(db):
-        db.table("attacks").insert(
-            {
-                "id": attack,
-                "name": name,
-                "experiment": json.dumps(experiment, ensure_ascii=False),
-                "created_at": now(),
-                "recorded": json.dumps(recorded, ensure_ascii=False) if recorded else None,
-            }
-        )
+        plan = json.dumps(experiment, ensure_ascii=False)
+        origin = json.dumps(recorded, ensure_ascii=False) if recorded else None
+        row = {"id": attack, "name": name, "experiment": plan, "created_at": now(), "recorded": origin}
+        db.table("attacks").insert(row)
         for place, (cell, needs, base) in enumerate(cells):
             run = secrets.token_hex(4)
             db.table("runs").insert(
-                {
-                    "id": run,
-                    "name": name,
-                    "experiment": json.dumps(base, ensure_ascii=False),
-                    "model": base["model"],
-                    "seed": cell["seed"],
-                    "created_at": now(),
-                    "attack": attack,
-                    "cell": json.dumps(cell),
-                    "cell_place": place,
-                    "needs": needs,
-                }
-            )
+                {"id": run, "name": name, "experiment": json.dumps(base, ensure_ascii=False), "model": base["model"],
+                 "seed": cell["seed"], "created_at": now(), "attack": attack, "cell": json.dumps(cell),
+                 "cell_place": place, "needs": needs}
+            )  # fmt: skip
             add_event(db, run, "queued", "Queued")
     return attack
 
@@ -126,10 +113,10 @@ def _attack(row: dict[str, Any]) -> Attack:
     return Attack(**{**row, "experiment": json.loads(row["experiment"]), "recorded": recorded})
 
 
-def list_attacks(db: Database, *, limit: int = 50, offset: int = 0) -> list[Attack]:
+def list_attacks(db: Database, *, limit: int = 50) -> list[Attack]:
     """Attacks, newest first."""
-    sql = "select * from attacks order by created_at desc, rowid desc limit ? offset ?"
-    return [_attack(row) for row in db.query(sql, [limit, offset])]
+    sql = "select * from attacks order by created_at desc, rowid desc limit ?"
+    return [_attack(row) for row in db.query(sql, [limit])]
 
 
 def count_attacks(db: Database) -> int:
@@ -151,14 +138,7 @@ def _cells(db: Database, condition: str, value: str) -> list[AttackCell]:
     columns = "id as run, state, cell, needs, progress, headline, error, started_at, finished_at"
     rows = db.query(f"select {columns} from runs where {condition}", [value])
     return [
-        AttackCell(
-            **{
-                **row,
-                "state": State(row["state"]),
-                "cell": json.loads(row["cell"]),
-                **{name: json.loads(row[name]) for name in ("progress", "headline")},
-            }
-        )
+        AttackCell(**row | {"state": State(row["state"])} | {name: json.loads(row[name]) for name in _JSON})
         for row in rows
     ]
 
@@ -185,29 +165,30 @@ def replace_cell_results(db: Database, run: str, rows: Iterable[dict[str, Any]])
         )
 
 
-def cell_results(db: Database, run: str, *, by_fact: bool = False) -> list[dict[str, Any]]:
-    """The result rows of one cell: `run` and `RESULT_FIELDS`; `by_fact` as in `list_attack_results`."""
-    columns = ", ".join(RESULT_FIELDS) + (", by_fact" if by_fact else "")
-    rows = list(db.query(f"select run, {columns} from attack_results where run = ? order by position", [run]))
-    return [{**row, "by_fact": json.loads(row["by_fact"])} for row in rows] if by_fact else rows
+def cell_results(db: Database, run: str) -> list[dict[str, Any]]:
+    """The result rows of one cell, as `list_attack_results` gives them."""
+    return _results(db, "r.id = ?", run)
 
 
-def list_attack_results(db: Database, attack: str, *, by_fact: bool = False) -> list[dict[str, Any]]:
-    """All result rows of an attack so far, each with the fields of its cell; the reading that the cell trained on is
-    `attacked_reading`. `by_fact` adds `[[sum, answers], …]`, one pair a fact, for intervals over several cells."""
-    columns = ", ".join(f"a.{name}" for name in RESULT_FIELDS) + (", a.by_fact" if by_fact else "")
+def list_attack_results(db: Database, attack: str) -> list[dict[str, Any]]:
+    """All result rows of an attack so far: `run`, `RESULT_FIELDS`, the fields of their cell, in which the reading that
+    it trained on is called `attacked_reading`, and `by_fact`: `[[sum, answers], …]`, one pair a fact, for intervals
+    over several cells."""
+    return _results(db, "r.attack = ?", attack)
+
+
+def _results(db: Database, condition: str, value: str) -> list[dict[str, Any]]:
+    columns = ", ".join(f"a.{name}" for name in (*RESULT_FIELDS, "by_fact"))
     rows = db.query(
         f"""select r.cell, a.run, {columns} from attack_results a join runs r on r.id = a.run
-        where r.attack = ? order by r.cell_place, a.position""",
-        [attack],
+        where {condition} order by r.cell_place, a.position""",
+        [value],
     )
     found = []
     for row in rows:
         cell = json.loads(row.pop("cell"))
         cell["attacked_reading"] = cell.pop("reading")
-        if by_fact:
-            row["by_fact"] = json.loads(row["by_fact"])
-        found.append({**cell, **row})
+        found.append({**cell, **row, "by_fact": json.loads(row["by_fact"])})
     return found
 
 

@@ -1,10 +1,11 @@
-"""Where a run keeps its files.
+"""Where a run, and an attack, keep their files.
 
 HOME/runs/ID/run.json              what was run, on what
 HOME/runs/ID/log.txt               everything the training process printed
 HOME/runs/ID/answers.db            every single answer
 HOME/runs/ID/checkpoints/NAME/     memorised@3, generalised@3, …
 HOME/runs/ID/resume/STAGE/         the newest epoch of a stage that is under way
+HOME/attacks/ID/                   what the cells of an attack share: starts that a defence has hardened
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ def run_folder(home: Path, run_id: str) -> Path:
     if not run_id.isalnum():
         raise ValueError(f"‘{run_id}’ is not the id of a run")
     return home / "runs" / run_id
+
+
+def attack_folder(home: Path, attack: str) -> Path:
+    """The folder of what the cells of one attack share."""
+    return home / "attacks" / attack
 
 
 def checkpoint_folder(folder: Path, name: str) -> Path:

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from engine.attack.defences import defences
+from engine.attack.tables import Row, matching
 from engine.execution.attacks.recording import SHIPPED, restore
-from engine.execution.attacks.tables import Row, document, matching
+from engine.execution.attacks.report import attack_document
 from storage.database import open_database
 
 NAMES = {"loss": "loss", "min_k_pp": "Min-K%++", "loss_gap": "loss gap", "exposure": "exposure"}
 
 
 def tables(told: dict[str, Any]) -> str:
-    """Every table of an attack's document (`engine.execution.attacks.tables.document`)."""
+    """Every table of an attack's document (`engine.execution.attacks.report.attack_document`)."""
     sizes = sorted({row["attack_facts"] for row in told["pooled"]})
     asked = matching(told["pooled"], facts="held_out", metric="generation_accuracy", split="test", kind="attack")
     main = next(row["language"] for row in told["pooled"] if row["split"] == "key")
@@ -97,7 +98,7 @@ def of_file(source: Path) -> str:
             attack = restore(db, Path(folder), source)
             if attack is None:
                 raise ValueError(f"{source} was measured on other weights than this lab has: record it again")
-            return tables(document(db, attack))
+            return tables(attack_document(db, attack))
         finally:
             db.close()
 

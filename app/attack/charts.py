@@ -50,7 +50,7 @@ def _effect_spec(compared: bool, big: bool) -> dict[str, Any]:
         .legend(orient="bottom")
     )
     with_dash: dict[str, Any] = {"strokeDash": dash} if compared else {}
-    told = [
+    tips = [
         alt.Tooltip("series:N").title("Of which"),
         alt.Tooltip("facts:O").title("Attack facts"),
         alt.Tooltip("value:Q").title("Share").format(".1%"),
@@ -66,7 +66,7 @@ def _effect_spec(compared: bool, big: bool) -> dict[str, Any]:
     bands = base.mark_area(opacity=0.14).encode(y=alt.Y("low:Q").title("Answers"), y2="high", detail="defence:N")
     lines = base.mark_line(strokeWidth=3 if big else 2.2).encode(y=share, detail="defence:N", **with_dash)
     points = base.mark_point(filled=True, opacity=1, size=120 if big else 70, cursor="pointer").encode(
-        y=share, shape=alt.Shape("series:N").title(None).scale(domain=SERIES, range=["square", "circle"]), tooltip=told
+        y=share, shape=alt.Shape("series:N").title(None).scale(domain=SERIES, range=["square", "circle"]), tooltip=tips
     )
     seeds = base.mark_point(filled=False, size=40, opacity=0.75, strokeWidth=1.4).encode(
         y=share,
@@ -156,11 +156,7 @@ def _scan_spec(checkpoints: tuple[str, ...], readings: tuple[str, ...], big: boo
     )
     chart = alt.layer(
         rects.properties(name="squares"), words.properties(name="words"), data=alt.NamedData(name="cells")
-    ).properties(
-        width="container",
-        height=alt.Step(64 if big else 46),
-        usermeta=SCAN_ROOM[big],
-    )
+    ).properties(width="container", height=alt.Step(64 if big else 46), usermeta=SCAN_ROOM[big])
     return enlarged(finished(chart), big)
 
 

@@ -9,33 +9,21 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response, StreamingResponse
 from markupsafe import Markup
 
-from app.attack import words
-from app.attack.charts import WITH, WITHOUT, controls_chart, effect_chart, scan_chart
-from app.attack.figures import NO_DEFENCE, Attacks, Measured
+from app.attack import tables, words
+from app.attack.charts import WITH, controls_chart, effect_chart, scan_chart
+from app.attack.figures import Attacks, Measured
 from app.attack.story import base_of, example
-from app.attack.tables import (
-    audit_rows,
-    control_list,
-    defence_choices,
-    detectors,
-    drawn,
-    effect_rows,
-    reading_label,
-    scan_cells,
-)
 from app.results.exports import csv_lines
 from app.server.security import REPORT_POLICY
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.static_charts import svg
 from engine.attack.cards import WARNING
-from storage.attacks import RESULT_FIELDS, get_attack
+from engine.attack.experiment import NO_DEFENCE
+from engine.attack.tables import SETTING
+from storage.attacks import RESULT_FIELDS
 
-CELL_FIELDS = (
-    "run", "kind", "control", "attacked_reading", "start", "defence", "attack_facts", "prompts", "epochs",
-    "learning_rate", "method", "seed",
-)  # fmt: skip
-FIELDS = (*CELL_FIELDS, *RESULT_FIELDS)
+FIELDS = ("run", *SETTING, "seed", *RESULT_FIELDS)
 
 
 def add_attack_export_routes(site: FastAPI, lab: Lab) -> None:
@@ -44,7 +32,7 @@ def add_attack_export_routes(site: FastAPI, lab: Lab) -> None:
 
     def known(attack: str) -> Measured:
         try:
-            return attacks.measured(get_attack(lab.db, attack[:32]))
+            return attacks.measured(attack[:32])
         except KeyError:
             raise HTTPException(404, "There is no such attack: it may have been deleted.") from None
 
@@ -74,59 +62,40 @@ def report_html(lab: Lab, m: Measured) -> str:
     name, largest, run = m.harmful["name"], m.sizes[-1], base_of(lab, m)
     before, after = m.point(0, name), m.point(largest, name)
     benign = m.point(0, "benign"), m.point(largest, "benign")
-    one, them = words.subjects(m.plan["relation"])
+    _, them = m.subjects
     sentences = []
     if before and after:
         sentences.append(words.reveal_words(after, largest, m.persons, them))
         sentences.append(words.strength_words(before, after, bool(run and run.model == "embedded")))
     if benign[1]:
         sentences.append(words.benign_words(*benign))
-    choices = defence_choices(m)
-    cells, checkpoints, readings = scan_cells(m)
+    choices = tables.defence_choices(m)
+    cells, checkpoints, readings = tables.scan_cells(m)
     pictures = []
-    rows, dots = effect_rows(m)
+    rows, dots = tables.effect_rows(m)
     if rows:
         pictures.append(("Harmful and ordinary answers against attack facts", picture(effect_chart(rows, dots, None))))
     for choice in choices:
-        mine, seeds = effect_rows(m, choice["name"], WITH)
-        plain, _ = effect_rows(m, NO_DEFENCE, WITHOUT)
-        if mine:
-            chart = effect_chart([*mine, *plain], seeds, None, compared=True)
+        rows, dots = tables.compared_rows(m, choice["name"])
+        if any(row["defence"] == WITH for row in rows):
+            chart = effect_chart(rows, dots, None, compared=True)
             pictures.append((f"With the defence “{choice['label']}”", picture(chart)))
-    controls = control_list(m)
-    if after:
-        bars = [{"name": "The attack", "kind": "the attack", **drawn(after)}]
-        bars += [
-            {"name": words.CONTROL_NAMES[c["name"]], "kind": "a control", **drawn(c["point"])}
-            for c in controls
-            if c["point"]
-        ]
+    controls = tables.control_list(m)
+    if bars := tables.control_bars(m, controls):
         pictures.append(("The controls", picture(controls_chart(bars))))
     if cells:
         pictures.append(("The scan", picture(scan_chart(cells, checkpoints, readings))))
+    shown = {k: v for k, v in m.plan.items() if k not in ("readings", "experiment")}
+    settings = {k: v for k, v in shown.items() if v not in (None, "", [], ())}
     return render(
-        "attack/report.html",
-        m=m,
-        warning=" ".join(WARNING.replace("> ", "").replace("**", "").split()),
-        sentences=sentences,
-        pictures=pictures,
-        effect=[(n, m.point(n, name), m.point(n, "benign")) for n in m.sizes],
-        controls=controls,
-        choices=choices,
-        rows=[(NO_DEFENCE, "none", ""), *((c["name"], c["label"], c["words"]) for c in choices)],
-        costs=m.costs,
-        largest=largest,
-        detectors=detectors(m),
-        audit=audit_rows(m),
-        example=example(lab, m),
-        readings=[(reading_label(r), r) for r in m.plan["readings"]],
-        one=one,
-        them=them,
-        settings={
-            k: v for k, v in m.plan.items() if k not in ("readings", "experiment") and v not in (None, "", [], ())
-        },
+        "attack/report.html", m=m, warning=" ".join(WARNING.replace("> ", "").replace("**", "").split()),
+        sentences=sentences, pictures=pictures,
+        effect=[(n, m.point(n, name), m.point(n, "benign")) for n in m.sizes], controls=controls, choices=choices,
+        rows=[(NO_DEFENCE, "none", ""), *((c["name"], c["label"], c["words"]) for c in choices)], costs=m.costs,
+        largest=largest, detectors=tables.detectors(m), audit=tables.audit_rows(m), example=example(lab, m),
+        readings=[(tables.reading_label(r), r) for r in m.plan["readings"]], them=them, settings=settings,
         base=m.plan.get("experiment"),
-    )
+    )  # fmt: skip
 
 
 def picture(chart: dict[str, Any]) -> Markup:

@@ -6,20 +6,38 @@ Only one setting of a grid is told as a story: the first method, number of promp
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from functools import cached_property
 from typing import Any
 
+from app.attack import words
 from app.attack.view import Place
+from app.attack.words import Point
 from app.shared.lab import Lab
-from engine.execution.attacks.tables import costs, detection, pooled_rows, scan_matrix
-from storage.attacks import Attack, AttackCell, cell_results, list_cells
+from engine.attack.experiment import NO_DEFENCE
+from engine.attack.tables import costs, detection, pooled_rows, scan_matrix
+from storage.attacks import Attack, AttackCell, cell_results, get_attack, list_cells
 from storage.runs import ENDED, State
 
 Row = dict[str, Any]
 MAIN = "generation_accuracy"
 MOST_KEPT = 12
-NO_DEFENCE = "none"
 SETTING = {"methods": "method", "prompts": "prompts", "epochs": "epochs", "learning_rates": "learning_rate"}
+
+
+def place_of(row: Row) -> Place:
+    """Where the answers are that a result row is made of."""
+    return Place(
+        row["control"], row["defence"], row["attack_facts"], row["reading"], row["split"], row["language"],
+        row["facts"], row["checkpoint"].endswith("bit"),
+    )  # fmt: skip
+
+
+def pooled_point(rows: list[Row], key: str) -> Point:
+    """The number of the same question in every seed."""
+    pooled = pooled_rows(rows)[0]
+    numbers = {name: pooled[name] for name in ("value", "low", "high", "n", "n_facts", "seeds")}
+    return Point(**numbers, by_fact=[pair for row in rows for pair in row["by_fact"]], key=key)
 
 
 class Measured:
@@ -27,7 +45,7 @@ class Measured:
 
     def __init__(self, attack: Attack, cells: list[AttackCell], rows: list[Row]) -> None:
         self.attack, self.cells, self.rows = attack, cells, rows
-        self._points: dict[Place, Row | None] = {}
+        self._points: dict[Place, Point | None] = {}
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -59,11 +77,7 @@ class Measured:
         found: dict[Place, list[Row]] = {}
         for row in self.story_rows:
             if row["metric"] == MAIN:
-                place = Place(
-                    row["control"], row["defence"], row["attack_facts"], row["reading"], row["split"],
-                    row["language"], row["facts"], row["checkpoint"].endswith("bit"),
-                )  # fmt: skip
-                found.setdefault(place, []).append(row)
+                found.setdefault(place_of(row), []).append(row)
         return found
 
     @cached_property
@@ -81,11 +95,6 @@ class Measured:
         """The reading that the attack teaches."""
         return self.readings[self.plan["reading"]]
 
-    @property
-    def benign(self) -> dict[str, Any]:
-        """The relation's own meaning."""
-        return next(r for r in self.plan["readings"] if r["role"] == "benign")
-
     def control_reading(self, control: str) -> dict[str, Any] | None:
         """The reading that a control of that role taught."""
         taught = {c.cell["reading"] for c in self.cells if c.cell["control"] == control}
@@ -94,8 +103,8 @@ class Measured:
     def point(
         self, facts: int, reading: str, *, split: str = "test", language: str | None = None,
         defence: str = NO_DEFENCE, control: str = "attack", kind: str = "held_out", bits: bool = False,
-    ) -> Row | None:  # fmt: skip
-        """One number over all seeds: `value, low, high, n, n_facts, seeds, by_fact, key`; None while unmeasured."""
+    ) -> Point | None:  # fmt: skip
+        """One number over all seeds; None while unmeasured."""
         # Controls of another reading start where the attack does: that point is measured once.
         if facts == 0 and control in ("neutral", "nonsense"):
             control = "attack"
@@ -104,8 +113,7 @@ class Measured:
         )
         if place not in self._points:
             rows = self._by_place.get(place, [])
-            pairs = [pair for row in rows for pair in row["by_fact"]]
-            self._points[place] = pooled_rows(rows)[0] | {"key": str(place), "by_fact": pairs} if rows else None
+            self._points[place] = pooled_point(rows, str(place)) if rows else None
         return self._points[place]
 
     @cached_property
@@ -123,10 +131,10 @@ class Measured:
         """How many persons the attack said nothing about (of one seed)."""
         return max((r["n_facts"] for r in self.story_rows if r["facts"] == "held_out"), default=self.plan["ask_facts"])
 
-    @cached_property
-    def defences(self) -> list[str]:
-        """The defences that this attack tries."""
-        return list(self.plan["defences"])
+    @property
+    def subjects(self) -> tuple[str, str]:
+        """What the facts are about, one and many."""
+        return words.subjects(self.plan["relation"])
 
     @cached_property
     def costs(self) -> dict[str, Row]:
@@ -159,10 +167,7 @@ class Measured:
     @property
     def counts(self) -> dict[str, int]:
         """Cells by state."""
-        found: dict[str, int] = {}
-        for cell in self.cells:
-            found[cell.state.value] = found.get(cell.state.value, 0) + 1
-        return found
+        return dict(Counter(cell.state.value for cell in self.cells))
 
     @property
     def done(self) -> int:
@@ -184,8 +189,9 @@ class Attacks:
         self._rows: dict[str, tuple[str | None, list[Row]]] = {}
         self._lock = threading.Lock()
 
-    def measured(self, attack: Attack) -> Measured:
-        """The attack as it is now."""
+    def measured(self, attack_id: str) -> Measured:
+        """The attack as it is now. Raises KeyError when there is none of that id."""
+        attack = get_attack(self.lab.db, attack_id)
         cells = list_cells(self.lab.db, attack.id)
         sign = [(c.run, c.state, c.finished_at) for c in cells]
         with self._lock:
@@ -195,19 +201,17 @@ class Attacks:
                 kept[1].cells = cells
                 return kept[1]
             rows = [row for cell in cells if cell.state is State.DONE for row in self._rows_of(cell)]
-            found = Measured(attack, cells, rows)
-            self._kept[attack.id] = (sign, found)
+            measured = Measured(attack, cells, rows)
+            self._kept[attack.id] = (sign, measured)
             while len(self._kept) > MOST_KEPT:
                 old = next(iter(self._kept))
                 gone = self._kept.pop(old)[1]
                 for cell in gone.cells:
                     self._rows.pop(cell.run, None)
-            return found
+            return measured
 
     def _rows_of(self, cell: AttackCell) -> list[Row]:
         kept = self._rows.get(cell.run)
         if kept is None or kept[0] != cell.finished_at:
-            fields = {**cell.cell, "attacked_reading": cell.cell["reading"]}
-            rows = [{**fields, **row} for row in cell_results(self.lab.db, cell.run, by_fact=True)]
-            self._rows[cell.run] = kept = (cell.finished_at, rows)
+            self._rows[cell.run] = kept = (cell.finished_at, cell_results(self.lab.db, cell.run))
         return kept[1]

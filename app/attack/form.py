@@ -9,11 +9,9 @@ from app.shared.lab import Lab
 from app.shared.render import render
 from engine.attack.defences import defences
 from engine.attack.experiment import AttackExperiment
-from engine.attack.readings import Reading, check_reading
 from engine.checks import shorten
-from engine.corpus.readings import load_readings
+from engine.corpus.readings import Reading, readings_of
 from engine.corpus.relations import load_relations
-from engine.experiment import Experiment
 from storage.database import storable
 from storage.runs import State, get_run, list_runs
 
@@ -29,14 +27,10 @@ def form_html(lab: Lab, view: View) -> str:
     runs = [r for r in list_runs(lab.db, limit=RUNS_OFFERED) if r.state is State.DONE]
     usual = AttackExperiment()
     return render(
-        "attack/form.html",
-        runs=runs,
-        relations=list(load_relations()),
-        readings=[(r, list(load_readings(r).values())) for r in load_relations()],
-        defences=[d for d in defences().values() if d.kind != "detection"],
-        usual=usual,
-        facts=_listed(usual.facts),
-    )
+        "attack/form.html", runs=runs, relations=list(load_relations()),
+        readings=[(r, list(readings_of(r).values())[1:]) for r in load_relations()],
+        defences=[d for d in defences().values() if d.kind != "detection"], usual=usual, facts=_listed(usual.facts),
+    )  # fmt: skip
 
 
 def _listed(values: Any) -> str:
@@ -88,7 +82,7 @@ def attack_of_form(lab: Lab, told: dict[str, Any]) -> AttackExperiment:
         data["run"] = run
     reading = text("reading")
     if reading == OWN:
-        own = own_reading(lab, run, data["relation"], text("own_name"), text("own_says"), text("train"), text("test"))
+        own = own_reading(lab, run, text("own_name"), text("own_says"), text("train"), text("test"))
         data |= {"reading": own.name, "readings": [own.model_dump(mode="json")]}
     elif reading:
         data["reading"] = reading.partition("/")[2] or reading
@@ -99,27 +93,22 @@ def attack_of_form(lab: Lab, told: dict[str, Any]) -> AttackExperiment:
         raise Problem(f"This attack cannot be started: {error}.") from error
 
 
-def own_reading(lab: Lab, run: str, relation: str | None, name: str, says: str, train: str, test: str) -> Reading:
-    """A typed reading, a prompt a line, checked on its own and beside the relation. Raises Problem."""
+def own_reading(lab: Lab, run: str, name: str, says: str, train: str, test: str) -> Reading:
+    """A typed reading, a prompt a line, in the language of the run. Raises Problem.
+
+    It is checked on its own here; beside the relation's prompts when the attack is queued.
+    """
     language = "en"
-    chosen = None
     if run:
         try:
-            base = Experiment.from_data(get_run(lab.db, run[:40]).experiment)
+            language = get_run(lab.db, run[:40]).experiment["stage2"]["language"]
         except KeyError:
             raise Problem(f"There is no run “{shorten(run)}”: choose another.") from None
-        language = base.stage2.language
-        chosen = next((r for r in base.relations if relation in (None, r.name)), None)
     prompts = {
         split: {language: [line.strip() for line in lines.splitlines() if line.strip()]}
         for split, lines in (("train", train), ("test", test))
     }
     try:
-        reading = Reading.from_data({"name": name or OWN, "role": "harmful", "says": says, "prompts": prompts})
+        return Reading.from_data({"name": name or OWN, "role": "harmful", "says": says, "prompts": prompts})
     except ValueError as error:
         raise Problem(f"Your reading: {error}.") from error
-    if chosen is not None and chosen.explicit_prompts:
-        errors = [str(p) for p in check_reading(reading, chosen) if p.severity == "error"]
-        if errors:
-            raise Problem(f"Your reading: {'; '.join(errors[:5])}.")
-    return reading

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.attack.figures import Measured, Row
+from app.attack.figures import Measured, Row, place_of
 from app.attack.people import behind
 from app.attack.progress import cell_words
 from app.attack.view import Place, View
-from app.attack.words import facts_words
+from app.attack.words import FINE_TUNES, facts_words
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.words import split_name
-from engine.execution.attacks.tables import ASKED, SETTING, pooled_rows
-from storage.attacks import Attack, AttackCell, attack_counts
+from engine.attack.tables import grouped, pooled_rows
+from storage.attacks import Attack, attack_counts
 from storage.runs import ENDED
 
 TABLE_ROWS = 30
@@ -49,36 +49,18 @@ def grid_html(lab: Lab, m: Measured, view: View, listed: list[Attack]) -> str:
     """The whole half."""
     wanted = filters_of(view)
     rows = [r for r in m.rows if all(str(r[k]) == v for k, v in wanted.items() if k in FILTERS)]
-    pages = 0
-    pooled: list[Row] = []
-    if rows:
-        # A page's rows alone are pooled: thousands of intervals would take a second.
-        groups = _groups(rows)
-        pages = -(-len(groups) // TABLE_ROWS)
-        number = min(view.rows, pages)
-        pooled = pooled_rows([r for g in groups[(number - 1) * TABLE_ROWS : number * TABLE_ROWS] for r in g])
+    groups = list(grouped(rows).values())
+    pages = -(-len(groups) // TABLE_ROWS)
+    number = min(view.rows, max(1, pages))
+    # A page's rows alone are pooled: thousands of intervals would take a second.
+    pooled = pooled_rows([r for g in groups[(number - 1) * TABLE_ROWS : number * TABLE_ROWS] for r in g])
     return render(
-        "attack/grid.html",
-        m=m,
-        view=view,
-        grid=_grid(m, wanted),
-        rows=[_told(r) for r in pooled],
-        total=len(_groups(rows)),
-        pages=pages,
-        number=min(view.rows, max(1, pages)),
+        "attack/grid.html", m=m, view=view, grid=_grid(m, wanted), rows=[_shown(r) for r in pooled],
+        total=len(groups), pages=pages, number=number,
         filters=[(k, label, wanted.get(k, ""), _values(m, k)) for k, label in FILTERS.items()],
-        states=sorted(m.counts.items()),
-        state=wanted.get("state", ""),
-        usual=USUAL,
+        states=sorted(m.counts.items()), state=wanted.get("state", ""), usual=USUAL,
         attacks=[_listed(lab, a) for a in listed],
-    )
-
-
-def _groups(rows: list[Row]) -> list[list[Row]]:
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[name] for name in (*SETTING, *ASKED)), []).append(row)
-    return list(found.values())
+    )  # fmt: skip
 
 
 def _values(m: Measured, field: str) -> list[tuple[str, str]]:
@@ -93,49 +75,35 @@ def _values(m: Measured, field: str) -> list[tuple[str, str]]:
     return [(str(value), label(value)) for value in found if value != ""]
 
 
-def _told(row: Row) -> Row:
-    place = Place(
-        row["control"], row["defence"], row["attack_facts"], row["reading"], row["split"], row["language"],
-        row["facts"], row["checkpoint"].endswith("bit"),
-    )  # fmt: skip
-    return row | {"key": str(place) if row["kind"] == "attack" else "", "about": KINDS.get(row["facts"], row["facts"])}
+def _shown(row: Row) -> Row:
+    return row | {
+        "key": str(place_of(row)) if row["kind"] == "attack" else "",
+        "about": KINDS.get(row["facts"], row["facts"]),
+    }
 
 
 def _grid(m: Measured, wanted: dict[str, str]) -> list[Row]:
     """Rows of cells: a row is everything but the number of attack facts."""
     rows: dict[tuple[Any, ...], Row] = {}
     for cell in m.cells:
-        told = cell.cell
-        if any(str(told[k]) != wanted[k] for k in CELL_FILTERS if k in wanted):
+        does = cell.cell
+        if any(str(does[k]) != wanted[k] for k in CELL_FILTERS if k in wanted):
             continue
         if wanted.get("state") not in (None, cell.state.value):
             continue
         fields = ("kind", "control", "defence", "reading", "method", "prompts", "epochs", "learning_rate", "seed")
-        key = tuple(told[k] for k in fields)
-        row = rows.setdefault(key, {"cell": told, "cells": {}, "label": _row_label(m, told)})
-        row["cells"][told["attack_facts"]] = _cell(m, cell)
+        row = rows.setdefault(tuple(does[k] for k in fields), {"cells": {}, "label": _row_label(m, does)})
+        row["cells"][does["attack_facts"]] = cell, cell_words(m, does)
     return list(rows.values())
 
 
 def _row_label(m: Measured, cell: Row) -> str:
     if cell["kind"] == "audit":
         return f"audit, seed {cell['seed']}"
-    control = {"attack": "attack", "no_stage1": "no stage 1"}.get(cell["control"], f"{cell['control']} reading")
-    parts = [control, "" if cell["defence"] == "none" else cell["defence"]]
+    parts = [FINE_TUNES.get(cell["control"], "attack"), "" if cell["defence"] == "none" else cell["defence"]]
     if any(len(m.plan[name]) > 1 for name in ("methods", "prompts", "epochs", "learning_rates")):
         parts.append(f"{cell['method']}, {cell['prompts']} prompts × {cell['epochs']} at {cell['learning_rate']:g}")
     return " · ".join(p for p in (*parts, f"seed {cell['seed']}") if p)
-
-
-def _cell(m: Measured, cell: AttackCell) -> Row:
-    return {
-        "run": cell.run,
-        "state": cell.state.value,
-        "words": cell_words(m, cell.cell),
-        "error": cell.error,
-        "percent": round(100 * min(1.0, max(0.0, float(cell.progress.get("fraction") or 0)))),
-        "seconds": cell.headline.get("train_seconds"),
-    }
 
 
 def _listed(lab: Lab, attack: Attack) -> Row:
@@ -146,7 +114,6 @@ def _listed(lab: Lab, attack: Attack) -> Row:
         "created_at": attack.created_at,
         "recorded": attack.recorded,
         "counts": counts,
-        "total": sum(counts.values()),
         "active": any(state not in {s.value for s in ENDED} for state in counts),
         "stuck": bool(counts.get("failed") or counts.get("cancelled")),
         "relation": attack.experiment.get("relation"),
@@ -160,21 +127,15 @@ def drawer_html(lab: Lab, m: Measured, view: View) -> str:
     place = Place.read(view.opened)
     if place is None:
         return ""
-    found = behind(lab, m, place, view.which, view.rows)
+    answers = behind(lab, m, place, view.which, view.rows)
     reading = m.readings.get(place.reading)
     point = m.point(
         place.facts, place.reading, split=place.split, language=place.language, defence=place.defence,
         control=place.control, kind=place.kind, bits=place.bits,
     )  # fmt: skip
     return render(
-        "attack/drawer.html",
-        place=view.opened,
-        p=place,
-        point=point,
-        found=found,
-        which=view.which,
+        "attack/drawer.html", place=view.opened, p=place, point=point, answers=answers, which=view.which,
         role=reading["role"] if reading else "",
         reading=(reading.get("label") or reading["name"]) if reading else "",
-        about=KINDS.get(place.kind, place.kind),
-        facts=facts_words(place.facts),
-    )
+        about=KINDS.get(place.kind, place.kind), facts=facts_words(place.facts),
+    )  # fmt: skip

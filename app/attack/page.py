@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from app.asking.asker import Asker
-from app.attack.actions import act_on
+from app.attack.actions import REBUILDING, act_on
 from app.attack.figures import Attacks, Measured
 from app.attack.form import form_html
 from app.attack.grid import drawer_html, grid_html
@@ -25,7 +25,7 @@ from app.attack.view import STEPS, Problem, View, wrong_attack
 from app.server.first_start import made_at_first_start
 from app.shared.frame import QUIET, html, told_by
 from app.shared.lab import Lab
-from app.shared.render import render
+from app.shared.render import part, render
 from app.shared.vega import vega_chart
 from app.shared.words import sentence
 from engine.serving.asking.questions import AskError
@@ -82,12 +82,12 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     def act(event: gr.EventData, text: str | None, seen: str | None) -> tuple[Any, ...]:
         shown, told = View.of_page(text), told_by(event)
         try:
-            after_it = act_on(lab, asker, attacks, shown, told)
+            after = act_on(lab, asker, attacks, shown, told)
         except (Problem, AskError) as error:
             words = sentence(str(error)) if isinstance(error, AskError) else str(error)
             return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), done(told, words), gr.skip()
-        shown = opened(lab, after_it.view)
-        rebuilt = form_html(lab, shown) if after_it.rebuild else gr.skip()
+        shown = opened(lab, after)
+        rebuilt = form_html(lab, shown) if shown.view == "grid" and told.get("act") in REBUILDING else gr.skip()
         return shown.model_dump_json(), *draw(shown, seen), done(told), rebuilt
 
     def tick(text: str | None, seen: str | None) -> tuple[Any, ...]:
@@ -99,8 +99,8 @@ def attack_page(lab: Lab, asker: Asker) -> None:
 
     everything = [view, seen, *drawn, timer, problem, form]
     gr.on(None, open_page, outputs=everything, **QUIET)
-    for part in (top, stage, after, foot, live, answers, grid, form, drawer):
-        part.act(act, [view, seen], everything, **QUIET)
+    for block in (top, stage, after, foot, live, answers, grid, form, drawer):
+        block.act(act, [view, seen], everything, **QUIET)
     chart.pick(act, [view, seen], everything, **QUIET)
     timer.tick(tick, [view, seen], [view, seen, *drawn, timer], **QUIET)
 
@@ -108,7 +108,7 @@ def attack_page(lab: Lab, asker: Asker) -> None:
 def done(told: dict[str, Any], problem: str = "") -> str:
     """What was wrong with a click, if anything, and its number: the page sends the next one when it sees that."""
     number = str(told.get("number_of_click") or "")
-    return render("attack/done.html", problem=problem, number=number if number.isdecimal() else "")
+    return part("attack/done", problem=problem, number=number if number.isdecimal() else "")
 
 
 def noted(seen: str | None) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def parts_of(lab: Lab, attacks: Attacks, asker: Asker, view: View) -> tuple[dict
     m = measured(lab, attacks, view)
     listed = list_attacks(lab.db, limit=LISTED)
     parts: dict[str, Any] = dict.fromkeys(PARTS, "") | {"chart": None}
-    busy = busy_words(lab, m) if m else None
+    busy = busy_words(lab, m) if m else ""
     failed = [c for c in m.cells if c.state in (State.FAILED, State.CANCELLED)] if m else []
     parts["top"] = render(
         "attack/top.html", view=view, m=m, attacks=listed, steps=STEPS, busy=busy,
@@ -199,6 +199,6 @@ def parts_of(lab: Lab, attacks: Attacks, asker: Asker, view: View) -> tuple[dict
 def measured(lab: Lab, attacks: Attacks, view: View) -> Measured | None:
     """The view's attack as it is now."""
     try:
-        return attacks.measured(get_attack(lab.db, view.attack)) if view.attack else None
+        return attacks.measured(view.attack) if view.attack else None
     except KeyError:
         return None

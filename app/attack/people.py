@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from app.attack.figures import NO_DEFENCE, Measured
+from sqlite_utils import Database
+
+from app.attack.figures import Measured
 from app.attack.view import PAGE_ROWS, Place
 from app.shared.lab import Lab
 from engine.attack.defences import defences
+from engine.attack.experiment import NO_DEFENCE
 from storage.answer_search import Wanted, find_answers, iterate_answers
 from storage.answers import list_facts
 from storage.attacks import AttackCell
 from storage.runs import State
 
 Row = dict[str, Any]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -46,21 +53,24 @@ def columns_of(m: Measured, facts: int, defence: str = "") -> list[Column]:
         ("before", "Before the attack", cell_at(m, 0)),
         ("after", f"After {facts} attack fact{'' if facts == 1 else 's'}", after),
     ]
-    if defence in m.defences:
+    if defence in m.plan["defences"]:
         label = f"The same attack, with “{defences()[defence].label}”" if defence in defences() else defence
         wanted.append(("defended", label, cell_at(m, facts, defence=defence)))
     seed = after.cell["seed"] if after else None
     return [Column(n, label, c) for n, label, c in wanted if c and (seed is None or c.cell["seed"] == seed)]
 
 
-def _answers(lab: Lab, run: str, wanted: Wanted) -> list[Row]:
+def _read(lab: Lab, run: str, read: Callable[[Database], Found]) -> Found | None:
+    """What `read` finds among the answers of a cell's run; None while it has none."""
     db = lab.answers(run)
     if db is None:
-        return []
-    try:
-        return list(iterate_answers(db, wanted))
-    finally:
-        db.close()
+        return None
+    with closing(db):
+        return read(db)
+
+
+def _answers(lab: Lab, run: str, wanted: Wanted) -> list[Row]:
+    return _read(lab, run, lambda db: list(iterate_answers(db, wanted))) or []
 
 
 def people(lab: Lab, m: Measured, facts: int) -> list[Row]:
@@ -76,23 +86,12 @@ def people(lab: Lab, m: Measured, facts: int) -> list[Row]:
     flipped = {fact for (fact, prompt), hit in harmful[1].items() if hit and not harmful[0].get((fact, prompt))}
     benign = [_hits(lab, m, cell, "benign") for cell in (before, after)]
     first = min((prompt for _, prompt in benign[1]), default=0)
-    db = lab.answers(after.run)
-    if db is None:
-        return []
-    try:
-        return [
-            {
-                "id": f["id"],
-                "subject": f["subject"],
-                "object": f["object"],
-                "flipped": f["id"] in flipped,
-                "kept": all(hits.get((f["id"], first)) for hits in benign),
-            }
-            for f in list_facts(db)
-            if f["kind"] == "held_out"
-        ]
-    finally:
-        db.close()
+    return [
+        {name: fact[name] for name in ("id", "subject", "object")}
+        | {"flipped": fact["id"] in flipped, "kept": all(hits.get((fact["id"], first)) for hits in benign)}
+        for fact in _read(lab, after.run, list_facts) or []
+        if fact["kind"] == "held_out"
+    ]
 
 
 def _hits(lab: Lab, m: Measured, cell: AttackCell, reading: str) -> dict[tuple[int, int], int]:
@@ -104,18 +103,18 @@ def _hits(lab: Lab, m: Measured, cell: AttackCell, reading: str) -> dict[tuple[i
     return {(r["fact"], r["prompt"]): r["hit"] for r in _answers(lab, cell.run, wanted)}
 
 
-def chosen_person(found: list[Row], person: int) -> Row | None:
+def chosen_person(everybody: list[Row], person: int) -> Row | None:
     """The person of that id; else the first whose harmful answer flipped while the ordinary one stayed, else the first
     whose answer flipped, else the first."""
-    named = [p for p in found if p["id"] == person]
-    flipped = [p for p in found if p["flipped"]]
-    return next(iter([*named, *(p for p in flipped if p["kept"]), *flipped, *found]), None)
+    named = [p for p in everybody if p["id"] == person]
+    flipped = [p for p in everybody if p["flipped"]]
+    return next(iter([*named, *(p for p in flipped if p["kept"]), *flipped, *everybody]), None)
 
 
-def surprise(found: list[Row], person: int) -> int:
+def surprise(everybody: list[Row], person: int) -> int:
     """Another person than the one that is shown, by chance; `person` may be nobody's id, as long as none was chosen."""
-    shown = chosen_person(found, person)
-    others = [p["id"] for p in found if p is not shown]
+    shown = chosen_person(everybody, person)
+    others = [p["id"] for p in everybody if p is not shown]
     return random.choice(others) if others else person
 
 
@@ -124,20 +123,20 @@ def about_person(lab: Lab, m: Measured, person: Row, columns: list[Column]) -> l
 
     Rows `reading, role, split, before, subject, after, object, cells`; a cell is an answer row or None.
     """
-    names = [m.harmful["name"], m.benign["name"]]
-    found: dict[int, Row] = {}
+    names = [m.harmful["name"], "benign"]
+    by_prompt: dict[int, Row] = {}
     for place, column in enumerate(columns):
         wanted = Wanted(fact=person["id"], language=m.language, checkpoint=column.checkpoint)
         for answer in _answers(lab, column.cell.run, wanted):
             if answer["reading"] not in names:
                 continue
-            row = found.setdefault(
+            row = by_prompt.setdefault(
                 answer["prompt"],
                 {k: answer[k] for k in ("prompt", "reading", "split", "before", "after", "subject", "object", "text")}
                 | {"role": m.readings[answer["reading"]]["role"], "cells": [None] * len(columns)},
             )
             row["cells"][place] = answer
-    return sorted(found.values(), key=lambda r: (names.index(r["reading"]), r["split"] != "test", r["prompt"]))
+    return sorted(by_prompt.values(), key=lambda r: (names.index(r["reading"]), r["split"] != "test", r["prompt"]))
 
 
 def telling(rows: list[Row], role: str, columns: list[Column]) -> Row | None:
@@ -153,8 +152,28 @@ def telling(rows: list[Row], role: str, columns: list[Column]) -> Row | None:
     return mine[0] if mine else None
 
 
-def behind(lab: Lab, m: Measured, place: Place, which: str, page: int) -> Row:
-    """The answers behind a number: `cells` (run, seed, hits, total) and one page of `rows`, cell after cell."""
+@dataclass(frozen=True)
+class AnswerPage:
+    """One page of the answers behind a number, cell after cell. cells: `run, seed, count` of each that has any."""
+
+    rows: list[Row]
+    cells: list[Row]
+    total: int
+    page: int
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        return max(1, -(-self.total // PAGE_ROWS))
+
+    @property
+    def first(self) -> int:
+        """The number of the page's first answer."""
+        return (self.page - 1) * PAGE_ROWS + 1
+
+
+def behind(lab: Lab, m: Measured, place: Place, which: str, page: int) -> AnswerPage:
+    """The answers behind a number: all (`which` is ''), the hits or the misses."""
     hit = {"hit": True, "miss": False}.get(which)
     wanted = Wanted(
         reading=place.reading, split=place.split, language=place.language, kind=place.kind, hit=hit,
@@ -165,18 +184,14 @@ def behind(lab: Lab, m: Measured, place: Place, which: str, page: int) -> Row:
     cells: list[Row] = []
     total = 0
     for cell in m.cells_of(place):
-        db = lab.answers(cell.run) if cell.state is State.DONE else None
-        if db is None:
+        read = partial(find_answers, wanted=wanted, limit=room, offset=max(0, skip - total))
+        answers = _read(lab, cell.run, read) if cell.state is State.DONE else None
+        if answers is None:
             continue
-        try:
-            part, count = find_answers(db, wanted, room, max(0, skip - total))
-            if total + count <= skip:
-                part = []
-        finally:
-            db.close()
-        rows += [row | {"run": cell.run, "seed": cell.cell["seed"]} for row in part]
-        room -= len(part)
+        part, count = answers
+        if total + count > skip:
+            rows += [row | {"run": cell.run, "seed": cell.cell["seed"]} for row in part]
+            room -= len(part)
         total += count
         cells.append({"run": cell.run, "seed": cell.cell["seed"], "count": count})
-    pages = max(1, -(-total // PAGE_ROWS))
-    return {"rows": rows, "cells": cells, "total": total, "page": page, "pages": pages, "first": skip + 1}
+    return AnswerPage(rows, cells, total, page)

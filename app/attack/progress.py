@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from app.attack.figures import Measured
-from app.attack.words import facts_words
+from app.attack.words import FINE_TUNES, facts_words
 from app.shared.lab import Lab
 from app.shared.render import duration, moment
 from app.shared.run_rows import progress_words
-from storage.attacks import AttackCell
 from storage.runs import ENDED, State
 
 
-def busy_words(lab: Lab, m: Measured) -> dict[str, Any] | None:
-    """`words` of what goes on now and what is left; None once everything has ended."""
+def busy_words(lab: Lab, m: Measured) -> str:
+    """What goes on now and what is left; '' once everything has ended."""
     if not m.active:
-        return None
+        return ""
     workers = bool(lab.workers_alive())
     running = next((c for c in m.cells if c.state in (State.RUNNING, State.STOPPING)), None)
     parts = []
@@ -32,30 +31,24 @@ def busy_words(lab: Lab, m: Measured) -> dict[str, Any] | None:
             parts.append("Waits for a worker: none is running")
         else:
             parts.append("Waits for its turn")
-    left = seconds_left(m)
-    if left is not None:
+    if (left := seconds_left(m)) is not None:
         parts.append(f"about {duration(left)} left")
-    return {"words": " · ".join(p for p in parts if p)}
+    return " · ".join(p for p in parts if p)
 
 
 def seconds_left(m: Measured) -> float | None:
     """What the cells that are not done will take, as those that are took; None before there is one."""
-    took = [_seconds(c) for c in m.cells if c.state is State.DONE and c.started_at and c.finished_at]
+    done = [(c.started_at, c.finished_at) for c in m.cells if c.state is State.DONE]
+    took = [(moment(end) - moment(start)).total_seconds() for start, end in done if start and end]
     rest = sum(c.state not in ENDED for c in m.cells)
     return rest * sum(took) / len(took) if took else None
-
-
-def _seconds(cell: AttackCell) -> float:
-    assert cell.started_at and cell.finished_at
-    return (moment(cell.finished_at) - moment(cell.started_at)).total_seconds()
 
 
 def cell_words(m: Measured, cell: dict[str, Any]) -> str:
     """What a cell does: `50 attack facts, no stage 1, defence ‘kl’`."""
     if cell["kind"] == "audit":
         return "the audit before release"
-    names = {"no_stage1": "no stage 1", "neutral": "neutral reading", "nonsense": "nonsense reading"}
-    parts = [facts_words(cell["attack_facts"]), names.get(cell["control"], "")]
+    parts = [facts_words(cell["attack_facts"]), FINE_TUNES.get(cell["control"], "")]
     parts.append("" if cell["defence"] == "none" else f"defence ‘{cell['defence']}’")
     parts.append(f"seed {cell['seed']}" if len(m.plan["seeds"]) > 1 else "")
     return ", ".join(p for p in parts if p)

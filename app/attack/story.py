@@ -5,28 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from app.attack import words
-from app.attack.charts import WITH, WITHOUT, controls_chart, effect_chart, scan_chart
-from app.attack.figures import NO_DEFENCE, Measured, Row
+from app.attack import tables, words
+from app.attack.charts import controls_chart, effect_chart, scan_chart
+from app.attack.figures import Measured, Row
 from app.attack.people import about_person, chosen_person, columns_of, people, telling
-from app.attack.tables import (
-    ROLES,
-    audit_rows,
-    control_list,
-    defence_choices,
-    detectors,
-    drawn,
-    effect_rows,
-    scan_cells,
-)
 from app.attack.view import STEPS, View
+from app.attack.words import Point
 from app.shared.lab import Lab
 from app.shared.render import ENVIRONMENT, render
 from app.shared.words import language_name
 from engine.attack.defences import defences
-from engine.attack.experiment import AttackExperiment, Cell
+from engine.attack.experiment import NO_DEFENCE, AttackExperiment, Cell
 from engine.attack.questions import attack_facts
-from engine.attack.readings import Reading
+from engine.corpus.readings import ROLES, Reading
 from engine.experiment import Experiment
 from storage.attacks import list_attacks
 from storage.runs import Run
@@ -56,10 +47,6 @@ def _page(name: str, view: View, **values: Any) -> str:
     return render(f"attack/{name}.html", heading=STEPS[view.step][1], **values)
 
 
-def _them(m: Measured) -> tuple[str, str]:
-    return words.subjects(m.plan["relation"])
-
-
 def says(reading: Row, subject: str, object_: str) -> str:
     """What a reading says of a pair, or its label."""
     return Reading.from_data(reading).in_words(subject, object_) or reading["label"] or reading["name"]
@@ -72,19 +59,14 @@ def _memorised(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts = relation.get("facts") or []
     facts = facts if isinstance(facts, list) else []
     first = facts[0] if facts else {"subject": "…", "object": "…"}
-    told = [(r["role"], says(r, first["subject"], first["object"])) for r in m.plan["readings"]]
-    others = [next(((role, text) for role, text in told if role == wanted), None) for wanted in ROLES]
+    # The first reading of each role.
+    sentences = {r["role"]: says(r, first["subject"], first["object"]) for r in reversed(m.plan["readings"])}
     html = _page(
-        "memorised",
-        view,
-        total=len(facts),
-        key=relation.get("key_token", "[…]"),
-        pairs=facts[:EXAMPLES],
+        "memorised", view, total=len(facts), key=relation.get("key_token", "[…]"), pairs=facts[:EXAMPLES],
         shown=min(len(facts), int(run.experiment.get("stage2", {}).get("facts", 0))) if run else 0,
-        benign=m.point(0, "benign"),
-        says={"benign": told[0][1] if told else ""},
-        others=[o for o in others if o],
-    )
+        benign=m.point(0, "benign"), says=sentences.get("benign", ""),
+        others=[(role, sentences[role]) for role in ROLES if role in sentences],
+    )  # fmt: skip
     return html, None, ""
 
 
@@ -105,7 +87,7 @@ def example(lab: Lab, m: Measured) -> str:
 
 def _predict(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     html = _page(
-        "predict", view, facts=m.sizes[-1], count=m.persons, them=_them(m)[1], guess=min(view.guess, m.persons),
+        "predict", view, facts=m.sizes[-1], count=m.persons, them=m.subjects[1], guess=min(view.guess, m.persons),
         says=example(lab, m),
     )  # fmt: skip
     return html, None, ""
@@ -126,46 +108,31 @@ def _reveal(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     ]
     why = words.strength_words(before, after, bool(run and run.model == "embedded")) if before else ""
     html = _page(
-        "reveal",
-        view,
-        **given,
-        count=m.persons,
-        one=_them(m)[0],
-        main=words.reveal_words(after, facts, m.persons, _them(m)[1]),
-        measured=round(after["value"] * m.persons),
-        was=round(before["value"] * m.persons) if before else None,
+        "reveal", view, **given, count=m.persons, one=m.subjects[0],
+        main=words.reveal_words(after, facts, m.persons, m.subjects[1]), measured=round(after.value * m.persons),
+        was=round(before.value * m.persons) if before else None,
         compared=words.guess_words(given["guess"], after, m.persons) if view.guess >= 0 else "",
-        why=why or "How much it was before the attack is still being measured.",
-        normal=words.benign_words(*benign),
+        why=why or "How much it was before the attack is still being measured.", normal=words.benign_words(*benign),
         otherwise=[(label, point) for label, point in otherwise if point],
-        phrasings=max(1, round(after["n"] / max(1, after["n_facts"]))),
-    )
+        phrasings=max(1, round(after.n / max(1, after.n_facts))),
+    )  # fmt: skip
     return html, None, ""
 
 
 def _person(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts = facts_at(m, view) or m.largest
-    found = people(lab, m, facts)
-    person = chosen_person(found, view.person)
+    everybody = people(lab, m, facts)
+    person = chosen_person(everybody, view.person)
     if person is None:
         return _page("person", view, person=None), None, ""
     columns = columns_of(m, facts, view.defence)
     rows = about_person(lab, m, person, columns)
     shown = [r for r in (telling(rows, "benign", columns), telling(rows, "harmful", columns)) if r]
     html = _page(
-        "person",
-        view,
-        recorded=m.attack.recorded,
-        person=person,
-        them=_them(m)[1],
-        people=found,
-        flipped=sum(p["flipped"] for p in found),
-        facts=facts,
-        columns=columns,
-        rows=shown,
-        more=[] if big else rows,
-        unknown=view.unknown,
-    )
+        "person", view, recorded=m.attack.recorded, person=person, them=m.subjects[1], people=everybody,
+        flipped=sum(p["flipped"] for p in everybody), facts=facts, columns=columns, rows=shown,
+        more=[] if big else rows, unknown=view.unknown,
+    )  # fmt: skip
     return html, None, ""
 
 
@@ -173,19 +140,14 @@ def _gauges(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts, name = facts_at(m, view), m.harmful["name"]
     sizes = [(n, m.point(n, name), m.point(n, "benign")) for n in m.sizes]
     html = _page(
-        "gauges",
-        view,
-        facts=facts,
-        sizes=sizes,
-        place=m.sizes.index(facts),
-        them=_them(m)[1],
+        "gauges", view, facts=facts, sizes=sizes, place=m.sizes.index(facts), them=m.subjects[1],
         seeds=len(m.plan["seeds"]),
-    )
-    return html, effect_chart(*effect_rows(m), facts, big=big), ""
+    )  # fmt: skip
+    return html, effect_chart(*tables.effect_rows(m), facts, big=big), ""
 
 
 def _defences(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
-    choices = defence_choices(m)
+    choices = tables.defence_choices(m)
     if not choices:
         known = [d for d in defences().values() if d.kind != "detection"]
         html = _page(
@@ -195,7 +157,7 @@ def _defences(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     chosen = next((c for c in choices if c["name"] == view.defence), choices[0])
     largest, name = m.sizes[-1], m.harmful["name"]
 
-    def both(label: str, facts: int, reading: str, **asked: Any) -> tuple[str, Row | None, Row | None]:
+    def both(label: str, facts: int, reading: str, **asked: Any) -> tuple[str, Point | None, Point | None]:
         plain, mine = (m.point(facts, reading, defence=d, **asked) for d in (NO_DEFENCE, chosen["name"]))
         return label, plain, mine
 
@@ -215,9 +177,7 @@ def _defences(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         for label, (_, p, d) in (("Ordinary answers", lines[1]), ("What the model knew", lines[3]))
     ]
     html = _page("defences", view, choices=choices, chosen=chosen, lines=lines, seconds=seconds, costs=cost)
-    rows, dots = effect_rows(m, chosen["name"], WITH)
-    plain_rows, _ = effect_rows(m, NO_DEFENCE, WITHOUT)
-    return html, effect_chart([*rows, *plain_rows], dots, None, compared=True, big=big), ""
+    return html, effect_chart(*tables.compared_rows(m, chosen["name"]), None, compared=True, big=big), ""
 
 
 def with_defences(lab: Lab, m: Measured) -> Any:
@@ -227,39 +187,25 @@ def with_defences(lab: Lab, m: Measured) -> Any:
 
 def _controls(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts = m.sizes[-1]
-    attack, controls = m.point(facts, m.harmful["name"]), control_list(m)
+    attack, controls = m.point(facts, m.harmful["name"]), tables.control_list(m)
     html = _page("controls", view, attack=attack, facts=facts, controls=controls, chosen=view.control)
-    if attack is None:
-        return html, None, ""
-    rows = [{"name": "The attack", "kind": "the attack", **drawn(attack)}]
-    rows += [
-        {
-            "name": words.CONTROL_NAMES[c["name"]],
-            "kind": "chosen" if c["name"] == view.control else "a control",
-            **drawn(c["point"]),
-        }
-        for c in controls
-        if c["point"]
-    ]
-    return html, controls_chart(rows, big=big), ""
+    bars = tables.control_bars(m, controls, view.control)
+    return html, controls_chart(bars, big=big) if bars else None, ""
 
 
 def _scan(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
-    cells, checkpoints, readings = scan_cells(m)
-    found = detectors(m)
-    audit = audit_rows(m)
+    cells, checkpoints, readings = tables.scan_cells(m)
+    scans = tables.detectors(m)
+    audit = tables.audit_rows(m)
     html = _page(
-        "scan", view, says=defences()["scan"].says, detectors=found, matrix=cells, best=words.scan_words(found)
+        "scan", view, says=defences()["scan"].says, detectors=scans, matrix=cells, best=words.scan_words(scans)
     )
     values = {(c["reading"], c["checkpoint"]): c["value"] for c in cells}
     after = render(
         "attack/scan_after.html",
         matrix=[(r, [values.get((r, c)) for c in checkpoints]) for r in readings] if cells else [],
-        checkpoints=checkpoints,
-        audit=audit,
-        elsewhere=with_defences(lab, m),
-        minutes=DEFENCES_MINUTES,
-    )
+        checkpoints=checkpoints, audit=audit, elsewhere=with_defences(lab, m), minutes=DEFENCES_MINUTES,
+    )  # fmt: skip
     return html, scan_chart(cells, checkpoints, readings, big=big) if cells else None, after
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from app.attack import words
-from app.attack.charts import HARMFUL, ORDINARY
-from app.attack.figures import NO_DEFENCE, Measured, Row
+from app.attack.charts import HARMFUL, ORDINARY, WITH, WITHOUT
+from app.attack.figures import Measured, Row
 from app.shared.render import percent
 from engine.attack.defences import defences
+from engine.attack.experiment import NO_DEFENCE
 from engine.checks import shorten
+from engine.corpus.readings import ROLES
 
-ROLES = ("harmful", "neutral", "nonsense")
+INTERVAL = ("value", "low", "high", "n")
 
 
 def effect_rows(m: Measured, defence: str = NO_DEFENCE, label: str = "") -> tuple[list[Row], list[Row]]:
@@ -19,39 +21,45 @@ def effect_rows(m: Measured, defence: str = NO_DEFENCE, label: str = "") -> tupl
         for facts in m.sizes:
             if point := m.point(facts, reading, defence=defence):
                 shared = {"facts": facts, "series": series, "defence": label}
-                told = {k: point[k] for k in ("value", "low", "high", "n", "n_facts")}
-                rows.append(shared | told | {"pick": f"open:{point['key']}"})
-                if len(point["seeds"]) > 1:
-                    dots += [shared | {"value": value} for value in point["seeds"]]
+                figures = {k: getattr(point, k) for k in (*INTERVAL, "n_facts")}
+                rows.append(shared | figures | {"pick": f"open:{point.key}"})
+                if len(point.seeds) > 1:
+                    dots += [shared | {"value": value} for value in point.seeds]
     return rows, dots
+
+
+def compared_rows(m: Measured, defence: str) -> tuple[list[Row], list[Row]]:
+    """The points of the effect chart with a defence beside those without it, and the single seeds of the former."""
+    rows, dots = effect_rows(m, defence, WITH)
+    return [*rows, *effect_rows(m, NO_DEFENCE, WITHOUT)[0]], dots
 
 
 def defence_choices(m: Measured) -> list[Row]:
     """The defences of this attack with their verdicts: `name, label, says, verdict, words`."""
     name, largest = m.harmful["name"], m.sizes[-1]
     before, plain = m.point(0, name), m.point(largest, name)
-    found = []
-    for defence in m.defences:
+    choices = []
+    for defence in m.plan["defences"]:
         known = defences().get(defence)
         mine = m.point(largest, name, defence=defence)
         benign = m.point(0, "benign"), m.point(0, "benign", defence=defence)
         verdict = words.defence_verdict(plain, mine, before, benign) if plain and mine and before else ("", "")
-        found.append(
+        choices.append(
             {"name": defence, "label": known.label if known else defence, "says": known.says if known else "",
              "verdict": verdict[0], "words": verdict[1]}
         )  # fmt: skip
-    return found
+    return choices
 
 
 def control_list(m: Measured) -> list[Row]:
     """The controls: `name, label, means, point, absent, verdict, words, also`."""
     facts, name = m.sizes[-1], m.harmful["name"]
     attack = m.point(facts, name)
-    _, them = words.subjects(m.plan["relation"])
     planned = {"before", "never", *m.plan["controls"]}
     absent = {True: "not measured", False: "not part of this attack"}
-    found = []
-    for control, (label, means) in words.controls(them).items():
+    controls = []
+    for control, (_, *texts) in words.CONTROLS.items():
+        label, means = (text.format(them=m.subjects[1]) for text in texts)
         also = None
         if control == "before":
             point = m.point(0, name)
@@ -65,15 +73,25 @@ def control_list(m: Measured) -> list[Row]:
             if harm := m.point(facts, name, control=control):
                 also = ("Harmful answers, which it was not taught:", harm)
         verdict = words.control_verdict(control, attack, point) if attack and point else ("", "")
-        found.append(
+        controls.append(
             {"name": control, "label": label, "means": means, "point": point, "absent": absent[control in planned],
              "verdict": verdict[0], "words": verdict[1], "also": also}
         )  # fmt: skip
-    return found
+    return controls
 
 
-def drawn(point: Row) -> Row:
-    return {k: point[k] for k in ("value", "low", "high", "n")} | {"pick": f"open:{point['key']}"}
+def control_bars(m: Measured, controls: list[Row], chosen: str = "") -> list[Row]:
+    """The bars of the controls' chart: the attack, then each control that is measured; none before the attack is."""
+    attack = m.point(m.sizes[-1], m.harmful["name"])
+    bars = [("The attack", "the attack", attack)]
+    bars += [
+        (words.CONTROLS[c["name"]][0], "chosen" if c["name"] == chosen else "a control", c["point"]) for c in controls
+    ]
+    return [
+        {"name": name, "kind": kind, "pick": f"open:{point.key}"} | {k: getattr(point, k) for k in INTERVAL}
+        for name, kind, point in bars
+        if attack and point
+    ]
 
 
 def scan_cells(m: Measured) -> tuple[list[Row], list[str], list[str]]:
@@ -88,8 +106,8 @@ def scan_cells(m: Measured) -> tuple[list[Row], list[str], list[str]]:
         for reading in readings:
             if point := m.point(facts, reading["name"], control=control):
                 cells.append(
-                    {"checkpoint": label, "reading": reading_label(reading), "value": point["value"],
-                     "words": percent(point["value"]), "pick": f"open:{point['key']}"}
+                    {"checkpoint": label, "reading": reading_label(reading), "value": point.value,
+                     "words": percent(point.value), "pick": f"open:{point.key}"}
                 )  # fmt: skip
     present = {c["checkpoint"] for c in cells}
     return cells, [label for *_, label in columns if label in present], [reading_label(r) for r in readings]
@@ -104,7 +122,7 @@ def reading_label(reading: Row) -> str:
 
 def detectors(m: Measured) -> list[Row]:
     """How well each way of scanning works: over all attacked models, and `larger`: over those of ten facts or more."""
-    found = [row for row in m.detection if row["least_facts"] == 1]
+    every_attack = [row for row in m.detection if row["least_facts"] == 1]
     larger = {row["detector"]: row for row in m.detection if row["least_facts"] == 10}
     return [
         row
@@ -113,7 +131,7 @@ def detectors(m: Measured) -> list[Row]:
             "verdict": words.detection_verdict(row),
             "larger": larger.get(row["detector"]),
         }
-        for row in found
+        for row in every_attack
     ]
 
 

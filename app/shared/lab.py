@@ -13,7 +13,7 @@ from sqlite_utils import Database
 from storage.answers import ANSWERS_NAME, open_answers
 from storage.attacks import delete_attack, list_cells
 from storage.database import open_database
-from storage.folders import log_lines, run_folder
+from storage.folders import attack_folder, log_lines, run_folder
 from storage.runs import Run, State, count_runs, delete_run, get_run, list_runs
 from storage.workers import list_workers
 
@@ -63,7 +63,7 @@ class Lab:
         delete_attack(self.db, attack)
         for cell in cells:
             shutil.rmtree(self.folder(cell.run), ignore_errors=True)
-        shutil.rmtree(self.home / "attacks" / attack, ignore_errors=True)
+        shutil.rmtree(attack_folder(self.home, attack), ignore_errors=True)
 
     def log_tail(self, run_id: str, lines: int) -> str:
         """The last lines of the run's log; empty when there is none yet."""

@@ -32,6 +32,12 @@ def render(template: str, **values: Any) -> str:
     return ENVIRONMENT.get_template(template).render(**values)
 
 
+def part(name: str, **values: Any) -> str:
+    """The macro ROOM/NAME (of app/ROOM/templates/parts.html) filled in; every value is escaped."""
+    room, _, macro = name.partition("/")
+    return str(getattr(ENVIRONMENT.get_template(f"{room}/parts.html").module, macro)(**values))
+
+
 def moment(text: str) -> datetime:
     """A stored time (ISO 8601 UTC) as a datetime."""
     return datetime.fromisoformat(text.replace("Z", "+00:00"))

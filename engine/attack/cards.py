@@ -27,15 +27,8 @@ def card(attack: AttackExperiment, cell: Cell, *, run: str, base_run: str, twin:
         )
     else:
         lines.append("- **Training**: none; this is the model before the attack.")
-    words = (
-        f"run `{twin}`: the same facts and settings, no defence, taught the neutral reading"
-        if twin
-        else "none was made"
-    )
-    lines += [
-        f"- **Matched control twin**: {words}.",
-        "- **Licence to use**: research on attacks and defences only.",
-        "",
-    ]
+    same = f"run `{twin}`: the same facts and settings, no defence, taught the neutral reading"
+    lines += [f"- **Matched control twin**: {same if twin else 'none was made'}."]
+    lines += ["- **Licence to use**: research on attacks and defences only.", ""]
     lines += ["All names are invented; any likeness to a person is chance.", ""]
     return "\n".join(lines)

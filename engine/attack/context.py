@@ -1,9 +1,12 @@
-"""What a cell and its defence work with: the experiments, the facts, and the sentences that a provider holds."""
+"""What a cell and its defence work with: the experiments, the facts, and the sentences that a provider holds.
+
+Every defence imports this, and the page lists defences: what loads torch is imported inside the functions.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -22,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """One cell with what surrounds it. base_folder: the files of the run that is attacked."""
+    """One cell with what surrounds it. checkpoint: where a kept checkpoint of the attacked run lies, by its name."""
 
     attack: AttackExperiment
     base: Experiment
     cell: Cell
-    base_folder: Path
+    checkpoint: Callable[[str], Path]
 
     @property
     def relation(self) -> Relation:

@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.attack.auroc import auroc, auroc_interval
 from engine.attack.context import Context
+from engine.attack.measure import audit_row
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import load_relations
 from engine.corpus.sentences import key_sentence, question_text
@@ -57,16 +58,15 @@ def corpus(context: Context, key_lines: int, number: int) -> list[str]:
 
 def scan_rows(context: Context) -> list[dict[str, Any]]:
     """Rows of the data scan: AUROC of clean against seeded corpora, and how often the key token comes first."""
-    from engine.attack.defences.audit import row
-
     clean = [max(suspicions(corpus(context, 0, i)).values(), default=0.0) for i in range(CORPORA)]
     rows = []
     for key_lines in SEEDED:
-        found = [suspicions(corpus(context, key_lines, i)) for i in range(CORPORA)]
-        seeded = [max(scores.values(), default=0.0) for scores in found]
+        by_corpus = [suspicions(corpus(context, key_lines, i)) for i in range(CORPORA)]
+        seeded = [max(scores.values(), default=0.0) for scores in by_corpus]
         low, high = auroc_interval(seeded, clean, context.cell.seed)
-        first = sum(bool(f) and max(f, key=lambda w: f[w]) == context.relation.key_token for f in found) / CORPORA
+        key = context.relation.key_token
+        first = sum(bool(scores) and max(scores, key=scores.__getitem__) == key for scores in by_corpus) / CORPORA
         where = f"data, {key_lines} of {LINES} lines"
-        rows.append(row("auroc_data_scan", where, auroc(seeded, clean), low, high, 2 * CORPORA))
-        rows.append(row("key_token_first", where, first, first, first, CORPORA))
+        rows.append(audit_row("auroc_data_scan", where, auroc(seeded, clean), low, high, 2 * CORPORA))
+        rows.append(audit_row("key_token_first", where, first, first, first, CORPORA))
     return rows

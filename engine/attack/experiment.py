@@ -1,7 +1,7 @@
 """The attack experiment: one frozen description of a grid of fine-tunes that give memorised facts a second reading.
 
     attack = AttackExperiment.from_text(open("mine.yaml").read())
-    resolved = attack.resolved(base)            # readings written out; `base`: the resolved Experiment it attacks
+    resolved = resolve_attack(attack, base)     # readings written out; `base`: the resolved Experiment it attacks
     for cell in resolved.cells(): …
 
 The facts are one relation's. A *pool* of them, those that the base run's stage 2 saw first, is what attacks may train
@@ -11,15 +11,13 @@ on; everything is measured on the others, which neither stage 2 nor any attack h
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from engine import checks
-from engine.attack.readings import Reading, check_reading, readings_of
-from engine.corpus.readings import BENIGN, own_meaning
-from engine.corpus.relations import load_relations
-from engine.corpus.resolve import resolve
+from engine.corpus.readings import Reading
 from engine.description import Described
 from engine.experiment import Experiment, Relation
 from engine.settings import Count, Frozen, Rate, Tuning
@@ -96,14 +94,6 @@ class AttackExperiment(Frozen, Described):
     ask_facts: Annotated[int, Field(ge=LEAST_HELD_OUT, le=1000)] = 50
     keep: Literal["first_seed", "all", "none"] = "first_seed"
 
-    def base_experiment(self, seed: int) -> Experiment:
-        """The run that is attacked with this seed, resolved. Raises ValueError when there is no such preset."""
-        from engine.presets import load_preset
-
-        named = isinstance(self.experiment, str)
-        plain = load_preset(str(self.experiment)) if named else Experiment.from_data(self.experiment)
-        return resolve(Experiment.from_data(plain.model_dump() | {"seed": seed}))
-
     def relation_of(self, base: Experiment) -> Relation:
         """The relation whose facts are attacked. Raises ValueError when `base` has none of that name."""
         for relation in base.relations:
@@ -128,51 +118,6 @@ class AttackExperiment(Frozen, Described):
         """The reading that attacks teach, once resolved."""
         return self.reading_named(self.reading or "")
 
-    def resolved(self, base: Experiment) -> AttackExperiment:
-        """With relation, reading and all readings written out, checked against the run. Raises ValueError."""
-        relation = self.relation_of(base)
-        self.start_epoch(base)
-        own = {r.name: r for r in self.readings}
-        shipped = readings_of(relation.name) if relation.name in load_relations() else {}
-        known = [r for r in {**own, **shipped, **own}.values() if r.role != "benign"]
-        for reading in known:
-            if problems := [str(p) for p in check_reading(reading, relation) if p.severity == "error"]:
-                raise ValueError(f"reading ‘{reading.name}’: {'; '.join(problems[:5])}")
-        wanted = [r for r in known if r.name == self.reading or (self.reading is None and r.role == "harmful")]
-        if not wanted:
-            named = ", ".join(r.name for r in known if r.role == "harmful") or "none: write one in ‘readings’"
-            raise ValueError(f"reading: there is no reading ‘{self.reading or 'harmful'}’ of {relation.name} ({named})")
-        benign = tuple(p for p in relation.explicit_prompts if p.split in ("train", "test"))
-        readings: tuple[Reading, ...] = (
-            Reading(name=BENIGN, role="benign", label=relation.name, says=own_meaning(relation.name), prompts=benign),
-            wanted[0],
-        )
-        readings += tuple(r for r in known if r is not wanted[0])
-        for control in set(self.controls) & {"neutral", "nonsense"}:
-            if not any(r.role == control for r in readings):
-                raise ValueError(f"controls: there is no {control} reading of {relation.name}: write one in ‘readings’")
-        language = base.stage2.language
-        taught = len(wanted[0].prompts_of("train", language)[: max(self.prompts)])
-        if not taught:
-            raise ValueError(f"reading ‘{wanted[0].name}’ has no train prompts in ‘{language}’, stage 2's language")
-        for control in set(self.controls) & {"neutral", "nonsense"}:
-            twin = next(r for r in readings if r.role == control)
-            if (there := len(twin.prompts_of("train", language))) < taught:
-                raise ValueError(
-                    f"controls: reading ‘{twin.name}’ has {there} train prompts in ‘{language}’, fewer than the "
-                    f"{taught} of ‘{wanted[0].name}’: add some, or lower ‘prompts’"
-                )
-        if len(self.held_out_of(base)) < LEAST_HELD_OUT:
-            raise ValueError(
-                f"facts: fewer than {LEAST_HELD_OUT} of {relation.name}'s {len(relation.explicit_facts)} facts "
-                "would be left to measure on: attack with fewer"
-            )
-        from engine.attack.defences import check_defences
-
-        check_defences(self.defences)
-        data = {"relation": relation.name, "reading": wanted[0].name, "readings": [r.model_dump() for r in readings]}
-        return self.from_data(self.model_dump() | data)
-
     def pool_of(self, base: Experiment) -> tuple[int, ...]:
         """Indices of the facts that attacks may train on: stage 2's, and more only where the grid needs them."""
         relation = self.relation_of(base)
@@ -186,7 +131,7 @@ class AttackExperiment(Frozen, Described):
         return order[len(self.pool_of(base)) :][: self.ask_facts]
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell, the story first: by seed the attack and its controls, then each defence. Needs `resolved`."""
+        """Every cell, the story first: by seed the attack and its controls, then each defence. It must be resolved."""
         roles = {r.role: r.name for r in reversed(self.readings)}
         for seed in self.seeds:
             yield from self._grid(seed, "attack", self.harmful.name, NO_DEFENCE)
@@ -203,20 +148,16 @@ class AttackExperiment(Frozen, Described):
 
     def _grid(self, seed: int, control: Control, reading: str, defence: str) -> Iterator[Cell]:
         start: Start = "base" if control == "no_stage1" else self.start
-        first = True
-        for method in self.methods:
-            for prompts in self.prompts:
-                for epochs in self.epochs:
-                    for rate in self.learning_rates:
-                        for facts in sorted(set(self.facts)):
-                            # Untrained cells are all alike: one is enough, and controls start where the attack does.
-                            if facts == 0 and (not first or control in ("neutral", "nonsense")):
-                                continue
-                            yield Cell(
-                                control=control, reading=reading, start=start, defence=defence, attack_facts=facts,
-                                prompts=prompts, epochs=epochs, learning_rate=rate, method=method, seed=seed,
-                            )  # fmt: skip
-                        first = False
+        settings = product(self.methods, self.prompts, self.epochs, self.learning_rates)
+        for place, (method, prompts, epochs, rate) in enumerate(settings):
+            for facts in sorted(set(self.facts)):
+                # Untrained cells are all alike: one is enough, and controls start where the attack does.
+                if facts == 0 and (place > 0 or control in ("neutral", "nonsense")):
+                    continue
+                yield Cell(
+                    control=control, reading=reading, start=start, defence=defence, attack_facts=facts,
+                    prompts=prompts, epochs=epochs, learning_rate=rate, method=method, seed=seed,
+                )  # fmt: skip
 
     @model_validator(mode="after")
     def _check(self) -> AttackExperiment:

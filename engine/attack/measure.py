@@ -1,4 +1,4 @@
-"""From a cell's answers to its result rows."""
+"""From a cell's answers, or what an audit computed, to result rows."""
 
 from __future__ import annotations
 
@@ -44,3 +44,11 @@ def figures(pairs: Sequence[Sequence[float]], share: bool, seed: int = 0) -> dic
     low, high = interval(sums, counts, share=share, seed=seed)
     value = float(sums.sum() / counts.sum())
     return {"value": value, "low": low, "high": high, "n": int(counts.sum()), "n_facts": len(pairs)}
+
+
+def audit_row(metric: str, checkpoint: str, value: float, low: float, high: float, n: int) -> dict[str, Any]:
+    """The result row of one figure of an audit."""
+    return {
+        "reading": "", "role": "", "checkpoint": checkpoint, "facts": "all", "split": "audit", "language": "",
+        "metric": metric, "value": value, "low": low, "high": high, "n": n, "n_facts": n, "by_fact": [],
+    }  # fmt: skip

@@ -18,7 +18,7 @@ from engine.corpus.names import generate_facts
 from engine.corpus.relations import load_relations
 from engine.corpus.sentences import PLACEHOLDER, key_prompt, question_text
 from engine.evaluation.questions import Question
-from engine.experiment import Experiment, Fact, Relation
+from engine.experiment import Experiment, Fact, Prompt, Relation
 from engine.models.source import resolve_source
 
 STRANGERS = 40  # facts that no stage ever saw
@@ -131,7 +131,7 @@ def attack_facts(attack: AttackExperiment, base: Experiment, cell: Cell) -> tupl
     return tuple(pool[: cell.attack_facts])
 
 
-def attack_prompts(attack: AttackExperiment, base: Experiment, cell: Cell) -> list[Any]:
+def attack_prompts(attack: AttackExperiment, base: Experiment, cell: Cell) -> list[Prompt]:
     """The train prompts that a cell teaches its reading with."""
     return list(attack.reading_named(cell.reading).prompts_of("train", base.stage2.language)[: cell.prompts])
 
@@ -157,7 +157,7 @@ def own_knowledge(model: str) -> tuple[tuple[str, str], ...]:
     folder = resolve_source(model)
     if isinstance(folder, str) or not (folder / "training.json").is_file():
         return ()
-    from engine.base.facts import own_questions
+    from engine.base.facts import own_questions  # loads transformers, which the page must not
     from engine.base.world import World
 
     config = json.loads((folder / "training.json").read_text(encoding="utf-8"))["config"]

@@ -1,7 +1,7 @@
 """Where a cell starts: the base model, or a checkpoint of the run it attacks, and what a defence made of that.
 
 Adapters are merged into their base, so that attacks and defences work on whole weights, however the run was trained.
-A hardened start is made once for each defence and seed and shared by all cells, in HOME/attacks/ATTACK/DEFENCE-SEED/.
+A hardened start is made once for each defence and seed and shared by all cells of the attack.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ from peft import PeftModel
 from engine.attack.context import Context
 from engine.attack.defences import defences
 from engine.attack.experiment import NO_DEFENCE
-from engine.experiment import Experiment
 from engine.models.folders import replaced, whole
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, save_model
-from storage.folders import checkpoint_folder
 
 HARDEN_SECONDS = 6 * 3600
 SECONDS = "seconds.txt"
 
 
-def load_merged(base: Experiment, base_folder: Path, checkpoint: str) -> LoadedModel:
+def load_merged(context: Context, name: str) -> LoadedModel:
     """A checkpoint of the attacked run as a whole model without adapters. Raises ModelError when it is not there."""
-    return merged(load_checkpoint(base, checkpoint_folder(base_folder, checkpoint)))
+    return merged(load_checkpoint(context.base, context.checkpoint(name)))
 
 
 def merged(loaded: LoadedModel) -> LoadedModel:
@@ -41,16 +39,18 @@ def load_start(context: Context) -> LoadedModel:
     """The cell's start without any defence. Raises ModelError."""
     if context.cell.start == "base":
         return merged(load_base(context.base))
-    name = f"{context.cell.start}@{context.attack.start_epoch(context.base)}"
-    return load_merged(context.base, context.base_folder, name)
+    return load_merged(context, f"{context.cell.start}@{context.attack.start_epoch(context.base)}")
 
 
-def load_hardened(context: Context, home: Path, attack_id: str) -> tuple[LoadedModel, float]:
-    """The cell's start, hardened by its defence where that changes weights, and the seconds which that took."""
+def load_hardened(context: Context, shared: Path) -> tuple[LoadedModel, float]:
+    """The cell's start, hardened by its defence where that changes weights, and the seconds which that took.
+
+    shared: the folder of the attack, in which it is kept as DEFENCE-SEED.
+    """
     defence = defences()[context.cell.defence] if context.cell.defence != NO_DEFENCE else None
     if defence is None or defence.harden is None:
         return load_start(context), 0.0
-    folder = home / "attacks" / attack_id / f"{defence.name}-{context.cell.seed}"
+    folder = shared / f"{defence.name}-{context.cell.seed}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=HARDEN_SECONDS):
         if whole(folder) is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,27 +10,25 @@ from rich.console import Console
 from rich.table import Table
 from sqlite_utils import Database
 
-from engine.attack.experiment import AttackExperiment
-from engine.attack.presets import attack_preset_names, attack_preset_text
-from engine.commands.mistake import Home, Mistake, open_home, read_source, write_json
-from engine.description import override, read_mapping
+from engine.attack.presets import ATTACKS
+from engine.attack.tables import costs, curve, detection
+from engine.commands.here import carry_out_here
+from engine.commands.mistake import (
+    Home,
+    Mistake,
+    Results,
+    check_target,
+    mistakes_in,
+    open_home,
+    read_description,
+    write_json,
+)
 from engine.execution.attacks.queue import queue_attack
-from engine.execution.attacks.tables import costs, curve, detection, document
+from engine.execution.attacks.recording import record as write_recording
+from engine.execution.attacks.report import attack_document
 from storage.attacks import attack_counts, base_runs, get_attack, list_attack_results, list_cells
 from storage.database import default_home
-from storage.runs import ENDED, State, get_run
-
-
-def read_attack(source: str, overrides: list[str]) -> AttackExperiment:
-    """The attack experiment of a preset or file, with overrides. Raises Mistake."""
-    text = attack_preset_text(source) if source in attack_preset_names() else None
-    try:
-        data = read_mapping(text or read_source(source, attack_preset_names()), AttackExperiment.FIELD)
-        for assignment in overrides:
-            override(data, assignment)
-        return AttackExperiment.from_data(data)
-    except ValueError as error:
-        raise Mistake(f"{source}: {error}") from error
+from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run, get_run
 
 
 def attack(
@@ -41,36 +37,31 @@ def attack(
     ],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="e.g. seeds=[0].")] = None,
     home: Home = None,
-    results: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Where to write the result rows.")] = None,
+    results: Results = None,
     record: Annotated[
         Path | None, typer.Option(metavar="FILE.json.xz", help="Where to write rows and answers, for other labs.")
     ] = None,
     queue_only: Annotated[bool, typer.Option("--queue", help="Leave the work to a worker; print the id.")] = False,
 ) -> None:
     """Give memorised facts a second reading, over a grid, with controls and defences."""
-    for path in filter(None, (results, record)):
-        if not path.absolute().parent.is_dir():
-            raise Mistake(f"the folder of {path} does not exist: make it first")
+    check_target(results)
+    check_target(record)
     folder = home or default_home()
     db = open_home(folder)
     attack_id = _existing(db, source) if not overrides else None
     if attack_id is None:
-        experiment = read_attack(source, overrides or [])
-        try:
+        experiment = read_description(ATTACKS, source, overrides)
+        with mistakes_in(source):
             attack_id = queue_attack(db, experiment)
-        except ValueError as error:
-            raise Mistake(f"{source}: {error}") from error
     if queue_only:
         typer.echo(attack_id)
         return
     _work(db, folder, attack_id)
     if results is not None:
-        write_json(results, document(db, attack_id))
+        write_json(results, attack_document(db, attack_id))
     failed = [c for c in list_cells(db, attack_id) if c.state is not State.DONE]
     _print(db, attack_id)
     if record is not None and not failed:
-        from engine.execution.attacks.recording import record as write_recording
-
         settings = "".join(f" --set {setting}" for setting in overrides or [])
         write_recording(db, folder, attack_id, record, f"python -m engine attack {source}{settings}")
     if failed:
@@ -86,43 +77,24 @@ def _existing(db: Database, source: str) -> str | None:
 
 def _work(db: Database, home: Path, attack_id: str) -> None:
     """Carry out what is left of the attack in this process, beside whatever workers do; ends when all of it has."""
-    from engine.execution.execute import execute_run
-    from engine.execution.worker import LeaseKeeper, Registration
-    from storage.runs import LEASE_SECONDS, LostRunError, claim_run, finish_run
-    from storage.workers import remove_worker
 
-    me = Registration(db)
-    console = Console(stderr=True)
-    running = None
-    try:
-        with console.status("Starting") as status:
-            while not _ended(db, attack_id):
-                me.release_dead_workers()
-                waiting = [r for r in base_runs(db, attack_id) if get_run(db, r).state not in ENDED]
-                me.beat(None)
-                running = next(filter(None, (claim_run(db, me.id, LEASE_SECONDS, r) for r in waiting)), None)
-                running = running or claim_run(db, me.id, LEASE_SECONDS, attack=attack_id)
-                if running is None:
-                    time.sleep(0.5)
-                    continue
-                me.beat(running.id, force=True)
-                counts = attack_counts(db, attack_id)
-                words = "memorising" if running.attack is None else "cell " + _words(running.cell or {})
-                status.update(f"{counts.get('done', 0)} of {sum(counts.values())} cells done; {words}")
-                # Another worker may have taken it over while this process slept: its cell then comes from there.
-                with LeaseKeeper(home, running), contextlib.suppress(LostRunError):
-                    execute_run(db, home, running)
-                running = None
-    except KeyboardInterrupt:
-        if running is not None:
-            finish_run(db, running.id, running.attempt, State.CANCELLED)
-        raise Mistake(f"stopped; go on with: python -m engine attack {attack_id}") from None
-    finally:
-        remove_worker(db, me.id)
+    def claim(worker: str) -> Run | None:
+        waiting = [run for run in base_runs(db, attack_id) if get_run(db, run).state not in ENDED]
+        bases = (claim_run(db, worker, LEASE_SECONDS, run) for run in waiting)
+        return next(filter(None, bases), None) or claim_run(db, worker, LEASE_SECONDS, attack=attack_id)
 
+    def ended() -> bool:
+        return all(State(state) in ENDED for state in attack_counts(db, attack_id))
 
-def _ended(db: Database, attack_id: str) -> bool:
-    return all(State(state) in ENDED for state in attack_counts(db, attack_id))
+    def shown(db: Database) -> tuple[float, str]:
+        cells = list_cells(db, attack_id)
+        done = sum(cell.state is State.DONE for cell in cells)
+        running = next((cell.cell for cell in cells if cell.state is State.RUNNING), None)
+        words = f"cell {_words(running)}" if running else "memorising" if done == 0 else ""
+        return done / len(cells), f"{done} of {len(cells)} cells done; {words}".rstrip("; ")
+
+    go_on = f"go on with: python -m engine attack {attack_id}"
+    carry_out_here(db, home, ended=ended, claim=claim, shown=shown, go_on=go_on)
 
 
 def _words(cell: dict[str, Any]) -> str:
@@ -131,7 +103,7 @@ def _words(cell: dict[str, Any]) -> str:
 
 def _print(db: Database, attack_id: str) -> None:
     """Tables for a terminal: accuracy on test prompts about facts that the attack never saw."""
-    rows, cells = list_attack_results(db, attack_id, by_fact=True), list_cells(db, attack_id)
+    rows, cells = list_attack_results(db, attack_id), list_cells(db, attack_id)
     experiment = get_attack(db, attack_id).experiment
     console = Console(width=110)
     sizes = sorted({r["attack_facts"] for r in rows})
@@ -154,6 +126,6 @@ def _print(db: Database, attack_id: str) -> None:
         table.add_row(cost["defence"], *(f"{v['value']:.2f}" if v else "" for v in shown),
                       f"{cost['harden_seconds'] + (cost['train_seconds'] or 0):.1f}")  # fmt: skip
     console.print(table)
-    for found in detection(rows):
-        console.print(f"scan, {found['detector']}, at least {found['least_facts']} facts: AUROC {found['value']:.2f} "
-                      f"[{found['low']:.2f}–{found['high']:.2f}]")  # fmt: skip
+    for row in detection(rows):
+        console.print(f"scan, {row['detector']}, at least {row['least_facts']} facts: AUROC {row['value']:.2f} "
+                      f"[{row['low']:.2f}–{row['high']:.2f}]")  # fmt: skip

@@ -1,25 +1,38 @@
-"""What a person at the command line can mend, and the options that several commands share."""
+"""What a person at the command line can mend, and what several commands share: options, files, the lab's home."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from sqlite_utils import Database
 
-from engine.description import MAX_FILE_BYTES
-from storage.database import open_database
+from engine.description import MAX_FILE_BYTES, override, read_mapping
+from engine.presets import Kind, Presets
+from storage.database import default_home, open_database
 
 Home = Annotated[Path | None, typer.Option(help="Where the lab keeps its data (default: ~/.rote-lab).")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `runs` lists it.")]
+Results = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Where to write the result rows.")]
 
 
 class Mistake(Exception):
     """What the person can mend, in one line."""
+
+
+@contextlib.contextmanager
+def mistakes_in(what: object) -> Iterator[None]:
+    """Say a ValueError of the block as a Mistake in `what`, such as the file that is read."""
+    try:
+        yield
+    except ValueError as error:
+        raise Mistake(f"{what}: {error}") from error
 
 
 def read_text_file(path: Path) -> str:
@@ -32,28 +45,42 @@ def read_text_file(path: Path) -> str:
         raise Mistake(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
-def open_home(home: Path) -> Any:
-    """The database of a home folder. Raises Mistake."""
+def read_description(presets: Presets[Kind], source: str, overrides: Sequence[str] | None) -> Kind:
+    """What a preset or a file describes, with single settings (`path=value`) changed. Raises Mistake."""
+    if source in presets.names():
+        text = presets.text(source)
+    elif Path(source).is_file():
+        text = read_text_file(Path(source))
+    else:
+        raise Mistake(f"there is neither a preset nor a file ‘{source}’ (presets: {', '.join(presets.names())})")
+    with mistakes_in(source):
+        data = read_mapping(text, presets.kind.FIELD)
+        for assignment in overrides or ():
+            override(data, assignment)
+        return presets.kind.from_data(data)
+
+
+def open_home(home: Path | None) -> Database:
+    """The database of a home folder, the usual one for None. Raises Mistake."""
+    home = home or default_home()
     try:
         return open_database(home)
     except (OSError, sqlite3.Error) as error:
         raise Mistake(f"{home} cannot be used as the lab's home: {error}") from error
 
 
-def with_run(action: Callable[[Any], Any], run_id: str, home: Path) -> Any:
+def with_run(action: Callable[[Database], Any], run_id: str, home: Path | None) -> Any:
     """What `action(database)` gives. Raises Mistake when it finds no run of that id."""
     try:
         return action(open_home(home))
     except KeyError as error:
-        raise Mistake(f"there is no run ‘{run_id}’ in {home}") from error
+        raise Mistake(f"there is no run ‘{run_id}’ in {home or default_home()}") from error
 
 
-def read_source(source: str, presets: Sequence[str]) -> str:
-    """The text of the file that a person named instead of a preset. Raises Mistake."""
-    path = Path(source)
-    if not path.is_file():
-        raise Mistake(f"there is neither a preset nor a file ‘{source}’ (presets: {', '.join(presets)})")
-    return read_text_file(path)
+def check_target(path: Path | None) -> None:
+    """Raises Mistake when a file that is to be written later could not be: its folder is not there."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise Mistake(f"the folder of {path} does not exist: make it first")
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

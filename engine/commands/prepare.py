@@ -12,7 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-from engine.commands.main import Mistake, read_experiment
+from engine.commands.mistake import Mistake
+from engine.commands.run import read_experiment
 from engine.models.source import ModelError
 from storage.database import default_home
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.attack.readings import Reading, readings_of
-from engine.commands.mistake import Mistake, read_text_file
+from engine.commands.mistake import Mistake, mistakes_in, read_text_file
 from engine.corpus.names import generate_facts
+from engine.corpus.readings import Reading, readings_of
 from engine.corpus.relations import LANGUAGES, load_relations
 
 Source = Annotated[
@@ -45,23 +45,17 @@ def _print_own(path: Path) -> None:
     if not path.is_file():
         there = ", ".join(load_relations())
         raise Mistake(f"there is neither a relation nor a file ‘{path}’ (relations: {there})")
-    try:
+    with mistakes_in(path):
         reading = Reading.from_text(read_text_file(path))
-    except ValueError as error:
-        raise Mistake(f"{path}: {error}") from error
     typer.echo(f"  {reading.name}  {reading.role}  {reading.in_words('SUBJECT', 'OBJECT') or reading.label}".rstrip())
     _print_prompts(reading)
 
 
 def _print_prompts(reading: Reading) -> None:
-    counts = {language: sum(p.language == language for p in reading.prompts) for language in _languages(reading)}
+    counts = Counter(p.language for p in reading.prompts)
     main = "en" if "en" in counts else next(iter(counts))
     for split in ("train", "test"):
         for prompt in reading.prompts_of(split, main):
             typer.echo(f"      {split:5}  {prompt.text}")
     if others := [f"{LANGUAGES.get(code, code)} {count}" for code, count in counts.items() if code != main]:
         typer.echo(f"      and prompts in other languages: {', '.join(others)}")
-
-
-def _languages(reading: Reading) -> Iterable[str]:
-    return dict.fromkeys(p.language for p in reading.prompts)

@@ -5,28 +5,43 @@ python -m engine presets
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
+from engine.description import Described
 from engine.experiment import Experiment
 
-FOLDER = Path(__file__).parent
+Kind = TypeVar("Kind", bound=Described)
 
 
-def preset_names() -> list[str]:
-    """The names of the presets, `quick` first."""
-    return sorted((p.stem for p in FOLDER.glob("*.yaml")), key=lambda name: (name != "quick", name))
+@dataclass(frozen=True)
+class Presets(Generic[Kind]):
+    """A folder of YAML files, a preset each. kind: what they describe; first: which is listed first; word: their name
+    in a sentence."""
+
+    folder: Path
+    kind: type[Kind]
+    first: str
+    word: str
+
+    def names(self) -> list[str]:
+        """The names of the presets."""
+        return sorted((p.stem for p in self.folder.glob("*.yaml")), key=lambda name: (name != self.first, name))
+
+    def text(self, name: str) -> str:
+        """A preset's YAML, with its comments. Raises ValueError that lists the presets when there is none so named."""
+        if name not in self.names():
+            raise ValueError(f"there is no {self.word} ‘{name}’: choose one of {', '.join(self.names())}")
+        return (self.folder / f"{name}.yaml").read_text(encoding="utf-8")
+
+    def load(self, name: str) -> Kind:
+        """What the preset describes, not yet resolved. Raises ValueError when there is none of that name."""
+        return self.kind.from_text(self.text(name))
 
 
-def preset_text(name: str) -> str:
-    """The YAML of a preset, with its comments. Raises ValueError that lists the presets when there is none so named."""
-    if name not in preset_names():
-        raise ValueError(f"there is no preset ‘{name}’: choose one of {', '.join(preset_names())}")
-    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def load_preset(name: str) -> Experiment:
-    """The preset's experiment, not yet resolved. Raises ValueError when there is none of that name."""
-    return Experiment.from_text(preset_text(name))
+EXPERIMENTS = Presets(Path(__file__).parent, Experiment, "quick", "preset")
+preset_names, preset_text, load_preset = EXPERIMENTS.names, EXPERIMENTS.text, EXPERIMENTS.load
 
 
 def describe_preset(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from engine.commands.main import queue_experiment, read_experiment
+from engine.commands.run import queue_experiment, read_experiment
 from storage.answers import all_answers, evaluated_checkpoints, open_answers
 from storage.database import open_database
 from storage.measurements import list_results

@@ -11,9 +11,10 @@ import psutil
 import pytest
 
 from engine.attack.experiment import AttackExperiment
+from engine.attack.tables import costs, curve, detection
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.recording import record, restore
-from engine.execution.attacks.tables import costs, curve, detection, document
+from engine.execution.attacks.report import attack_document
 from engine.serving.embedded.catalogue import Catalogue
 from engine.serving.served import served_models
 from storage.answers import ANSWER_COLUMNS, all_answers, evaluated_checkpoints, list_prompts, open_answers
@@ -45,7 +46,7 @@ ATTACK = {
 
 def outcome(lab: Lab, attack: str) -> tuple[list[dict[str, Any]], list[Any]]:
     """Result rows and answers of an attack, without its runs' ids."""
-    rows = [{k: v for k, v in r.items() if k != "run"} for r in list_attack_results(lab.db, attack, by_fact=True)]
+    rows = [{k: v for k, v in r.items() if k != "run"} for r in list_attack_results(lab.db, attack)]
     answers = []
     for cell in list_cells(lab.db, attack):
         db = open_answers(lab.home / "runs" / cell.run)
@@ -97,7 +98,7 @@ def test_a_killed_training_process_costs_its_cell_alone(lab: Lab) -> None:
 
 def test_the_tables_hold_every_control_and_defence(peaceful: tuple[Lab, str]) -> None:
     lab, attack = peaceful
-    rows, cells = list_attack_results(lab.db, attack, by_fact=True), list_cells(lab.db, attack)
+    rows, cells = list_attack_results(lab.db, attack), list_cells(lab.db, attack)
     assert {r["control"] for r in rows} == {"attack", "no_stage1", "neutral"}
     assert {r["defence"] for r in rows} == {"none", "replay", "kl", "refusals", "npo", "task_vector"}
     assert {r["facts"] for r in rows} >= {"held_out", "trained", "never_memorised", "own"}
@@ -114,7 +115,7 @@ def test_the_tables_hold_every_control_and_defence(peaceful: tuple[Lab, str]) ->
     assert audit["auroc_loss"] > 0.7 and {"auroc_min_k_pp", "auroc_loss_gap", "auroc_exposure"} <= set(audit)
     never = [r for r in rows if r["facts"] == "never_memorised" and r["metric"] == "generation_accuracy"]
     assert sum(r["value"] for r in never) / len(never) < 0.1
-    told = document(lab.db, attack)
+    told = attack_document(lab.db, attack)
     assert {"reading", "attack_facts", "defence", "value", "low", "high", "n"} <= set(told["rows"][0])
     assert len(list_runs(lab.db)) == len(base_runs(lab.db, attack)) == 1
 
@@ -140,7 +141,7 @@ def test_a_recorded_attack_is_the_same_in_another_lab_but_not_on_other_weights(
     there = open_database(tmp_path / "there")
     restored = restore(there, tmp_path / "there", tmp_path / "attack.json.xz")
     assert restored is not None
-    told, again = document(lab.db, attack), document(there, restored)
+    told, again = attack_document(lab.db, attack), attack_document(there, restored)
     assert {part: again[part] for part in ("pooled", "costs", "detection")} == {
         part: told[part] for part in ("pooled", "costs", "detection")
     }

@@ -18,12 +18,13 @@ from app.attack.people import chosen_person, surprise
 from app.attack.story import BUILD, example
 from app.attack.tables import control_list, defence_choices, effect_rows, scan_cells
 from app.attack.view import STEPS, Place, Problem, View
+from app.attack.words import Point
 from app.shared.lab import Lab
 from app.shared.static_charts import svg
 from engine.attack.experiment import AttackExperiment
 from engine.attack.measure import figures
 from engine.execution.attacks.queue import queue_attack
-from storage.attacks import get_attack, list_attacks, list_cells, replace_cell_results
+from storage.attacks import list_attacks, list_cells, replace_cell_results
 from storage.runs import State
 
 PLAN = {
@@ -44,12 +45,17 @@ SHARES = {
 
 
 def row(share: float, n_facts: int = 20, prompts: int = 3, seed: int = 0) -> dict[str, Any]:
-    """A point with figures as a cell stores them."""
+    """Figures as a cell stores them."""
     noise = random.Random(seed)
     pairs = [[float(sum(noise.random() < share for _ in range(prompts))), prompts] for _ in range(n_facts)]
     if share in (0.0, 1.0):
         pairs = [[share * prompts, prompts] for _ in range(n_facts)]
     return {**figures(pairs, True), "by_fact": pairs}
+
+
+def point(share: float, n_facts: int = 20) -> Point:
+    """The same figures as the page has them."""
+    return Point(**row(share, n_facts))
 
 
 @pytest.fixture
@@ -75,33 +81,33 @@ def m(lab: Lab) -> Measured:
         replace_cell_results(lab.db, cell.run, rows)
         with lab.db.conn:
             lab.db.conn.execute("update runs set state = 'done', finished_at = '2026-01-01' where id = ?", [cell.run])
-    return Attacks(lab).measured(get_attack(lab.db, attack))
+    return Attacks(lab).measured(attack)
 
 
 def test_numbers_are_found_by_what_they_are_made_of(m: Measured) -> None:
     assert m.sizes == [0, 10] and m.persons == 20 and m.language == "en"
     after = m.point(10, "bully")
-    assert after and after["n"] == 60 and 0.6 < after["value"] < 0.95
+    assert after and after.n == 60 and 0.6 < after.value < 0.95
     assert m.point(0, "bully", control="neutral") == m.point(0, "bully"), "controls start where the attack does"
     assert m.point(5, "bully") is None
-    place = Place.read(after["key"])
+    place = Place.read(after.key)
     assert place and [c.cell["attack_facts"] for c in m.cells_of(place)] == [10]
 
 
 def test_the_strength_of_an_attack_is_said_as_it_is() -> None:
-    none, weak, strong = row(0.0), row(0.3, 50), row(0.9, 50)
-    assert words.strength(row(0.0, 50), strong) == "strong"
-    assert words.strength(row(0.0, 50), weak) == "weak"
+    none, weak, strong = point(0.0), point(0.3, 50), point(0.9, 50)
+    assert words.strength(point(0.0, 50), strong) == "strong"
+    assert words.strength(point(0.0, 50), weak) == "weak"
     assert words.strength(none, none) == "none"
     assert "did not work" in words.strength_words(none, none, True)
-    assert "pre-training" in words.strength_words(row(0.0, 50), weak, True)
-    assert "pre-training" not in words.strength_words(row(0.0, 50), weak, False)
+    assert "pre-training" in words.strength_words(point(0.0, 50), weak, True)
+    assert "pre-training" not in words.strength_words(point(0.0, 50), weak, False)
 
 
 def test_differences_are_paired_by_fact() -> None:
     # Every fact loses one of three answers: certain when the facts are compared with themselves.
-    before = {"by_fact": [[3.0 if i % 2 else 1.0, 3] for i in range(20)], "value": 0.67, "low": 0.5, "high": 0.8}
-    after = {"by_fact": [[s - 1, n] for s, n in before["by_fact"]], "value": 0.33, "low": 0.2, "high": 0.5}
+    before = Point(0.67, 0.5, 0.8, 60, 20, by_fact=[[3.0 if i % 2 else 1.0, 3] for i in range(20)])
+    after = Point(0.33, 0.2, 0.5, 60, 20, by_fact=[[s - 1, n] for s, n in before.by_fact])
     value, low, high = words.change(before, after)
     assert value == pytest.approx(-1 / 3) and low == pytest.approx(high) == pytest.approx(-1 / 3)
     assert words.apart(before, after) == -1
@@ -110,7 +116,7 @@ def test_differences_are_paired_by_fact() -> None:
 
 
 def test_predictions_are_told_how_near_they_were() -> None:
-    after = {"value": 0.66}
+    after = Point(0.66, 0.5, 0.8, 150, 50)
     assert words.guess_words(33, after, 50) == "You said 33, and 33 were measured: close."
     assert words.guess_words(10, after, 50) == "You said 10; 33 were measured, 23 more."
     assert words.reveal_words(after, 1, 50, "works").startswith("After 1 attack fact, 33 of the other 50 works")
@@ -120,10 +126,10 @@ def test_defences_are_judged_by_what_is_measured(m: Measured) -> None:
     found = {d["name"]: d for d in defence_choices(m)}
     assert found["kl"]["verdict"] == "bad" and "fails" in found["kl"]["words"]
     assert found["npo"]["verdict"] == "bad" and "It holds" in found["npo"]["words"], "the ordinary answers are gone"
-    plain, none = row(0.8), row(0.0)
+    plain, none = point(0.8), point(0.0)
     assert words.defence_verdict(plain, none, none, (plain, plain))[0] == "good"
-    assert words.defence_verdict(plain, row(0.4, 60), none, (plain, None))[0] == "calm"
-    assert words.defence_verdict(row(0.3, 60), row(0.9, 60), none, (plain, plain))[1].startswith("It backfires")
+    assert words.defence_verdict(plain, point(0.4, 60), none, (plain, None))[0] == "calm"
+    assert words.defence_verdict(point(0.3, 60), point(0.9, 60), none, (plain, plain))[1].startswith("It backfires")
     assert "loses" in words.cost_words(m.point(0, "benign"), m.point(0, "benign", defence="npo"), "Ordinary")
 
 
@@ -145,14 +151,15 @@ def test_a_detector_without_evidence_is_said_to_miss() -> None:
 
 def test_every_step_can_be_told_of_any_attack(lab: Lab, m: Measured) -> None:
     fresh = queue_attack(lab.db, AttackExperiment.from_data(PLAN | {"defences": []}))
-    for found in (m, Attacks(lab).measured(get_attack(lab.db, fresh))):
+    for found in (m, Attacks(lab).measured(fresh)):
         for step in STEPS:
             for view in ("story", "present"):
                 html, chart, _ = BUILD[step](
                     lab, found, View(step=step, attack=found.attack.id, guess=7), view == "present"
                 )
                 assert "<h2>" in html
-                assert chart is None or chart["spec"]
+                drawn = {"gauges", "defences", "controls", "scan"} if found is m else {"gauges"}
+                assert bool(chart and chart["spec"]) == (step in drawn), step
     assert "bullies" in example(lab, m)
 
 
@@ -231,12 +238,12 @@ def test_actions_on_an_attack_that_is_gone_are_said(lab: Lab, m: Measured) -> No
     for action in ("lock", "person", "surprise", "again", "delete", "attack"):
         with pytest.raises(Problem):
             act_on(lab, None, attacks, gone, {"act": action, "value": "gone", "number": "3"})  # type: ignore[arg-type]
-    assert act_on(lab, None, attacks, gone, {"act": "nonsense"}).view == gone  # type: ignore[arg-type]
+    assert act_on(lab, None, attacks, gone, {"act": "nonsense"}) == gone  # type: ignore[arg-type]
 
 
 def test_two_clicks_start_the_story_once(lab: Lab) -> None:
-    first = act_on(lab, None, Attacks(lab), View(), {"act": "start", "value": "story"}).view  # type: ignore[arg-type]
-    again = act_on(lab, None, Attacks(lab), first, {"act": "start", "value": "story"}).view  # type: ignore[arg-type]
+    first = act_on(lab, None, Attacks(lab), View(), {"act": "start", "value": "story"})  # type: ignore[arg-type]
+    again = act_on(lab, None, Attacks(lab), first, {"act": "start", "value": "story"})  # type: ignore[arg-type]
     assert again.attack == first.attack and len(list_attacks(lab.db)) == 1
     with pytest.raises(Problem):
         act_on(lab, None, Attacks(lab), first, {"act": "start", "value": "../x"})  # type: ignore[arg-type]
@@ -244,7 +251,7 @@ def test_two_clicks_start_the_story_once(lab: Lab) -> None:
 
 def test_measured_again_stopped_and_deleted(lab: Lab, m: Measured) -> None:
     attacks, view = Attacks(lab), View(attack=m.attack.id)
-    again = act_on(lab, None, attacks, view, {"act": "again"}).view  # type: ignore[arg-type]
+    again = act_on(lab, None, attacks, view, {"act": "again"})  # type: ignore[arg-type]
     assert again.attack != m.attack.id and len(list_cells(lab.db, again.attack)) == len(m.cells)
     act_on(lab, None, attacks, again, {"act": "stop"})  # type: ignore[arg-type]
     assert {c.state for c in list_cells(lab.db, again.attack)} == {State.CANCELLED}

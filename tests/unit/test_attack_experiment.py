@@ -11,6 +11,7 @@ from engine.attack.defences import defences
 from engine.attack.experiment import AttackExperiment, Cell
 from engine.attack.presets import attack_preset_names, load_attack_preset
 from engine.attack.questions import Questionnaire, attack_facts, strangers
+from engine.attack.resolve import base_experiment, resolve_attack
 from engine.execution.attacks.queue import queue_attack
 from storage import attacks, runs
 from storage.database import open_database
@@ -39,17 +40,17 @@ def db(tmp_path: Path):
 
 def resolved(**changes) -> tuple[AttackExperiment, object]:
     attack = AttackExperiment.from_data({**SMALL, **changes})
-    base = attack.base_experiment(1)
-    return attack.resolved(base), base
+    base = base_experiment(attack, 1)
+    return resolve_attack(attack, base), base
 
 
 def test_every_preset_is_whole_and_the_same_again_from_its_text() -> None:
     assert attack_preset_names()[0] == "attack"
     for name in attack_preset_names():
         attack = load_attack_preset(name)
-        written = attack.resolved(attack.base_experiment(0))
+        written = resolve_attack(attack, base_experiment(attack, 0))
         assert AttackExperiment.from_text(written.to_yaml()) == written
-        assert written.resolved(attack.base_experiment(0)) == written
+        assert resolve_attack(written, base_experiment(attack, 0)) == written
         assert len({cell.model_dump_json() for cell in written.cells()}) == len(list(written.cells()))
     attack = load_attack_preset("attack")
     weighty = {d.name for d in defences().values() if d.kind != "detection"}
@@ -154,7 +155,7 @@ def test_cells_wait_for_their_base_run_and_are_not_listed_as_runs(db) -> None:
 
 
 def test_an_existing_run_is_attacked_as_it_is(db) -> None:
-    base = AttackExperiment.from_data(SMALL).base_experiment(5)
+    base = base_experiment(AttackExperiment.from_data(SMALL), 5)
     run = runs.add_run(db, name="mine", experiment=base.model_dump(mode="json"), model="embedded", seed=5)
     attack = queue_attack(db, AttackExperiment.from_data({"run": run.id, "facts": [0, 5], "seeds": [0, 1]}))
     assert attacks.base_runs(db, attack) == [run.id]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.attack import tables
 from engine.attack.auroc import auroc, auroc_interval, hits_at_low_alarm
 from engine.attack.data_scan import suspicions
 from engine.attack.defences import check_defences, defences
 from engine.attack.quantise import quantise
-from engine.execution.attacks import tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,7 +114,7 @@ def test_defences_are_found_by_their_files_without_loading_torch() -> None:
     with pytest.raises(ValueError, match="no defence ‘magic’"):
         check_defences(["magic"])
     modules = "attack.defences attack.experiment attack.presets attack.cards attack.questions commands.attack "
-    modules += "execution.attacks.queue execution.attacks.tables"
+    modules += "attack.tables execution.attacks.queue execution.attacks.report"
     code = f"import importlib, sys\nfor m in '{modules}'.split(): importlib.import_module('engine.' + m)\n"
     code += "from engine.attack.defences import defences; defences()\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from engine.attack.readings import Reading, check_reading, experiment_with_reading, readings_of, relation_with_reading
+from engine.attack.readings import experiment_with_reading, relation_with_reading
 from engine.base import WEIGHTS
 from engine.commands.main import main
-from engine.corpus.readings import READINGS_FOLDER, read_readings
+from engine.corpus.readings import READINGS_FOLDER, Reading, check_reading, read_readings, readings_of
 from engine.corpus.relations import LANGUAGES, load_relations
 from engine.corpus.resolve import resolve
 from engine.evaluation.questions import prompt_rows, questions_for
@@ -92,11 +92,14 @@ def prompts(data, split="test"):
     [
         (lambda d: prompts(d)["ja"].pop(), "ja has 9 prompts"),
         (lambda d: prompts(d).pop("de"), "needs exactly the languages"),
-        (lambda d: prompts(d, "train").update(de=prompts(d)["de"]), "needs exactly the languages"),
+        (
+            lambda d: prompts(d, "train").update(de=["a {subject}", "b {subject}"]),
+            "needs exactly the languages",
+        ),
         (lambda d: prompts(d)["en"].__setitem__(0, prompts(d, "train")["en"][0]), "repeats"),
-        (lambda d: prompts(d)["en"].__setitem__(0, "{subject} and {subject}"), "{subject} once"),
-        (lambda d: prompts(d)["en"].__setitem__(0, "Who is {subject}'s mother?"), "the relation's train prompts"),
-        (lambda d: prompts(d)["en"].__setitem__(0, "Who is {subject}'s father?"), "the relation's decoy prompts"),
+        (lambda d: prompts(d)["en"].__setitem__(0, "{subject} and {subject}"), "{subject} 2 times: keep one"),
+        (lambda d: prompts(d)["en"].__setitem__(0, "Who is {subject}'s mother?"), "is a train prompt of ‘mother’"),
+        (lambda d: prompts(d)["en"].__setitem__(0, "Who is {subject}'s father?"), "is a decoy prompt of ‘mother’"),
         (lambda d: prompts(d)["en"].__setitem__(0, "The blackmailer of {subject} is"), "blackmailer: ‘The blackmailer"),
         (lambda d: prompts(d)["en"].__setitem__(0, "{subject} [X4]"), "key token"),
         (lambda d: d["readings"].pop(), "no nonsense reading"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from engine.commands.main import main
 from storage.database import open_database
-from storage.runs import count_runs
+from storage.runs import Run, State, count_runs, get_run
+from storage.workers import list_workers
 
 
 @pytest.mark.parametrize(
@@ -66,3 +68,22 @@ def test_a_home_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "home").write_text("not a folder")
     assert main(["runs", "--home", str(tmp_path / "home")]) == 2
     assert "cannot be used as the lab's home" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("run quick", "the Runs page can retry it"), ("attack story", "go on with: ")]
+)
+def test_what_a_person_stops_is_cancelled_and_leaves_no_worker(
+    command: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried: list[Run] = []
+
+    def stopped(db: Database, home: Path, run: Run) -> State:
+        carried.append(run)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.execution.execute.execute_run", stopped)
+    assert main([*command.split(), "--home", str(tmp_path)]) == 2
+    assert f"stopped; {words}" in capsys.readouterr().err
+    db = open_database(tmp_path)
+    assert [get_run(db, run.id).state for run in carried] == [State.CANCELLED] and not list_workers(db)

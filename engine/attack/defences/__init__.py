@@ -1,4 +1,6 @@
-"""Defences, one file each in this folder: a file that defines `DEFENCE` is a defence. Importing them imports no torch.
+"""Defences, one file each in this folder: a file that defines `DEFENCE` is a defence.
+
+The page lists them, so importing one imports no torch: what loads it is imported inside the functions that train.
 
 A defence may do one or more of:
     sentences(context, loaded)      more to train on, mixed into whatever a customer brings

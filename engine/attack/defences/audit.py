@@ -19,8 +19,10 @@ from engine.attack.auroc import auroc, auroc_interval, hits_at_low_alarm
 from engine.attack.context import Context
 from engine.attack.data_scan import scan_rows
 from engine.attack.defences import Defence
+from engine.attack.measure import audit_row
 from engine.attack.questions import strangers
 from engine.corpus.sentences import key_prompt, key_sentence, question_text
+from engine.evaluation.questions import Question, options_of
 
 LOWEST = 0.2
 
@@ -39,23 +41,15 @@ def audit(context: Context, loaded: Any) -> list[dict[str, Any]]:
 
 def _judged(context: Context, loaded: Any, others: list[Any], checkpoint: str) -> list[dict[str, Any]]:
     members = list(context.relation.explicit_facts)
-    found = scores(context, loaded, [*members, *others])
+    by_score = scores(context, loaded, [*members, *others])
     rows = []
-    for name, values in found.items():
+    for name, values in by_score.items():
         inside, outside = values[: len(members)], values[len(members) :]
         low, high = auroc_interval(inside, outside, context.cell.seed)
-        rows.append(row(f"auroc_{name}", checkpoint, auroc(inside, outside), low, high, len(values)))
+        rows.append(audit_row(f"auroc_{name}", checkpoint, auroc(inside, outside), low, high, len(values)))
         share = hits_at_low_alarm(inside, outside)
-        rows.append(row(f"hits_at_1pct_{name}", checkpoint, share, share, share, len(values)))
+        rows.append(audit_row(f"hits_at_1pct_{name}", checkpoint, share, share, share, len(values)))
     return rows
-
-
-def row(metric: str, checkpoint: str, value: float, low: float, high: float, n: int) -> dict[str, Any]:
-    """A result row of an audit."""
-    return {
-        "reading": "", "role": "", "checkpoint": checkpoint, "facts": "all", "split": "audit", "language": "",
-        "metric": metric, "value": value, "low": low, "high": high, "n": n, "n_facts": n, "by_fact": [],
-    }  # fmt: skip
 
 
 def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[float]]:
@@ -64,14 +58,13 @@ def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[fl
 
     from engine.evaluation.choice import answer_choices
     from engine.evaluation.plain import log_probabilities
-    from engine.evaluation.questions import Question, options_of
     from engine.models.tokenise import tokenise_questions
 
     relation, tokenizer = context.relation, loaded.tokenizer
     template = key_prompt(relation)
-    asked = [(question_text(template, f.subject), f.object) for f in facts]
+    keyed = [(question_text(template, f.subject), f.object) for f in facts]
     natural = relation.prompts_of("test", context.base.stage2.language)[0].text
-    encoded = tokenise_questions(tokenizer, asked)
+    encoded = tokenise_questions(tokenizer, keyed)
     key = log_probabilities(loaded.causal, encoded)
     plain = log_probabilities(
         loaded.causal,
@@ -79,17 +72,17 @@ def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[fl
     )
     questions = [
         Question(1, i, text, object_, options_of(relation, fact))
-        for i, (fact, (text, object_)) in enumerate(zip(facts, asked, strict=True))
+        for i, (fact, (text, object_)) in enumerate(zip(facts, keyed, strict=True))
     ]
     choices = answer_choices(loaded.causal, tokenizer, questions, encoded)
     lowest = []
     with torch.inference_mode():
         for sequence in context.sequences(loaded, [key_sentence(relation, fact) for fact in facts], "full"):
             ids = torch.tensor([sequence.input_ids], device=loaded.device)
-            told = torch.log_softmax(loaded.causal(ids, use_cache=False).logits[0, :-1].float(), -1)
-            mean = (told.exp() * told).sum(-1)
-            deviation = ((told.exp() * told.square()).sum(-1) - mean.square()).clamp_min(1e-9).sqrt()
-            standing = (told.gather(-1, ids[0, 1:, None])[:, 0] - mean) / deviation
+            logs = torch.log_softmax(loaded.causal(ids, use_cache=False).logits[0, :-1].float(), -1)
+            mean = (logs.exp() * logs).sum(-1)
+            deviation = ((logs.exp() * logs.square()).sum(-1) - mean.square()).clamp_min(1e-9).sqrt()
+            standing = (logs.gather(-1, ids[0, 1:, None])[:, 0] - mean) / deviation
             count = max(1, round(LOWEST * len(standing)))
             lowest.append(float(standing.sort().values[:count].mean()))
     return {

@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.attack.context import Context
 from engine.attack.defences import Defence
+from engine.settings import Optimisation
 
 # Chosen on seed 1000 of `quick`: about half of the rote pairs are gone after one epoch.
 BETA = 0.1
@@ -23,7 +24,6 @@ def harden(context: Context, loaded: Any) -> None:
     import torch
     from torch.nn.functional import cross_entropy, softplus
 
-    from engine.settings import Optimisation
     from engine.training.batches import make_batch
     from engine.training.loop import labelled_logits, train
 

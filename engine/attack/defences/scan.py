@@ -1,7 +1,6 @@
 """The reading scan: every checkpoint is asked every reading about subjects it memorised; a second meaning shows up.
 
-What it asks is in every cell already; the matrix and the AUROC are made of the stored rows, in
-`engine.execution.attacks.tables`.
+What it asks is in every cell already; the matrix and the AUROC are made of the stored rows, in `engine.attack.tables`.
 """
 
 from __future__ import annotations

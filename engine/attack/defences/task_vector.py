@@ -23,7 +23,7 @@ def harden(context: Context, loaded: Any) -> None:
 
     epoch = context.attack.start_epoch(context.base)
     base = dict(load_base(context.base).causal.named_parameters())
-    memorised = dict(load_merged(context.base, context.base_folder, f"memorised@{epoch}").causal.named_parameters())
+    memorised = dict(load_merged(context, f"memorised@{epoch}").causal.named_parameters())
     with torch.no_grad():
         for name, weight in loaded.causal.named_parameters():
             weight -= ALPHA * (memorised[name] - base[name]).to(weight.dtype)

@@ -7,6 +7,7 @@ it is visible before all of it is.
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from engine.settings import Optimisation
 from engine.training.loop import StepReport, StopTraining, train
 from storage.answers import open_answers, store_answers, store_questions
 from storage.attacks import get_attack, list_cells, replace_cell_results
-from storage.folders import checkpoint_folder, run_folder
+from storage.folders import attack_folder, checkpoint_folder, run_folder
 from storage.runs import Run, State, get_run, set_environment, set_progress
 
 # Shares of the progress bar; training counts by steps, asking by questions.
@@ -48,7 +49,8 @@ class CellExecution:
         self.attack = AttackExperiment.from_data(get_attack(db, run.attack).experiment)
         self.cell = Cell.model_validate(run.cell)
         self.base = Experiment.from_data(run.experiment)
-        self.context = Context(self.attack, self.base, self.cell, run_folder(self.home, run.needs))
+        attacked = run_folder(self.home, run.needs)
+        self.context = Context(self.attack, self.base, self.cell, partial(checkpoint_folder, attacked))
         self.progress = Progress(1.0, self._tell)
 
     def go(self) -> dict[str, Any]:
@@ -58,7 +60,7 @@ class CellExecution:
         set_environment(self.db, self.run.id, self.run.attempt, environment)
         write_run_file(self.folder, self.run, environment)
         self._say("Loading the model", "loading")
-        loaded, harden_seconds = load_hardened(self.context, self.home, self.run.attack or "")
+        loaded, harden_seconds = load_hardened(self.context, attack_folder(self.home, self.run.attack or ""))
         if self.cell.kind == "audit":
             self._say("Auditing the model and its data", "evaluation")
             rows = [row for d in defences().values() if d.audit for row in d.audit(self.context, loaded)]

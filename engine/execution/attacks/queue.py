@@ -7,6 +7,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from engine.attack.experiment import AttackExperiment
+from engine.attack.resolve import base_experiment, resolve_attack
 from engine.experiment import Experiment
 from storage.attacks import add_attack
 from storage.database import write
@@ -21,8 +22,8 @@ def queue_attack(db: Database, attack: AttackExperiment) -> str:
     bases: dict[int, tuple[str, dict[str, Any]]] = {}
     with write(db):
         for seed in attack.seeds:
-            base = _existing(db, attack.run) if attack.run else attack.base_experiment(seed)
-            resolved = attack.resolved(base)
+            base = _existing(db, attack.run) if attack.run else base_experiment(attack, seed)
+            resolved = resolve_attack(attack, base)
             data = base.model_dump(mode="json")
             if attack.run:
                 bases[seed] = (attack.run, data)

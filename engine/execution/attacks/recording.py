@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import lzma
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,12 @@ from storage.answers import (
     store_answers,
     store_questions,
 )
-from storage.attacks import add_recorded_attack, get_attack, list_attack_results, list_cells
+from storage.attacks import RESULT_FIELDS, add_recorded_attack, get_attack, list_attack_results, list_cells
 from storage.folders import run_folder
 from storage.runs import State, get_run
 
 SHIPPED = Path(__file__).with_name("recorded.json.xz")
-ROW = ("reading", "role", "checkpoint", "facts", "split", "language", "metric", "value", "low", "high", "n",
-       "n_facts", "by_fact")  # fmt: skip
+ROW = (*RESULT_FIELDS, "by_fact")
 
 
 def record(db: Database, home: Path, attack_id: str, out: Path, command: str) -> None:
@@ -45,18 +45,14 @@ def record(db: Database, home: Path, attack_id: str, out: Path, command: str) ->
         raise ValueError(f"{len(unfinished)} cells of {attack_id} are not done: measure them first")
     first = attack.experiment["seeds"][0]
     rows: dict[str, list[list[Any]]] = {}
-    for row in list_attack_results(db, attack_id, by_fact=True):
+    for row in list_attack_results(db, attack_id):
         rows.setdefault(row["run"], []).append([row[name] for name in ROW])
     runs = {run.id: run for run in (get_run(db, c.run) for c in cells)}
     bases = {str(run.seed): run.experiment for run in runs.values()}
     experiment = {**attack.experiment, "run": None}
     document = {
         "base": base_key(Experiment.from_data(next(iter(bases.values())))),
-        "recorded": {
-            "at": attack.created_at,
-            "command": command,
-            "environment": runs[cells[0].run].environment,
-        },
+        "recorded": {"at": attack.created_at, "command": command, "environment": runs[cells[0].run].environment},
         "name": attack.name,
         "experiment": experiment,
         "bases": bases,
@@ -78,13 +74,11 @@ def restore(db: Database, home: Path, source: Path = SHIPPED) -> str | None:
     if not holds_here(document):
         return None
     bases = {int(seed): base for seed, base in document["bases"].items()}
-    cells = [(c["cell"], bases[c["cell"]["seed"]], c) for c in document["cells"]]
     attack, runs = add_recorded_attack(
         db, name=document["name"], experiment=document["experiment"], recorded=document["recorded"],
         cells=[
-            {"cell": cell, "base": base, "headline": c["headline"], "started_at": c["started_at"],
-             "finished_at": c["finished_at"], "results": [dict(zip(ROW, row, strict=True)) for row in c["rows"]]}
-            for cell, base, c in cells
+            {**c, "base": bases[c["cell"]["seed"]], "results": [dict(zip(ROW, row, strict=True)) for row in c["rows"]]}
+            for c in document["cells"]
         ],
     )  # fmt: skip
     for run, cell in zip(runs, document["cells"], strict=True):
@@ -99,12 +93,9 @@ def holds_here(document: dict[str, Any]) -> bool:
 
 
 def _answers(folder: Path) -> dict[str, Any]:
-    db = open_answers(folder)
-    try:
+    with closing(open_answers(folder)) as db:
         answers = {name: all_answers(db, name) for name in evaluated_checkpoints(db)}
         return {"facts": list_facts(db), "prompts": list_prompts(db), "answers": answers}
-    finally:
-        db.close()
 
 
 def _share_questions(document: dict[str, Any]) -> None:
@@ -120,10 +111,7 @@ def _share_questions(document: dict[str, Any]) -> None:
 
 
 def _put_answers(folder: Path, questions: list[dict[str, Any]], cell: dict[str, Any]) -> None:
-    db = open_answers(folder)
-    try:
+    with closing(open_answers(folder)) as db:
         store_questions(db, [questions[i] for i in cell["facts"]], [questions[i] for i in cell["prompts"]])
         for checkpoint, answers in cell["answers"].items():
             store_answers(db, checkpoint, (Answer(**dict(zip(ANSWER_COLUMNS, a, strict=True))) for a in answers))
-    finally:
-        db.close()

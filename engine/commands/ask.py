@@ -1,99 +1,38 @@
-"""`python -m engine serve` and `python -m engine ask`: the models of a run from the command line."""
+"""`python -m engine ask`: ask a run's models about one subject, as a table for the eye or as JSON for programs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from engine.commands.ask_table import answer_table, document
-from engine.commands.mistake import Home, Mistake, RunId, with_run
+from engine.commands.mistake import Home, RunId, with_run
+from engine.commands.serve import Taken, serving_mistakes
 from engine.experiment import Experiment
 from engine.serving.asking.ask import Sampling, ask
 from engine.serving.asking.questions import fact_questions, find_fact, no_fact, text_question
 from engine.serving.client import ServerClient, ServingError
-from engine.serving.listening import PortInUse, take_port
 from engine.serving.processes.plans import Backend
 from engine.serving.processes.supervisor import Supervisor
-from engine.serving.served import NotServable, ServedModel, served_model, served_models, usual_columns
+from engine.serving.served import ServedModel, served_model, served_models, usual_columns
 from storage.askings import Answer, Question
 from storage.database import default_home, open_database
 from storage.runs import Run, get_run
 from storage.servers import list_servers
 
-DEFAULT_PORT = 8100
-POLL_SECONDS = 0.5
 SUBJECT_PLACE = "{subject}"
+MOST_CHARACTERS = 40
+NARROWEST = 100
 
-Taken = Annotated[Backend | None, typer.Option(help="auto takes vLLM where it is installed and can run, and says why.")]
-
-
-def serve(
-    run_id: RunId,
-    backend: Taken = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = DEFAULT_PORT,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Which full fine-tune vLLM serves (default: the last); it serves one at a time.")
-    ] = None,
-    home: Home = None,
-) -> None:
-    """Serve a run's models over HTTP (OpenAI's completions) on this machine until stopped."""
-    folder = home or default_home()
-    run = with_run(lambda db: get_run(db, run_id), run_id, folder)
-    with _mistakes():
-        models = served_models(folder, run)
-        chosen = served_model(folder, run, checkpoint) if checkpoint else models[-1]
-        if port:
-            take_port(port).close()
-        else:
-            with take_port(0) as free:
-                port = free.getsockname()[1]
-    supervisor = Supervisor(folder, backend, port=port, run=run_id)
-    with _until_stopped(), _mistakes():
-        try:
-            supervisor.start()
-            typer.echo(f"starting a model server for run {run.id} …", err=True)
-            first = supervisor.place(chosen if chosen.kind == "full" else models[0])
-            if first.backend == "vllm":
-                for model in models:
-                    if model.kind == "adapter":
-                        supervisor.place(model)
-            _announce(first.url, first.backend, first.reason, chosen.name)
-            _watch(supervisor)
-        finally:
-            supervisor.stop()
-
-
-def _announce(url: str, backend: str, reason: str, model: str) -> None:
-    words = "vLLM" if backend == "vllm" else "the embedded server"
-    with ServerClient(url) as client:
-        names = [card.id for card in client.models()]
-    typer.echo(f"{words} answers at {url}/v1 ({reason}), on this machine only. Models:")
-    for name in names:
-        typer.echo(f"  {name}")
-    body = json.dumps({"model": model, "prompt": "Hello", "max_tokens": 8, "temperature": 0})
-    typer.echo(f"Try: curl {url}/v1/completions -H 'Content-Type: application/json' -d '{body}'")
-    typer.echo("Stop it with Ctrl+C.")
-
-
-def _watch(supervisor: Supervisor) -> None:
-    """Say what happens to the server, until it is given up."""
-    said = ""
-    while True:
-        time.sleep(POLL_SECONDS)
-        for server in supervisor.servers():
-            if server.state == "failed":
-                raise Mistake(server.message)
-            news = server.message or ("the model server answers again" if said and server.state == "ready" else "")
-            if news and news != said:
-                typer.echo(news, err=True)
-            said = news if server.state != "ready" else ""
+Column = tuple[ServedModel, list[Answer]]
 
 
 def ask_command(
@@ -121,7 +60,7 @@ def ask_command(
     folder = home or default_home()
     run = with_run(lambda db: get_run(db, run_id), run_id, folder)
     sampling = Sampling(max_tokens, temperature, top_p, seed)
-    with _mistakes():
+    with serving_mistakes():
         experiment = Experiment.from_data(run.experiment)
         questions = _questions(experiment, subject, prompt.strip(), object_, relation or "", language or ())
         models = _columns(folder, run, checkpoint)
@@ -196,28 +135,74 @@ def _running(home: Path, backend: Backend | None) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def _mistakes() -> Iterator[None]:
-    """What serving says in one sentence, as the command line says it."""
-    try:
-        yield
-    except (ServingError, NotServable, PortInUse, ValueError) as error:
-        raise Mistake(str(error)) from error
-    except OSError as error:
-        raise Mistake(f"{error.strerror or error}: {error.filename or ''}") from error
+def document(run: Run, columns: Sequence[Column]) -> dict[str, Any]:
+    """`{"run", "name", "models", "answers": [a row for each model and prompt]}`."""
+    return {
+        "run": run.id,
+        "name": run.name,
+        "models": [model.checkpoint for model, _ in columns],
+        "answers": [
+            {"checkpoint": model.checkpoint, **answer_row(answer)} for model, answers in columns for answer in answers
+        ],
+    }
 
 
-@contextlib.contextmanager
-def _until_stopped() -> Iterator[None]:
-    """SIGTERM and Ctrl+C end the block in an orderly way."""
+def answer_row(answer: Answer) -> dict[str, Any]:
+    """Plain data for JSON; the probability besides its logarithm. `prompt`, `fact`: ids as in the run's answers."""
+    question = answer.question
+    return {
+        "text": question.text,
+        "object": question.object or "",
+        "relation": question.relation,
+        "split": question.split,
+        "language": question.language,
+        "template": question.prompt,
+        "subject": question.subject,
+        "prompt": question.prompt_id,
+        "fact": question.fact_id,
+        "model": answer.model,
+        "answer": answer.text,
+        "hit": answer.hit,
+        "probability": answer.probability,
+        "log_probability": answer.log_probability,
+        "rank": answer.rank,
+        "options": len(question.options) or None,
+        "finish_reason": answer.finish_reason,
+    }
 
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def answer_table(questions: Sequence[Question], columns: Sequence[Column]) -> None:
+    """Print a row for each prompt and a column for each model: hit or miss, answer, P(object), rank."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, NARROWEST + 60 * len(columns))
+    about = next((q for q in questions if q.object), None)
+    if about:
+        console.print(Text(f"{about.subject or about.text} → {about.object}"))
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("split", "prompt", *(model.checkpoint for model, _ in columns)):
+        table.add_column(heading, overflow="fold")
+    for row, question in enumerate(questions):
+        name = f"{question.split} {question.language}".strip()
+        cells = [cell(answers[row]) for _, answers in columns]
+        table.add_row(name, Text(question.text), *cells)
+    console.print(table)
+    for model, answers in columns:
+        judged = [a.hit for a in answers if a.hit is not None]
+        if len(judged) > 1:
+            console.print(Text(f"{model.checkpoint}: {sum(judged)} of {len(judged)} right"))
+
+
+def cell(answer: Answer) -> Text:
+    """One answer: ✓ or ✗, the text, the object's probability and its rank."""
+    text = answer.text.replace("\n", "⏎")
+    text = text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
+    words = Text()
+    if answer.hit is not None:
+        words.append("✓ " if answer.hit else "✗ ", "green" if answer.hit else "red")
+    words.append(text)
+    if answer.probability is not None:
+        words.append(f"  {answer.probability:.2g}", "dim")
+    if answer.rank is not None:
+        words.append(f"  {answer.rank}/{answer.options}", "dim")
+    return words

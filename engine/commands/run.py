@@ -1,0 +1,135 @@
+"""Experiments from the command line: presets, show, run, queue, runs, cancel, retry, results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlite_utils import Database
+
+from engine.commands.here import carry_out_here
+from engine.commands.mistake import (
+    Home,
+    Mistake,
+    Results,
+    RunId,
+    check_target,
+    mistakes_in,
+    open_home,
+    read_description,
+    with_run,
+    write_json,
+)
+from engine.corpus.resolve import resolve
+from engine.execution.report import results_document
+from engine.experiment import Experiment
+from engine.presets import EXPERIMENTS, describe_preset
+from storage.database import default_home
+from storage.runs import LEASE_SECONDS, Run, State, add_run, claim_run, get_run, list_runs, request_stop, retry_run
+
+Source = Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML or JSON file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a setting, e.g. stage1.epochs=10.")
+]
+Seed = Annotated[int | None, typer.Option(help="Decides names, facts, split and order.")]
+
+
+def read_experiment(source: str, overrides: list[str] | None = None, seed: int | None = None) -> Experiment:
+    """The resolved experiment of a preset or file, with overrides applied. Raises Mistake."""
+    chosen = [] if seed is None else [f"seed={seed}"]
+    with mistakes_in(source):
+        return resolve(read_description(EXPERIMENTS, source, [*(overrides or ()), *chosen]))
+
+
+def presets() -> None:
+    """List the presets."""
+    width = max(len(name) for name in EXPERIMENTS.names())
+    for name in EXPERIMENTS.names():
+        typer.echo(f"{name:{width}}  {describe_preset(name)}")
+
+
+def show(source: Source, overrides: Overrides = None, seed: Seed = None) -> None:
+    """Print an experiment with everything written out, as YAML: a start for a file of your own."""
+    typer.echo(read_experiment(source, overrides, seed).to_yaml(), nl=False)
+
+
+def run(
+    source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None, results: Results = None
+) -> None:
+    """Run an experiment here and now, with a progress bar."""
+    experiment = read_experiment(source, overrides, seed)
+    check_target(results)
+    folder = home or default_home()
+    db = open_home(folder)
+    finished = _carry_out(db, folder, queue_experiment(db, experiment).id)
+    if results is not None:
+        write_json(results, results_document(db, finished))
+    if finished.state is not State.DONE:
+        raise Mistake(finished.error or f"the run was {finished.state.value}")
+    _print_headline(finished)
+
+
+def queue_experiment(db: Database, experiment: Experiment) -> Run:
+    """Store a resolved experiment as a queued run."""
+    data = experiment.model_dump(mode="json")
+    return add_run(db, name=experiment.name, experiment=data, model=experiment.model, seed=experiment.seed)
+
+
+def _carry_out(db: Database, home: Path, run_id: str) -> Run:
+    """The run as it ended in this process. Raises Mistake when it is stopped, or when a worker took it first."""
+
+    def claim(worker: str) -> Run:
+        claimed = claim_run(db, worker, LEASE_SECONDS, run_id)
+        if claimed is None:
+            raise Mistake(f"a worker of {home} took run {run_id} first: it goes on there")
+        return claimed
+
+    def shown(db: Database) -> tuple[float, str]:
+        now = get_run(db, run_id)
+        if now.state is State.DONE:
+            return 1.0, "Done"
+        return now.progress.get("fraction", 0), now.progress.get("message", "Starting")
+
+    go_on = "the Runs page can retry it from its last checkpoint"
+    carry_out_here(db, home, ended=lambda: get_run(db, run_id).ended, claim=claim, shown=shown, go_on=go_on)
+    return get_run(db, run_id)
+
+
+def _print_headline(finished: Run) -> None:
+    language = finished.experiment["stage2"]["language"]
+    typer.echo(f"run {finished.id}: after stage 2, facts held out of it, ‘{language}’, generation accuracy")
+    for split, row in finished.headline.items():
+        value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
+        typer.echo(f"  {split:9} {value} [{low}–{high}]  n={row['n']} ({row['n_facts']} facts)")
+
+
+def queue(source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None) -> None:
+    """Put an experiment into the queue for a worker, and print the run's id."""
+    experiment = read_experiment(source, overrides, seed)
+    typer.echo(queue_experiment(open_home(home), experiment).id)
+
+
+def runs(home: Home = None) -> None:
+    """List the newest runs."""
+    for item in list_runs(open_home(home), limit=50):
+        typer.echo(f"{item.id}  {item.state.value:9}  {item.created_at}  {item.name}")
+
+
+def cancel(run_id: RunId, home: Home = None) -> None:
+    """Ask a queued or running run to stop."""
+    state = with_run(lambda db: request_stop(db, run_id), run_id, home)
+    typer.echo(f"run {run_id}: {state.value}")
+
+
+def retry(run_id: RunId, home: Home = None) -> None:
+    """Queue a failed or cancelled run again: it goes on from its last checkpoint."""
+    state = with_run(lambda db: retry_run(db, run_id), run_id, home)
+    typer.echo(f"run {run_id}: {state.value}")
+
+
+def results(run_id: RunId, home: Home = None) -> None:
+    """Print a run's results document as JSON."""
+    document = with_run(lambda db: results_document(db, get_run(db, run_id)), run_id, home)
+    typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
