@@ -120,8 +120,8 @@ def build_site(
             max_file_size="20mb",
             ssr_mode=False,
         )
-    # As often as Gradio looks on Windows. Elsewhere it looks a thousand times a second, also with no page open.
-    pages._queue.sleep_when_free, pages._queue.progress_update_sleep_when_free = 0.05, 0.1
+    # As often as Gradio looks for work on Windows; elsewhere it does a thousand times a second, also with no page open.
+    pages._queue.sleep_when_free, pages._queue.progress_update_sleep_when_free = 0.05, 1.0
     add_missing_page(site, lab)
     site.add_middleware(SecurityMiddleware, hosts=hosts)
     return site

@@ -28,5 +28,7 @@ def add_missing_page(site: FastAPI, lab: Lab) -> None:
         words = error.detail if first == "export" else ""
         return HTMLResponse(render("server/missing.html", header=header("", lab.worker_state()), words=words), 404)
 
-    for app in (site, *(route.app for route in site.routes if isinstance(route, Mount))):
-        app.add_exception_handler(404, missing)
+    mounted = [route.app for route in site.routes if isinstance(route, Mount)]
+    for app in (site, *mounted):
+        if isinstance(app, FastAPI):
+            app.add_exception_handler(404, missing)

@@ -37,14 +37,14 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict
 def test_no_page_breaks_a_rule_of_level_a_or_aa(chromium: Browser, seeded: tuple[str, dict[str, str]]) -> None:
     address, pages = seeded
     axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-    found = {}
+    found: list[str] = []
     for theme in THEMES:
         context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
         page = Watched(context.new_page())
         for name, path in pages.items():
             page.open(address + path)
             page.tab.evaluate(axe)
-            found |= {f"{theme}, {name}: {line}": line for line in page.tab.evaluate(SCAN)}
+            found += [f"{theme}, {name}: {line}" for line in page.tab.evaluate(SCAN)]
         context.close()
     assert not found, "\n".join(found)
 

@@ -194,6 +194,7 @@ def test_the_header_says_how_the_worker_is_when_a_page_opens(page: Page, address
         page.goto(address + path)
         expect(page.locator(".worker[data-state]")).to_contain_text("No worker", timeout=9000)
     seeding.alive_worker(db)
+    expect(page.locator(".worker")).to_contain_text("Worker ready")  # a page that is open follows it
     for path in PAGES:
         page.goto(address + path)
         expect(page.locator(".worker[data-state]")).to_contain_text("Worker ready", timeout=9000)
