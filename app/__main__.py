@@ -85,9 +85,9 @@ def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> 
         models = ModelServer(home)
     except CannotServe as error:
         fail(f"{error}.")
-    site = build_site(home, hosts, models)
-    server = uvicorn.Server(uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3))
     process = WorkerProcess(home)
+    site = build_site(home, hosts, models, process.starting)
+    server = uvicorn.Server(uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3))
     threading.Thread(target=announce, args=(server, listener, home), daemon=True).start()
     # After its own shutdown uvicorn raises the signal again, which would end the process before `finally`.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from app.results.page import results_page
 from app.runs.detail import run_page
 from app.runs.home import home_page
 from app.runs.page import runs_page
+from app.server.missing import add_missing_page
 from app.server.security import protect
 from app.server.theme import lab_theme
 from app.shared.frame import page_frame
@@ -71,9 +73,17 @@ def build_pages(lab: Lab, asker: Asker) -> gr.Blocks:
     return demo
 
 
-def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS, server: ModelServer | None = None) -> FastAPI:
-    """The whole web application over one home folder. `hosts`: see `Guard`; `server` answers questions."""
-    lab = Lab(home)
+def build_site(
+    home: Path,
+    hosts: frozenset[str] | None = LOCAL_HOSTS,
+    server: ModelServer | None = None,
+    worker_starts: Callable[[], bool] = lambda: False,
+) -> FastAPI:
+    """The whole web application over one home folder.
+
+    `hosts`: see `Guard`; `server` answers questions; `worker_starts`: see `Lab`.
+    """
+    lab = Lab(home, worker_starts)
     asker = Asker(lab, server or ModelServer(home))
     asker.start()
     bundle = Bundle(home)
@@ -101,9 +111,10 @@ def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS, server: M
     with warnings.catch_warnings():
         # Gradio warns of a mode (rendering on the server) that nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode is not supported")
+        pages = build_pages(lab, asker)
         gr.mount_gradio_app(
             site,
-            build_pages(lab, asker),
+            pages,
             path="/",
             theme=lab_theme(),
             head=_head(),
@@ -114,5 +125,8 @@ def build_site(home: Path, hosts: frozenset[str] | None = LOCAL_HOSTS, server: M
             max_file_size="20mb",
             ssr_mode=False,
         )
+    # As often as Gradio looks for work on Windows; elsewhere it does a thousand times a second, also with no page open.
+    pages._queue.sleep_when_free, pages._queue.progress_update_sleep_when_free = 0.05, 1.0
+    add_missing_page(site, lab)
     protect(site, hosts)
     return site

@@ -28,4 +28,6 @@ def add_model_card_route(site: FastAPI) -> None:
 def card_html(text: str) -> Markup:
     """Markdown as HTML. HTML inside it is shown as text, and links lead only to web addresses."""
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(text))
+    html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    # A wide table scrolls by itself, also by keys.
+    return Markup(html.replace("<table>", '<table tabindex="0">'))

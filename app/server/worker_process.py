@@ -13,6 +13,7 @@ from pathlib import Path
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 STEADY_SECONDS = 60.0
+START_SECONDS = 30.0
 END_SECONDS = 15.0
 LOG_BYTES = 5_000_000
 
@@ -29,6 +30,7 @@ class WorkerProcess:
             sys.executable, "-m", "engine", "worker", "--home", str(home), "--parent", str(os.getpid())
         ]  # fmt: skip
         self.starts = 0
+        self._began = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -37,6 +39,11 @@ class WorkerProcess:
     def start(self) -> None:
         """Begin supervising; returns at once."""
         self._thread.start()
+
+    def starting(self) -> bool:
+        """Whether the worker was started a moment ago, so that it may not have registered yet."""
+        process = self._process
+        return process is not None and process.poll() is None and time.monotonic() - self._began < START_SECONDS
 
     def stop(self) -> None:
         """End the worker in an orderly way, or by force if it does not end in time."""
@@ -56,7 +63,7 @@ class WorkerProcess:
     def _supervise(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not self._ending.is_set():
-            began = time.monotonic()
+            began = self._began = time.monotonic()
             code = self._run_once()
             if self._ending.is_set():
                 return

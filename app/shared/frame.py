@@ -21,25 +21,28 @@ LINKS = (
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 # One run is looked at from the list of runs.
 PARENTS = {"/run": "/runs"}
+# How often the header looks how the worker is.
+LOOK_SECONDS, STARTING_SECONDS = 10, 1
 
 
 def page_frame(lab: Lab, path: str) -> None:
     """Build the header of the page at `path` inside the current page. Gradio's own navigation bar stays hidden."""
     gr.Navbar(visible=False)
 
-    def header() -> str:
-        workers = lab.workers_alive()
-        busy = any(w["run"] for w in workers)
-        state = "busy" if busy else "ready" if workers else "absent"
-        return render("shared/header.html", links=LINKS, here=PARENTS.get(path, path), worker=state)
+    def look() -> tuple[str, gr.Timer]:
+        worker = lab.worker_state()
+        return header(path, worker), gr.Timer(STARTING_SECONDS if worker == "starting" else LOOK_SECONDS)
 
-    top = gr.HTML(
-        header(),
-        js_on_load="element.addEventListener('click', e => e.target.closest('.theme') && roteLab.toggleTheme());",
-        apply_default_css=False,
-        elem_classes="lab-html",
-    )
-    gr.Timer(10).tick(header, outputs=top, **QUIET)
+    # Built once for all visitors, before the worker starts: how it is comes with the page's load.
+    top = gr.HTML(header(path, "unknown"), apply_default_css=False, elem_classes="lab-html")
+    timer = gr.Timer(LOOK_SECONDS)
+    gr.on(None, look, outputs=[top, timer], **QUIET)
+    timer.tick(look, outputs=[top, timer], **QUIET)
+
+
+def header(path: str, worker: str) -> str:
+    """The header of the page at `path` as HTML. `worker`: as `Lab.worker_state` says, or `unknown`."""
+    return render("shared/header.html", links=LINKS, here=PARENTS.get(path, path), worker=worker)
 
 
 def html(value: str | None = None, *classes: str, **settings: Any) -> gr.HTML:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from storage.answers import ANSWERS_NAME, open_answers
 from storage.attacks import delete_attack, list_cells
 from storage.database import open_database
 from storage.folders import attack_folder, log_lines, run_folder
+from storage.processes import ProcessName
 from storage.runs import Run, State, count_runs, delete_run, get_run, list_runs
 from storage.workers import list_workers
 
@@ -23,8 +25,10 @@ WORKER_SILENT_SECONDS = 30
 class Lab:
     """One home folder. A connection serves one thread, so each thread that asks gets its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, worker_starts: Callable[[], bool] = lambda: False) -> None:
+        """`worker_starts`: whether a worker was started a moment ago, which it could not yet say itself."""
         self.home = home
+        self._worker_starts = worker_starts
         self._local = threading.local()
 
     @property
@@ -80,4 +84,12 @@ class Lab:
 
     def workers_alive(self) -> list[dict[str, Any]]:
         """The workers that gave a sign of life lately."""
-        return [w for w in list_workers(self.db) if time.time() - w["heartbeat"] < WORKER_SILENT_SECONDS]
+        alive = [w for w in list_workers(self.db) if time.time() - w["heartbeat"] < WORKER_SILENT_SECONDS]
+        return [w for w in alive if ProcessName(w["host"], w["pid"], w["process_started"]).lives]
+
+    def worker_state(self) -> str:
+        """How the lab's worker is: `busy`, `ready`, `starting`, or `absent`."""
+        workers = self.workers_alive()
+        if any(w["run"] for w in workers):
+            return "busy"
+        return "ready" if workers else "starting" if self._worker_starts() else "absent"

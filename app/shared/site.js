@@ -24,6 +24,7 @@
     try { localStorage.setItem(KEY, next); } catch { /* private window: the choice lasts for this page */ }
     document.body.classList.toggle("dark", next === "dark");
   };
+  document.addEventListener("click", (event) => event.target.closest(".lab.top .theme") && toggleTheme());
 
   // A question before something that cannot be undone. Resolves to true or false.
   const confirmAction = (text, label) => new Promise((resolve) => {
@@ -166,6 +167,9 @@
           drawnWidth = width;
           box.setAttribute("role", "img");
           box.setAttribute("aria-label", value.label);
+          // Its label stands for the whole picture, whose marks have no names; what overflows is scrolled by keys too.
+          box.querySelector("svg")?.setAttribute("aria-hidden", "true");
+          box.tabIndex = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight ? 0 : -1;
           box.dataset.drawn = String(Number(box.dataset.drawn || 0) + 1);
           if (pick) view.addEventListener("click", (_, item) => {
             if (item && item.datum && item.datum.pick) trigger(pick, { pick: item.datum.pick });

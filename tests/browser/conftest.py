@@ -21,6 +21,13 @@ from storage.database import open_database
 
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 READY_SECONDS = 180
+# What the header has said of the worker since the page was opened: `window.workerWords`.
+WORKER_WORDS = """window.workerWords = [];
+    new MutationObserver(() => {
+        const words = document.querySelector('.lab.top .worker')?.textContent.replace(/[○●]/, '').trim();
+        if (words && words !== workerWords.at(-1)) workerWords.push(words);
+    }).observe(document, { childList: true, subtree: true, characterData: true });"""
+PAGES = ("/", "/design", "/runs", "/run?run=0", "/results", "/ask", "/attack")
 # Patience for a machine that does other things at the same time.
 expect.set_options(timeout=20_000)
 REPOSITORY = Path(__file__).parents[2]
@@ -122,6 +129,7 @@ def page(context: BrowserContext, address: str) -> Iterator[Page]:
             problems.append(message.text)
 
     found.on("console", on_console)
+    found.add_init_script(WORKER_WORDS)
     found.on(
         "request",
         lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(f"asked for {r.url}"),

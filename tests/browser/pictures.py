@@ -48,7 +48,7 @@ def take(browser: Browser, address: str, path: Path, theme: str, width: int) -> 
     """One picture of the whole page."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
     page.goto(address)
-    page.locator(".lab.top").wait_for(state="attached")
+    page.locator(".lab").first.wait_for(state="attached")
     page.wait_for_timeout(SETTLE_MS)
     page.screenshot(path=path, full_page=True)
     page.close()
@@ -73,6 +73,7 @@ def addresses(home: Path) -> dict[str, str]:
     """Every page worth a picture, by name."""
     db = open_database(home)
     pages = {"home": "/", "design": "/design", "runs": "/runs", "results-choose": "/results", "run-none": "/run?run=0"}
+    pages |= {"missing": "/no-such-page", "model-card": "/model-card"}
     for state in (State.RUNNING, State.DONE, State.FAILED):
         for run in list_runs(db, limit=1, state=state.value):
             pages[f"run-{state.value}"] = f"/run?run={run.id}"

@@ -17,6 +17,7 @@ from storage.database import now, write
 from storage.folders import run_folder
 from storage.runs import State, get_run, set_progress
 from tests.browser import seeding
+from tests.browser.conftest import PAGES
 
 pytestmark = pytest.mark.browser
 NAVIGATION = "performance.timeOrigin + performance.now()"
@@ -186,6 +187,48 @@ def test_the_theme_follows_the_system_and_can_be_switched(chromium: Browser, add
     page.locator(".hero").wait_for()
     expect(page.locator("body")).not_to_have_class(re.compile(r"\bdark\b"))
     context.close()
+
+
+def test_the_header_says_how_the_worker_is_when_a_page_opens(page: Page, address: str, db: Database) -> None:
+    for path in PAGES:
+        page.goto(address + path)
+        expect(page.locator(".worker[data-state]")).to_contain_text("No worker", timeout=9000)
+    seeding.alive_worker(db)
+    expect(page.locator(".worker")).to_contain_text("Worker ready")  # a page that is open follows it
+    for path in PAGES:
+        page.goto(address + path)
+        expect(page.locator(".worker[data-state]")).to_contain_text("Worker ready", timeout=9000)
+        assert page.evaluate("workerWords") == ["Worker", "Worker ready"], path
+
+
+def test_an_unknown_address_shows_a_page_of_the_lab(chromium: Browser, address: str, db: Database) -> None:
+    page = chromium.new_page()  # whose console tells of the status, as it should
+    for theme, width in (("light", 390), ("dark", 1280)):
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        page.set_viewport_size({"width": width, "height": 900})
+        for path in ("/no-such-page", "/runs/x", "/%3Cscript%3E"):
+            answer = page.goto(address + path)
+            assert answer is not None
+            assert answer.status == 404
+            expect(page.get_by_role("heading")).to_have_text("There is nothing at this address")
+            expect(page.locator(".worker")).to_contain_text("No worker")
+            expect(page.locator("body")).to_have_class(re.compile(r"\bdark\b" if theme == "dark" else "^plain *$"))
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} at {width}"
+    page.get_by_role("button", name="Switch between light and dark").click()
+    expect(page.locator("body")).not_to_have_class(re.compile(r"\bdark\b"))
+    page.goto(address + "/export/0/results.csv")
+    expect(page.locator(".empty")).to_contain_text("There is no such run")
+    page.get_by_role("link", name="All runs").click()
+    expect(page).to_have_url(address + "/runs")
+    page.close()
+
+
+def test_programs_get_the_plain_error(address: str) -> None:
+    for path in ("/gradio_api/x", "/static/x", "/assets/x", "/export/0/results.csv"):
+        answer = httpx.get(address + path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json"), path
+    assert httpx.get(address + "/lab/x").text == "There is no such file."
+    assert httpx.post(address + "/no-such-page").headers["content-type"] == "application/json"
 
 
 def test_requests_from_other_sites_are_refused(address: str) -> None:

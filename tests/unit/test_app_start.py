@@ -17,7 +17,9 @@ from app.server.first_start import made_at_first_start, queue_first_run
 from app.server.worker_process import WorkerProcess
 from app.shared.lab import Lab
 from storage.attacks import attack_counts, base_runs, list_attacks
+from storage.processes import ProcessName
 from storage.runs import list_runs
+from storage.workers import beat
 
 
 def test_a_port_in_use_is_said_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,10 +96,26 @@ def test_a_worker_that_dies_is_started_again_with_growing_pauses(
 
 def test_stopping_ends_the_worker(tmp_path: Path) -> None:
     worker = WorkerProcess(tmp_path, [sys.executable, "-c", "import time; time.sleep(600)"])
+    lab = Lab(tmp_path, worker.starting)
+    assert lab.worker_state() == "absent"
     worker.start()
     until(lambda: worker.starts == 1 and worker._process is not None)
     process = worker._process
+    assert lab.worker_state() == "starting"
     worker.stop()
+    assert lab.worker_state() == "absent"
     assert process is not None
     assert process.poll() is not None
     assert worker.starts == 1
+
+
+def test_the_state_of_the_worker(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, lambda: True)
+    assert lab.worker_state() == "starting"
+    me = ProcessName.of()
+    beat(lab.db, worker="w", host=me.host, pid=me.pid, process_started=me.started, run=None)
+    assert lab.worker_state() == "ready"
+    beat(lab.db, worker="w", host=me.host, pid=me.pid, process_started=me.started, run="r")
+    assert lab.worker_state() == "busy"
+    beat(lab.db, worker="w", host=me.host, pid=me.pid, process_started=me.started - 60, run="r")
+    assert lab.worker_state() == "starting", "a worker that was killed has not registered out"
