@@ -14,7 +14,7 @@ from sqlite_utils import Database
 
 from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import attack_preset_names, attack_preset_text
-from engine.commands.mistake import Home, Mistake, open_home, read_source, write_json
+from engine.commands.mistake import Home, Mistake, open_home, program, read_source, write_json
 from engine.description import override, read_mapping
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.tables import costs, curve, detection, document
@@ -116,7 +116,7 @@ def _work(db: Database, home: Path, attack_id: str) -> None:
     except KeyboardInterrupt:
         if running is not None:
             finish_run(db, running.id, running.attempt, State.CANCELLED)
-        raise Mistake(f"stopped; go on with: python -m engine attack {attack_id}") from None
+        raise Mistake(f"stopped; go on with: {program()} attack {attack_id}") from None
     finally:
         remove_worker(db, me.id)
 

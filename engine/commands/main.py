@@ -1,4 +1,4 @@
-"""The command line.
+"""The command line: `rote-lab COMMAND` once the package is installed, and in a checkout
 
 python -m engine presets
 python -m engine readings [RELATION|FILE]
@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from engine import __version__
 from engine.commands.attack import attack
 from engine.commands.mistake import Home, Mistake, RunId, open_home, read_source, with_run, write_json
 from engine.commands.readings import readings_command
@@ -34,7 +35,9 @@ from storage import runs as run_storage
 from storage.database import default_home, open_database
 from storage.runs import Run, State
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__, no_args_is_help=True)
+HELP = "Exit code 0 only on success; a user's mistake is one line on standard error and exit code 2."
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, help=HELP)
 
 Source = Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML or JSON file.")]
 Overrides = Annotated[
@@ -60,6 +63,21 @@ def _source_text(source: str) -> str:
     if source in preset_names():
         return preset_text(source)
     return read_source(source, preset_names())
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rote-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help=HELP)
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What stands before the command."""
 
 
 @app.command()
@@ -231,14 +249,16 @@ app.command("ask")(ask_command)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        outcome = app(arguments, standalone_mode=False)
+        outcome = app(words or ["--help"], standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except Mistake as error:
         message = str(error)
     except typer.TyperException as error:
         # For an option's value this text also names the option.
-        message = f"{error.format_message()} (see python -m engine --help)"
+        context = getattr(error, "ctx", None)
+        message = error.format_message() + (f" (see {context.command_path} --help)" if context else "")
     except (typer.Abort, KeyboardInterrupt):
         message = "stopped"
     print(f"error: {' '.join(message.split())}", file=sys.stderr)

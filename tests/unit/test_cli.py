@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from engine import __version__
 from engine.commands.main import main
+from engine.commands.mistake import program
 from storage.database import open_database
 from storage.runs import count_runs
 
@@ -66,3 +69,30 @@ def test_a_home_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "home").write_text("not a folder")
     assert main(["runs", "--home", str(tmp_path / "home")]) == 2
     assert "cannot be used as the lab's home" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("started", "called"), [("/usr/bin/rote-lab", "rote-lab"), ("engine/__main__.py", "python -m engine")]
+)
+def test_an_error_names_the_command_that_was_used(
+    started: str, called: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [started])
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", "engine" if "engine" in started else None)
+    assert main(["run", "quick", "--sed", "3"]) == 2
+    assert f"(see {called} run --help)" in capsys.readouterr().err
+    assert program() == called
+
+
+def test_the_script_has_every_command_of_the_module_and_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    from app import command_line
+
+    assert command_line.main([]) == 0
+    shown = capsys.readouterr().out
+    assert {"page", "run", "worker", "serve", "ask", "attack", "readings"} <= {
+        line.split()[0] for line in shown.splitlines() if line.strip()
+    }
+    assert command_line.main(["page", "--port", "0"]) == 2
+    assert "'--port'" in capsys.readouterr().err
+    assert command_line.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"rote-lab {__version__}\n"
