@@ -19,7 +19,7 @@ import pytest
 from tests.browser.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
-REGISTRYS, FOR_CPU = "2.13.0", "2.13.0+cpu"
+REGISTRY, FOR_CPU = "2.13.0", "2.13.0+cpu"
 
 
 class Shelf(SimpleHTTPRequestHandler):
@@ -46,7 +46,7 @@ def stand_in(folder: Path, version: str) -> None:
 def shelves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
     """The address of two indexes, /registry and /cpu, and the list of what was asked of them."""
     folder = tmp_path_factory.mktemp("shelves")
-    stand_in(folder / "registry" / "torch", REGISTRYS)
+    stand_in(folder / "registry" / "torch", REGISTRY)
     stand_in(folder / "cpu" / "torch", FOR_CPU)
     asked: list[str] = []
     handler = type("Handler", (Shelf,), {"asked": asked})
@@ -63,7 +63,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copy(ROOT / "Makefile", folder)
     subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True)
-    pin = f"torch=={REGISTRYS}\n"
+    pin = f"torch=={REGISTRY}\n"
     assert pin in (ROOT / "requirements.txt").read_text() and pin in (ROOT / "constraints.txt").read_text()
     (folder / "requirements.txt").write_text(pin)
     (folder / "constraints.txt").write_text(pin)
@@ -107,14 +107,14 @@ def test_the_build_for_processors_is_taken_and_what_is_there_stays(bare: Path, s
     assert "No NVIDIA GPU here" not in done.stdout
 
 
-def test_where_the_index_cannot_be_reached_the_registrys_build_is_taken_soon(
+def test_where_the_index_cannot_be_reached_the_build_of_the_registry_is_taken_soon(
     bare: Path, shelves: tuple[str, list[str]]
 ) -> None:
     address, _ = shelves
     began = time.monotonic()
     done = make_setup(bare, address, f"http://127.0.0.1:{free_port()}/cpu")
     assert done.returncode == 0, done.stderr
-    assert installed(bare) == REGISTRYS
+    assert installed(bare) == REGISTRY
     assert [line for line in done.stderr.splitlines() if "taking the registry's" in line]
     assert time.monotonic() - began < 60
 
@@ -129,5 +129,5 @@ def test_with_a_driver_on_a_mac_and_when_told_so_nothing_is_asked(
     asked.clear()
     done = make_setup(bare, address, f"{address}/cpu", **settings)
     assert done.returncode == 0, done.stderr
-    assert installed(bare) == REGISTRYS
+    assert installed(bare) == REGISTRY
     assert not [path for path in asked if path.startswith("/cpu")]
