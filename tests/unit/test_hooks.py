@@ -28,7 +28,7 @@ def checkout(tmp_path: Path) -> Path:
     [
         ("ruff", '"""Words."""\n\nimport os\n\nprint(os.name)\n', '"""Words."""\n\nimport os\n'),
         ("ruff-format", "x = 1\n", "x  =  1\n"),
-        ("typos", "# the answer\n", "# the an" + "wser\n"),
+        ("typos", "# the answer\n", "# t" + "eh answer\n"),
     ],
 )
 def test_each_hook_stops_what_it_should(
