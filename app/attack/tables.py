@@ -73,6 +73,7 @@ def control_list(m: Measured) -> list[Row]:
 
 
 def drawn(point: Row) -> Row:
+    """What a chart draws of a point, and what a click on it opens."""
     return {k: point[k] for k in ("value", "low", "high", "n")} | {"pick": f"open:{point['key']}"}
 
 

@@ -44,7 +44,17 @@ def script(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     # PyTorch first, as the machine needs it; all else by the wheel's own list.
     subprocess.run(["make", "--silent", "torch", f"VENV={environment}"], cwd=ROOT, check=True)
-    command = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "-c", "constraints.txt", wheel]
+    command = [
+        environment / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-compile",
+        "-c",
+        "constraints.txt",
+        wheel,
+    ]
     subprocess.run(command, cwd=ROOT, check=True)
     return environment / "bin" / "rote-lab"
 
