@@ -13,6 +13,7 @@ Exit code 0 only on success; a user's mistake is one line on standard error and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from engine.commands.readings import readings_command
 from engine.commands.serving import ask_command, serve
 from engine.description import override, read_mapping
 from engine.experiment import Experiment
+from engine.models.source import EMBEDDED
 from engine.presets import describe_preset, preset_names, preset_text
 from storage import runs as run_storage
 from storage.database import default_home, open_database
@@ -54,9 +56,19 @@ def read_experiment(source: str, overrides: list[str], seed: int | None) -> Expe
             override(data, assignment)
         if seed is not None:
             data["seed"] = seed
+        if "model" in data:
+            data["model"] = _found_from_anywhere(data["model"])
         return Experiment.from_data(data).resolved()
     except ValueError as error:
         raise Mistake(f"{source}: {error}") from error
+
+
+def _found_from_anywhere(model: Any) -> Any:
+    """A model's folder as an absolute path, since a worker may look from elsewhere; whatever else it is, unchanged."""
+    with contextlib.suppress(OSError, RuntimeError):
+        if isinstance(model, str) and model not in ("", EMBEDDED) and Path(model).expanduser().is_dir():
+            return str(Path(model).expanduser().resolve())
+    return model
 
 
 def _source_text(source: str) -> str:

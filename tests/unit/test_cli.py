@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine import __version__
-from engine.commands.main import main
+from engine.commands.main import main, read_experiment
 from engine.commands.mistake import program
 from storage.database import open_database
 from storage.runs import count_runs
@@ -78,7 +78,9 @@ def test_an_error_names_the_command_that_was_used(
     started: str, called: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", [started])
-    monkeypatch.setattr(sys.modules["__main__"], "__package__", "engine" if "engine" in started else None)
+    monkeypatch.setattr(
+        sys.modules["__main__"], "__package__", "engine" if "engine" in started else None, raising=False
+    )
     assert main(["run", "quick", "--sed", "3"]) == 2
     assert f"(see {called} run --help)" in capsys.readouterr().err
     assert program() == called
@@ -96,3 +98,14 @@ def test_the_script_has_every_command_of_the_module_and_the_page(capsys: pytest.
     assert "'--port'" in capsys.readouterr().err
     assert command_line.main(["--version"]) == 0
     assert capsys.readouterr().out == f"rote-lab {__version__}\n"
+
+
+def test_a_models_folder_is_found_from_wherever_a_worker_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "embedded").mkdir()
+    assert read_experiment("quick", ["model=./mine"], None).model == str(tmp_path / "mine")
+    assert read_experiment("quick", [], None).model == "embedded"
+    assert read_experiment("quick", ["model=owner/name"], None).model == "owner/name"
+    for odd in ("~nobody-of-that-name/x", "/" + "x" * 300):
+        assert read_experiment("quick", [f"model={odd}"], None).model == odd
