@@ -14,7 +14,8 @@ from sqlite_utils import Database
 
 from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import attack_preset_names, attack_preset_text
-from engine.commands.mistake import Home, Mistake, open_home, program, read_source, write_json
+from engine.commands.mistake import Home, Mistake, open_home, read_source, write_json
+from engine.commands.program import program
 from engine.description import override, read_mapping
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.tables import costs, curve, detection, document

@@ -13,7 +13,6 @@ Exit code 0 only on success; a user's mistake is one line on standard error and 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -24,22 +23,21 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from engine import __version__
 from engine.commands.attack import attack
 from engine.commands.mistake import Home, Mistake, RunId, open_home, read_source, with_run, write_json
+from engine.commands.program import options
 from engine.commands.readings import readings_command
 from engine.commands.serving import ask_command, serve
 from engine.description import override, read_mapping
 from engine.experiment import Experiment
-from engine.models.source import EMBEDDED
+from engine.models.source import from_anywhere
 from engine.presets import describe_preset, preset_names, preset_text
 from storage import runs as run_storage
 from storage.database import default_home, open_database
 from storage.runs import Run, State
 
-HELP = "Exit code 0 only on success; a user's mistake is one line on standard error and exit code 2."
-
-app = typer.Typer(add_completion=False, rich_markup_mode=None, help=HELP)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app.callback()(options)
 
 Source = Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML or JSON file.")]
 Overrides = Annotated[
@@ -56,40 +54,16 @@ def read_experiment(source: str, overrides: list[str], seed: int | None) -> Expe
             override(data, assignment)
         if seed is not None:
             data["seed"] = seed
-        if "model" in data:
-            data["model"] = _found_from_anywhere(data["model"])
-        return Experiment.from_data(data).resolved()
+        experiment = Experiment.from_data(data).resolved()
+        return experiment.model_copy(update={"model": from_anywhere(experiment.model)})
     except ValueError as error:
         raise Mistake(f"{source}: {error}") from error
-
-
-def _found_from_anywhere(model: Any) -> Any:
-    """A model's folder as an absolute path, since a worker may look from elsewhere; whatever else it is, unchanged."""
-    with contextlib.suppress(OSError, RuntimeError):
-        if isinstance(model, str) and model not in ("", EMBEDDED) and Path(model).expanduser().is_dir():
-            return str(Path(model).expanduser().resolve())
-    return model
 
 
 def _source_text(source: str) -> str:
     if source in preset_names():
         return preset_text(source)
     return read_source(source, preset_names())
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"rote-lab {__version__}")
-        raise typer.Exit
-
-
-@app.callback(help=HELP)
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
-    ] = False,
-) -> None:
-    """What stands before the command."""
 
 
 @app.command()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,11 +20,6 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `runs`
 
 class Mistake(Exception):
     """What the person can mend, in one line."""
-
-
-def program() -> str:
-    """How the person calls the command line: the package's script, or the module in a checkout."""
-    return "rote-lab" if Path(sys.argv[0]).stem == "rote-lab" else "python -m engine"
 
 
 def read_text_file(path: Path) -> str:

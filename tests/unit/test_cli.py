@@ -9,7 +9,7 @@ import pytest
 
 from engine import __version__
 from engine.commands.main import main, read_experiment
-from engine.commands.mistake import program
+from engine.commands.program import program
 from storage.database import open_database
 from storage.runs import count_runs
 
