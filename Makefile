@@ -62,8 +62,8 @@ check: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/typos
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/python -m tools.links
 	$(BIN)/python -m tools.locks
 	$(BIN)/python -m tools.containers

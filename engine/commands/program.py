@@ -16,6 +16,11 @@ def program() -> str:
     return "rote-lab" if Path(sys.argv[0]).stem == "rote-lab" else "python -m engine"
 
 
+def as_called(command: str) -> str:
+    """A command that was written down as `python -m engine …`, as the person calls it."""
+    return command.replace("python -m engine", program())
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"rote-lab {__version__}")

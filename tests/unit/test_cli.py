@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.shared.render import ENVIRONMENT
 from engine import __version__
 from engine.commands.main import main, read_experiment
 from engine.commands.program import program
@@ -84,6 +85,10 @@ def test_an_error_names_the_command_that_was_used(
     assert main(["run", "quick", "--sed", "3"]) == 2
     assert f"(see {called} run --help)" in capsys.readouterr().err
     assert program() == called
+    assert (
+        ENVIRONMENT.from_string('{{ "python -m engine attack story" | as_called }}').render()
+        == f"{called} attack story"
+    )
 
 
 def test_the_script_has_every_command_of_the_module_and_the_page(capsys: pytest.CaptureFixture[str]) -> None:
