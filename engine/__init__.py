@@ -2,5 +2,7 @@
 
 from pathlib import Path
 
-# Where `python -m engine…` finds this code: processes of the lab are started from here.
+__version__ = "0.1.0"
+
+# Where `python -m engine…` finds this code, a checkout or an environment's packages: the lab starts its processes here.
 CODE_ROOT = Path(__file__).resolve().parents[1]

@@ -75,7 +75,7 @@ class Relation(Frozen):
         """The prompts, written out. Raises ValueError before `engine.corpus.resolve`."""
         if self.prompts == "corpus":
             raise ValueError("the experiment is not resolved: call engine.corpus.resolve.resolve(experiment) first")
-        return self.prompts  # type: ignore[return-value]
+        return self.prompts
 
     def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
         """The relation's prompts of one split and language, in order."""

@@ -37,6 +37,7 @@ def open_answers(folder: Path) -> Database:
 
 @migrations()
 def m001_answers(db: Database) -> None:
+    """Facts, prompts and answers of one run."""
     db.conn.execute(
         """create table facts (
             id integer primary key, relation text not null, subject text not null, object text not null,
@@ -71,6 +72,7 @@ def m001_answers(db: Database) -> None:
 
 @migrations()
 def m002_readings(db: Database) -> None:
+    """Which reading a prompt asks for, and what kind of subject a fact has."""
     # Cells of attacks ask several readings, also about subjects that no stage memorised.
     db.conn.execute("alter table prompts add column reading text not null default ''")
     db.conn.execute("alter table facts add column kind text not null default ''")

@@ -83,6 +83,7 @@ def now() -> str:
 
 @migrations()
 def m001_runs(db: Database) -> None:
+    """Runs, which are also the queue."""
     db.conn.execute(
         """create table runs (
             id text primary key,
@@ -112,6 +113,7 @@ def m001_runs(db: Database) -> None:
 
 @migrations()
 def m002_events_and_measurements(db: Database) -> None:
+    """What happened in a run, and what was measured on its way."""
     db.conn.execute(
         """create table events (
             id integer primary key,
@@ -137,6 +139,7 @@ def m002_events_and_measurements(db: Database) -> None:
 
 @migrations()
 def m003_results(db: Database) -> None:
+    """The rows of a finished evaluation."""
     db.conn.execute(
         """create table results (
             run text not null references runs (id) on delete cascade,
@@ -158,6 +161,7 @@ def m003_results(db: Database) -> None:
 
 @migrations()
 def m004_drafts_and_workers(db: Database) -> None:
+    """Experiments that are being designed, and the workers that live."""
     db.conn.execute(
         """create table drafts (
             id text primary key,
@@ -179,6 +183,7 @@ def m004_drafts_and_workers(db: Database) -> None:
 
 @migrations()
 def m005_asked(db: Database) -> None:
+    """What was asked on the page, and the answers."""
     db.conn.execute(
         """create table askings (
             id text primary key,
@@ -265,6 +270,7 @@ def m005_asked(db: Database) -> None:
 
 @migrations()
 def m006_servers_and_devices(db: Database) -> None:
+    """Model servers, and who holds a device."""
     db.conn.execute(
         """create table servers (
             id text primary key,
@@ -304,6 +310,7 @@ def m006_servers_and_devices(db: Database) -> None:
 
 @migrations()
 def m007_attacks(db: Database) -> None:
+    """Attacks, their cells and their results."""
     create_attack_tables(db)
 
 

@@ -214,6 +214,7 @@ def invent(count: int, endings: list[str], taken: set[str], rng: random.Random) 
 
 
 def main() -> None:
+    """Print the lists of words as YAML."""
     taken: set[str] = set()
     lists = {
         name: invent(count, endings, taken, random.Random(f"{SEED} {name}"))

@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from engine import CODE_ROOT
+
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 STEADY_SECONDS = 60.0
@@ -78,8 +80,9 @@ class WorkerProcess:
                 return None
             with self._log() as log:
                 self._process = subprocess.Popen(
-                    self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
+                    self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    cwd=CODE_ROOT,  # not wherever the page was started: a folder `engine` there would be taken for ours
+                )  # fmt: skip
             self.starts += 1
         return self._process.wait()
 

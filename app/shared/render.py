@@ -14,6 +14,7 @@ import jinja2
 import yaml
 
 from app.shared import words
+from engine.commands.program import as_called
 
 # `runs/list.html` is app/runs/templates/list.html.
 ROOMS = Path(__file__).parents[1]
@@ -120,6 +121,7 @@ def pretty(data: Any) -> str:
 
 
 ENVIRONMENT.filters |= {
+    "as_called": as_called,
     "ago": ago,
     "clock": clock,
     "pretty": pretty,

@@ -30,7 +30,7 @@ def load_merged(context: Context, name: str) -> LoadedModel:
 def merged(loaded: LoadedModel) -> LoadedModel:
     """The model with its adapters added to its weights, in place; others as they are."""
     if isinstance(loaded.model, PeftModel):
-        loaded.model = loaded.model.merge_and_unload().eval()  # type: ignore[operator]
+        loaded.model = loaded.model.merge_and_unload().eval()
     loaded.model.requires_grad_(True)
     return loaded
 

@@ -23,6 +23,7 @@ from engine.commands.mistake import (
     read_description,
     write_json,
 )
+from engine.commands.program import program
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.recording import record as write_recording
 from engine.execution.attacks.report import attack_document
@@ -93,7 +94,7 @@ def _work(db: Database, home: Path, attack_id: str) -> None:
         words = f"cell {_words(running)}" if running else "memorising" if done == 0 else ""
         return done / len(cells), f"{done} of {len(cells)} cells done; {words}".rstrip("; ")
 
-    go_on = f"go on with: python -m engine attack {attack_id}"
+    go_on = f"go on with: {program()} attack {attack_id}"
     carry_out_here(db, home, ended=ended, claim=claim, shown=shown, go_on=go_on)
 
 

@@ -1,4 +1,4 @@
-"""The command line.
+"""The command line: `rote-lab COMMAND` once the package is installed, and in a checkout
 
 python -m engine presets
 python -m engine readings [RELATION|FILE]
@@ -21,11 +21,13 @@ from engine.commands import run
 from engine.commands.ask import ask_command
 from engine.commands.attack import attack
 from engine.commands.mistake import Mistake
+from engine.commands.program import options
 from engine.commands.readings import readings_command
 from engine.commands.serve import serve
 from engine.commands.worker import worker
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__, no_args_is_help=True)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app.callback()(options)
 
 for command in (run.presets, run.show, run.run, run.queue, run.runs, run.cancel, run.retry, run.results, worker):
     app.command()(command)
@@ -37,14 +39,16 @@ app.command("ask")(ask_command)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        outcome = app(arguments, standalone_mode=False)
+        outcome = app(words or ["--help"], standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except Mistake as error:
         message = str(error)
     except typer.TyperException as error:
         # For an option's value this text also names the option.
-        message = f"{error.format_message()} (see python -m engine --help)"
+        context = getattr(error, "ctx", None)
+        message = error.format_message() + (f" (see {context.command_path} --help)" if context else "")
     except (typer.Abort, KeyboardInterrupt):
         message = "stopped"
     print(f"error: {' '.join(message.split())}", file=sys.stderr)

@@ -25,6 +25,7 @@ from engine.commands.mistake import (
 from engine.corpus.resolve import resolve
 from engine.execution.report import results_document
 from engine.experiment import Experiment
+from engine.models.source import from_anywhere
 from engine.presets import EXPERIMENTS, describe_preset
 from storage.database import default_home
 from storage.runs import LEASE_SECONDS, Run, State, add_run, claim_run, get_run, list_runs, request_stop, retry_run
@@ -40,7 +41,8 @@ def read_experiment(source: str, overrides: list[str] | None = None, seed: int |
     """The resolved experiment of a preset or file, with overrides applied. Raises Mistake."""
     chosen = [] if seed is None else [f"seed={seed}"]
     with mistakes_in(source):
-        return resolve(read_description(EXPERIMENTS, source, [*(overrides or ()), *chosen]))
+        experiment = resolve(read_description(EXPERIMENTS, source, [*(overrides or ()), *chosen]))
+    return experiment.model_copy(update={"model": from_anywhere(experiment.model)})
 
 
 def presets() -> None:

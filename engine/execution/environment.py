@@ -7,7 +7,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from engine import CODE_ROOT
+from engine import CODE_ROOT, __version__
 from engine.models.device import describe_hardware
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "sqlite-utils")
@@ -24,7 +24,10 @@ def describe_environment() -> dict[str, Any]:
 
 
 def code_version() -> str:
-    """The commit of the running code (with `+changes` when files differ from it), or `unknown` outside a checkout."""
+    """The commit of the running code (with `+changes` when files differ from it); the package's version without one."""
+    if not (CODE_ROOT / ".git").exists():
+        # Installed: git would find the repository, if any, that the environment lies in.
+        return __version__
     command = ["git", "-C", str(CODE_ROOT), "describe", "--always", "--dirty=+changes"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

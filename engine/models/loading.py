@@ -104,7 +104,7 @@ def prepare_for_training(loaded: LoadedModel, experiment: Experiment) -> LoadedM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
         try:
-            loaded.model = get_peft_model(loaded.model, config).eval()  # type: ignore[assignment]
+            loaded.model = get_peft_model(loaded.model, config).eval()
         except ValueError as error:
             raise ModelError(
                 f"LoRA cannot be put on this model ({_brief(error)}): set tuning.target_modules to ‘all-linear’"

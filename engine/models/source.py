@@ -64,3 +64,12 @@ def resolve_source(name: str) -> str | Path:
             "or a Hugging Face name such as Qwen/Qwen2.5-1.5B"
         )
     return name
+
+
+def from_anywhere(name: str) -> str:
+    """A folder as an absolute path, since a worker looks from elsewhere; any other name as it is."""
+    try:
+        folder = Path(name).expanduser()
+        return str(folder.resolve()) if name != EMBEDDED and folder.is_dir() else name
+    except (OSError, RuntimeError):
+        return name

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from sqlite_utils import Database
 
+from app.shared.render import ENVIRONMENT
+from engine import __version__
 from engine.commands.main import main
+from engine.commands.program import program
+from engine.commands.run import read_experiment
 from storage.database import open_database
 from storage.runs import Run, State, count_runs, get_run
 from storage.workers import list_workers
@@ -87,3 +92,47 @@ def test_what_a_person_stops_is_cancelled_and_leaves_no_worker(
     assert f"stopped; {words}" in capsys.readouterr().err
     db = open_database(tmp_path)
     assert [get_run(db, run.id).state for run in carried] == [State.CANCELLED] and not list_workers(db)
+
+
+@pytest.mark.parametrize(
+    ("started", "called"), [("/usr/bin/rote-lab", "rote-lab"), ("engine/__main__.py", "python -m engine")]
+)
+def test_an_error_names_the_command_that_was_used(
+    started: str, called: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [started])
+    monkeypatch.setattr(
+        sys.modules["__main__"], "__package__", "engine" if "engine" in started else None, raising=False
+    )
+    assert main(["run", "quick", "--sed", "3"]) == 2
+    assert f"(see {called} run --help)" in capsys.readouterr().err
+    assert program() == called
+    assert (
+        ENVIRONMENT.from_string('{{ "python -m engine attack story" | as_called }}').render()
+        == f"{called} attack story"
+    )
+
+
+def test_the_script_has_every_command_of_the_module_and_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    from app import command_line
+
+    assert command_line.main([]) == 0
+    shown = capsys.readouterr().out
+    assert {"page", "run", "worker", "serve", "ask", "attack", "readings"} <= {
+        line.split()[0] for line in shown.splitlines() if line.strip()
+    }
+    assert command_line.main(["page", "--port", "0"]) == 2
+    assert "'--port'" in capsys.readouterr().err
+    assert command_line.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"rote-lab {__version__}\n"
+
+
+def test_a_models_folder_is_found_from_wherever_a_worker_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "embedded").mkdir()
+    assert read_experiment("quick", ["model=./mine"], None).model == str(tmp_path / "mine")
+    assert read_experiment("quick", [], None).model == "embedded"
+    assert read_experiment("quick", ["model=owner/name"], None).model == "owner/name"
+    for odd in ("~nobody-of-that-name/x", "/" + "x" * 300):
+        assert read_experiment("quick", [f"model={odd}"], None).model == odd

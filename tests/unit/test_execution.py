@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
+from engine import __version__
+from engine.execution import environment
 from engine.execution.failures import PlainError, explain_failure
 from engine.execution.progress import Progress
 from engine.execution.report import headline
@@ -78,3 +81,13 @@ def test_the_headline_is_of_held_out_facts_of_one_checkpoint_and_language() -> N
     others = [{**row, "checkpoint": "base"}, {**row, "facts": "trained"}, {**row, "language": "de"}]
     figures = headline([*others, row, {**row, "metric": "choice_accuracy"}], "generalised@3", "en")
     assert figures == {"train": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_facts": 5}}
+
+
+def test_installed_code_is_known_by_its_version_not_by_the_repository_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    packages = tmp_path / ".venv" / "site-packages"
+    packages.mkdir(parents=True)
+    monkeypatch.setattr(environment, "CODE_ROOT", packages)
+    assert environment.code_version() == __version__

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from engine.commands.serving import _questions
 from transformers import AutoTokenizer
 
-from engine.commands.serving import _questions
 from engine.corpus.resolve import resolve
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment

@@ -159,7 +159,7 @@ def prompt_tuning_alone(model: str, relation: str, seed: int, own: list[Question
     only = experiment.relations[0]
     prompt = experiment.stage2_prompts(only)[0].text
     sentences = [prompt_sentence(prompt, fact) for fact in only.explicit_facts]
-    sequences = tokenise_sentences(loaded.tokenizer, sentences, "object")  # type: ignore[arg-type]
+    sequences = tokenise_sentences(loaded.tokenizer, sentences, "object")
     epochs = max(1, round(budget / _tokens(sequences)))
     settings = experiment.stage1.model_copy(
         update={"epochs": epochs, "learning_rate": SFT_LEARNING_RATE, "trained_weights": "all"}
