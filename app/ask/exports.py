@@ -10,7 +10,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response, StreamingResponse
 
 from app.ask.submit import kept_document
-from app.results.exports import csv_lines
+from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
 from storage.asked import QUESTION_FIELDS
 

@@ -23,8 +23,8 @@ from app.attack.tables import (
     reading_label,
     scan_cells,
 )
-from app.results.exports import csv_lines
 from app.server.security import REPORT_POLICY
+from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.static_charts import svg

@@ -11,10 +11,10 @@ from app.results.answer_map import AnswerMap
 from app.results.answer_table import answer_table_section
 from app.results.charts import compare_chart, curve_chart
 from app.results.departures import departures
-from app.runs.page import carry_out
 from app.shared.frame import QUIET, offered, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
+from app.shared.run_actions import carry_out
 from app.shared.run_rows import row_of
 from app.shared.vega import vega_chart
 from app.shared.words import FACTS, METRIC_HELP, METRICS

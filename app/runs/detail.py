@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 
 from app.runs.live import TICK_SECONDS, curve_pair, curves, run_head
-from app.runs.page import carry_out
 from app.shared.frame import QUIET, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
+from app.shared.run_actions import carry_out
 from engine.experiment import Experiment
 from storage.runs import Run, list_events
 
@@ -62,12 +62,6 @@ def story_html(lab: Lab, run: Run) -> str:
 
 
 def plan_html(run: Run) -> str:
-    """What exactly is run: the experiment as YAML, and on what machine."""
-    text = experiment_yaml(run)
-    lines = text.splitlines()
+    """What exactly is run: the experiment as YAML that is read back as it is, and on what machine."""
+    lines = Experiment.from_data(run.experiment).to_yaml().splitlines()
     return render("runs/plan.html", run=run, yaml="\n".join(lines[:YAML_LINES]), more=max(0, len(lines) - YAML_LINES))
-
-
-def experiment_yaml(run: Run) -> str:
-    """The run's experiment as YAML that the Design page and the command line read back."""
-    return Experiment.from_data(run.experiment).to_yaml()

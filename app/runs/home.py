@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 
 from app.runs.live import TICK_SECONDS, curve_pair, curves, run_head
-from app.runs.page import carry_out
 from app.shared.frame import QUIET, told_by
 from app.shared.lab import Lab
 from app.shared.render import render
+from app.shared.run_actions import carry_out
 from app.shared.run_rows import row_of
 from storage.runs import list_runs
 

@@ -7,10 +7,11 @@ import gradio as gr
 from app.shared.frame import QUIET, told_by
 from app.shared.lab import Lab
 from app.shared.render import count, render
+from app.shared.run_actions import carry_out
 from app.shared.run_rows import row_of
 from app.shared.search_box import TYPED, search_box
 from app.shared.words import STATES
-from storage.runs import count_runs, list_runs, request_stop, retry_run
+from storage.runs import count_runs, list_runs
 
 PAGE_SIZE = 50
 TICK_SECONDS = 2
@@ -77,18 +78,3 @@ def runs_table(lab: Lab, search: str, state: str, number: int) -> str:
         first=(number - 1) * PAGE_SIZE + 1,
         last=(number - 1) * PAGE_SIZE + len(runs),
     )
-
-
-def carry_out(lab: Lab, action: str, run_id: str) -> None:
-    """Cancel, retry or delete a run; a toast says when that was not possible."""
-    try:
-        if action == "cancel":
-            request_stop(lab.db, run_id)
-        elif action == "retry":
-            retry_run(lab.db, run_id)
-        elif action == "delete":
-            lab.delete(run_id)
-    except KeyError:
-        gr.Warning("This run is no longer there.")
-    except ValueError as error:
-        gr.Warning(str(error).capitalize() + ".")

@@ -183,7 +183,7 @@ def test_the_report_opens_without_network_and_the_rows_hold_everything(
     page.goto(f"{address}/attack?attack={attack}")
     with page.expect_download() as download:
         page.get_by_role("link", name="Report").click()
-    path = tmp_path / "results/report.html"
+    path = tmp_path / "report.html"
     download.value.save_as(path)
     context = chromium.new_context(java_script_enabled=False, offline=True)
     asked: list[str] = []

@@ -128,7 +128,7 @@ def test_the_report_stands_on_its_own(page: Page, chromium: Browser, address: st
     open_results(page, address, run)
     with page.expect_download() as download:
         page.get_by_role("link", name="Report (HTML)").click()
-    path = tmp_path / "results/report.html"
+    path = tmp_path / "report.html"
     download.value.save_as(path)
     context = chromium.new_context(java_script_enabled=False, offline=True)
     asked: list[str] = []

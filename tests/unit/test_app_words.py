@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from app.results.departures import departures
-from app.results.exports import csv_lines
 from app.results.figures import Figures, compared, curve, headline_sentences, table
 from app.results.model_card import card_html
+from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
 from app.shared.render import ago, duration, interval, percent, render
 from app.shared.run_rows import progress_words, row_of
