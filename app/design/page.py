@@ -1,6 +1,6 @@
 """The Design page: the way from an idea to a queued run.
 
-The draft lives in the database (`app.design.store`), the page only shows it: each handler takes over what the fields
+The draft lives in the database (`storage.drafts`), the page only shows it: each handler takes over what the fields
 hold, changes the draft, and answers with what is to be seen. So a reload, a second tab or a restart loses nothing.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.design import actions, fact_actions
+from app.design import actions
 from app.design.form import FORM_KEYS
 from app.design.sections import (
     Components,
@@ -25,8 +25,8 @@ from app.design.sections import (
     start_bar,
 )
 from app.design.show import Screen, Shown
-from app.design.store import DraftStore, valid_id
 from app.shared.lab import Lab
+from storage.drafts import valid_id
 
 # The secret only keeps the draft's id from lying readable in the browser's storage; a fixed one lets a second visit
 # read what the first one wrote.
@@ -75,7 +75,7 @@ def design_page(home: Path) -> None:
     c["editing"] = gr.Textbox(visible=False)
     c["go"] = gr.Textbox(visible=False)
     c["stamp"] = gr.Number(visible=False)
-    _wire(c, Shown(DraftStore(Lab(home))))
+    _wire(c, Shown(Lab(home)))
 
 
 def _wire(c: Components, shown: Shown) -> None:
@@ -125,13 +125,13 @@ def _wire(c: Components, shown: Shown) -> None:
     on(c["add_corpus"].input, actions.add_corpus, "add_corpus")
     on(c["add_own"].click, actions.add_own, trigger_mode="once")
     on(c["remove"].click, actions.remove, trigger_mode="once")
-    told(c["table"].rows, fact_actions.table_rows)
-    told(c["table"].paste_rows, fact_actions.table_paste)
-    on(c["upload"].upload, fact_actions.upload_facts, "upload", show_progress="minimal")
-    on(c["paste_add"].click, partial(fact_actions.paste_facts, replace=False), "paste_text", trigger_mode="once")
-    on(c["paste_replace"].click, partial(fact_actions.paste_facts, replace=True), "paste_text", trigger_mode="once")
-    on(c["clear"].click, fact_actions.clear_facts, trigger_mode="once")
-    on(c["copy_generated"].click, fact_actions.copy_generated, trigger_mode="once")
+    told(c["table"].rows, actions.table_rows)
+    told(c["table"].paste_rows, actions.table_paste)
+    on(c["upload"].upload, actions.upload_facts, "upload", show_progress="minimal")
+    on(c["paste_add"].click, partial(actions.paste_facts, replace=False), "paste_text", trigger_mode="once")
+    on(c["paste_replace"].click, partial(actions.paste_facts, replace=True), "paste_text", trigger_mode="once")
+    on(c["clear"].click, actions.clear_facts, trigger_mode="once")
+    on(c["copy_generated"].click, actions.copy_generated, trigger_mode="once")
 
     on(c["preset"].input, actions.load_preset, "preset")
     on(c["earlier"].input, actions.load_run, "earlier")

@@ -11,10 +11,9 @@ import gradio as gr
 import yaml
 
 from app.design.check import Examination, examine
-from app.design.draft import Draft, fact_count, find_relation, typed_rows
+from app.design.draft import Draft, fact_count, find_relation, new_draft, typed_rows
 from app.design.facts_table import table_marks, table_value
 from app.design.form import form_values, prompt_languages
-from app.design.store import DraftStore
 from app.design.views import (
     corpus_prompt_sample,
     estimate_for,
@@ -23,10 +22,12 @@ from app.design.views import (
     problem_list,
     summary,
 )
+from app.shared.lab import Lab
 from app.shared.words import language_name
 from engine.checks import shorten
 from engine.corpus.relations import load_relations
 from engine.estimate import Estimate
+from storage.drafts import DraftStore
 from storage.runs import list_runs
 
 EARLIER_RUNS = 30
@@ -66,8 +67,9 @@ class Screen:
 class Shown:
     """Answers of handlers: mappings from a component's name to its update."""
 
-    def __init__(self, store: DraftStore) -> None:
-        self.store = store
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.drafts = DraftStore(lambda: lab.db, new_draft)
         self._screens: OrderedDict[str, Screen] = OrderedDict()
 
     def present(self, screen: Screen) -> Screen:
@@ -76,7 +78,7 @@ class Shown:
 
     def everything(self, screen: Screen) -> dict[str, Any]:
         """All fields with the draft's values, and all that follows; the first relation where none is named."""
-        draft = self.store.read(screen.draft_id)
+        draft = self.drafts.read(screen.draft_id)
         relation = find_relation(draft, screen.relation_id) or next(iter(draft["relations"]), None)
         relation_id = relation["id"] if relation else ""
         languages = prompt_languages(draft, relation_id)
@@ -105,10 +107,10 @@ class Shown:
     def consequences(self, screen: Screen, draft: Draft) -> dict[str, Any]:
         """What follows from the draft, without the values of its fields."""
         examination = examine(draft)
-        estimate = estimate_for(self.store.lab, examination.resolved) if examination.resolved else None
+        estimate = estimate_for(self.lab, examination.resolved) if examination.resolved else None
         answer = self._verdict(examination, estimate)
         answer |= self._editor(draft, screen.relation_id, examination)
-        label = self.store.undo_label(screen.draft_id)
+        label = self.drafts.undo_label(screen.draft_id)
         used = {r["name"] for r in draft["relations"]}
         answer |= {
             "picker": gr.update(choices=[(_label(r, examination), r["id"]) for r in draft["relations"]]),
@@ -166,7 +168,7 @@ class Shown:
         }
 
     def _earlier_runs(self) -> list[tuple[str, str]]:
-        runs = list_runs(self.store.lab.db, limit=EARLIER_RUNS)
+        runs = list_runs(self.lab.db, limit=EARLIER_RUNS)
         return [(f"{shorten(run.name)} · {run.created_at[:10]} · {run.id}", run.id) for run in runs]
 
 
