@@ -10,6 +10,7 @@ from app.design import draft as drafts
 from app.design.check import examine
 from app.design.form import FORM_KEYS, commit, form_values, language_code
 from app.shared.lab import Lab
+from engine import checks
 from engine.experiment import Experiment, Fact
 from engine.presets import load_preset, preset_names
 from storage.drafts import DraftStore, save_draft, valid_id
@@ -131,6 +132,20 @@ def test_mistakes_have_their_place(change: dict[str, object], place: str, says: 
         return
     assert [f.place for f in errors] == [place]
     assert says in errors[0].problem.message
+
+
+def test_an_edit_looks_through_the_facts_once_and_another_edit_not_again() -> None:
+    relation = drafts.own_relation(draft := drafts.new_draft())
+    draft["relations"] = [relation]
+    drafts.set_facts(relation, [Fact(subject=f"Ann {i:02}", object=f"Bee {i:02}") for i in range(30)])
+    drafts.adapt(draft)
+    relation["prompts"] = drafts.corpus_prompts("mother")
+    before = checks._fact_problems.cache_info().misses
+    assert examine(draft).errors == ()
+    assert checks._fact_problems.cache_info().misses == before + 1
+    draft["values"]["seed"] = 7
+    assert examine(draft).errors == ()
+    assert checks._fact_problems.cache_info().misses == before + 1
 
 
 def test_two_relations_need_two_key_tokens() -> None:
