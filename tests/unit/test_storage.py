@@ -12,7 +12,8 @@ import pytest
 
 from storage import answers, drafts, measurements, runs, workers
 from storage.answer_search import Wanted, find_answers
-from storage.database import DATABASE_NAME, migrations, open_database, write
+from storage.database import DATABASE_NAME, open_database, write
+from storage.migrations import migrations
 from storage.runs import LostRunError, State
 
 
