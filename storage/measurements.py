@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlite_utils import Database
 
 from storage.database import write
 
-RESULT_FIELDS = ("checkpoint", "facts", "split", "language", "metric", "value", "low", "high", "n", "n_facts")
+
+@dataclass(frozen=True)
+class Result:
+    """One figure of a checkpoint. `facts`: held_out or trained; low, high: its 95 % interval; n: answers."""
+
+    checkpoint: str
+    facts: str
+    split: str
+    language: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    n_facts: int
+
+
+RESULT_FIELDS = tuple(field.name for field in fields(Result))
 
 
 def add_measurements(db: Database, run_id: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -41,14 +59,14 @@ def replace_results(db: Database, run_id: str, checkpoint: str, rows: Iterable[d
         )
 
 
-def list_results(db: Database, run_id: str) -> list[dict[str, Any]]:
-    """All result rows of a run (fields: `RESULT_FIELDS`): base, then memorised and generalised by epoch."""
+def list_results(db: Database, run_id: str) -> list[Result]:
+    """All result rows of a run: base, then memorised and generalised by epoch."""
     columns = ", ".join(RESULT_FIELDS)
-    rows = list(db.query(f"select {columns} from results where run = ? order by checkpoint, position", [run_id]))
+    rows = db.query(f"select {columns} from results where run = ? order by checkpoint, position", [run_id])
     order = {"base": 0, "memorised": 1, "generalised": 2}
 
-    def place(row: dict[str, Any]) -> tuple[int, int]:
-        kind, _, epoch = row["checkpoint"].partition("@")
+    def place(row: Result) -> tuple[int, int]:
+        kind, _, epoch = row.checkpoint.partition("@")
         return order.get(kind, 9), int(epoch or 0)
 
-    return sorted(rows, key=place)
+    return sorted((Result(**row) for row in rows), key=place)

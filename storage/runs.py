@@ -149,6 +149,7 @@ def claim_run(
     so that its stop is carried out.
     """
     clock = time.time()
+    claim = {"worker": worker, "until": clock + lease_seconds, "now": now()}
     with write(db):
         rows = list(
             db.query(
@@ -164,14 +165,7 @@ def claim_run(
                             (select id from runs where state in ('queued', 'running', 'stopping')))
                     order by created_at, rowid limit 1)
                 returning *""",
-                {
-                    "worker": worker,
-                    "until": clock + lease_seconds,
-                    "now": now(),
-                    "clock": clock,
-                    "id": run_id,
-                    "attack": attack,
-                },
+                claim | {"clock": clock, "id": run_id, "attack": attack},
             )
         )
     return _run(rows[0]) if rows else None

@@ -39,7 +39,7 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     def results_csv(run_id: str) -> Response:
         run = known(run_id)
         rows = list_results(lab.db, run.id)
-        return _download(run, "results.csv", "text/csv", "".join(csv_lines(RESULT_FIELDS, rows)))
+        return _download(run, "results.csv", "text/csv", "".join(csv_lines(RESULT_FIELDS, map(vars, rows))))
 
     @site.get("/export/{run_id}/answers.csv")
     def answers_csv(run_id: str) -> Response:
@@ -78,7 +78,7 @@ def _answers(lab: Lab, run: Run) -> Iterator[dict[str, Any]]:
         return
     try:
         for row in iterate_answers(answers, Wanted()):
-            yield row | {"prompt": row["text"]}
+            yield vars(row) | {"prompt": row.text}
     finally:
         answers.close()
 

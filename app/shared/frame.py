@@ -8,6 +8,7 @@ import gradio as gr
 
 from app.shared.lab import Lab
 from app.shared.render import render
+from storage.runs import Run
 
 LINKS = (
     ("/", "Lab"),
@@ -40,6 +41,24 @@ def page_frame(lab: Lab, path: str) -> None:
         elem_classes="lab-html",
     )
     gr.Timer(10).tick(header, outputs=top, **QUIET)
+
+
+def html(value: str | None = None, *classes: str, **settings: Any) -> gr.HTML:
+    """A place for rendered HTML in the lab's own look."""
+    return gr.HTML(value, apply_default_css=False, elem_classes=["lab-html", *classes], **settings)
+
+
+def acting_html(script: str = "", **settings: Any) -> gr.HTML:
+    """The same for HTML with things to click: each element with `data-act` raises `act`, which `told_by` reads.
+
+    `script`: what else the place does in the browser.
+    """
+    return html(js_on_load=f"roteLab.actions(element, trigger, 'act');{script}", **settings)
+
+
+def run_of(lab: Lab, request: gr.Request) -> Run | None:
+    """The run that the address names (`?run=ID`), if there is one."""
+    return lab.run(request.query_params.get("run"))
 
 
 def told_by(event: gr.EventData) -> dict[str, Any]:

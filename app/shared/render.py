@@ -14,6 +14,7 @@ import jinja2
 import yaml
 
 from app.shared import words
+from storage.measurements import Result
 
 # `runs/list.html` is app/runs/templates/list.html.
 ROOMS = Path(__file__).parents[1]
@@ -30,6 +31,12 @@ ENVIRONMENT = jinja2.Environment(
 def render(template: str, **values: Any) -> str:
     """The template ROOM/NAME.html (app/ROOM/templates/NAME.html) filled in; every value is escaped."""
     return ENVIRONMENT.get_template(template).render(**values)
+
+
+def part(name: str, **values: Any) -> str:
+    """The macro ROOM/NAME (of app/ROOM/templates/parts.html) filled in; every value is escaped."""
+    room, _, macro = name.partition("/")
+    return str(getattr(ENVIRONMENT.get_template(f"{room}/parts.html").module, macro)(**values))
 
 
 def moment(text: str) -> datetime:
@@ -76,14 +83,16 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.0f}\u00a0%"
 
 
-def interval(row: dict[str, Any]) -> str:
-    """`83 % [78–87]` of a result row."""
-    return f"{percent(row['value'])}\u00a0{bounds(row)}"
+def interval(row: Result | dict[str, Any]) -> str:
+    """`83 % [78–87]` of a result row (or of `value, low, high` as plain data)."""
+    value = row["value"] if isinstance(row, dict) else row.value
+    return f"{percent(value)}\u00a0{bounds(row)}"
 
 
-def bounds(row: dict[str, Any]) -> str:
+def bounds(row: Result | dict[str, Any]) -> str:
     """`[78–87]`, the interval of a result row in percent."""
-    return f"[{100 * row['low']:.0f}–{100 * row['high']:.0f}]"
+    low, high = (row["low"], row["high"]) if isinstance(row, dict) else (row.low, row.high)
+    return f"[{100 * low:.0f}–{100 * high:.0f}]"
 
 
 def count(value: int) -> str:
