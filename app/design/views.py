@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from app.design.check import Examination
 from app.design.fields import LOSSES
 from app.shared.lab import Lab
-from app.shared.render import moment, render
+from app.shared.render import moment, part, render
 from app.shared.words import language_name
 from engine.checks import Problem
 from engine.corpus.names import generate_facts
@@ -23,18 +23,9 @@ SHOWN_RELATIONS = 3
 EARLIER_RUNS = 3
 
 
-@dataclass(frozen=True)
-class KeySequence:
-    """A stage 1 sequence, cut around its key token."""
-
-    before: str
-    key: str
-    after: str
-
-
-def problem_list(found: Sequence[Problem], limit: int = 8, more: str = "") -> str:
+def problem_list(problems: Sequence[Problem], limit: int = 8, more: str = "") -> str:
     """Problems as a list under the field they belong to; empty when there are none."""
-    return render("design/problems.html", found=list(found), limit=limit, more=more) if found or more else ""
+    return part("design/problem_list", problems=problems, limit=limit, more=more) if problems or more else ""
 
 
 def summary(examination: Examination, estimate: Estimate | None) -> str:
@@ -55,16 +46,12 @@ def examples(resolved: Experiment | None) -> str:
 
 
 def _example(experiment: Experiment, relation: Relation) -> dict[str, Any]:
-    sequences = []
-    for text in stage1_texts(relation)[:EXAMPLES]:
-        before, key, after = text.partition(relation.key_token)
-        sequences.append(KeySequence(before, key, after))
     return {
         "name": relation.name,
         "total": len(relation.explicit_facts),
         "shown": len(experiment.stage2_facts(relation)),
         "held_out": len(experiment.held_out_facts(relation)),
-        "stage1": sequences,
+        "stage1": [text.partition(relation.key_token) for text in stage1_texts(relation)[:EXAMPLES]],
         "stage2": stage2_texts(experiment, relation)[:EXAMPLES],
     }
 
@@ -75,26 +62,23 @@ def generated_sample(relation: dict[str, Any], seed: Any) -> str:
         pairs = generate_facts(relation["name"].strip(), int(seed or 0), relation["generate"] or 0)[:3]
     except (ValueError, TypeError):
         pairs = []
-    return render("design/generated.html", pairs=pairs)
+    return part("design/generated", pairs=pairs)
 
 
 def corpus_prompt_sample(relation: dict[str, Any]) -> str:
     """What the corpus asks about a relation: the first prompt of each split, and how many there are."""
     data = load_relations().get(relation["name"].strip())
     if data is None:
-        return render("design/corpus_prompts.html", rows=[], counts="")
+        return part("design/corpus_prompts", rows=[], counts="")
     first: dict[str, str] = {}
+    by_split: Counter[str] = Counter()
     for prompt in data.iter_prompts():
         first.setdefault(prompt.split, prompt.text)
-    by_split: dict[str, int] = {}
-    for prompt in data.iter_prompts():
-        by_split[prompt.split] = by_split.get(prompt.split, 0) + (prompt.language == "en")
+        by_split[prompt.split] += prompt.language == "en"
     counts = ", ".join(f"{n} {split}" for split, n in by_split.items())
     languages = ", ".join(language_name(x) for x in data.prompts.train)
-    return render(
-        "design/corpus_prompts.html",
-        rows=list(first.items()),
-        counts=f"In each language {counts} prompts: {languages}.",
+    return part(
+        "design/corpus_prompts", rows=list(first.items()), counts=f"In each language {counts} prompts: {languages}."
     )
 
 

@@ -34,16 +34,14 @@ def page_frame(lab: Lab, path: str) -> None:
         state = "busy" if busy else "ready" if workers else "absent"
         return render("shared/header.html", links=LINKS, here=PARENTS.get(path, path), worker=state)
 
-    top = gr.HTML(
+    top = html(
         header(),
         js_on_load="element.addEventListener('click', e => e.target.closest('.theme') && roteLab.toggleTheme());",
-        apply_default_css=False,
-        elem_classes="lab-html",
     )
     gr.Timer(10).tick(header, outputs=top, **QUIET)
 
 
-def html(value: str | None = None, *classes: str, **settings: Any) -> gr.HTML:
+def html(value: Any = None, *classes: str, **settings: Any) -> gr.HTML:
     """A place for rendered HTML in the lab's own look."""
     return gr.HTML(value, apply_default_css=False, elem_classes=["lab-html", *classes], **settings)
 
