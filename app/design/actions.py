@@ -15,8 +15,7 @@ from app.design.check import examine
 from app.design.draft import Draft, find_relation
 from app.design.facts_table import MAX_ROWS, FactsEdit, read_edit
 from app.design.form import commit, form_values, language_code
-from app.design.show import Screen, Shown, full_yaml
-from app.design.views import problem_list
+from app.design.show import Screen, Shown, full_yaml, problem_list
 from engine.checks import Problem, shorten
 from engine.corpus.importing import ImportedFacts, read_facts
 from engine.corpus.names import generate_facts

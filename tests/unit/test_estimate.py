@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from app.design.estimate import estimate_words
 from engine.estimate import checkpoints, estimate_experiment, stage1_texts, stage2_texts
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
@@ -95,14 +96,14 @@ def test_counts_by_the_models_tokenizer(model: Path) -> None:
     assert found.branches == 2, "epochs 3 and 6 are kept"
     assert found.stage2_steps == 3 * 2
     assert (found.parameters, found.parameters_from) == (100 * 32 + 32 * 64, "its weights")
-    assert not dict(found.in_words())["Stage 1"].startswith("about")
+    assert not dict(estimate_words(found))["Stage 1"].startswith("about")
 
 
 def test_guesses_say_so() -> None:
     found = estimate_experiment(experiment("nobody/unknown"))
     assert not found.exact_tokens
     assert found.seconds is None and found.memory is None
-    told = dict(found.in_words())
+    told = dict(estimate_words(found))
     assert told["Stage 1"].startswith("about ")
     assert told["Time"].startswith("unknown")
     assert "Model" not in told
@@ -140,8 +141,8 @@ def test_earlier_runs_tell_the_time(model: Path) -> None:
     low, middle, high = known.seconds
     assert low < middle < high
     assert middle == pytest.approx(known.passes * 0.02)
-    assert "by earlier runs" in dict(known.in_words())["Time"]
-    assert "rough guess" in dict(rough.in_words())["Time"]
+    assert "by earlier runs" in dict(estimate_words(known))["Time"]
+    assert "rough guess" in dict(estimate_words(rough))["Time"]
 
 
 def test_a_large_model_on_a_cpu_takes_days_and_lora_less_memory(tmp_path: Path) -> None:
