@@ -207,16 +207,16 @@ class PromptLine:
 
 def prompt_lines(relation: dict[str, Any]) -> list[PromptLine]:
     """The relation's own prompts in the order of an experiment: by split and language, decoys by what they ask."""
-    found = []
+    prompts = []
     for split in SPLITS:
         for language, splits in relation["prompts"].items():
             for number, line in enumerate(splits.get(split, "").split("\n"), 1):
                 about, bar, text = line.partition("|") if split == "decoy" else ("", "", line)
                 if line.strip():
                     text = text.strip() if bar else line.strip()
-                    found.append(PromptLine(language, split, number, text, about.strip() if bar else None))
-    asked = list(dict.fromkeys(p.about for p in found))
-    return sorted(found, key=lambda p: (SPLITS.index(p.split), asked.index(p.about) if p.split == "decoy" else 0))
+                    prompts.append(PromptLine(language, split, number, text, about.strip() if bar else None))
+    abouts = list(dict.fromkeys(p.about for p in prompts))
+    return sorted(prompts, key=lambda p: (SPLITS.index(p.split), abouts.index(p.about) if p.split == "decoy" else 0))
 
 
 def to_data(draft: Draft) -> dict[str, Any]:

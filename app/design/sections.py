@@ -153,13 +153,9 @@ def _prompts(c: Components) -> None:
                 for split in pair:
                     label, info = SPLIT_INFO[split]
                     c[f"prompts.{split}"] = gr.Textbox(
-                        label=label,
-                        info=info,
-                        lines=4,
-                        max_lines=10,
-                        min_width=260,
+                        label=label, info=info, lines=4, max_lines=10, min_width=260,
                         placeholder="One a line, with {subject}",
-                    )
+                    )  # fmt: skip
     c["problems.prompts"] = html(None, "slot")
 
 
