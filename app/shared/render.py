@@ -130,13 +130,11 @@ ENVIRONMENT.filters |= {
     "interval": interval,
     "bounds": bounds,
     "count": count,
-    "figure": figure,
     "split_name": words.split_name,
     "language_name": words.language_name,
     "metric_name": words.metric_name,
     "facts_name": words.facts_name,
     "chance_words": chance_words,
     "checkpoint_name": words.checkpoint_name,
-    "stage_name": words.stage_name,
 }
 ENVIRONMENT.globals |= {"STATES": words.STATES, "TERMS": words.TERMS}
