@@ -13,7 +13,7 @@ from app.results.figures import Figures, compared, curve, headline_sentences, ta
 from app.results.model_card import card_html
 from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
-from app.shared.render import ago, duration, interval, percent, render
+from app.shared.render import ago, duration, interval, part, percent, render
 from app.shared.run_rows import progress_words, row_of
 from storage.database import now
 from storage.measurements import Result
@@ -123,11 +123,12 @@ def test_chance_is_one_over_the_options(run: Run) -> None:
 @pytest.mark.parametrize("name", ["<script>x</script>", "' onclick='x", '" onmouseover="x', "${alert(1)} {{7*7}} `"])
 def test_whatever_a_person_typed_is_escaped(run: Run, name: str) -> None:
     hostile = replace(run, name=name, model=name, error=name, state=State.FAILED)
-    html = render("runs/head.html", row=row_of(hostile, True), linked=False)
-    assert "<script" not in html
-    assert "onclick='x" not in html
-    assert 'onmouseover="x' not in html
-    assert "49" not in html.replace(run.id, "")
+    row = row_of(hostile, True)
+    for html in (render("runs/head.html", row=row, linked=False), part("runs/recent", rows=[row])):
+        assert "<script" not in html
+        assert "onclick='x" not in html
+        assert 'onmouseover="x' not in html
+        assert "49" not in html.replace(run.id, "")
 
 
 def test_spreadsheets_get_no_formula() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,8 @@ def test_earlier_runs_tell_the_time(model: Path) -> None:
     assert middle == pytest.approx(known.passes * 0.02)
     assert "by earlier runs" in dict(estimate_words(known))["Time"]
     assert "rough guess" in dict(estimate_words(rough))["Time"]
+    said = dict(estimate_words(replace(known, seconds=(0.2, 187.0, 7777.0))))["Time"]
+    assert said == "about 3 min 10 s (1 s – 2 h 10 min), by earlier runs of this model"
 
 
 def test_a_large_model_on_a_cpu_takes_days_and_lora_less_memory(tmp_path: Path) -> None:

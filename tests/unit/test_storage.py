@@ -198,3 +198,4 @@ def test_answers_are_all_there_or_none(tmp_path: Path) -> None:
     assert (total, found.choice_rank, found.before) == (1, 2, "Who is ")
     assert find_answers(store, Wanted(search="'; drop table answers; --"), 10) == ([], 0)
     assert find_answers(store, Wanted(hit=False), 10) == ([], 0)
+    assert [find_answers(store, Wanted(relation=name), 10)[1] for name in ("mother", "father")] == [1, 0]
