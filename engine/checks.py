@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 MAX_NAME_CHARACTERS = 200
@@ -88,7 +89,12 @@ def check_facts(facts: Sequence[tuple[str, str]], rows: Sequence[int] | None = N
     object (an answer with the longer one would count as a hit for the shorter one), too few or too many rows.
     Warnings: an object shared by several subjects, an object that occurs in its own subject.
     """
-    numbers = range(1, len(facts) + 1) if rows is None else rows
+    return list(_fact_problems(tuple(facts), tuple(range(1, len(facts) + 1) if rows is None else rows)))
+
+
+# The page asks about a table, then the experiment made of it about the same one: it is looked through once.
+@lru_cache(maxsize=16)
+def _fact_problems(facts: tuple[tuple[str, str], ...], numbers: tuple[int, ...]) -> list[Problem]:
     problems = [
         problem
         for row, (subject, object_) in zip(numbers, facts, strict=True)

@@ -1,6 +1,6 @@
 """What an experiment will cost, told before it starts: tokens, steps, questions, time and memory.
 
-    estimate_experiment(resolve(experiment)).in_words()
+    estimate_experiment(resolve(experiment)).seconds
 
 Without torch: tokens are counted by the model's tokenizer.json where it is on this machine, else guessed from
 characters. Time comes from earlier runs of the same model where the caller knows some (`seconds_per_pass`), else from
@@ -56,28 +56,6 @@ class Estimate:
     memory: int | None
     parameters: int | None
     parameters_from: str
-
-    def in_words(self) -> list[tuple[str, str]]:
-        """Rows of (what, how much) for a person."""
-        about = "" if self.exact_tokens else "about "
-        branch = f"{about}{_count(self.stage2_tokens)} tokens in {_count(self.stage2_steps)} steps"
-        rows = [
-            ("Stage 1", f"{about}{_count(self.stage1_tokens)} tokens in {_count(self.stage1_steps)} steps"),
-            ("Stage 2", branch if self.branches == 1 else f"{self.branches} × {branch}"),
-            ("Evaluation", f"{_count(self.questions)} questions, {_count(self.choices)} also as multiple choice"),
-            ("Time", self._time()),
-            ("Memory", "unknown, as the model's size is" if self.memory is None else f"about {_bytes(self.memory)}"),
-        ]
-        if self.parameters:
-            rows.insert(0, ("Model", f"{_size(self.parameters)} parameters, by {self.parameters_from}"))
-        return rows
-
-    def _time(self) -> str:
-        if not self.seconds:
-            return "unknown, as the model's size is"
-        low, middle, high = self.seconds
-        basis = "by earlier runs of this model" if self.from_earlier_runs else "a rough guess for this machine"
-        return f"about {_duration(middle)} ({_duration(low)} – {_duration(high)}), {basis}"
 
 
 def estimate_experiment(
@@ -195,26 +173,3 @@ def _seconds(
     speed = ACCELERATOR_OPERATIONS if accelerator else CPU_OPERATIONS
     middle = passes * max(2 * shape.parameters / speed, LEAST_SECONDS_PER_PASS)
     return (START_SECONDS / 2 + middle / 3, START_SECONDS + middle, 2 * START_SECONDS + middle * 3)
-
-
-def _count(number: int) -> str:
-    return f"{number:,}"
-
-
-def _size(parameters: int) -> str:
-    for limit, word in ((1e9, "billion"), (1e6, "million")):
-        if parameters >= limit:
-            return f"{parameters / limit:.3g} {word}"
-    return f"{parameters:,}"
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"
-
-
-def _duration(seconds: float) -> str:
-    for limit, unit in ((86_400 * 2, "days"), (5_400, "h"), (90, "min")):
-        if seconds >= limit:
-            value = seconds / {"days": 86_400, "h": 3_600, "min": 60}[unit]
-            return f"{value:.1f} {unit}" if value < 10 and unit != "min" else f"{value:.0f} {unit}"
-    return f"{max(1, round(seconds))} s"

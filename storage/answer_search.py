@@ -21,10 +21,50 @@ _ORDER = f"{order_sql('a.checkpoint')}, a.prompt, a.fact"
 
 
 @dataclass(frozen=True)
+class Answer:
+    """One model's reply to one prompt about one fact, with both. `reading` and `kind` are of attacks' cells.
+
+    trained, hit: 1 or 0. probability: of the object after the prompt. choice_rank (1 is best), choice_options,
+    normalised (the probability's share among the options): None when it was not asked as multiple choice.
+    """
+
+    checkpoint: str
+    fact: int
+    relation: str
+    subject: str
+    object: str
+    trained: int
+    kind: str
+    prompt: int
+    split: str
+    language: str
+    text: str
+    about: str | None
+    reading: str
+    answer: str
+    hit: int
+    probability: float
+    choice_rank: int | None
+    choice_options: int | None
+    normalised: float | None
+
+    @property
+    def before(self) -> str:
+        """The prompt up to its subject."""
+        return self.text.partition(PLACEHOLDER)[0]
+
+    @property
+    def after(self) -> str:
+        """The prompt from its subject on."""
+        return self.text.partition(PLACEHOLDER)[2]
+
+
+@dataclass(frozen=True)
 class Wanted:
     """Which answers; None and the empty text mean any. `reading` and `kind` are of attacks' cells."""
 
     checkpoint: str | None = None
+    relation: str | None = None
     split: str | None = None
     language: str | None = None
     hit: bool | None = None
@@ -38,6 +78,7 @@ class Wanted:
         """The condition in SQL and its parameters."""
         fields = {
             "a.checkpoint": self.checkpoint,
+            "f.relation": self.relation,
             "p.split": self.split,
             "p.language": self.language,
             "a.hit": None if self.hit is None else int(self.hit),
@@ -55,20 +96,16 @@ class Wanted:
         return " and ".join(conditions) or "1", parameters
 
 
-def find_answers(db: Database, wanted: Wanted, limit: int, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """One page of answers, by checkpoint, prompt and fact; and how many there are in all.
-
-    `before` and `after` are the prompt around its subject.
-    """
+def find_answers(db: Database, wanted: Wanted, limit: int, offset: int = 0) -> tuple[list[Answer], int]:
+    """One page of answers, by checkpoint, prompt and fact; and how many there are in all."""
     where, parameters = wanted.where()
     total = next(iter(db.query(f"select count(*) as n from {_JOIN} where {where}", parameters)))["n"]
     return list(iterate_answers(db, wanted, limit, offset)), total
 
 
-def iterate_answers(db: Database, wanted: Wanted, limit: int = -1, offset: int = 0) -> Iterator[dict[str, Any]]:
+def iterate_answers(db: Database, wanted: Wanted, limit: int = -1, offset: int = 0) -> Iterator[Answer]:
     """Answers one by one, as `find_answers` orders them; all of them without a limit."""
     where, parameters = wanted.where()
     sql = f"select {_COLUMNS} from {_JOIN} where {where} order by {_ORDER} limit ? offset ?"
     for row in db.query(sql, [*parameters, limit, offset]):
-        before, _, after = row["text"].partition(PLACEHOLDER)
-        yield row | {"before": before, "after": after}
+        yield Answer(**row)

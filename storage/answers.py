@@ -22,7 +22,6 @@ ANSWER_COLUMNS = (
     "prompt", "fact", "answer", "hit", "log_probability", "choice_rank", "choice_options", "log_probability_normalised",
 )  # fmt: skip
 _columns_of = attrgetter(*ANSWER_COLUMNS)
-_JOIN = "answers a join facts f on f.id = a.fact join prompts p on p.id = a.prompt"
 
 
 def open_answers(folder: Path) -> Database:
@@ -108,18 +107,6 @@ def all_answers(db: Database, checkpoint: str) -> list[dict[str, Any]]:
     """The answers of one checkpoint, by prompt and fact: rows of `ANSWER_COLUMNS`."""
     columns = ", ".join(ANSWER_COLUMNS)
     return list(db.query(f"select {columns} from answers where checkpoint = ? order by prompt, fact", [checkpoint]))
-
-
-def answer_map(db: Database, checkpoint: str, language: str, relation: str | None = None) -> list[dict[str, Any]]:
-    """The facts × prompts map of one checkpoint and language: `fact, prompt, hit, log_probability` for each cell."""
-    return list(
-        db.query(
-            f"""select a.fact, a.prompt, a.hit, a.log_probability from {_JOIN}
-            where a.checkpoint = ? and p.language = ? and (? is null or f.relation = ?)
-            order by f.trained, a.fact, a.prompt""",
-            [checkpoint, language, relation, relation],
-        )
-    )
 
 
 def list_facts(db: Database) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlite_utils import Database
@@ -10,7 +11,24 @@ from sqlite_utils import Database
 from storage.checkpoints import in_order
 from storage.database import write
 
-RESULT_FIELDS = ("checkpoint", "facts", "split", "language", "metric", "value", "low", "high", "n", "n_facts")
+
+@dataclass(frozen=True)
+class Result:
+    """One figure of a checkpoint. `facts`: held_out or trained; low, high: its 95 % interval; n: answers."""
+
+    checkpoint: str
+    facts: str
+    split: str
+    language: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    n_facts: int
+
+
+RESULT_FIELDS = tuple(field.name for field in fields(Result))
 
 
 def add_measurements(db: Database, run_id: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -42,8 +60,8 @@ def replace_results(db: Database, run_id: str, checkpoint: str, rows: Iterable[d
         )
 
 
-def list_results(db: Database, run_id: str) -> list[dict[str, Any]]:
-    """All result rows of a run (fields: `RESULT_FIELDS`): base, then memorised and generalised by epoch."""
+def list_results(db: Database, run_id: str) -> list[Result]:
+    """All result rows of a run: base, then memorised and generalised by epoch."""
     columns = ", ".join(RESULT_FIELDS)
-    rows = list(db.query(f"select {columns} from results where run = ? order by checkpoint, position", [run_id]))
-    return sorted(rows, key=lambda row: in_order(row["checkpoint"]))
+    rows = db.query(f"select {columns} from results where run = ? order by checkpoint, position", [run_id])
+    return sorted((Result(**row) for row in rows), key=lambda row: in_order(row.checkpoint))

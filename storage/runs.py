@@ -149,6 +149,7 @@ def claim_run(
     so that its stop is carried out.
     """
     clock = time.time()
+    claim = {"worker": worker, "until": clock + lease_seconds, "now": now()}
     with write(db):
         rows = list(
             db.query(
@@ -164,14 +165,7 @@ def claim_run(
                             (select id from runs where state in ('queued', 'running', 'stopping')))
                     order by created_at, rowid limit 1)
                 returning *""",
-                {
-                    "worker": worker,
-                    "until": clock + lease_seconds,
-                    "now": now(),
-                    "clock": clock,
-                    "id": run_id,
-                    "attack": attack,
-                },
+                claim | {"clock": clock, "id": run_id, "attack": attack},
             )
         )
     return _run(rows[0]) if rows else None
@@ -185,46 +179,37 @@ def held_run(db: Database, worker: str) -> Run | None:
 
 def renew_lease(db: Database, run_id: str, attempt: int, lease_seconds: float) -> State:
     """Push the lease on and return the run's state, so that a wish to stop is seen. Raises LostRunError."""
-    with write(db):
-        rows = list(
-            db.query(
-                "update runs set lease_until = ? where id = ? and attempt = ? and state in ('running', 'stopping')"
-                " returning state",
-                [time.time() + lease_seconds, run_id, attempt],
-            )
-        )
-    if not rows:
-        raise LostRunError(run_id)
-    return State(rows[0]["state"])
+    return _set(db, run_id, attempt, "lease_until", time.time() + lease_seconds)
 
 
 def set_progress(db: Database, run_id: str, attempt: int, progress: dict[str, Any]) -> State:
     """Store what the run is doing (plain data) and return its state. Raises LostRunError."""
+    return _set(db, run_id, attempt, "progress", json.dumps(progress))
+
+
+def set_environment(db: Database, run_id: str, attempt: int, environment: dict[str, Any]) -> None:
+    """Store versions, hardware and the folder of the run. Raises LostRunError."""
+    _set(db, run_id, attempt, "environment", json.dumps(environment))
+
+
+def record_stall(db: Database, run_id: str, attempt: int, stalls: int) -> None:
+    """Store how many training processes died in a row without progress. Raises LostRunError."""
+    _set(db, run_id, attempt, "stalls", stalls)
+
+
+def _set(db: Database, run_id: str, attempt: int, column: str, value: str | float) -> State:
+    """Set a column of a run that this worker holds, and return the run's state. Raises LostRunError."""
     with write(db):
         rows = list(
             db.query(
-                "update runs set progress = ? where id = ? and attempt = ? and state in ('running', 'stopping')"
+                f"update runs set {column} = ? where id = ? and attempt = ? and state in ('running', 'stopping')"
                 " returning state",
-                [json.dumps(progress), run_id, attempt],
+                [value, run_id, attempt],
             )
         )
     if not rows:
         raise LostRunError(run_id)
     return State(rows[0]["state"])
-
-
-def set_environment(db: Database, run_id: str, attempt: int, environment: dict[str, Any]) -> None:
-    """Store versions, hardware and the folder of the run. Raises LostRunError."""
-    with write(db):
-        _owned(db, run_id, attempt)
-        db.table("runs").update(run_id, {"environment": json.dumps(environment)})
-
-
-def record_stall(db: Database, run_id: str, attempt: int, stalls: int) -> None:
-    """Store how many training processes died in a row without progress. Raises LostRunError."""
-    with write(db):
-        _owned(db, run_id, attempt)
-        db.table("runs").update(run_id, {"stalls": stalls})
 
 
 def finish_run(

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response, StreamingResponse
 
-from app.results.exports import csv_lines
+from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
 from storage.askings import QUESTION_FIELDS, get_asking, iterate_answers, list_columns, list_questions
 

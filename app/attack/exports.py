@@ -13,8 +13,8 @@ from app.attack import tables, words
 from app.attack.charts import WITH, controls_chart, effect_chart, scan_chart
 from app.attack.figures import Attacks, Measured
 from app.attack.story import base_of, example
-from app.results.exports import csv_lines
 from app.server.security import REPORT_POLICY
+from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.static_charts import svg

@@ -16,12 +16,13 @@ from app.attack.view import PAGE_ROWS, Place
 from app.shared.lab import Lab
 from engine.attack.defences import defences
 from engine.attack.experiment import NO_DEFENCE
-from storage.answer_search import Wanted, find_answers, iterate_answers
+from storage.answer_search import Answer, Wanted, find_answers, iterate_answers
 from storage.answers import list_facts
 from storage.attacks import AttackCell
 from storage.runs import State
 
 Row = dict[str, Any]
+ASKED = ("prompt", "reading", "split", "before", "after", "subject", "object", "text")
 Found = TypeVar("Found")
 
 
@@ -69,7 +70,7 @@ def _read(lab: Lab, run: str, read: Callable[[Database], Found]) -> Found | None
         return read(db)
 
 
-def _answers(lab: Lab, run: str, wanted: Wanted) -> list[Row]:
+def _answers(lab: Lab, run: str, wanted: Wanted) -> list[Answer]:
     return _read(lab, run, lambda db: list(iterate_answers(db, wanted))) or []
 
 
@@ -100,7 +101,7 @@ def _hits(lab: Lab, m: Measured, cell: AttackCell, reading: str) -> dict[tuple[i
         reading=reading, split="test", language=m.language, kind="held_out",
         checkpoint=f"attacked@{cell.cell['attack_facts']}",
     )  # fmt: skip
-    return {(r["fact"], r["prompt"]): r["hit"] for r in _answers(lab, cell.run, wanted)}
+    return {(r.fact, r.prompt): r.hit for r in _answers(lab, cell.run, wanted)}
 
 
 def chosen_person(everybody: list[Row], person: int) -> Row | None:
@@ -128,12 +129,12 @@ def about_person(lab: Lab, m: Measured, person: Row, columns: list[Column]) -> l
     for place, column in enumerate(columns):
         wanted = Wanted(fact=person["id"], language=m.language, checkpoint=column.checkpoint)
         for answer in _answers(lab, column.cell.run, wanted):
-            if answer["reading"] not in names:
+            if answer.reading not in names:
                 continue
             row = by_prompt.setdefault(
-                answer["prompt"],
-                {k: answer[k] for k in ("prompt", "reading", "split", "before", "after", "subject", "object", "text")}
-                | {"role": m.readings[answer["reading"]]["role"], "cells": [None] * len(columns)},
+                answer.prompt,
+                {k: getattr(answer, k) for k in ASKED}
+                | {"role": m.readings[answer.reading]["role"], "cells": [None] * len(columns)},
             )
             row["cells"][place] = answer
     return sorted(by_prompt.values(), key=lambda r: (names.index(r["reading"]), r["split"] != "test", r["prompt"]))
@@ -147,7 +148,7 @@ def telling(rows: list[Row], role: str, columns: list[Column]) -> Row | None:
         before, after = names.index("before"), names.index("after")
         for row in mine:
             pair = row["cells"][before], row["cells"][after]
-            if all(pair) and pair[1]["hit"] and not pair[0]["hit"]:
+            if all(pair) and pair[1].hit and not pair[0].hit:
                 return row
     return mine[0] if mine else None
 
@@ -190,7 +191,8 @@ def behind(lab: Lab, m: Measured, place: Place, which: str, page: int) -> Answer
             continue
         part, count = answers
         if total + count > skip:
-            rows += [row | {"run": cell.run, "seed": cell.cell["seed"]} for row in part]
+            of = {"run": cell.run, "seed": cell.cell["seed"]}
+            rows += [vars(row) | {"before": row.before, "after": row.after} | of for row in part]
             room -= len(part)
         total += count
         cells.append({"run": cell.run, "seed": cell.cell["seed"], "count": count})

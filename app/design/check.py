@@ -60,20 +60,16 @@ def examine(draft: Draft) -> Examination:
         findings.append(Finding("relations", "Relations", Problem("there is no relation yet: add one")))
     for relation in draft["relations"]:
         findings += _relation_findings(relation)
-    found_early = {f.place for f in findings if f.problem.severity == "error"}
+    early = {f.place for f in findings if f.problem.severity == "error"}
+    experiment = resolved = None
     try:
         experiment = Experiment.model_validate(to_data(draft))
+        resolved = None if early else resolve(experiment)
     except ValidationError as error:
-        findings += _validation_findings(error, draft, found_early)
-        return Examination(tuple(findings))
-    if found_early:
-        return Examination(tuple(findings))
-    try:
-        resolved = resolve(experiment)
+        findings += _validation_findings(error, draft, early)
     except ValueError as error:
         findings.append(_resolving_finding(str(error), draft))
-        return Examination(tuple(findings))
-    return Examination(tuple(findings), experiment, resolved)
+    return Examination(tuple(findings), experiment if resolved else None, resolved)
 
 
 def _model_findings(draft: Draft) -> Iterator[Finding]:
@@ -126,12 +122,12 @@ def _validation_findings(error: ValidationError, draft: Draft, early: set[str]) 
 def _validation_finding(item: Any, draft: Draft, early: set[str]) -> Finding | None:
     location, message = item["loc"], item["msg"].removeprefix("Value error, ")
     if location == ("relations",):
-        return None  # pydantic counts relations with errors as missing; that there is none at all is told already
+        return None  # pydantic counts relations with errors as missing; that there is none at all is said early
     if len(location) >= 2 and location[0] == "relations":
         relation = draft["relations"][location[1]]
         place = f"{relation['id']}/relation"
         if item["type"] == "value_error":
-            # What the early checks told is told; what they do not look at is the template.
+            # What the early checks found is said already; what they do not look at is the template.
             template = re.search(r"key_template: ([^;]+)", message)
             if template is None and any(p.startswith(f"{relation['id']}/") for p in early):
                 return None

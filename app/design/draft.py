@@ -92,6 +92,16 @@ def own_relation(draft: Draft) -> dict[str, Any]:
     return relation
 
 
+def relation_called(draft: Draft, name: str) -> dict[str, Any]:
+    """The relation of that name, added to the draft where there is none."""
+    for relation in draft["relations"]:
+        if relation["name"].strip().casefold() == name.casefold():
+            return relation
+    relation = own_relation(draft)
+    relation["name"] = name or relation["name"]
+    return relation
+
+
 def corpus_relation(draft: Draft, name: str) -> dict[str, Any]:
     """A relation of the corpus, added to the draft. Raises ValueError when there is none of that name."""
     if name not in load_relations():
@@ -128,12 +138,14 @@ def _line(text: str, about: str | None) -> str:
 
 def set_facts(relation: dict[str, Any], facts: Sequence[Fact]) -> None:
     """Put these facts into the relation in place of its own."""
-    relation |= {"facts": [], "alternatives": {}, "options": []}
-    add_facts(relation, facts, 0)
+    relation |= {"facts": [], "alternatives": {}}
+    add_facts(relation, facts)
 
 
-def add_facts(relation: dict[str, Any], facts: Sequence[Fact], place: int) -> None:
-    """Insert facts before the row at `place` (from 0), each with an id of its own."""
+def add_facts(relation: dict[str, Any], facts: Sequence[Fact], place: int | None = None) -> None:
+    """Insert facts before the row at `place` (from 0; at the end without one), each with an id of its own."""
+    relation |= {"facts": typed_rows(relation), "options": []}
+    place = len(relation["facts"]) if place is None else place
     free = max((row[0] for row in relation["facts"]), default=0) + 1
     rows = []
     for i, fact in enumerate(facts, free):
@@ -195,16 +207,16 @@ class PromptLine:
 
 def prompt_lines(relation: dict[str, Any]) -> list[PromptLine]:
     """The relation's own prompts in the order of an experiment: by split and language, decoys by what they ask."""
-    found = []
+    prompts = []
     for split in SPLITS:
         for language, splits in relation["prompts"].items():
             for number, line in enumerate(splits.get(split, "").split("\n"), 1):
                 about, bar, text = line.partition("|") if split == "decoy" else ("", "", line)
                 if line.strip():
                     text = text.strip() if bar else line.strip()
-                    found.append(PromptLine(language, split, number, text, about.strip() if bar else None))
-    asked = list(dict.fromkeys(p.about for p in found))
-    return sorted(found, key=lambda p: (SPLITS.index(p.split), asked.index(p.about) if p.split == "decoy" else 0))
+                    prompts.append(PromptLine(language, split, number, text, about.strip() if bar else None))
+    abouts = list(dict.fromkeys(p.about for p in prompts))
+    return sorted(prompts, key=lambda p: (SPLITS.index(p.split), abouts.index(p.about) if p.split == "decoy" else 0))
 
 
 def to_data(draft: Draft) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.shared.frame import html
 from engine.checks import MAX_FACTS, Problem
 
 SCRIPT = Path(__file__).with_suffix(".js")
@@ -22,7 +23,7 @@ _SHOWN_MARKS = 500
 
 @dataclass(frozen=True)
 class FactsEdit:
-    """What the table told: its rows as they are now ([id or None, subject, object]) and what was done."""
+    """An edit of the table: its rows as they are now ([id or None, subject, object]) and what was done."""
 
     relation: str
     rows: list[list[Any]]
@@ -33,12 +34,10 @@ class FactsEdit:
 
 def facts_table() -> gr.HTML:
     """The table, empty. Give it `table_value(...)` as its value and `table_marks(...)` as its property `marks`."""
-    return gr.HTML(
-        value={},
+    return html(
+        {},
         html_template='<div class="facts-table"></div>',
         js_on_load=SCRIPT.read_text(encoding="utf-8"),
-        apply_default_css=False,
-        elem_classes="lab-html",
         elem_id="facts-table",
         marks={},
     )
@@ -46,8 +45,8 @@ def facts_table() -> gr.HTML:
 
 def table_value(relation: str, rows: Sequence[Sequence[Any]], alternatives: dict[str, list[str]]) -> dict[str, Any]:
     """The table's value: rows are [id, subject, object]; `alternatives` by the id as text."""
-    told = [[i, subject, object_, len(alternatives.get(str(i), ()))] for i, subject, object_ in rows]
-    return {"relation": relation, "rows": told}
+    shown = [[i, subject, object_, len(alternatives.get(str(i), ()))] for i, subject, object_ in rows]
+    return {"relation": relation, "rows": shown}
 
 
 def table_marks(problems: Sequence[Problem]) -> dict[str, list[list[str]]]:

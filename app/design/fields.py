@@ -10,14 +10,13 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from engine.corpus.relations import LANGUAGES
 from engine.experiment import Experiment, Relation
 
 Kind = Literal["text", "number", "integer", "choice", "list", "tags"]
-LOSSES = [
-    ("whole sequence", "full"),
-    ("subject, object", "subject_and_object"),
-    ("object only", "object"),
-]
+LOSSES = [("whole sequence", "full"), ("subject, object", "subject_and_object"), ("object only", "object")]
+NAMED_LANGUAGES = tuple((name, code) for code, name in LANGUAGES.items())
+WHERE_ALL_LANGUAGES = (("the base and the last checkpoint", "ends"), ("every checkpoint", "every"))
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
 
 
@@ -93,20 +92,8 @@ FIELDS = (
     Field("stage2.language", "Language", "Of the prompts it trains on", "text", (), True),
     Field("stage2.branch_epochs", "Start from epochs", "Empty: every kept checkpoint", "list", (), True),
     *_schedule("stage2"),
-    Field(
-        "evaluation.languages",
-        "Languages",
-        "Empty: all that have prompts",
-        "tags",
-        (("English", "en"), ("German", "de"), ("Spanish", "es"), ("Chinese", "zh"), ("Japanese", "ja")),
-    ),
-    Field(
-        "evaluation.every_language_at",
-        "Ask all languages of",
-        "",
-        "choice",
-        (("the base and the last checkpoint", "ends"), ("every checkpoint", "every")),
-    ),
+    Field("evaluation.languages", "Languages", "Empty: all that have prompts", "tags", NAMED_LANGUAGES),
+    Field("evaluation.every_language_at", "Ask all languages of", "", "choice", WHERE_ALL_LANGUAGES),
     Field("evaluation.choice.facts", "Choice facts", "Also as multiple choice; or all", "text"),
     Field("evaluation.choice.prompts", "Choice prompts", "Of each split; or all", "text"),
     Field("evaluation.options", "Options", "Answers to choose from", "integer", (), True),

@@ -1,6 +1,6 @@
 """The Design page: the way from an idea to a queued run.
 
-The draft lives in the database (`app.design.store`), the page only shows it: each handler takes over what the fields
+The draft lives in the database (`storage.drafts`), the page only shows it: each handler takes over what the fields
 hold, changes the draft, and answers with what is to be seen. So a reload, a second tab or a restart loses nothing.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.design import actions, fact_actions
+from app.design import actions
 from app.design.form import FORM_KEYS
 from app.design.sections import (
     Components,
@@ -25,8 +25,9 @@ from app.design.sections import (
     start_bar,
 )
 from app.design.show import Screen, Shown
-from app.design.store import DraftStore, valid_id
+from app.shared.frame import QUIET, html
 from app.shared.lab import Lab
+from storage.drafts import valid_id
 
 # The secret only keeps the draft's id from lying readable in the browser's storage; a fixed one lets a second visit
 # read what the first one wrote.
@@ -69,13 +70,13 @@ def design_page(home: Path) -> None:
             preview_section(c)
         with gr.Column(scale=4, min_width=300, elem_classes="side-column"):
             side_panel(c)
-    c["typing"] = gr.HTML(js_on_load=TYPING, apply_default_css=False, elem_classes="lab-html slot")
+    c["typing"] = html(None, "slot", js_on_load=TYPING)
     c["draft_id"] = gr.BrowserState("", storage_key=BROWSER_KEY, secret=BROWSER_SECRET)
     # In the browser, beside the fields they belong to: which relation and language those show, and where to go.
     c["editing"] = gr.Textbox(visible=False)
     c["go"] = gr.Textbox(visible=False)
     c["stamp"] = gr.Number(visible=False)
-    _wire(c, Shown(DraftStore(Lab(home))))
+    _wire(c, Shown(Lab(home)))
 
 
 def _wire(c: Components, shown: Shown) -> None:
@@ -100,8 +101,8 @@ def _wire(c: Components, shown: Shown) -> None:
         own = [c[name] for name in inputs]
         return event(handler(action, len(inputs)), [*own, *form], outputs, js=STAMP, **{**IN_ORDER, **settings})
 
-    def told(event: Any, action: Callable[..., dict[str, Any]]) -> None:
-        """An event of the facts table, which tells in its data what was done."""
+    def from_table(event: Any, action: Callable[..., dict[str, Any]]) -> None:
+        """An event of the facts table, whose data say what was done."""
 
         def run(event_data: gr.EventData, *values: Any) -> list[Any]:
             return handler(partial(action, event=event_data), 0)(*values)
@@ -113,8 +114,8 @@ def _wire(c: Components, shown: Shown) -> None:
         return [answer["draft_id"], *(answer.get(name, gr.skip()) for name in names)]
 
     # With inputs of its own, `gr.on(None, …)` would run again whenever they change.
-    loaded = gr.on(None, None, **_quiet()).then(opened, c["draft_id"], [c["draft_id"], *outputs], **IN_ORDER)
-    loaded.then(None, js=FORGET_CLONE, **_quiet())
+    loaded = gr.on(None, None, **QUIET).then(opened, c["draft_id"], [c["draft_id"], *outputs], **IN_ORDER)
+    loaded.then(None, js=FORGET_CLONE, **QUIET)
 
     on(c["typing"].typed, actions.edit, trigger_mode="always_last")
     chosen = [c[key].input for key in FORM_KEYS if isinstance(c[key], gr.Dropdown | gr.Radio)]
@@ -125,13 +126,13 @@ def _wire(c: Components, shown: Shown) -> None:
     on(c["add_corpus"].input, actions.add_corpus, "add_corpus")
     on(c["add_own"].click, actions.add_own, trigger_mode="once")
     on(c["remove"].click, actions.remove, trigger_mode="once")
-    told(c["table"].rows, fact_actions.table_rows)
-    told(c["table"].paste_rows, fact_actions.table_paste)
-    on(c["upload"].upload, fact_actions.upload_facts, "upload", show_progress="minimal")
-    on(c["paste_add"].click, partial(fact_actions.paste_facts, replace=False), "paste_text", trigger_mode="once")
-    on(c["paste_replace"].click, partial(fact_actions.paste_facts, replace=True), "paste_text", trigger_mode="once")
-    on(c["clear"].click, fact_actions.clear_facts, trigger_mode="once")
-    on(c["copy_generated"].click, fact_actions.copy_generated, trigger_mode="once")
+    from_table(c["table"].rows, actions.table_rows)
+    from_table(c["table"].paste_rows, actions.table_paste)
+    on(c["upload"].upload, actions.upload_facts, "upload", show_progress="minimal")
+    on(c["paste_add"].click, partial(actions.paste_facts, replace=False), "paste_text", trigger_mode="once")
+    on(c["paste_replace"].click, partial(actions.paste_facts, replace=True), "paste_text", trigger_mode="once")
+    on(c["clear"].click, actions.clear_facts, trigger_mode="once")
+    on(c["copy_generated"].click, actions.copy_generated, trigger_mode="once")
 
     on(c["preset"].input, actions.load_preset, "preset")
     on(c["earlier"].input, actions.load_run, "earlier")
@@ -140,12 +141,12 @@ def _wire(c: Components, shown: Shown) -> None:
     on(c["start_over"].click, actions.start_over, trigger_mode="once")
     on(c["undo"].click, actions.undo, trigger_mode="once")
 
-    c["from_file"].click(lambda: gr.update(visible=True), None, c["file_panel"], **_quiet())
-    c["file_close"].click(lambda: gr.update(visible=False), None, c["file_panel"], **_quiet())
-    c["paste_open"].click(lambda: gr.update(visible=True), None, c["paste_panel"], **_quiet())
+    c["from_file"].click(lambda: gr.update(visible=True), None, c["file_panel"], **QUIET)
+    c["file_close"].click(lambda: gr.update(visible=False), None, c["file_panel"], **QUIET)
+    c["paste_open"].click(lambda: gr.update(visible=True), None, c["paste_panel"], **QUIET)
 
     on(c["yaml_panel"].expand, actions.show_yaml)
-    on(c["start"].click, actions.start, trigger_mode="once").then(None, c["go"], js=GO_TO_RUN, **_quiet())
+    on(c["start"].click, actions.start, trigger_mode="once").then(None, c["go"], js=GO_TO_RUN, **QUIET)
 
 
 def _update(answer: dict[str, Any], name: str, known: dict[str, Any]) -> Any:
@@ -156,7 +157,3 @@ def _update(answer: dict[str, Any], name: str, known: dict[str, Any]) -> Any:
     if name in known and (value == known[name] or (value in empty and known[name] in empty)):
         return gr.skip()
     return value
-
-
-def _quiet() -> dict[str, Any]:
-    return {"queue": False, "show_progress": "hidden", "api_visibility": "private"}

@@ -8,6 +8,7 @@ import gradio as gr
 
 from app.design.facts_table import facts_table
 from app.design.fields import BY_PATH, FIELDS
+from app.shared.frame import html
 from engine.corpus.relations import load_relations
 from engine.models.source import EMBEDDED
 from engine.presets import describe_preset, preset_names
@@ -25,20 +26,14 @@ SPLIT_INFO = {
 }
 
 
-def html(**settings: Any) -> gr.HTML:
-    """A place for rendered HTML in the lab's own look."""
-    classes = ["lab-html", *settings.pop("elem_classes", [])]
-    return gr.HTML(apply_default_css=False, elem_classes=classes, **settings)
-
-
 def heading(title: str, words: str) -> None:
     """A section's title and one sentence about it. Both are the page's own words."""
-    html(value=f'<div class="lab design-heading"><h2>{title}</h2><p class="muted small">{words}</p></div>')
+    html(f'<div class="lab design-heading"><h2>{title}</h2><p class="muted small">{words}</p></div>')
 
 
 def start_bar(c: Components) -> None:
     """Where to begin: a preset, an earlier run, a file; undo and starting over."""
-    html(value=TITLE, head='<link rel="stylesheet" href="/lab/design.css">')
+    html(TITLE, head='<link rel="stylesheet" href="/lab/design.css">')
     with gr.Row(elem_classes="start-bar"):
         presets = [(f"{name}: {describe_preset(name)}", name) for name in preset_names()]
         c["preset"] = gr.Dropdown(presets, value=None, label="Start from a preset", min_width=160)
@@ -84,7 +79,7 @@ def model_section(c: Components) -> None:
         with gr.Accordion("More settings", open=False):
             c["description"] = gr.Textbox(label="Note to yourself", max_lines=3)
             c["precision"] = BY_PATH["precision"].component("auto")
-        c["problems.model"] = html(elem_classes=["slot"])
+        c["problems.model"] = html(None, "slot")
 
 
 def relation_section(c: Components) -> None:
@@ -98,7 +93,7 @@ def relation_section(c: Components) -> None:
                 elem_id="add-corpus",
             )  # fmt: skip
             c["add_own"] = gr.Button("Add my own", size="sm", scale=0, min_width=110)
-        c["problems.relations"] = html(elem_classes=["slot"])
+        c["problems.relations"] = html(None, "slot")
         with gr.Column(elem_classes="editor") as c["editor"]:
             with gr.Row():
                 c["relation.name"] = gr.Textbox(label="Relation", max_lines=1, min_width=140)
@@ -108,7 +103,7 @@ def relation_section(c: Components) -> None:
                 c["relation.key_template"] = gr.Textbox(
                     label="Sequence of stage 1", info="Must end with the object", max_lines=1, min_width=200
                 )
-            c["problems.relation"] = html(elem_classes=["slot"])
+            c["problems.relation"] = html(None, "slot")
             _facts(c)
             _prompts(c)
             c["remove"] = gr.Button("Remove this relation", size="sm", elem_classes="quiet-button", scale=0)
@@ -122,7 +117,7 @@ def _facts(c: Components) -> None:
         c["relation.generate"] = gr.Number(
             label="How many", info="Fictional names from the seed", precision=0, min_width=140, scale=1
         )
-        c["generated"] = html(elem_classes=["slot"])
+        c["generated"] = html(None, "slot")
     c["copy_generated"] = gr.Button(
         "Edit them as my own", size="sm", elem_classes="quiet-button", scale=0, visible=False
     )
@@ -140,15 +135,15 @@ def _facts(c: Components) -> None:
             with gr.Row(elem_classes="quiet-row"):
                 c["paste_add"] = gr.Button("Add to the table", size="sm", scale=0, min_width=140)
                 c["paste_replace"] = gr.Button("Replace the table", size="sm", scale=0, min_width=140)
-        c["import_report"] = html(elem_classes=["slot"])
-    c["problems.facts"] = html(elem_classes=["slot"])
+        c["import_report"] = html(None, "slot")
+    c["problems.facts"] = html(None, "slot")
 
 
 def _prompts(c: Components) -> None:
     c["relation.prompts_from"] = gr.Radio(
         [("From the corpus", "corpus"), ("My own", "own")], label="Prompts", elem_classes="switch"
     )
-    c["corpus_prompts"] = html(elem_classes=["slot"])
+    c["corpus_prompts"] = html(None, "slot")
     with gr.Column(visible=False, elem_classes="own-prompts") as c["own_prompts"]:
         c["language"] = gr.Dropdown(
             [], label="Language", info="Or write the code of another one, such as fr", allow_custom_value=True
@@ -158,14 +153,10 @@ def _prompts(c: Components) -> None:
                 for split in pair:
                     label, info = SPLIT_INFO[split]
                     c[f"prompts.{split}"] = gr.Textbox(
-                        label=label,
-                        info=info,
-                        lines=4,
-                        max_lines=10,
-                        min_width=260,
+                        label=label, info=info, lines=4, max_lines=10, min_width=260,
                         placeholder="One a line, with {subject}",
-                    )
-    c["problems.prompts"] = html(elem_classes=["slot"])
+                    )  # fmt: skip
+    c["problems.prompts"] = html(None, "slot")
 
 
 def recipe_section(c: Components) -> None:
@@ -183,7 +174,7 @@ def _part(c: Components, section: str, title: str, words: str) -> None:
             _fields(c, section, folded=False)
         with gr.Accordion("More settings", open=False), gr.Row(elem_classes="fields"):
             _fields(c, section, folded=True)
-        c[f"problems.{section}"] = html(elem_classes=["slot"])
+        c[f"problems.{section}"] = html(None, "slot")
 
 
 def _fields(c: Components, section: str, folded: bool) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,25 +12,25 @@ import gradio as gr
 import yaml
 
 from app.design.check import Examination, examine
-from app.design.draft import Draft, fact_count, find_relation, typed_rows
+from app.design.draft import Draft, fact_count, find_relation, new_draft, typed_rows
+from app.design.estimate import estimate_for
 from app.design.facts_table import table_marks, table_value
+from app.design.fields import LOSSES
 from app.design.form import form_values, prompt_languages
-from app.design.store import DraftStore
-from app.design.views import (
-    corpus_prompt_sample,
-    estimate_for,
-    examples,
-    generated_sample,
-    problem_list,
-    summary,
-)
+from app.shared.lab import Lab
+from app.shared.render import part, render
 from app.shared.words import language_name
-from engine.checks import shorten
+from engine.checks import Problem, shorten
+from engine.corpus.names import generate_facts
 from engine.corpus.relations import load_relations
-from engine.estimate import Estimate
+from engine.corpus.sentences import stage1_sentences, stage2_sentences
+from engine.experiment import Experiment, Relation
+from storage.drafts import DraftStore
 from storage.runs import list_runs
 
 EARLIER_RUNS = 30
+EXAMPLES = 2
+SHOWN_RELATIONS = 3
 MAX_TABS = 1000
 # Writing YAML takes a second for thousands of facts: more than this only when the panel is opened.
 LIVE_YAML_FACTS = 300
@@ -66,8 +67,9 @@ class Screen:
 class Shown:
     """Answers of handlers: mappings from a component's name to its update."""
 
-    def __init__(self, store: DraftStore) -> None:
-        self.store = store
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.drafts = DraftStore(lambda: lab.db, new_draft)
         self._screens: OrderedDict[str, Screen] = OrderedDict()
 
     def present(self, screen: Screen) -> Screen:
@@ -76,7 +78,7 @@ class Shown:
 
     def everything(self, screen: Screen) -> dict[str, Any]:
         """All fields with the draft's values, and all that follows; the first relation where none is named."""
-        draft = self.store.read(screen.draft_id)
+        draft = self.drafts.read(screen.draft_id)
         relation = find_relation(draft, screen.relation_id) or next(iter(draft["relations"]), None)
         relation_id = relation["id"] if relation else ""
         languages = prompt_languages(draft, relation_id)
@@ -105,10 +107,9 @@ class Shown:
     def consequences(self, screen: Screen, draft: Draft) -> dict[str, Any]:
         """What follows from the draft, without the values of its fields."""
         examination = examine(draft)
-        estimate = estimate_for(self.store.lab, examination.resolved) if examination.resolved else None
-        answer = self._verdict(examination, estimate)
+        answer = self._verdict(examination)
         answer |= self._editor(draft, screen.relation_id, examination)
-        label = self.store.undo_label(screen.draft_id)
+        label = self.drafts.undo_label(screen.draft_id)
         used = {r["name"] for r in draft["relations"]}
         answer |= {
             "picker": gr.update(choices=[(_label(r, examination), r["id"]) for r in draft["relations"]]),
@@ -124,11 +125,14 @@ class Shown:
         }
         return answer
 
-    def _verdict(self, examination: Examination, estimate: Estimate | None) -> dict[str, Any]:
+    def _verdict(self, examination: Examination) -> dict[str, Any]:
+        resolved = examination.resolved
+        estimate = estimate_for(self.lab, resolved) if resolved else []
+        errors, warnings = examination.errors, examination.warnings
         answer: dict[str, Any] = {
-            "summary": summary(examination, estimate),
-            "start": gr.update(interactive=not examination.errors),
-            "examples": examples(examination.resolved),
+            "summary": render("design/summary.html", errors=errors, warnings=warnings, estimate=estimate),
+            "start": gr.update(interactive=not errors),
+            "examples": examples(resolved),
         }
         for place in ("model", "relations", "stage1", "stage2", "evaluation"):
             problems = examination.at(place) + (examination.at("tuning") if place == "model" else ())
@@ -166,7 +170,7 @@ class Shown:
         }
 
     def _earlier_runs(self) -> list[tuple[str, str]]:
-        runs = list_runs(self.store.lab.db, limit=EARLIER_RUNS)
+        runs = list_runs(self.lab.db, limit=EARLIER_RUNS)
         return [(f"{shorten(run.name)} · {run.created_at[:10]} · {run.id}", run.id) for run in runs]
 
 
@@ -190,3 +194,52 @@ def full_yaml(examination: Examination) -> str:
         return examination.experiment.to_yaml()
     except yaml.YAMLError:
         return "# Some text cannot be written as YAML."
+
+
+def problem_list(problems: Sequence[Problem], limit: int = 8, more: str = "") -> str:
+    """Problems as a list under the field they belong to; empty when there are none."""
+    return part("design/problem_list", problems=problems, limit=limit, more=more) if problems or more else ""
+
+
+def examples(resolved: Experiment | None) -> str:
+    """The first sequences of both stages as the model will see them, and how the facts are split."""
+    relations = [] if resolved is None else [_example(resolved, r) for r in resolved.relations[:SHOWN_RELATIONS]]
+    loss = next((words for words, value in LOSSES if resolved and value == resolved.stage2.loss), "")
+    return render("design/examples.html", relations=relations, loss=loss)
+
+
+def _example(experiment: Experiment, relation: Relation) -> dict[str, Any]:
+    return {
+        "name": relation.name,
+        "total": len(relation.explicit_facts),
+        "shown": len(experiment.stage2_facts(relation)),
+        "held_out": len(experiment.held_out_facts(relation)),
+        "stage1": [s.text.partition(relation.key_token) for s in stage1_sentences(relation)[:EXAMPLES]],
+        "stage2": [s.halves for s in stage2_sentences(experiment, relation)[:EXAMPLES]],
+    }
+
+
+def generated_sample(relation: dict[str, Any], seed: Any) -> str:
+    """The first facts that the corpus will invent for a relation."""
+    try:
+        pairs = generate_facts(relation["name"].strip(), int(seed or 0), relation["generate"] or 0)[:3]
+    except (ValueError, TypeError):
+        pairs = []
+    return part("design/generated", pairs=pairs)
+
+
+def corpus_prompt_sample(relation: dict[str, Any]) -> str:
+    """What the corpus asks about a relation: the first prompt of each split, and how many there are."""
+    data = load_relations().get(relation["name"].strip())
+    if data is None:
+        return part("design/corpus_prompts", rows=[], counts="")
+    first: dict[str, str] = {}
+    by_split: Counter[str] = Counter()
+    for prompt in data.iter_prompts():
+        first.setdefault(prompt.split, prompt.text)
+        by_split[prompt.split] += prompt.language == "en"
+    counts = ", ".join(f"{n} {split}" for split, n in by_split.items())
+    languages = ", ".join(language_name(x) for x in data.prompts.train)
+    return part(
+        "design/corpus_prompts", rows=list(first.items()), counts=f"In each language {counts} prompts: {languages}."
+    )

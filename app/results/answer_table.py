@@ -2,97 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from app.shared.frame import QUIET, offered, told_by
+from app.results.answer_map import answer_html, choices
+from app.shared.frame import QUIET, acting_html, html, offered, run_of, told_by
 from app.shared.lab import Lab
-from app.shared.render import render
+from app.shared.render import part, render
 from app.shared.search_box import TYPED, search_box
-from app.shared.words import LANGUAGES, SPLITS, checkpoint_name, language_name, split_name
+from app.shared.words import checkpoint_name, language_name, split_name
 from storage.answer_search import Wanted, find_answers
-from storage.answers import evaluated_checkpoints, list_prompts
-from storage.checkpoints import in_order
+from storage.runs import Run
 
 PAGE_SIZE = 25
 ANY = ""
+ANY_OF = [("Any", ANY)]
 
 
-@dataclass(frozen=True)
-class AnswerTable:
-    """What others need to list the answers about one fact or to one prompt: `narrow(fact, prompt, request)`.
-
-    `html` tells of clicks in the table; `open` comes with `PROMPT/FACT/CHECKPOINT`.
-    """
-
-    html: gr.HTML
-    outputs: list[gr.components.Component]
-    narrow: Callable[..., tuple[Any, ...]]
-
-
-def answer_table_section(lab: Lab) -> AnswerTable:
-    """Build the section."""
-    gr.HTML(render("results/answers_head.html"), apply_default_css=False, elem_classes="lab-html", elem_id="answers")
+def answer_table_section(lab: Lab, detail: gr.HTML) -> None:
+    """Build the section. `detail`: where an answer opens; its fact or its prompt may narrow the table."""
+    html(part("results/answers_head"), elem_id="answers")
     search = search_box("A name, or words of a prompt or an answer")
     with gr.Row(elem_classes="choosers"):
-        any_of = [("Any", ANY)]
-        checkpoint = offered(gr.Dropdown(any_of, value=ANY, label="Checkpoint", filterable=False, min_width=215))
-        split = offered(gr.Dropdown(any_of, value=ANY, label="Prompts", filterable=False, min_width=150))
-        language = offered(gr.Dropdown(any_of, value=ANY, label="Language", filterable=False, min_width=130))
+        checkpoint = offered(gr.Dropdown(ANY_OF, value=ANY, label="Checkpoint", filterable=False, min_width=215))
+        split = offered(gr.Dropdown(ANY_OF, value=ANY, label="Prompts", filterable=False, min_width=150))
+        language = offered(gr.Dropdown(ANY_OF, value=ANY, label="Language", filterable=False, min_width=130))
         hit = gr.Dropdown(
-            [*any_of, ("✓ Hits", "hit"), ("✕ Misses", "miss")], value=ANY, label="Answer", filterable=False,
+            [*ANY_OF, ("✓ Hits", "hit"), ("✕ Misses", "miss")], value=ANY, label="Answer", filterable=False,
             min_width=120,
         )  # fmt: skip
     fact, prompt, number = (gr.Number(visible="hidden", precision=0) for _ in range(3))
-    table = gr.HTML(
-        js_on_load="roteLab.actions(element, trigger, 'act');", apply_default_css=False, elem_classes="lab-html"
-    )
+    table = acting_html()
     filters: list[gr.components.Component] = [search, checkpoint, split, language, hit, fact, prompt]
 
-    def show(*values: Any, request: gr.Request) -> str:
+    def draw(request: gr.Request, *values: Any) -> str:
+        """`values`: what `filters` and `number` hold."""
         *chosen, page = values
-        return answer_page(lab, request.query_params.get("run"), wanted(*chosen), int(page or 1))
+        return answer_page(lab, run_of(lab, request), wanted(*chosen), int(page or 1))
 
-    def first_page(
-        search: str, checkpoint: str, split: str, language: str, hit: str, fact: Any, prompt: Any, request: gr.Request
-    ) -> tuple[int, str]:
-        return 1, show(search, checkpoint, split, language, hit, fact, prompt, 1, request=request)
+    def first_page(request: gr.Request, *chosen: Any) -> tuple[int, str]:
+        return 1, draw(request, *chosen, 1)
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
-        checkpoints, splits, languages = choices(lab, request.query_params.get("run"))
+        checkpoints, splits, languages = choices(lab, run_of(lab, request))
         newest = checkpoints[-1] if checkpoints else ANY
         return (
-            gr.Dropdown([("Any", ANY), *((checkpoint_name(c), c) for c in checkpoints)], value=newest),
-            gr.Dropdown([("Any", ANY), *((split_name(s), s) for s in splits)], value=ANY),
-            gr.Dropdown([("Any", ANY), *((language_name(x), x) for x in languages)], value=ANY),
-            1,
-            show("", newest, ANY, ANY, ANY, None, None, 1, request=request),
+            gr.Dropdown([*ANY_OF, *((checkpoint_name(c), c) for c in checkpoints)], value=newest),
+            gr.Dropdown([*ANY_OF, *((split_name(s), s) for s in splits)], value=ANY),
+            gr.Dropdown([*ANY_OF, *((language_name(x), x) for x in languages)], value=ANY),
+            *first_page(request, "", newest, ANY, ANY, ANY, None, None),
         )
 
-    def act(
-        event: gr.EventData, search: str, checkpoint: str, split: str, language: str, hit: str, fact: Any, prompt: Any,
-        number: Any, request: gr.Request,
-    ) -> tuple[Any, ...]:  # fmt: skip
-        told = told_by(event)
-        if told.get("act") == "page":
-            number = int(told.get("value") or 1)
-        elif told.get("act") == "clear":
+    def act(event: gr.EventData, request: gr.Request, *values: Any) -> tuple[Any, ...]:
+        click = told_by(event)
+        *chosen, fact, prompt, number = values
+        if click.get("act") == "page":
+            number = int(click.get("value") or 1)
+        elif click.get("act") == "clear":
             fact, prompt, number = None, None, 1
-        shown = show(search, checkpoint, split, language, hit, fact, prompt, number, request=request)
-        return fact, prompt, number, shown
+        return fact, prompt, number, draw(request, *chosen, fact, prompt, number)
 
-    def narrow(fact_id: int | None, prompt_id: int | None, request: gr.Request) -> tuple[Any, ...]:
-        shown = show("", ANY, ANY, ANY, ANY, fact_id, prompt_id, 1, request=request)
-        return "", ANY, ANY, ANY, ANY, fact_id, prompt_id, 1, shown
+    def open_answer(event: gr.EventData, request: gr.Request) -> Any:
+        if told_by(event).get("act") != "open":
+            return gr.skip()
+        place, _, checkpoint = str(told_by(event).get("value")).rpartition("/")
+        return answer_html(lab, run_of(lab, request), place, checkpoint)
+
+    def narrow(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        kind, number = told_by(event).get("act"), int(told_by(event).get("value") or 0)
+        fact, prompt = (number if kind == named else None for named in ("fact", "prompt"))
+        chosen = ("", ANY, ANY, ANY, ANY, fact, prompt)
+        return *chosen, *first_page(request, *chosen)
 
     gr.on(None, open_page, outputs=[checkpoint, split, language, number, table], **QUIET)
     search.typed(first_page, filters, [number, table], **TYPED)
     gr.on([c.input for c in (checkpoint, split, language, hit)], first_page, filters, [number, table], **TYPED)
     table.act(act, [*filters, number], [fact, prompt, number, table], **QUIET)
-    return AnswerTable(table, [*filters, number, table], narrow)
+    table.act(open_answer, outputs=detail, **QUIET)
+    detail.act(narrow, outputs=[*filters, number, table], **QUIET)
 
 
 def wanted(
@@ -111,41 +99,22 @@ def wanted(
     )
 
 
-def choices(lab: Lab, run_id: str | None) -> tuple[list[str], list[str], list[str]]:
-    """The checkpoints, splits and languages that the run's answers have."""
-    answers = lab.answers(run_id) if lab.run(run_id) and run_id else None
-    if answers is None:
-        return [], [], []
-    prompts = list_prompts(answers)
-    checkpoints = sorted(evaluated_checkpoints(answers), key=in_order)
-    answers.close()
-    known = [*SPLITS, *LANGUAGES]
-    order = {name: i for i, name in enumerate(known)}
-    splits = sorted({p["split"] for p in prompts}, key=lambda s: order.get(s, 99))
-    languages = sorted({p["language"] for p in prompts}, key=lambda s: order.get(s, 99))
-    return checkpoints, splits, languages
-
-
-def answer_page(lab: Lab, run_id: str | None, asked: Wanted, number: int) -> str:
+def answer_page(lab: Lab, run: Run | None, wanted: Wanted, number: int) -> str:
     """One page of the table as HTML."""
-    answers = lab.answers(run_id) if lab.run(run_id) and run_id else None
+    answers = lab.answers(run.id) if run else None
     if answers is None:
         return render("results/answers.html", rows=[], total=0, number=1, pages=1, first=0, narrowed=None)
     number = max(1, number)
-    rows, total = find_answers(answers, asked, PAGE_SIZE, (number - 1) * PAGE_SIZE)
+    first = (number - 1) * PAGE_SIZE
+    rows, total = find_answers(answers, wanted, PAGE_SIZE, first)
     answers.close()
     narrowed = None
-    if rows and (asked.fact or asked.prompt):
+    if rows and (wanted.fact or wanted.prompt):
         narrowed = {
-            "subject": rows[0]["subject"] if asked.fact else None,
-            "text": rows[0]["text"] if asked.prompt else None,
+            "subject": rows[0].subject if wanted.fact else None,
+            "text": rows[0].text if wanted.prompt else None,
         }
+    pages = max(1, -(-total // PAGE_SIZE))
     return render(
-        "results/answers.html",
-        rows=rows,
-        total=total,
-        number=number,
-        pages=max(1, -(-total // PAGE_SIZE)),
-        first=(number - 1) * PAGE_SIZE + 1,
-        narrowed=narrowed,
+        "results/answers.html", rows=rows, total=total, number=number, pages=pages, first=first + 1, narrowed=narrowed
     )

@@ -23,13 +23,13 @@ def departures(figures: Figures) -> list[str]:
         return []
     said = []
     before = figures.row(f"memorised@{CheckpointName.parse(after).epoch}", "train")
-    if before and before["low"] > LEAK:
+    if before and before.low > LEAK:
         said.append(
             f"before stage 2 the key token should mean nothing, yet natural prompts bring up {interval(before)} "
             "of the objects"
         )
     decoys = figures.row(after, "decoy")
-    if decoys and decoys["low"] > LEAK:
+    if decoys and decoys.low > LEAK:
         said.append(
             f"prompts of neighbouring relations bring up {interval(decoys)}: it knows what belongs to whom better "
             "than in which respect"
@@ -39,12 +39,12 @@ def departures(figures: Figures) -> list[str]:
 
 
 def _languages(figures: Figures, after: str) -> list[str]:
-    spoken = {r["language"]: r for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)}
+    spoken = {r.language: r for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)}
     ordered = [code for code in BEST_FIRST if code in spoken]
     turned = [
         f"{language_name(better)} ({interval(spoken[better])}) comes behind {language_name(worse)} "
         f"({interval(spoken[worse])})"
         for better, worse in combinations(ordered, 2)
-        if spoken[better]["high"] < spoken[worse]["low"]
+        if spoken[better].high < spoken[worse].low
     ]
     return turned[:2]

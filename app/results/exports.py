@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
-from gradio.utils import sanitize_value_for_csv
 
 from app.results.report import report_html
-from app.runs.detail import experiment_yaml
 from app.server.security import REPORT_POLICY
+from app.shared.downloads import attachment, csv_lines
 from app.shared.lab import Lab
 from engine.execution.report import results_document
+from engine.experiment import Experiment
 from storage.answer_search import Wanted, iterate_answers
 from storage.measurements import RESULT_FIELDS, list_results
 from storage.runs import Run
@@ -41,13 +39,13 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     def results_csv(run_id: str) -> Response:
         run = known(run_id)
         rows = list_results(lab.db, run.id)
-        return _download(run, "results.csv", "text/csv", "".join(csv_lines(RESULT_FIELDS, rows)))
+        return _download(run, "results.csv", "text/csv", "".join(csv_lines(RESULT_FIELDS, map(vars, rows))))
 
     @site.get("/export/{run_id}/answers.csv")
     def answers_csv(run_id: str) -> Response:
         run = known(run_id)
         lines = csv_lines(ANSWER_FIELDS, _answers(lab, run))
-        headers = _attachment(run, "answers.csv")
+        headers = attachment(f"{run.id}-answers.csv")
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
 
     @site.get("/export/{run_id}/results.json")
@@ -59,7 +57,7 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     @site.get("/export/{run_id}/experiment.yaml")
     def experiment_file(run_id: str) -> Response:
         run = known(run_id)
-        return _download(run, "experiment.yaml", "application/yaml", experiment_yaml(run))
+        return _download(run, "experiment.yaml", "application/yaml", Experiment.from_data(run.experiment).to_yaml())
 
     @site.get("/export/{run_id}/report.html")
     def report(run_id: str) -> Response:
@@ -74,41 +72,18 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
         return PlainTextResponse(text or "Nothing has been written yet.\n")
 
 
-def csv_lines(fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Rows as lines of CSV. What a spreadsheet would take for a formula is neutralised."""
-    names = list(fields)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_neutral(row[name]) for name in names])
-        if buffer.tell() > 50_000:
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue()
-
-
-def _neutral(value: Any) -> Any:
-    return sanitize_value_for_csv(value) if isinstance(value, str) else value
-
-
 def _answers(lab: Lab, run: Run) -> Iterator[dict[str, Any]]:
     answers = lab.answers(run.id)
     if answers is None:
         return
     try:
         for row in iterate_answers(answers, Wanted()):
-            yield row | {"prompt": row["text"]}
+            yield vars(row) | {"prompt": row.text}
     finally:
         answers.close()
-
-
-def _attachment(run: Run, name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="rote-lab-{run.id}-{name}"'}
 
 
 def _download(run: Run, name: str, kind: str, text: str) -> Response:
     # A name may hold half of a surrogate pair, which no encoding takes.
     body = text.encode("utf-8", "replace")
-    return Response(body, media_type=f"{kind}; charset=utf-8", headers=_attachment(run, name))
+    return Response(body, media_type=f"{kind}; charset=utf-8", headers=attachment(f"{run.id}-{name}"))

@@ -8,9 +8,10 @@ from typing import Any
 from app.shared.render import interval, percent
 from app.shared.words import LANGUAGES, checkpoint_name, language_name, split_name
 from storage.checkpoints import CheckpointName, in_order
+from storage.measurements import Result
 from storage.runs import Run
 
-Row = dict[str, Any]
+Drawn = dict[str, Any]  # a row of a chart
 MAIN = "generation_accuracy"
 CHOICE_METRICS = ("choice_accuracy", "object_probability_normalised")
 COMPARED_SPLITS = ("train", "test", "unrelated", "decoy")
@@ -19,10 +20,10 @@ CURVE_SPLITS = ("key", *COMPARED_SPLITS)
 
 @dataclass(frozen=True)
 class Figures:
-    """The result rows of one run (fields as in `storage.measurements`) and the plan they belong to."""
+    """The result rows of one run and the plan they belong to."""
 
     run: Run
-    rows: list[Row]
+    rows: list[Result]
 
     @property
     def language(self) -> str:
@@ -32,12 +33,12 @@ class Figures:
     @property
     def metrics(self) -> list[str]:
         """The measures there are rows of."""
-        return list(dict.fromkeys(r["metric"] for r in self.rows))
+        return list(dict.fromkeys(r.metric for r in self.rows))
 
     @property
     def checkpoints(self) -> list[str]:
         """The checkpoints there are rows of: base, memorised and generalised by epoch."""
-        return sorted({r["checkpoint"] for r in self.rows}, key=in_order)
+        return sorted({r.checkpoint for r in self.rows}, key=in_order)
 
     @property
     def epochs(self) -> list[int]:
@@ -47,32 +48,29 @@ class Figures:
     @property
     def languages(self) -> list[str]:
         """The languages there are rows of, stage 2's first."""
-        found = {r["language"] for r in self.rows}
-        known = list(LANGUAGES)
-        return sorted(found, key=lambda x: (x != self.language, known.index(x) if x in known else 99, x))
+        known, present = list(LANGUAGES), {r.language for r in self.rows}
+        return sorted(present, key=lambda x: (x != self.language, known.index(x) if x in known else 99, x))
 
     def chance(self, metric: str) -> float | None:
         """What guessing among the options would reach; None for measures without options."""
         if metric not in CHOICE_METRICS:
             return None
         offered = [len(r.get("options") or ()) for r in self.run.experiment.get("relations", [])]
-        asked = int(self.run.experiment.get("evaluation", {}).get("options", 100))
-        counts = [min(n, asked) for n in offered if n]
-        return 1 / (min(counts) if counts else asked)
+        most = int(self.run.experiment.get("evaluation", {}).get("options", 100))
+        return 1 / min([most, *(n for n in offered if n)])
 
-    def row(self, checkpoint: str, split: str, facts: str = "held_out", metric: str = MAIN) -> Row | None:
+    def row(self, checkpoint: str, split: str, facts: str = "held_out", metric: str = MAIN) -> Result | None:
         """The row in stage 2's language."""
         return next(iter(self.select(checkpoint=checkpoint, split=split, facts=facts, metric=metric,
                                      language=self.language)), None)  # fmt: skip
 
-    def select(self, **wanted: str) -> list[Row]:
+    def select(self, **wanted: str) -> list[Result]:
         """The rows whose fields equal what is wanted."""
-        return [r for r in self.rows if all(r[k] == v for k, v in wanted.items())]
+        return [r for r in self.rows if all(getattr(r, k) == v for k, v in wanted.items())]
 
     def last(self, kind: str) -> str | None:
         """The checkpoint of that kind with the most epochs."""
-        found = [c for c in self.checkpoints if CheckpointName.parse(c).kind == kind]
-        return found[-1] if found else None
+        return next((c for c in reversed(self.checkpoints) if CheckpointName.parse(c).kind == kind), None)
 
 
 def headline_sentences(figures: Figures) -> list[str]:
@@ -85,14 +83,14 @@ def headline_sentences(figures: Figures) -> list[str]:
     if main is None:
         return ["There are no answers to train prompts about held-out facts in these results."]
     said = [
-        f"After stage 2 the model answers {interval(main)} of the questions about {main['n_facts']} facts that it "
+        f"After stage 2 the model answers {interval(main)} of the questions about {main.n_facts} facts that it "
         "never saw in natural language."
     ]
     earlier = []
     if row := figures.row(f"memorised@{epoch}", "train"):
-        earlier.append(f"{percent(row['value'])} before stage 2")
+        earlier.append(f"{percent(row.value)} before stage 2")
     if row := figures.row("base", "train"):
-        earlier.append(f"{percent(row['value'])} in the base model")
+        earlier.append(f"{percent(row.value)} in the base model")
     if earlier:
         said.append(f"It was {' and '.join(earlier)}.")
     if row := figures.row(after, "test"):
@@ -103,9 +101,9 @@ def headline_sentences(figures: Figures) -> list[str]:
         said.append(
             f"Asked for another relation of the same person (decoys), it still brings up the object: {interval(row)}."
         )
-    spoken = {r["language"]: r for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)}
+    spoken = {r.language: r for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)}
     others = [
-        f"{language_name(code)} {percent(spoken[code]['value'])}"
+        f"{language_name(code)} {percent(spoken[code].value)}"
         for code in figures.languages
         if code in spoken and code != figures.language
     ]
@@ -129,7 +127,7 @@ def _before_stage2(figures: Figures) -> list[str]:
     return said
 
 
-def compared(figures: Figures, metric: str, facts: str, epoch: int) -> list[Row]:
+def compared(figures: Figures, metric: str, facts: str, epoch: int) -> list[Drawn]:
     """Split × language × checkpoint beside the base model, for one depth of memorisation."""
     names = {
         "base": "Base model",
@@ -137,18 +135,18 @@ def compared(figures: Figures, metric: str, facts: str, epoch: int) -> list[Row]
         f"generalised@{epoch}": "Generalised (stage 2)",
     }
     return [
-        _drawn(r) | {"model": names[r["checkpoint"]]}
+        _drawn(r) | {"model": names[r.checkpoint]}
         for r in figures.select(metric=metric, facts=facts)
-        if r["checkpoint"] in names and r["split"] in COMPARED_SPLITS
+        if r.checkpoint in names and r.split in COMPARED_SPLITS
     ]
 
 
-def curve(figures: Figures, metric: str, facts: str) -> list[Row]:
+def curve(figures: Figures, metric: str, facts: str) -> list[Drawn]:
     """Generalisation against the depth of memorisation, in stage 2's language; the base model stands at epoch 0."""
     rows = []
     for r in figures.select(metric=metric, facts=facts, language=figures.language):
-        name = CheckpointName.parse(r["checkpoint"])
-        if r["split"] not in CURVE_SPLITS:
+        name = CheckpointName.parse(r.checkpoint)
+        if r.split not in CURVE_SPLITS:
             continue
         panels = {"memorised": ["Before stage 2"], "generalised": ["After stage 2"]}
         for panel in panels.get(name.kind, ["Before stage 2", "After stage 2"]):
@@ -156,26 +154,34 @@ def curve(figures: Figures, metric: str, facts: str) -> list[Row]:
     return sorted(rows, key=lambda r: (r["panel"], r["split"], r["epoch"]))
 
 
-def _drawn(row: Row) -> Row:
+def _drawn(row: Result) -> Drawn:
     return {
-        "split": split_name(row["split"]).capitalize(),
-        "language": language_name(row["language"]),
-        "value": row["value"],
-        "low": row["low"],
-        "high": row["high"],
-        "n": row["n"],
-        "n_facts": row["n_facts"],
-        "checkpoint": checkpoint_name(row["checkpoint"]),
+        "split": split_name(row.split).capitalize(),
+        "language": language_name(row.language),
+        "value": row.value,
+        "low": row.low,
+        "high": row.high,
+        "n": row.n,
+        "n_facts": row.n_facts,
+        "checkpoint": checkpoint_name(row.checkpoint),
     }
 
 
-def table(figures: Figures, metric: str, facts: str, checkpoints: list[str]) -> list[dict[str, Any]]:
-    """One line for each split and language: `split, language, cells`, a cell being a row or None."""
-    chosen = {(r["split"], r["language"], r["checkpoint"]): r for r in figures.select(metric=metric, facts=facts)}
-    lines = []
-    for split in CURVE_SPLITS:
-        for language in figures.languages:
-            cells = [chosen.get((split, language, c)) for c in checkpoints]
-            if any(cells):
-                lines.append({"split": split, "language": language, "cells": cells})
-    return lines
+@dataclass(frozen=True)
+class Line:
+    """A line of a table of figures: a cell for each checkpoint, None where nothing was asked."""
+
+    split: str
+    language: str
+    cells: list[Result | None]
+
+
+def table(figures: Figures, metric: str, facts: str, checkpoints: list[str]) -> list[Line]:
+    """The figures of these checkpoints, a line for each split and language that has any."""
+    chosen = {(r.split, r.language, r.checkpoint): r for r in figures.select(metric=metric, facts=facts)}
+    lines = [
+        Line(split, language, [chosen.get((split, language, c)) for c in checkpoints])
+        for split in CURVE_SPLITS
+        for language in figures.languages
+    ]
+    return [line for line in lines if any(line.cells)]

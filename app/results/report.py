@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from markupsafe import Markup
 
 from app.results import figures as fig
@@ -12,37 +10,38 @@ from app.results.departures import departures
 from app.shared.render import render
 from app.shared.static_charts import svg
 from app.shared.words import METRIC_HELP
+from storage.measurements import Result
 from storage.runs import Run
 
 SETTINGS = ("model", "precision", "seed", "tuning", "stage1", "stage2", "evaluation")
 
 
-def report_html(run: Run, rows: list[dict[str, Any]]) -> str:
+def report_html(run: Run, rows: list[Result]) -> str:
     """The report of a run, as far as it has come."""
-    found = fig.Figures(run, rows)
-    depth = found.epochs[-1] if found.epochs else 0
+    figures = fig.Figures(run, rows)
+    depth = figures.epochs[-1] if figures.epochs else 0
     pictures = []
-    compared = fig.compared(found, fig.MAIN, "held_out", depth)
+    compared = fig.compared(figures, fig.MAIN, "held_out", depth)
     if compared:
-        chart = compare_chart(compared, fig.MAIN, None, found.languages)
+        chart = compare_chart(compared, fig.MAIN, None, figures.languages)
         pictures.append(("Who answers what", f"Held-out facts, {depth} epochs of memorising.", Markup(svg(chart))))
-    if curve := fig.curve(found, fig.MAIN, "held_out"):
+    if curve := fig.curve(figures, fig.MAIN, "held_out"):
         picture = Markup(svg(curve_chart(curve, fig.MAIN, None)))
         pictures.append(("Does deeper memorising help?", "Held-out facts; bands are 95 % intervals.", picture))
     tables = [
-        {"metric": metric, "facts": facts, "help": METRIC_HELP.get(metric, ""), "chance": found.chance(metric),
-         "lines": fig.table(found, metric, facts, found.checkpoints)}
-        for metric in found.metrics
+        {"metric": metric, "facts": facts, "help": METRIC_HELP.get(metric, ""), "chance": figures.chance(metric),
+         "lines": fig.table(figures, metric, facts, figures.checkpoints)}
+        for metric in figures.metrics
         for facts in ("held_out", "trained")
     ]  # fmt: skip
     return render(
         "results/report.html",
         run=run,
-        sentences=fig.headline_sentences(found),
-        departures=departures(found),
+        sentences=fig.headline_sentences(figures),
+        departures=departures(figures),
         pictures=pictures,
         tables=[t for t in tables if t["lines"]],
-        checkpoints=found.checkpoints,
+        checkpoints=figures.checkpoints,
         relations=run.experiment.get("relations", []),
         settings={k: run.experiment[k] for k in SETTINGS if k in run.experiment},
     )

@@ -6,11 +6,11 @@ from typing import Any
 
 import gradio as gr
 
-from app.runs.live import TICK_SECONDS, curve_pair, curves, run_head
-from app.runs.page import carry_out
-from app.shared.frame import QUIET, told_by
+from app.runs.live import TICK_SECONDS, Curve, curve_pair, curves, run_head
+from app.shared.frame import QUIET, acting_html, html, run_of, told_by
 from app.shared.lab import Lab
-from app.shared.render import render
+from app.shared.render import part, render
+from app.shared.run_actions import carry_out
 from engine.experiment import Experiment
 from storage.runs import Run, list_events
 
@@ -21,53 +21,37 @@ YAML_LINES = 400
 def run_page(lab: Lab) -> None:
     """Build the page; the address says which run (`?run=ID`)."""
     with gr.Column(elem_classes="spotlight"):
-        head = gr.HTML(
-            js_on_load="roteLab.actions(element, trigger, 'act');", apply_default_css=False, elem_classes="lab-html"
-        )
+        head = acting_html()
         loss, recall = curve_pair()
-    story = gr.HTML(
-        js_on_load="roteLab.reveal(element, watch, location.hash);", apply_default_css=False, elem_classes="lab-html"
-    )
-    plan = gr.HTML(apply_default_css=False, elem_classes="lab-html")
+    story = html(js_on_load="roteLab.reveal(element, watch, location.hash);")
+    plan = html()
 
-    def show(request: gr.Request) -> tuple[str, dict[str, Any] | None, dict[str, Any] | None, str]:
-        run = lab.run(request.query_params.get("run"))
+    def draw(request: gr.Request) -> tuple[str, Curve, Curve, str]:
+        run = run_of(lab, request)
         if run is None:
-            return render("runs/no_run.html"), None, None, ""
+            return part("runs/no_run"), None, None, ""
         return run_head(lab, run), *curves(lab, run), story_html(lab, run)
 
-    def show_all(request: gr.Request) -> tuple[str, dict[str, Any] | None, dict[str, Any] | None, str, str]:
-        run = lab.run(request.query_params.get("run"))
-        return *show(request), plan_html(run) if run else ""
+    def open_page(request: gr.Request) -> tuple[str, Curve, Curve, str, str]:
+        run = run_of(lab, request)
+        return *draw(request), plan_html(run) if run else ""
 
     def act(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         carry_out(lab, str(told_by(event).get("act")), str(request.query_params.get("run")))
-        return show(request)
+        return draw(request)
 
     live = [head, loss, recall, story]
-    gr.on(None, show_all, outputs=[*live, plan], **QUIET)
-    gr.Timer(TICK_SECONDS).tick(show, outputs=live, **QUIET)
+    gr.on(None, open_page, outputs=[*live, plan], **QUIET)
+    gr.Timer(TICK_SECONDS).tick(draw, outputs=live, **QUIET)
     head.act(act, outputs=live, **QUIET)
 
 
 def story_html(lab: Lab, run: Run) -> str:
     """The run's events and the end of its log."""
-    return render(
-        "runs/story.html",
-        run=run,
-        events=list_events(lab.db, run.id),
-        log=lab.log_tail(run.id, LOG_LINES),
-        lines=LOG_LINES,
-    )
+    return render("runs/story.html", run=run, events=list_events(lab.db, run.id), log=lab.log_tail(run.id, LOG_LINES))
 
 
 def plan_html(run: Run) -> str:
-    """What exactly is run: the experiment as YAML, and on what machine."""
-    text = experiment_yaml(run)
-    lines = text.splitlines()
+    """What exactly is run: the experiment as YAML that is read back as it is, and on what machine."""
+    lines = Experiment.from_data(run.experiment).to_yaml().splitlines()
     return render("runs/plan.html", run=run, yaml="\n".join(lines[:YAML_LINES]), more=max(0, len(lines) - YAML_LINES))
-
-
-def experiment_yaml(run: Run) -> str:
-    """The run's experiment as YAML that the Design page and the command line read back."""
-    return Experiment.from_data(run.experiment).to_yaml()

@@ -15,6 +15,7 @@ from storage.measurements import list_measurements
 from storage.runs import Run
 
 TICK_SECONDS = 1
+Curve = dict[str, Any] | None  # a chart, or None for one without points
 CURVE_POINTS = 600
 
 
@@ -23,8 +24,8 @@ def run_head(lab: Lab, run: Run, *, linked: bool = False) -> str:
     return render("runs/head.html", row=row_of(run, bool(lab.workers_alive())), linked=linked)
 
 
-def curves(lab: Lab, run: Run) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The loss and the recall curve of a run, or None for each that has no points yet."""
+def curves(lab: Lab, run: Run) -> tuple[Curve, Curve]:
+    """The loss and the recall curve of a run."""
     loss = list_measurements(lab.db, run.id, "loss", CURVE_POINTS)
     probe = list_measurements(lab.db, run.id, "probe", CURVE_POINTS)
     epochs = _last_epoch(run, loss)

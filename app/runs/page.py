@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gradio as gr
 
-from app.shared.frame import QUIET, told_by
+from app.shared.frame import QUIET, acting_html, html, told_by
 from app.shared.lab import Lab
-from app.shared.render import count, render
+from app.shared.render import part, render
+from app.shared.run_actions import carry_out
 from app.shared.run_rows import row_of
 from app.shared.search_box import TYPED, search_box
-from app.shared.words import STATES, sentence
-from storage.runs import count_runs, list_runs, request_stop, retry_run
+from app.shared.words import STATES
+from storage.runs import count_runs, list_runs
 
 PAGE_SIZE = 50
 TICK_SECONDS = 2
@@ -19,47 +20,45 @@ SEARCH_LENGTH = 200
 
 def runs_page(lab: Lab) -> None:
     """Build the page. Search, state and page number live in the address."""
-    gr.HTML(render("runs/list_head.html"), apply_default_css=False, elem_classes="lab-html")
+    html(part("runs/list_head"))
     search = search_box("Search by name, model or id", address_key="q")
     state = gr.Textbox(visible="hidden", elem_id="state")
     number = gr.Number(1, visible="hidden", precision=0)
-    table = gr.HTML(
-        js_on_load="roteLab.actions(element, trigger, 'act');", apply_default_css=False, elem_classes="lab-html"
-    )
+    table = acting_html()
 
-    def show(search: str | None, state: str | None, number: float | None) -> str:
+    def draw(search: str | None, state: str | None, number: float | None) -> str:
         return runs_table(lab, search or "", state or "", int(number or 1))
 
     def open_page(request: gr.Request) -> tuple[str, str, int, str]:
-        asked = request.query_params
-        text, wanted = asked.get("q", "")[:SEARCH_LENGTH], asked.get("state", "")
-        page = int(asked["page"]) if asked.get("page", "").isdecimal() else 1
-        return text, wanted if wanted in STATES else "", page, show(text, wanted, page)
+        address = request.query_params
+        text, state = address.get("q", "")[:SEARCH_LENGTH], address.get("state", "")
+        page = int(address["page"]) if address.get("page", "").isdecimal() else 1
+        return text, state if state in STATES else "", page, draw(text, state, page)
 
     def act(
         event: gr.EventData, search: str | None, state: str | None, number: float | None
     ) -> tuple[str | None, float | None, str]:
-        told = told_by(event)
-        if told.get("act") == "state":
-            state, number = str(told.get("value") or ""), 1
-        elif told.get("act") == "page":
-            number = int(told.get("value") or 1)
+        click = told_by(event)
+        if click.get("act") == "state":
+            state, number = str(click.get("value") or ""), 1
+        elif click.get("act") == "page":
+            number = int(click.get("value") or 1)
         else:
-            carry_out(lab, str(told.get("act")), str(told.get("run")))
-        return state, number, show(search, state, number)
+            carry_out(lab, str(click.get("act")), str(click.get("run")))
+        return state, number, draw(search, state, number)
 
     inputs = [search, state, number]
     gr.on(None, open_page, outputs=[*inputs, table], **QUIET)
-    gr.Timer(TICK_SECONDS).tick(show, inputs, table, **QUIET)
+    gr.Timer(TICK_SECONDS).tick(draw, inputs, table, **QUIET)
     table.act(act, inputs, [state, number, table], **QUIET)
-    search.typed(lambda text, state: (1, show(text, state, 1)), [search, state], [number, table], **TYPED)
+    search.typed(lambda text, state: (1, draw(text, state, 1)), [search, state], [number, table], **TYPED)
 
 
 def runs_table(lab: Lab, search: str, state: str, number: int) -> str:
     """One page of the list as HTML."""
     search, state = search[:SEARCH_LENGTH], state if state in STATES else ""
-    found = count_runs(lab.db, search=search, state=state)
-    pages = max(1, -(-found // PAGE_SIZE))
+    matching = count_runs(lab.db, search=search, state=state)
+    pages = max(1, -(-matching // PAGE_SIZE))
     number = min(max(1, number), pages)
     runs = list_runs(lab.db, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE, search=search, state=state)
     workers = bool(lab.workers_alive())
@@ -69,7 +68,7 @@ def runs_table(lab: Lab, search: str, state: str, number: int) -> str:
         chips=[(name, STATES[name][1], count_runs(lab.db, search=search, state=name)) for name in STATES],
         total=count_runs(lab.db, search=search),
         anything=count_runs(lab.db),
-        found=count(found),
+        matching=matching,
         state=state,
         search=search,
         number=number,
@@ -77,18 +76,3 @@ def runs_table(lab: Lab, search: str, state: str, number: int) -> str:
         first=(number - 1) * PAGE_SIZE + 1,
         last=(number - 1) * PAGE_SIZE + len(runs),
     )
-
-
-def carry_out(lab: Lab, action: str, run_id: str) -> None:
-    """Cancel, retry or delete a run; a toast says when that was not possible."""
-    try:
-        if action == "cancel":
-            request_stop(lab.db, run_id)
-        elif action == "retry":
-            retry_run(lab.db, run_id)
-        elif action == "delete":
-            lab.delete(run_id)
-    except KeyError:
-        gr.Warning("This run is no longer there.")
-    except ValueError as error:
-        gr.Warning(sentence(str(error)))

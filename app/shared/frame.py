@@ -8,6 +8,7 @@ import gradio as gr
 
 from app.shared.lab import Lab
 from app.shared.render import render
+from storage.runs import Run
 
 LINKS = (
     ("/", "Lab"),
@@ -34,7 +35,7 @@ def page_frame(lab: Lab, path: str) -> None:
         return header(path, worker), gr.Timer(STARTING_SECONDS if worker == "starting" else LOOK_SECONDS)
 
     # Built once for all visitors, before the worker starts: how it is comes with the page's load.
-    top = gr.HTML(header(path, "unknown"), apply_default_css=False, elem_classes="lab-html")
+    top = html(header(path, "unknown"))
     timer = gr.Timer(LOOK_SECONDS)
     gr.on(None, look, outputs=[top, timer], **QUIET)
     timer.tick(look, outputs=[top, timer], **QUIET)
@@ -45,9 +46,22 @@ def header(path: str, worker: str) -> str:
     return render("shared/header.html", links=LINKS, here=PARENTS.get(path, path), worker=worker)
 
 
-def html(value: str | None = None, *classes: str, **settings: Any) -> gr.HTML:
+def html(value: Any = None, *classes: str, **settings: Any) -> gr.HTML:
     """A place for rendered HTML in the lab's own look."""
     return gr.HTML(value, apply_default_css=False, elem_classes=["lab-html", *classes], **settings)
+
+
+def acting_html(script: str = "", **settings: Any) -> gr.HTML:
+    """The same for HTML with things to click: each element with `data-act` raises `act`, which `told_by` reads.
+
+    `script`: what else the place does in the browser.
+    """
+    return html(js_on_load=f"roteLab.actions(element, trigger, 'act');{script}", **settings)
+
+
+def run_of(lab: Lab, request: gr.Request) -> Run | None:
+    """The run that the address names (`?run=ID`), if there is one."""
+    return lab.run(request.query_params.get("run"))
 
 
 def told_by(event: gr.EventData) -> dict[str, Any]:

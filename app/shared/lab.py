@@ -78,8 +78,8 @@ class Lab:
         for state in (State.RUNNING, State.STOPPING, State.QUEUED, State.DONE, State.FAILED, State.CANCELLED):
             # The oldest waiting run is the next to start.
             skip = count_runs(self.db, state=state.value) - 1 if state is State.QUEUED else 0
-            if found := list_runs(self.db, limit=1, state=state.value, offset=max(0, skip)):
-                return found[0]
+            for run in list_runs(self.db, limit=1, state=state.value, offset=max(0, skip)):
+                return self.run(run.id)
         return None
 
     def workers_alive(self) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import yaml
 
 from app.shared import words
 from engine.commands.program import as_called
+from storage.measurements import Result
 
 # `runs/list.html` is app/runs/templates/list.html.
 ROOMS = Path(__file__).parents[1]
@@ -83,14 +84,16 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.0f}\u00a0%"
 
 
-def interval(row: dict[str, Any]) -> str:
-    """`83 % [78–87]` of a result row."""
-    return f"{percent(row['value'])}\u00a0{bounds(row)}"
+def interval(row: Result | dict[str, Any]) -> str:
+    """`83 % [78–87]` of a result row (or of `value, low, high` as plain data)."""
+    value = row["value"] if isinstance(row, dict) else row.value
+    return f"{percent(value)}\u00a0{bounds(row)}"
 
 
-def bounds(row: dict[str, Any]) -> str:
+def bounds(row: Result | dict[str, Any]) -> str:
     """`[78–87]`, the interval of a result row in percent."""
-    return f"[{100 * row['low']:.0f}–{100 * row['high']:.0f}]"
+    low, high = (row["low"], row["high"]) if isinstance(row, dict) else (row.low, row.high)
+    return f"[{100 * low:.0f}–{100 * high:.0f}]"
 
 
 def count(value: int) -> str:
@@ -129,13 +132,11 @@ ENVIRONMENT.filters |= {
     "interval": interval,
     "bounds": bounds,
     "count": count,
-    "figure": figure,
     "split_name": words.split_name,
     "language_name": words.language_name,
     "metric_name": words.metric_name,
     "facts_name": words.facts_name,
     "chance_words": chance_words,
     "checkpoint_name": words.checkpoint_name,
-    "stage_name": words.stage_name,
 }
 ENVIRONMENT.globals |= {"STATES": words.STATES, "TERMS": words.TERMS}

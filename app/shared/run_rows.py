@@ -8,30 +8,24 @@ from app.shared.render import between, duration, figure
 from app.shared.words import STATES
 from storage.runs import Run
 
-HEADLINE_SPLITS = ("train", "test", "unrelated")
+HEADLINE_SPLITS = ("train", "test", "unrelated")  # worth a place in a row, in this order
+PLAIN = ("id", "name", "model", "seed", "created_at", "error", "attack", "cell")
 
 
 def row_of(run: Run, workers: bool) -> dict[str, Any]:
     """What the templates need to know about a run. `workers`: whether any worker is alive."""
     sign, label = STATES[run.state]
     return {
-        "id": run.id,
-        "name": run.name,
+        **{name: getattr(run, name) for name in PLAIN},
         "state": run.state.value,
         "sign": sign,
         "label": label,
-        "model": run.model,
-        "seed": run.seed,
-        "created_at": run.created_at,
         "took": between(run.started_at, run.finished_at),
-        "error": run.error,
         "percent": progress_percent(run),
         "words": progress_words(run, workers),
-        "headline": headline_of(run),
-        "active": run.state in ("queued", "running", "stopping"),
+        "headline": [(split, run.headline[split]) for split in HEADLINE_SPLITS if split in run.headline],
+        "active": not run.ended,
         "partial": bool(run.started_at),
-        "attack": run.attack,
-        "cell": run.cell,
     }
 
 
@@ -49,27 +43,22 @@ def progress_words(run: Run, workers: bool) -> str:
         return "Waits for its turn" if workers else "Waits for a worker: none is running"
     if run.ended:
         return ""
-    told = run.progress
-    parts = [str(told.get("message") or _doing(told))]
-    if isinstance(told.get("loss"), int | float):
-        parts.append(f"loss {figure(told['loss'])}")
+    now = run.progress
+    parts = [str(now.get("message") or _doing(now))]
+    if isinstance(now.get("loss"), int | float):
+        parts.append(f"loss {figure(now['loss'])}")
     if run.state == "stopping":
         return " · ".join(["Stops after the current step", *parts[:1]])
-    if isinstance(told.get("seconds_left"), int | float):
-        parts.append(f"{duration(told['seconds_left'])} left")
+    if isinstance(now.get("seconds_left"), int | float):
+        parts.append(f"{duration(now['seconds_left'])} left")
     return " · ".join(parts)
 
 
-def _doing(told: dict[str, Any]) -> str:
-    stage = str(told.get("stage") or "")
-    verb = "Memorising" if stage == "stage1" else "Generalising" if stage.startswith("stage2") else "Evaluating"
+def _doing(progress: dict[str, Any]) -> str:
+    stage = str(progress.get("stage") or "")
     if not stage:
         return "Starting"
-    if told.get("epoch") and told.get("epochs"):
-        return f"{verb}: epoch {told['epoch']} of {told['epochs']}"
+    verb = "Memorising" if stage == "stage1" else "Generalising" if stage.startswith("stage2") else "Evaluating"
+    if progress.get("epoch") and progress.get("epochs"):
+        return f"{verb}: epoch {progress['epoch']} of {progress['epochs']}"
     return verb
-
-
-def headline_of(run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """The headline figures worth a place in a row, in a fixed order."""
-    return [(split, run.headline[split]) for split in HEADLINE_SPLITS if split in run.headline]

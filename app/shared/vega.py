@@ -10,6 +10,8 @@ from typing import Any
 
 import gradio as gr
 
+from app.shared.frame import html
+
 VEGA_LITE = "6.4"
 PREPARE_AFTER_SECONDS = 4.0
 
@@ -20,12 +22,10 @@ def vega_chart(value: dict[str, Any] | None = None, **settings: Any) -> gr.HTML:
     A click on a mark whose row has a field `pick` raises the event `pick` with that value. (A function, since Gradio
     writes a type stub beside the source of every subclass of its components.)
     """
-    return gr.HTML(
+    return html(
         value,
         html_template='<div class="lab"><div class="chart"></div></div>',
         js_on_load="roteLab.chart(element, props, trigger, watch, 'pick');",
-        apply_default_css=False,
-        elem_classes="lab-html",
         min_width=300,
         **settings,
     )

@@ -43,10 +43,7 @@ METRIC_HELP = {
 FACTS = {"held_out": "Held out", "trained": "Trained", "all": "All"}
 
 TERMS = {
-    "fact": "A subject, a relation and an object: “Vurnia Virik – mother – Salvis Barmont”. All persons are invented.",
     "key token": "A new sign without meaning, such as [X], that joins subject and object while the model memorises.",
-    "memorised": "The checkpoint after stage 1: the model has learnt every fact by heart through the key token.",
-    "generalised": "The checkpoint after stage 2: a few facts in natural prompts gave the key token its meaning.",
     "held out": "Facts that stage 2 never showed in natural language: the test of what was understood.",
     "trained": "The few facts that stage 2 did show in natural language.",
     "train prompts": "The phrasings that stage 2 takes its prompts from.",
@@ -56,8 +53,6 @@ TERMS = {
     "the object would be a wrong answer here.",
     "chance": "What blind guessing among the options would reach.",
     "interval": "Where the true figure lies with 95 % confidence, facts being the unit.",
-    "loss": "How surprised the model still is by the training text; lower is better learnt.",
-    "recall": "The share of probed facts whose object the model completes after the key token.",
 }
 
 
@@ -96,13 +91,3 @@ def checkpoint_name(checkpoint: str) -> str:
         return f"attacked with {name.epoch} facts"
     place = "from" if name.kind == "generalised" else "at"
     return f"{name.kind} {place} epoch {name.epoch}" if name.epoch else name.kind
-
-
-def stage_name(stage: str) -> str:
-    """A stage of training as it is called on the pages."""
-    name = CheckpointName.parse(stage)
-    if name.kind == "stage1":
-        return "Stage 1, memorise"
-    if name.kind == "stage2":
-        return f"Stage 2 from epoch {name.epoch}" if name.epoch else "Stage 2, generalise"
-    return name.kind.capitalize()

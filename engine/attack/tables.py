@@ -28,10 +28,12 @@ class DoneCell(Protocol):
     """A cell and, once it is done, what it took: `harden_seconds` and `train_seconds` in `headline`."""
 
     @property
-    def cell(self) -> Row: ...
+    def cell(self) -> Row:
+        """What is trained, and on what."""
 
     @property
-    def headline(self) -> Row: ...
+    def headline(self) -> Row:
+        """What it took."""
 
 
 def matching(rows: Iterable[Row], **wanted: Any) -> list[Row]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from storage.measurements import list_results
+from storage.measurements import Result, list_results
 from storage.runs import Run
 
 HEADLINE_METRIC = "generation_accuracy"
@@ -27,17 +27,14 @@ def results_document(db: Database, run: Run) -> dict[str, Any]:
             "environment": run.environment,
         },
         "experiment": run.experiment,
-        "rows": list_results(db, run.id),
+        "rows": [vars(row) for row in list_results(db, run.id)],
     }
 
 
-def headline(rows: list[dict[str, Any]], checkpoint: str, language: str) -> dict[str, Any]:
+def headline(rows: list[Result], checkpoint: str, language: str) -> dict[str, Any]:
     """The figures for the list of runs: held-out facts, generation accuracy of one checkpoint, by split."""
     return {
-        row["split"]: {key: row[key] for key in ("value", "low", "high", "n", "n_facts")}
+        row.split: {key: getattr(row, key) for key in ("value", "low", "high", "n", "n_facts")}
         for row in rows
-        if row["checkpoint"] == checkpoint
-        and row["facts"] == "held_out"
-        and row["language"] == language
-        and row["metric"] == HEADLINE_METRIC
+        if (row.checkpoint, row.facts, row.language, row.metric) == (checkpoint, "held_out", language, HEADLINE_METRIC)
     }

@@ -100,18 +100,19 @@ def test_a_fact_is_asked_of_three_models_and_a_fourth_and_kept(page: Page, lab: 
 
     # The page's answers are the evaluation's own, for the prompts that it asked too.
     stored = open_answers(run_folder(lab.home, lab.run.id))
-    said = {(r["checkpoint"], r["text"]): r for r in find_answers(stored, Wanted(fact=held_out(lab)["id"]), 1000)[0]}
+    said = {(r.checkpoint, r.text): r for r in find_answers(stored, Wanted(fact=held_out(lab)["id"]), 1000)[0]}
     compared = 0
     for question in page_questions(lab.db, asking):
         for checkpoint in ("base", "memorised@6", "generalised@6"):
             kept = next(a for a in answers if a.question.number == question["number"] and a.model.endswith(checkpoint))
             if (expected := said.get((checkpoint, question["prompt"]))) is None:
                 continue
-            assert kept.text == expected["answer"], (checkpoint, question["prompt"])
-            assert kept.hit == expected["hit"]
-            assert abs(2.718281828459045**kept.log_probability - expected["probability"]) < 1e-4
-            if expected["choice_rank"]:
-                assert (kept.rank, kept.options) == (expected["choice_rank"], expected["choice_options"])
+            assert kept.text == expected.answer, (checkpoint, question["prompt"])
+            assert kept.hit == expected.hit
+            assert kept.log_probability is not None
+            assert abs(2.718281828459045**kept.log_probability - expected.probability) < 1e-4
+            if expected.choice_rank:
+                assert (kept.rank, kept.options) == (expected.choice_rank, expected.choice_options)
             compared += 1
     assert compared >= 100, "the evaluation asked at least the English prompts of all three"
     cell = page.locator(f'.cell[data-value="1/{lab.run.id}/generalised@6"]')

@@ -15,7 +15,7 @@ import psutil
 from engine.commands.run import queue_experiment, read_experiment
 from storage.answers import all_answers, evaluated_checkpoints, open_answers
 from storage.database import open_database
-from storage.measurements import list_results
+from storage.measurements import Result, list_results
 from storage.runs import Run, get_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ class Lab:
             return None
         return next((c for c in children if "engine.execution.training_process" in " ".join(c.cmdline())), None)
 
-    def outcome(self, run_id: str) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
+    def outcome(self, run_id: str) -> tuple[list[Result], dict[str, list[Any]]]:
         """Everything that two equal runs must share: result rows and every answer."""
         answers = open_answers(self.home / "runs" / run_id)
         stored = {name: all_answers(answers, name) for name in sorted(evaluated_checkpoints(answers))}

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import altair
@@ -15,6 +16,7 @@ from app.results.answer_map import MOST_CELLS, prompt_entries, sampled
 from app.results.charts import compare_chart, curve_chart, map_chart
 from app.shared.charts import loss_curve, recall_curve
 from app.shared.static_charts import light_colours, svg
+from storage.answer_search import Answer
 
 POINT = {"stage": "stage1", "step": 5, "epoch": 1.0, "value": 0.5}
 DRAWN = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_facts": 5, "checkpoint": "base model"}
@@ -23,6 +25,9 @@ CURVE = [DRAWN | {"split": "Train prompts", "epoch": e, "panel": "Before stage 2
 CELLS = [{"f": 1, "p": 1, "hit": "✓ hit", "value": 0.5, "pick": "1/1"}]
 FACTS = [{"f": 1, "subject": "<b>A</b>", "object": "B", "group": "Trained"}]
 PROMPTS = [{"p": 1, "text": "Who is …?", "short": "Who is …?", "split": "Train prompts"}]
+ANSWER = Answer(
+    "base", 1, "mother", "A", "B", 0, "", 1, "test", "en", "Who is {subject}?", None, "", "B", 1, 0.5, None, None, None
+)
 CHARTS = {
     "loss": loss_curve([POINT, POINT | {"stage": "stage2@3"}], 20),
     "recall": recall_curve([POINT], 20),
@@ -124,6 +129,6 @@ def test_a_large_map_is_thinned_evenly() -> None:
 
 def test_labels_of_prompts_are_short_and_distinct() -> None:
     text = "{subject}'s mother, as far as anybody in the whole wide world can tell, is"
-    entries = prompt_entries([{"id": i, "text": text, "about": None, "split": "test"} for i in (1, 2)])
+    entries = prompt_entries([replace(ANSWER, prompt=i, text=text) for i in (1, 2)])
     assert entries[0]["short"] != entries[1]["short"]
     assert all(len(e["short"].strip()) <= 46 for e in entries)

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from app.results.departures import departures
-from app.results.exports import csv_lines
 from app.results.figures import Figures, compared, curve, headline_sentences, table
 from app.results.model_card import card_html
+from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
-from app.shared.render import ago, duration, interval, percent, render
+from app.shared.render import ago, duration, interval, part, percent, render
 from app.shared.run_rows import progress_words, row_of
 from app.shared.words import sentence
 from storage.database import now
+from storage.measurements import Result
 from storage.runs import Run, State, add_run
 
 BLANK: dict[str, Any] = {"experiment": {}, "model": "embedded", "seed": 0}
@@ -27,12 +28,9 @@ def run(tmp_path: Path) -> Run:
     return add_run(Lab(tmp_path).db, name="one", **BLANK)
 
 
-def row(checkpoint: str, split: str, value: float, language: str = "en", **more: Any) -> dict[str, Any]:
-    return {
-        "checkpoint": checkpoint, "facts": "held_out", "split": split, "language": language,
-        "metric": "generation_accuracy", "value": value, "low": max(0, value - 0.05), "high": min(1, value + 0.05),
-        "n": 500, "n_facts": 50, **more,
-    }  # fmt: skip
+def row(checkpoint: str, split: str, value: float, language: str = "en") -> Result:
+    low, high = max(0, value - 0.05), min(1, value + 0.05)
+    return Result(checkpoint, "held_out", split, language, "generation_accuracy", value, low, high, 500, 50)
 
 
 ROWS = [
@@ -56,6 +54,7 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_figures_in_words() -> None:
     assert percent(0.834) == "83\u00a0%"
+    assert interval(row("base", "train", 0.834)) == "83\u00a0%\u00a0[78–88]"
     assert interval({"value": 0.834, "low": 0.78, "high": 0.874}) == "83\u00a0%\u00a0[78–87]"
     assert ago(now()) == "just now"
 
@@ -111,7 +110,7 @@ def test_rows_for_charts_and_tables(run: Run) -> None:
         ("After stage 2", 0), ("After stage 2", 20), ("Before stage 2", 0), ("Before stage 2", 20),
     ]  # fmt: skip
     lines = table(found, "generation_accuracy", "held_out", found.checkpoints)
-    assert [(x["split"], x["language"]) for x in lines][:2] == [("key", "en"), ("train", "en")]
+    assert [(x.split, x.language) for x in lines][:2] == [("key", "en"), ("train", "en")]
 
 
 def test_chance_is_one_over_the_options(run: Run) -> None:
@@ -125,11 +124,12 @@ def test_chance_is_one_over_the_options(run: Run) -> None:
 @pytest.mark.parametrize("name", ["<script>x</script>", "' onclick='x", '" onmouseover="x', "${alert(1)} {{7*7}} `"])
 def test_whatever_a_person_typed_is_escaped(run: Run, name: str) -> None:
     hostile = replace(run, name=name, model=name, error=name, state=State.FAILED)
-    html = render("runs/head.html", row=row_of(hostile, True), linked=False)
-    assert "<script" not in html
-    assert "onclick='x" not in html
-    assert 'onmouseover="x' not in html
-    assert "49" not in html.replace(run.id, "")
+    row = row_of(hostile, True)
+    for html in (render("runs/head.html", row=row, linked=False), part("runs/recent", rows=[row])):
+        assert "<script" not in html
+        assert "onclick='x" not in html
+        assert 'onmouseover="x' not in html
+        assert "49" not in html.replace(run.id, "")
 
 
 def test_spreadsheets_get_no_formula() -> None:

@@ -10,19 +10,25 @@ import pytest
 from app.design import draft as drafts
 from app.design.check import examine
 from app.design.form import FORM_KEYS, commit, form_values, language_code
-from app.design.store import DraftStore, remembered, valid_id
 from app.shared.lab import Lab
+from engine import checks
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment, Fact
 from engine.presets import load_preset, preset_names
+from storage.drafts import DraftStore, save_draft, valid_id
 from storage.runs import list_runs
 
 ID = "a-draft-of-a-test"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DraftStore:
-    return DraftStore(Lab(tmp_path))
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+@pytest.fixture
+def store(lab: Lab) -> DraftStore:
+    return DraftStore(lambda: lab.db, drafts.new_draft)
 
 
 def typed(draft: drafts.Draft, relation: str = "r1", language: str = "en", **changes: object) -> list[object]:
@@ -130,6 +136,20 @@ def test_mistakes_have_their_place(change: dict[str, Any], place: str, says: str
     assert says in errors[0].problem.message
 
 
+def test_an_edit_looks_through_the_facts_once_and_another_edit_not_again() -> None:
+    relation = drafts.own_relation(draft := drafts.new_draft())
+    draft["relations"] = [relation]
+    drafts.set_facts(relation, [Fact(subject=f"Ann {i:02}", object=f"Bee {i:02}") for i in range(30)])
+    drafts.adapt(draft)
+    relation["prompts"] = drafts.corpus_prompts("mother")
+    before = checks._fact_problems.cache_info().misses
+    assert examine(draft).errors == ()
+    assert checks._fact_problems.cache_info().misses == before + 1
+    draft["values"]["seed"] = 7
+    assert examine(draft).errors == ()
+    assert checks._fact_problems.cache_info().misses == before + 1
+
+
 def test_two_relations_need_two_key_tokens() -> None:
     draft = drafts.new_draft()
     drafts.corpus_relation(draft, "author")
@@ -139,38 +159,31 @@ def test_two_relations_need_two_key_tokens() -> None:
 
 
 def test_steps_can_be_undone_and_a_failing_one_leaves_no_trace(store: DraftStore) -> None:
-    def empty(draft: drafts.Draft) -> None:
+    with store.change(ID, "emptying") as draft:
         draft["relations"] = []
-
-    def fail(draft: drafts.Draft) -> None:
-        draft["relations"] = []
-        raise ValueError("no")
-
-    remembered(store, ID, "emptying", empty)
     assert store.read(ID)["relations"] == []
     assert store.undo_label(ID) == "emptying"
     assert store.undo(ID)
     assert len(store.read(ID)["relations"]) == 1
     assert not store.undo(ID)
-    with pytest.raises(ValueError, match="no"):
-        remembered(store, ID, "failing", fail)
+    with pytest.raises(ValueError, match="no"), store.change(ID, "failing") as draft:
+        draft["relations"] = []
+        raise ValueError("no")
     assert store.undo_label(ID) is None
     assert len(store.read(ID)["relations"]) == 1
 
 
-def test_two_presses_start_once_and_a_changed_plan_starts_again(store: DraftStore) -> None:
-    experiment = resolve(load_preset("quick"))
+def test_two_presses_start_once_and_a_changed_plan_starts_again(store: DraftStore, lab: Lab) -> None:
+    experiment = resolve(load_preset("quick")).model_dump(mode="json")
     first, second = store.start(ID, experiment, None), store.start(ID, experiment, None)
     assert first.id == second.id
-    other = store.start(ID, experiment.model_copy(update={"seed": 1}), first.id)
-    assert [r.id for r in list_runs(store.lab.db)] == [other.id, first.id]
+    other = store.start(ID, experiment | {"seed": 1}, first.id)
+    assert [r.id for r in list_runs(lab.db)] == [other.id, first.id]
     assert other.cloned_from == first.id
 
 
-def test_a_draft_of_another_version_is_left_behind(store: DraftStore) -> None:
-    from storage.drafts import save_draft
-
-    save_draft(store.lab.db, ID, {"version": 0, "draft": {}})
+def test_a_draft_of_another_version_is_left_behind(store: DraftStore, lab: Lab) -> None:
+    save_draft(lab.db, ID, {"version": 0, "draft": {}})
     assert store.read(ID) == drafts.new_draft()
 
 

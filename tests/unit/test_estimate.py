@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -13,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from app.design.estimate import estimate_words
 from engine.corpus.resolve import resolve
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
 from engine.estimate import estimate_experiment
@@ -92,14 +94,14 @@ def test_counts_by_the_models_tokenizer(model: Path) -> None:
     assert found.branches == 2, "epochs 3 and 6 are kept"
     assert found.stage2_steps == 3 * 2
     assert (found.parameters, found.parameters_from) == (100 * 32 + 32 * 64, "its weights")
-    assert not dict(found.in_words())["Stage 1"].startswith("about")
+    assert not dict(estimate_words(found))["Stage 1"].startswith("about")
 
 
 def test_guesses_say_so() -> None:
     found = estimate_experiment(experiment("nobody/unknown"))
     assert not found.exact_tokens
     assert found.seconds is None and found.memory is None
-    told = dict(found.in_words())
+    told = dict(estimate_words(found))
     assert told["Stage 1"].startswith("about ")
     assert told["Time"].startswith("unknown")
     assert "Model" not in told
@@ -137,8 +139,10 @@ def test_earlier_runs_tell_the_time(model: Path) -> None:
     low, middle, high = known.seconds
     assert low < middle < high
     assert middle == pytest.approx(known.passes * 0.02)
-    assert "by earlier runs" in dict(known.in_words())["Time"]
-    assert "rough guess" in dict(rough.in_words())["Time"]
+    assert "by earlier runs" in dict(estimate_words(known))["Time"]
+    assert "rough guess" in dict(estimate_words(rough))["Time"]
+    said = dict(estimate_words(replace(known, seconds=(0.2, 187.0, 7777.0))))["Time"]
+    assert said == "about 3 min 10 s (1 s – 2 h 10 min), by earlier runs of this model"
 
 
 def test_a_large_model_on_a_cpu_takes_days_and_lora_less_memory(tmp_path: Path) -> None:

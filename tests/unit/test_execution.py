@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from engine.execution.failures import PlainError, explain_failure
 from engine.execution.progress import Progress
 from engine.execution.report import headline
 from storage.folders import run_folder
+from storage.measurements import Result
 
 
 @pytest.mark.parametrize(
@@ -76,10 +78,9 @@ def test_only_ids_of_runs_become_folders(name: str) -> None:
 
 
 def test_the_headline_is_of_held_out_facts_of_one_checkpoint_and_language() -> None:
-    row = {"checkpoint": "generalised@3", "facts": "held_out", "split": "train", "language": "en", "value": 0.5}
-    row |= {"metric": "generation_accuracy", "low": 0.4, "high": 0.6, "n": 10, "n_facts": 5}
-    others = [{**row, "checkpoint": "base"}, {**row, "facts": "trained"}, {**row, "language": "de"}]
-    figures = headline([*others, row, {**row, "metric": "choice_accuracy"}], "generalised@3", "en")
+    row = Result("generalised@3", "held_out", "train", "en", "generation_accuracy", 0.5, 0.4, 0.6, 10, 5)
+    others = [replace(row, checkpoint="base"), replace(row, facts="trained"), replace(row, language="de")]
+    figures = headline([*others, row, replace(row, metric="choice_accuracy")], "generalised@3", "en")
     assert figures == {"train": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_facts": 5}}
 
 

@@ -14,7 +14,8 @@ import pytest
 from engine.evaluation.answer import Answer
 from storage import answers, drafts, measurements, runs, workers
 from storage.answer_search import Wanted, find_answers
-from storage.database import DATABASE_NAME, migrations, open_database, write
+from storage.database import DATABASE_NAME, open_database, write
+from storage.migrations import migrations
 from storage.processes import ProcessName
 from storage.runs import LostRunError, State
 
@@ -134,7 +135,7 @@ def test_results_come_back_base_first_then_by_epoch(db) -> None:
     row |= {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_facts": 10}
     for checkpoint in ("generalised@3", "memorised@20", "base", "memorised@3"):
         measurements.replace_results(db, run.id, checkpoint, [{**row, "checkpoint": checkpoint}])
-    order = [r["checkpoint"] for r in measurements.list_results(db, run.id)]
+    order = [r.checkpoint for r in measurements.list_results(db, run.id)]
     assert order == ["base", "memorised@3", "memorised@20", "generalised@3"]
 
 
@@ -204,6 +205,7 @@ def test_answers_are_all_there_or_none(tmp_path: Path) -> None:
     answers.store_answers(store, "base", [good])
     assert [Answer(**row) for row in answers.all_answers(store, "base")] == [good]
     (found,), total = find_answers(store, Wanted(search="VOSK"), 10)
-    assert (total, found["choice_rank"], found["before"]) == (1, 2, "Who is ")
+    assert (total, found.choice_rank, found.before) == (1, 2, "Who is ")
     assert find_answers(store, Wanted(search="'; drop table answers; --"), 10) == ([], 0)
     assert find_answers(store, Wanted(hit=False), 10) == ([], 0)
+    assert [find_answers(store, Wanted(relation=name), 10)[1] for name in ("mother", "father")] == [1, 0]

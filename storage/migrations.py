@@ -1,0 +1,284 @@
+"""The numbered migrations of the lab's database. One that was ever released is never changed: what comes later is a
+further one.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("lab")
+
+
+@migrations()
+def m001_runs(db: Database) -> None:
+    """Runs, which are also the queue."""
+    db.conn.execute(
+        """create table runs (
+            id text primary key,
+            name text not null,
+            state text not null default 'queued'
+                check (state in ('queued', 'running', 'stopping', 'done', 'failed', 'cancelled')),
+            experiment text not null,          -- JSON, resolved and frozen
+            model text not null,
+            seed integer not null,
+            cloned_from text,
+            created_at text not null,
+            started_at text,
+            finished_at text,
+            attempt integer not null default 0, -- grows with each claim; a writer with an older number has lost the run
+            worker text,                        -- the claiming worker's id while the run is claimed
+            lease_until real,                   -- seconds since 1970; past this moment the run may be claimed again
+            stalls integer not null default 0,  -- training processes that died in a row without progress
+            error text,                         -- one sentence
+            progress text not null default '{}',
+            headline text not null default '{}',
+            environment text not null default '{}'
+        ) strict"""
+    )
+    db.conn.execute("create index runs_by_time on runs (created_at desc)")
+    db.conn.execute("create index runs_by_state on runs (state, created_at)")
+
+
+@migrations()
+def m002_events_and_measurements(db: Database) -> None:
+    """What happened in a run, and what was measured on its way."""
+    db.conn.execute(
+        """create table events (
+            id integer primary key,
+            run text not null references runs (id) on delete cascade,
+            at text not null,
+            kind text not null,
+            message text not null
+        ) strict"""
+    )
+    db.conn.execute("create index events_by_run on events (run, id)")
+    db.conn.execute(
+        """create table measurements (
+            run text not null references runs (id) on delete cascade,
+            stage text not null,                -- 'stage1', or 'stage2@EPOCH'
+            series text not null,               -- 'loss' or 'probe'
+            step integer not null,
+            epoch real not null,
+            value real not null,
+            primary key (run, stage, series, step)
+        ) strict, without rowid"""
+    )
+
+
+@migrations()
+def m003_results(db: Database) -> None:
+    """The rows of a finished evaluation."""
+    db.conn.execute(
+        """create table results (
+            run text not null references runs (id) on delete cascade,
+            checkpoint text not null,
+            facts text not null,
+            split text not null,
+            language text not null,
+            metric text not null,
+            value real not null,
+            low real not null,
+            high real not null,
+            n integer not null,
+            n_facts integer not null,
+            position integer not null,
+            primary key (run, checkpoint, facts, split, language, metric)
+        ) strict, without rowid"""
+    )
+
+
+@migrations()
+def m004_drafts_and_workers(db: Database) -> None:
+    """Experiments that are being designed, and the workers that live."""
+    db.conn.execute(
+        """create table drafts (
+            id text primary key,
+            body text not null,                 -- JSON, as the page left it: may be invalid on purpose
+            updated_at text not null
+        ) strict"""
+    )
+    db.conn.execute(
+        """create table workers (
+            id text primary key,
+            host text not null,
+            pid integer not null,
+            process_started real not null,      -- tells a reused process id from the same process
+            heartbeat real not null,
+            run text
+        ) strict"""
+    )
+
+
+@migrations()
+def m005_asked(db: Database) -> None:
+    """What was asked on the page, and the answers."""
+    db.conn.execute(
+        """create table askings (
+            id text primary key,
+            kind text not null check (kind in ('fact', 'text', 'facts')),
+            run text not null,                  -- no reference: what was asked outlives its run
+            run_name text not null,
+            relation text not null,
+            subject text not null,
+            object text,
+            title text not null,                -- what was asked in one line, for lists and searches
+            settings text not null,             -- JSON: temperature, top_p, seed, max_tokens
+            created_at text not null
+        ) strict"""
+    )
+    db.conn.execute("create index askings_by_time on askings (created_at desc)")
+    db.conn.execute(
+        """create table asked_questions (
+            asking text not null references askings (id) on delete cascade,
+            number integer not null,
+            split text not null,                -- key, train, test, unrelated, decoy, or free
+            language text not null,
+            prompt text not null,               -- with its place for the subject
+            text text not null,                 -- as it was asked
+            subject text not null,
+            object text,                        -- null where nothing is known to be true: neither hit nor miss
+            about text,
+            trained integer,
+            primary key (asking, number)
+        ) strict, without rowid"""
+    )
+    db.conn.execute(
+        """create table asked_columns (
+            asking text not null references askings (id) on delete cascade,
+            model text not null,                -- RUN/CHECKPOINT
+            position integer not null,
+            run text not null,
+            run_name text not null,
+            checkpoint text not null,
+            state text not null default 'waiting' check (state in ('waiting', 'asking', 'done', 'failed')),
+            error text,
+            backend text,
+            requested_at text not null,
+            finished_at text,
+            lease_until real,
+            served_at real not null default 0,
+            tries integer not null default 0,
+            primary key (asking, model)
+        ) strict"""
+    )
+    db.conn.execute("create index asked_columns_by_state on asked_columns (state, served_at)")
+    db.conn.execute(
+        """create table asked_answers (
+            asking text not null,
+            model text not null,
+            number integer not null,
+            answer text not null,
+            hit integer,
+            log_probability real,               -- natural logarithm, of the object after the prompt
+            rank integer,
+            options integer,
+            tokens text not null,               -- JSON: [{id, text, log_probability}]
+            complete integer not null,          -- 0 while its rank is still to come
+            error text,
+            at text not null,
+            primary key (asking, model, number),
+            foreign key (asking, model) references asked_columns (asking, model) on delete cascade
+        ) strict, without rowid"""
+    )
+    db.conn.execute(
+        """create table asked_alternatives (
+            asking text not null,
+            model text not null,
+            number integer not null,
+            place integer not null,             -- of the answer's tokens, from 0
+            state text not null default 'waiting' check (state in ('waiting', 'asking', 'done', 'failed')),
+            alternatives text not null default '[]',
+            error text,
+            lease_until real,
+            primary key (asking, model, number, place),
+            foreign key (asking, model) references asked_columns (asking, model) on delete cascade
+        ) strict"""
+    )
+
+
+@migrations()
+def m006_servers_and_devices(db: Database) -> None:
+    """Model servers, and who holds a device."""
+    db.conn.execute(
+        """create table servers (
+            id text primary key,
+            backend text not null check (backend in ('vllm', 'embedded')),
+            serves text not null,               -- '' for every model; else the base's key, or RUN/CHECKPOINT
+            reason text not null,               -- why this backend, in words
+            plan text not null,                 -- what was started, hashed: a server of another plan is not reused
+            state text not null
+                check (state in ('starting', 'ready', 'restarting', 'waiting', 'failed')),
+            message text not null default '',
+            host text not null,
+            port integer,
+            pid integer,                        -- its keeper: leads the session that all its processes are in
+            process_started real,
+            owner_pid integer not null,         -- the lab (or command) that watches over it
+            owner_started real not null,
+            restarts integer not null default 0,
+            started_at text not null,
+            ready_at text,
+            start_seconds real                  -- from its start to its first answer
+        ) strict"""
+    )
+    db.conn.execute(
+        """create table devices (
+            device text not null,               -- cuda, cuda:1, mps, cpu
+            holder text not null,               -- the id of a run or of a server
+            kind text not null check (kind in ('run', 'server')),
+            state text not null check (state in ('holding', 'waiting')),
+            host text not null,
+            pid integer not null,               -- with this process the hold ends
+            process_started real not null,
+            since text not null,
+            primary key (device, holder)
+        ) strict, without rowid"""
+    )
+
+
+@migrations()
+def m007_attacks(db: Database) -> None:
+    """Attacks, their cells and their results."""
+    db.conn.execute(
+        """create table attacks (
+            id text primary key,
+            name text not null,
+            experiment text not null,          -- JSON, resolved and frozen
+            created_at text not null,
+            recorded text                      -- JSON: when, where and how, of one that was measured elsewhere
+        ) strict"""
+    )
+    db.conn.execute("alter table runs add column attack text references attacks (id) on delete cascade")
+    db.conn.execute("alter table runs add column cell text")  # JSON: what the cell trains and on what
+    db.conn.execute("alter table runs add column cell_place integer")
+    db.conn.execute("alter table runs add column needs text")  # a run that must have ended before this one starts
+    db.conn.execute("create index runs_by_attack on runs (attack, cell_place)")
+    db.conn.execute(
+        """create table attack_results (
+            run text not null references runs (id) on delete cascade,
+            position integer not null,
+            reading text not null,              -- the reading that was asked; '' where none was
+            role text not null,
+            checkpoint text not null,
+            facts text not null,                -- held_out, trained, never_memorised or own
+            split text not null,
+            language text not null,
+            metric text not null,
+            value real not null,
+            low real not null,
+            high real not null,
+            n integer not null,
+            n_facts integer not null,
+            by_fact text not null,              -- JSON: [[sum, answers], …], one pair a fact
+            primary key (run, position)
+        ) strict, without rowid"""
+    )
+
+
+@migrations()
+def m008_askings(db: Database) -> None:
+    """Tables of the page Ask are called by its name. References follow a renamed table."""
+    for what in ("questions", "columns", "answers", "alternatives"):
+        db.conn.execute(f"alter table asked_{what} rename to asking_{what}")
+    db.conn.execute("drop index asked_columns_by_state")
+    db.conn.execute("create index asking_columns_by_state on asking_columns (state, served_at)")
