@@ -45,7 +45,8 @@ def ask_api(lab: Lab, asker: Asker) -> None:
                 "description": checkpoint_name(model.checkpoint),
             }
             for full in (lab.run(r.id) for r in runs)
-            for model in (models_of(lab, full).own if full else ())
+            if full is not None
+            for model in models_of(lab, full).own
         ]  # fmt: skip
 
     def ask_about_fact(
