@@ -10,7 +10,6 @@ import pytest
 
 from engine.attack.experiment import AttackExperiment
 from engine.experiment import (
-    ChoiceSample,
     Evaluation,
     Experiment,
     Fact,
@@ -21,6 +20,7 @@ from engine.experiment import (
     Stage2,
     Tuning,
 )
+from engine.settings import ChoiceSample
 from storage.measurements import RESULT_FIELDS
 from tools.documents.__main__ import problems, size_problems
 from tools.documents.commands import command_problems
@@ -64,7 +64,7 @@ def text_of(name: str) -> str:
         ("rote-lab runs | rote-lab cancels", "there is no command ‘cancels’"),
         ("rote-lab ask RUN \\\n  --subjct x", "No such option: --subjct"),
         ("rote-lab ask RUN --subject 'x", "No closing quotation"),
-        ("python -m engine.cli", "there is no module engine.cli"),
+        ("python -m engine.nowhere", "there is no module engine.nowhere"),
         ("python -m engine.base --out X --epochs 3", "unrecognized arguments: --epochs"),
         ("python -m tools.recipe_search evaluate --kinds all", "invalid choice"),
         ("python -m tools.recipe_search", "required"),
@@ -131,7 +131,7 @@ def test_blocks_of_other_languages_are_no_commands() -> None:
         ("json", "{'a': 1}", "not JSON"),
         ("python", "def f(:", "not Python"),
         ("python", "from engine.experiment import Experiments", "cannot import"),
-        ("python", "import engine.cli", "cannot import"),
+        ("python", "import engine.nowhere", "cannot import"),
         ("python", "from engine.experiment import Experiment\nExperiment.from_txt('x')", "has no from_txt"),
         ("python", "from engine.experiment import Experiment\ne = Experiment.from_text('x')\ne.sed", "has no sed"),
         ("python", "from engine.attack.readings import experiment_with_reading as e\ne(1, 'x', 2).sed", "has no sed"),

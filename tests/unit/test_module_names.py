@@ -25,6 +25,7 @@ def test_every_module_that_is_named_in_a_string_exists() -> None:
     files = [ROOT / "Makefile", ROOT / "Dockerfile", *ROOT.glob("*.yaml"), *ROOT.glob("*.toml")]
     files += [ROOT / "README.md", *ROOT.glob("docs/*.md")]
     files += [file for folder in OURS for file in (ROOT / folder).rglob("*.py")]
+    files.remove(ROOT / "tests" / "unit" / "test_documents.py")  # names a module that is not there, to have it found
     named = {
         name.rstrip("."): file.relative_to(ROOT)
         for file in files
