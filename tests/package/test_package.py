@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in tracked():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
     subprocess.run(command, check=True)
     (built,) = folder.iterdir()
     return built
@@ -45,7 +45,7 @@ def script(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # PyTorch first, as the machine needs it; all else by the wheel's own list.
     subprocess.run(["make", "--silent", "torch", f"VENV={environment}"], cwd=ROOT, check=True)
     command = [
-        environment / "bin" / "python",
+        str(environment / "bin" / "python"),
         "-m",
         "pip",
         "install",
@@ -53,7 +53,7 @@ def script(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--no-compile",
         "-c",
         "constraints.txt",
-        wheel,
+        str(wheel),
     ]
     subprocess.run(command, cwd=ROOT, check=True)
     return environment / "bin" / "rote-lab"
@@ -87,7 +87,7 @@ def test_quick_runs_from_an_empty_folder(script: Path, tmp_path: Path) -> None:
     here.mkdir()
     version = subprocess.run([script, "--version"], cwd=here, env=SURROUNDINGS, capture_output=True, text=True)
     assert version.stdout.split() == ["rote-lab", __version__]
-    command = [script, "run", "quick", "--home", str(tmp_path / "home"), "--results", "r.json"]
+    command = [str(script), "run", "quick", "--home", str(tmp_path / "home"), "--results", "r.json"]
     done = subprocess.run(command, cwd=here, env=SURROUNDINGS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     document = json.loads((here / "r.json").read_text())
@@ -102,7 +102,7 @@ def test_the_page_and_its_worker_run_beside_folders_of_the_same_names(script: Pa
         (here / name).mkdir(parents=True)
         (here / name / "__init__.py").write_text("raise SystemExit('not the lab')\n")
     port = free_port()
-    command = [script, "page", "--home", str(home), "--port", str(port)]
+    command = [str(script), "page", "--home", str(home), "--port", str(port)]
     home.mkdir()
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=here, env=SURROUNDINGS, stdout=log, stderr=log)

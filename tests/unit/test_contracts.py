@@ -49,7 +49,7 @@ def copy(tmp_path: Path) -> Path:
 
 def broken(folder: Path, contract: str) -> str:
     """What the linter says about one contract that it finds broken in `folder`."""
-    command = [Path(sys.executable).with_name("lint-imports"), "--contract", contract, "--no-cache"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--contract", contract, "--no-cache"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{CONTRACTS[contract]['name']} BROKEN" in done.stdout

@@ -82,14 +82,15 @@ def make_setup(checkout: Path, address: str, index: str, **variables: str) -> su
 
 def installed(checkout: Path) -> str:
     code = "import torch; print(torch.__version__)"
-    command = [checkout / ".venv" / "bin" / "python", "-c", code]
+    command = [str(checkout / ".venv" / "bin" / "python"), "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=checkout).stdout.strip()
 
 
 @pytest.fixture
 def bare(checkout: Path) -> Path:
     """The checkout without PyTorch in its environment."""
-    uninstall = [checkout / ".venv" / "bin" / "python", "-m", "pip", "uninstall", "--quiet", "--yes", "torch"]
+    python = str(checkout / ".venv" / "bin" / "python")
+    uninstall = [python, "-m", "pip", "uninstall", "--quiet", "--yes", "torch"]
     subprocess.run(uninstall, check=True, capture_output=True)
     return checkout
 
