@@ -18,7 +18,7 @@ from storage.attacks import list_attacks
 from storage.database import open_database
 from storage.runs import State, list_runs
 from tests.browser import asking_seeding, attack_seeding, seeding
-from tests.browser.conftest import CHROMIUM_ARGUMENTS, serving
+from tests.browser.conftest import CHROMIUM_ARGUMENTS, THEMES, Theme, serving
 
 WIDTHS = (1280, 390)
 SETTLE_MS = 2500
@@ -39,14 +39,14 @@ def main(
         with serving(folder) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
             for name, path in pages.items():
-                for theme in ("light", "dark"):
+                for theme in THEMES:
                     for width in WIDTHS:
                         take(browser, address + path, out_dir / f"{name}-{theme}-{width}.png", theme, width)
 
 
-def take(browser: Browser, address: str, path: Path, theme: str, width: int) -> None:
+def take(browser: Browser, address: str, path: Path, theme: Theme, width: int) -> None:
     """One picture of the whole page."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
     page.goto(address)
     page.locator(".lab").first.wait_for(state="attached")
     page.wait_for_timeout(SETTLE_MS)

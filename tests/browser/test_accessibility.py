@@ -10,10 +10,9 @@ import pytest
 from playwright.sync_api import Browser, Page, Request
 
 from tests.browser import pictures
-from tests.browser.conftest import serving
+from tests.browser.conftest import THEMES, serving
 
 pytestmark = pytest.mark.browser
-THEMES = ("light", "dark")
 QUIET_LOOKS = 5
 # Whether the header knows how the worker is, and every chart is drawn.
 SETTLED = """() => (document.querySelector('.lab.top .worker[data-state]') || !document.querySelector('.lab.top'))
@@ -39,7 +38,7 @@ def test_no_page_breaks_a_rule_of_level_a_or_aa(chromium: Browser, seeded: tuple
     axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     found: list[str] = []
     for theme in THEMES:
-        context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
+        context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme)
         page = Watched(context.new_page())
         for name, path in pages.items():
             page.open(address + path)

@@ -17,7 +17,7 @@ from storage.database import now, write
 from storage.folders import run_folder
 from storage.runs import State, get_run, set_progress
 from tests.browser import seeding
-from tests.browser.conftest import PAGES
+from tests.browser.conftest import PAGES, THEMES
 
 pytestmark = pytest.mark.browser
 NAVIGATION = "performance.timeOrigin + performance.now()"
@@ -203,8 +203,8 @@ def test_the_header_says_how_the_worker_is_when_a_page_opens(page: Page, address
 
 def test_an_unknown_address_shows_a_page_of_the_lab(chromium: Browser, address: str, db: Database) -> None:
     page = chromium.new_page()  # whose console tells of the status, as it should
-    for theme, width in (("light", 390), ("dark", 1280)):
-        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    for theme, width in zip(THEMES, (390, 1280), strict=True):
+        page.emulate_media(color_scheme=theme)
         page.set_viewport_size({"width": width, "height": 900})
         for path in ("/no-such-page", "/runs/x", "/%3Cscript%3E"):
             answer = page.goto(address + path)
