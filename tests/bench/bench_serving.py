@@ -24,7 +24,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +36,7 @@ from engine.models.loading import LoadedModel, load_base, load_checkpoint
 from engine.serving.asking.ask import Sampling, ask, ask_in_steps
 from engine.serving.asking.tokens import Tokens
 from engine.serving.client import ServerClient
+from engine.serving.processes.plans import Backend
 from engine.serving.processes.supervisor import Supervisor
 from engine.serving.served import ServedModel, usual_columns
 from engine.serving.vllm import backend as vllm_backend
@@ -54,16 +57,15 @@ def prompts_of(model: ServedModel, questions: Sequence[Question]) -> list[Ids]:
     return [list(tokens.split(q.text, q.object or "")[0]) for q in questions]
 
 
+def reply(model: Any, prompt: Ids) -> Ids:
+    """What the model says, end token included. Any: transformers keeps `generate` in a class beside PreTrainedModel."""
+    return model.generate(torch.tensor([prompt]), max_new_tokens=TOKENS, do_sample=False)[0, len(prompt) :].tolist()
+
+
 def loop(loaded: Sequence[LoadedModel], prompts: Sequence[Sequence[Ids]]) -> list[list[Ids]]:
     """What each model says to each prompt, end token included."""
     with torch.inference_mode():
-        return [
-            [
-                each.causal.generate(torch.tensor([p]), max_new_tokens=TOKENS, do_sample=False)[0, len(p) :].tolist()
-                for p in asked
-            ]
-            for each, asked in zip(loaded, prompts, strict=True)
-        ]
+        return [[reply(each.causal, prompt) for prompt in asked] for each, asked in zip(loaded, prompts, strict=True)]
 
 
 def over_http(places: Sequence[tuple[ServerClient, str]], prompts: Sequence[Sequence[Ids]]) -> list[list[Ids]]:
@@ -98,8 +100,8 @@ def main() -> int:
         questions = [q for fact in range(1, given.facts + 1) for q in about_fact(experiment, fact)]
         loaded = [load_base(experiment) if m.kind == "base" else load_checkpoint(experiment, m.folder) for m in models]
         prompts = [prompts_of(model, questions) for model in models]
-        backends = ["embedded"] + ["vllm"] * (missing is None)
-        supervisors = {name: Supervisor(lab.home, name) for name in backends}  # type: ignore[arg-type]
+        backends: list[Backend] = ["embedded", "vllm"] if missing is None else ["embedded"]
+        supervisors: dict[str, Supervisor] = {name: Supervisor(lab.home, name) for name in backends}
         try:
             places = {name: place_all(supervisor, models) for name, supervisor in supervisors.items()}
             failed = compare(given.rounds, models, questions, loaded, prompts, places)
@@ -134,10 +136,10 @@ def compare(
     expected = loop(loaded, prompts)
     for _ in range(rounds):
         for name, placed in places.items():
-            took, found = timed(lambda placed=placed: over_http(placed, prompts))  # type: ignore[misc]
+            took, found = timed(partial(over_http, placed, prompts))
             seconds.setdefault(name, []).append(took)
             wrong += found != expected
-            took, _ = timed(lambda placed=placed: asked(placed, models, questions))  # type: ignore[misc]
+            took, _ = timed(partial(asked, placed, models, questions))
             seconds.setdefault(f"{name}, with ranks", []).append(took)
         took, found = timed(lambda: loop(loaded, prompts))
         seconds.setdefault(LOOP, []).append(took)
@@ -175,7 +177,7 @@ def one_fact(
         best = [float("inf")] * 3  # the first model alone, all answers, all ranks
         for _ in range(rounds):
             (client, _), model = placed[0], models[0]
-            best[0] = min(best[0], timed(lambda c=client, m=model: next(ask_in_steps(c, m, questions)))[0])  # type: ignore[misc]
+            best[0] = min(best[0], timed(partial(first_step, client, model, questions))[0])
             began = time.perf_counter()
 
             def column(place: tuple[ServerClient, str], model: ServedModel, began: float = began) -> list[float]:
@@ -193,6 +195,11 @@ def one_fact(
             print(f"FAILED: that is more than {FIRST_SECONDS} s for the first, or {FACT_SECONDS} s for all")
             failed = True
     return failed
+
+
+def first_step(client: ServerClient, model: ServedModel, questions: Sequence[Question]) -> object:
+    """The answers, before their ranks."""
+    return next(ask_in_steps(client, model, questions))
 
 
 def asked(
