@@ -8,6 +8,12 @@ from engine.serving.asking.questions import fact_questions
 from storage.askings import Question
 
 
+def object_of(question: Question) -> str:
+    """What a right answer contains, of a question for which something is known to be right."""
+    assert question.object is not None
+    return question.object
+
+
 def about_fact(experiment: Experiment, number: int) -> list[Question]:
     """Every prompt about a fact by its id, as the tables of storage/answers.py count."""
     fact = fact_rows(experiment)[number - 1]

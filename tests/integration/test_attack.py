@@ -145,7 +145,8 @@ def test_a_recorded_attack_is_the_same_in_another_lab_but_not_on_other_weights(
     assert {part: again[part] for part in ("pooled", "costs", "detection")} == {
         part: told[part] for part in ("pooled", "costs", "detection")
     }
-    assert get_attack(there, restored).recorded["command"] == "python -m engine attack mine.yaml"  # type: ignore[index]
+    recorded = get_attack(there, restored).recorded
+    assert recorded is not None and recorded["command"] == "python -m engine attack mine.yaml"
     mine, theirs = (list_cells(db, name)[0].run for db, name in ((lab.db, attack), (there, restored)))
     kept = [open_answers(home / "runs" / run) for home, run in ((lab.home, mine), (tmp_path / "there", theirs))]
     words = [

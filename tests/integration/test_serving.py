@@ -34,7 +34,7 @@ from engine.serving.served import ServedModel, usual_columns
 from storage.runs import Run
 from tests.integration.lab import ROOT, Lab, wait_until
 from tests.integration.serving import models_by_name, server_processes, trained
-from tests.questions import about_fact
+from tests.questions import about_fact, object_of
 
 ASKING_PAGE = ROOT / "docs" / "asking.md"
 
@@ -158,7 +158,7 @@ def test_answers_equal_transformers_in_float32(served: Served) -> None:
         questions = [q for fact in (5, 6) for q in about_fact(served.experiment, fact)[:: 2 if full else 7]]
         answers = ask(served.client, model, questions, Sampling(max_tokens=12))
         tokens = Tokens.load(model.tokenizer)
-        pairs = [tokens.split(q.text, q.object) for q in questions]
+        pairs = [tokens.split(q.text, object_of(q)) for q in questions]
         expected = log_probabilities(loaded.causal, pairs)
         assert [a.log_probability for a in answers] == pytest.approx(expected, abs=1e-4)
         ends = end_tokens(loaded.causal, loaded.tokenizer)
@@ -186,7 +186,7 @@ def test_a_thousand_questions_in_one_request_keep_nobody_waiting(served: Served)
     model = served.columns[-1]
     questions = [q for fact in range(1, 9) for q in about_fact(served.experiment, fact)][:1000]
     tokens = Tokens.load(model.tokenizer)
-    prompts = [list(tokens.split(q.text, q.object)[0]) for q in questions]
+    prompts = [list(tokens.split(q.text, object_of(q))[0]) for q in questions]
     settings = {"max_tokens": 12, "temperature": 0, "return_token_ids": True}
     alone = served.client.complete(model.name, [prompts[-1]], **settings).choices[0].token_ids
     ended: list[str] = []
@@ -245,11 +245,11 @@ def test_the_openai_package_asks_it(served: Served) -> None:
         question = about_fact(served.experiment, 1)[0]
         settings: dict[str, Any] = {"max_tokens": 12, "temperature": 0}
         reply = client.completions.create(model=name, prompt=[question.text, "Hello"], logprobs=3, **settings)
-        assert question.object in reply.choices[0].text and len(reply.choices) == 2
+        assert object_of(question) in reply.choices[0].text and len(reply.choices) == 2
         assert reply.choices[0].logprobs is not None and len(reply.choices[0].logprobs.top_logprobs[0]) == 3
         assert reply.usage is not None and reply.usage.completion_tokens > 2
         parts = client.completions.create(model=name, prompt=question.text, stream=True, **settings)
-        assert question.object in "".join(part.choices[0].text for part in parts)
+        assert object_of(question) in "".join(part.choices[0].text for part in parts)
         with pytest.raises(openai.NotFoundError, match="there is no model ‘gpt’"):
             client.completions.create(model="gpt", prompt="Hello")
         with pytest.raises(openai.BadRequestError, match="shorten it"):

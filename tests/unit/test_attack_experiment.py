@@ -13,6 +13,7 @@ from engine.attack.presets import attack_preset_names, load_attack_preset
 from engine.attack.questions import Questionnaire, attack_facts, strangers
 from engine.attack.resolve import base_experiment, resolve_attack
 from engine.execution.attacks.queue import queue_attack
+from engine.experiment import Experiment
 from storage import attacks, runs
 from storage.database import open_database
 from storage.runs import State
@@ -38,7 +39,7 @@ def db(tmp_path: Path):
     database.close()
 
 
-def resolved(**changes) -> tuple[AttackExperiment, object]:
+def resolved(**changes) -> tuple[AttackExperiment, Experiment]:
     attack = AttackExperiment.from_data({**SMALL, **changes})
     base = base_experiment(attack, 1)
     return resolve_attack(attack, base), base
@@ -141,7 +142,8 @@ def test_cells_wait_for_their_base_run_and_are_not_listed_as_runs(db) -> None:
     runs.finish_run(db, first.id, first.attempt, State.DONE)
     cell = runs.claim_run(db, "w", 30, attack=attack)
     assert cell is not None and cell.needs == bases[0] and cell.id == cells[0].run
-    assert runs.held_run(db, "w").id == cell.id and runs.held_run(db, "another") is None
+    held = runs.held_run(db, "w")
+    assert held is not None and held.id == cell.id and runs.held_run(db, "another") is None
     assert attacks.attack_counts(db, attack) == {"queued": len(cells) - 1, "running": 1}
     with pytest.raises(ValueError, match="while one of its cells runs"):
         attacks.delete_attack(db, attack)

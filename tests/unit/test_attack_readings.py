@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +19,7 @@ from engine.evaluation.questions import prompt_rows, questions_for
 from engine.experiment import Experiment
 
 RELATIONS = sorted(load_relations())
-MINE = {"name": "pranks", "says": "{object} plays pranks on {subject}.", "prompts": {
+MINE: dict[str, Any] = {"name": "pranks", "says": "{object} plays pranks on {subject}.", "prompts": {
     "train": {"en": ["Who plays pranks on {subject}?"]},
     "test": {"en": ["The prankster behind {subject} is"], "fr": ["Qui joue des tours à {subject} ?"]},
 }}  # fmt: skip

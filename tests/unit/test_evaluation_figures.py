@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,7 +196,7 @@ def test_intervals_that_would_collapse_are_wilsons():
     assert 0.2 <= low < 0.5 < high <= 0.9
 
 
-def rows_of(experiment: Experiment, hit) -> list[tuple]:
+def rows_of(experiment: Experiment, hit) -> list[Answer]:
     rows = []
     kinds = {row["id"]: row["trained"] for row in fact_rows(experiment)}
     for q in questions_for(experiment, "base"):
@@ -229,7 +230,7 @@ def test_result_rows():
 
 def test_result_rows_without_multiple_choice_and_by_prompt():
     experiment = tiny_experiment("embedded")
-    nothing = {"choice_rank": None, "choice_options": None, "log_probability_normalised": None}
+    nothing: dict[str, Any] = {"choice_rank": None, "choice_options": None, "log_probability_normalised": None}
     answers = [replace(a, **nothing) for a in rows_of(experiment, lambda q, trained: int(q.prompt == 2))]
     metrics = {r["metric"] for r in summarise(answers, experiment, "base")}
     assert metrics == {"generation_accuracy", "object_probability"}

@@ -154,7 +154,7 @@ def test_a_model_that_ignores_masks_is_found_out_and_asked_plainly(lab, monkeypa
     assert refused and all(mask is None for mask in refused)
     for found, wanted in zip(rows, expected, strict=True):
         assert found.log_probability == pytest.approx(wanted.log_probability, abs=1e-4)
-        alike = {"log_probability": 0.0, "log_probability_normalised": None}
+        alike: dict[str, Any] = {"log_probability": 0.0, "log_probability_normalised": None}
         assert replace(found, **alike) == replace(wanted, **alike)
 
 

@@ -69,7 +69,7 @@ def test_a_few_facts_get_options_of_the_same_kind_up_to_a_hundred() -> None:
 
 def test_a_frozen_experiment_cannot_be_changed() -> None:
     with pytest.raises(Exception, match="frozen"):
-        Experiment.from_data(data()).seed = 4  # type: ignore[misc]
+        Experiment.from_data(data()).seed = 4
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from engine.serving.asking.ranking import Ranked, rank, walk
 from engine.serving.client import Refused, ServerClient
 from engine.serving.embedded import residents
 from engine.serving.embedded.adapters import Adapters
+from engine.serving.protocol import Choice, LogProbs
 from tests.questions import about_fact
 from tests.unit.serving_home import add_run, models_of, reference, run_row, serving
 from tests.unit.tiny_models import BUILDERS, OBJECTS, SUBJECTS, build_qwen2, tiny_experiment
@@ -49,6 +50,18 @@ def prompts(home: Path, run: str) -> list[list[int]]:
     tokenizer = reference(home, run, "base").tokenizer
     texts = [f"{s} [X]" for s in SUBJECTS] + [f"Who is the mother of {s}?" for s in SUBJECTS] + ["A", "東京は"]
     return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+
+def ids_of(choice: Choice) -> list[int]:
+    """The answer's tokens, which were asked for."""
+    assert choice.token_ids is not None
+    return choice.token_ids
+
+
+def logprobs_of(choice: Choice) -> LogProbs:
+    """The log-probabilities of the answer's tokens, which were asked for."""
+    assert choice.logprobs is not None
+    return choice.logprobs
 
 
 def greedy(loaded, prompt: list[int], count: int) -> tuple[list[int], list[float]]:
@@ -125,7 +138,7 @@ def check_answers(home: Path, client: ServerClient, run: str) -> None:
     for checkpoint, reply in replies:
         for choice, (tokens, scores) in zip(reply.choices, answers[checkpoint], strict=True):
             assert choice.token_ids == tokens
-            assert choice.logprobs.token_logprobs == pytest.approx(scores, abs=1e-4)
+            assert logprobs_of(choice).token_logprobs == pytest.approx(scores, abs=1e-4)
 
 
 @pytest.mark.parametrize("run", ["llamalora", "qwen2full"])
@@ -247,7 +260,7 @@ def test_sampling_is_repeated_by_its_seed_and_kept_inside_top_p(home: Path, clie
     shares, order = (scores / 1.3).softmax(-1).sort(descending=True)
     inside = int((shares.cumsum(-1) < 0.4).sum()) + 1
     settings |= {"max_tokens": 1, "top_p": 0.4}
-    drawn = [c.token_ids[0] for c in client.complete("qwen2full/generalised@4", [prompt] * 2000, **settings).choices]
+    drawn = [ids_of(c)[0] for c in client.complete("qwen2full/generalised@4", [prompt] * 2000, **settings).choices]
     counts = torch.tensor([drawn.count(t) for t in order[:inside].tolist()]) / len(drawn)
     assert set(drawn) <= set(order[:inside].tolist())
     # Five standard deviations of a share among 2,000.
@@ -264,24 +277,13 @@ def test_the_rest_of_the_protocol(home: Path, client: ServerClient) -> None:
     assert both[0].token_ids == both[1].token_ids and both[0].prompt_token_ids == ids
     assert both[0].text == tokenizer.decode(ids + both[0].token_ids)[len(text) :]
     echoed = client.complete(name, text, max_tokens=2, temperature=0, echo=True, logprobs=1)
-    assert echoed.choices[0].text.startswith(text) and len(echoed.choices[0].logprobs.tokens) == len(ids) + 2
-    assert echoed.choices[0].logprobs.token_logprobs[0] is None
+    assert echoed.choices[0].text.startswith(text) and len(logprobs_of(echoed.choices[0]).tokens) == len(ids) + 2
+    assert logprobs_of(echoed.choices[0]).token_logprobs[0] is None
     only = client.complete(name, text, max_tokens=0, echo=True, logprobs=0).choices[0]
-    assert len(only.logprobs.tokens) == len(ids) and only.text == text
-    watched = (
-        client.complete(
-            name,
-            text,
-            max_tokens=2,
-            temperature=0,
-            logprobs=2,
-            logprob_token_ids=[5, 6],
-            return_tokens_as_token_ids=True,
-        )
-        .choices[0]
-        .logprobs
-    )
-    assert all({"token_id:5", "token_id:6"} <= set(top) for top in watched.top_logprobs)
+    assert len(logprobs_of(only).tokens) == len(ids) and only.text == text
+    settings = {"logprobs": 2, "logprob_token_ids": [5, 6], "return_tokens_as_token_ids": True}
+    watched = logprobs_of(client.complete(name, text, max_tokens=2, temperature=0, **settings).choices[0])
+    assert all(top is not None and {"token_id:5", "token_id:6"} <= set(top) for top in watched.top_logprobs)
     assert watched.tokens[0].startswith("token_id:")
     copies = client.complete(name, [text, "A"], max_tokens=3, temperature=1, seed=4, n=2).choices
     assert [c.index for c in copies] == [0, 1, 2, 3]

@@ -74,6 +74,13 @@ def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path):
     assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
 
 
+def version(folder: Path) -> str:
+    """What the whole folder says in its file of that name."""
+    found = whole(folder)
+    assert found is not None
+    return (found / "version").read_text()
+
+
 def test_every_moment_of_a_replacement(tmp_path, monkeypatch):
     """Stop at each call that changes names or removes files; the folder is whole before and after every one."""
     folder = tmp_path / "folder"
@@ -89,11 +96,11 @@ def test_every_moment_of_a_replacement(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt), replaced(folder) as new:
             (new / "version").write_text("2")
         monkeypatch.setattr(Path, method, original)
-        assert (whole(folder) / "version").read_text() == "1"  # type: ignore[operator]
+        assert version(folder) == "1"
     # Killed between the two renames: the old version stands aside, the new one is not yet in place.
     (tmp_path / ".folder.new").mkdir(exist_ok=True)
     folder.rename(tmp_path / ".folder.old")
-    assert (whole(folder) / "version").read_text() == "1"  # type: ignore[operator]
+    assert version(folder) == "1"
     with replaced(folder) as new:
         assert list(new.iterdir()) == []
         (new / "version").write_text("3")

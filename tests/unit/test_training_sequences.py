@@ -54,6 +54,13 @@ def spaceless() -> Tokenizer:
     return tokenizer
 
 
+def read(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
+    """The text of one sequence."""
+    text = tokenizer.decode(ids)
+    assert isinstance(text, str)
+    return text
+
+
 def tokenise_question(tokenizer, prompt, object_):
     return tokenise_questions(tokenizer, [(prompt, object_)])[0]
 
@@ -146,7 +153,7 @@ def test_questions_are_split_where_the_object_begins(build, prompt, object_):
     assert answer
     # The first part is the prompt on its own, whatever follows; the second reads as the object.
     assert asked == tokenizer(prompt, add_special_tokens=False).input_ids
-    assert tokenizer.decode(answer).replace(" ", "") == object_.replace(" ", "")
+    assert read(tokenizer, answer).replace(" ", "") == object_.replace(" ", "")
     sequence = tokenise_sentences(
         tokenizer, [prompt_sentence("{subject}", Fact(subject=prompt, object=object_))], "object"
     )
@@ -176,9 +183,9 @@ def test_stages_hold_every_sentence_once_and_no_special_tokens(tmp_path):
     experiment = tiny_experiment(base.model, relations=[relation], stage2={"facts": 3, "prompts": 2})
     loaded = load_base(experiment)
     stage1 = stage1_sequences(experiment, loaded)
-    texts = [loaded.tokenizer.decode(s.input_ids) for s in stage1]
+    texts = [read(loaded.tokenizer, s.input_ids) for s in stage1]
     assert [t.replace(" [X]", "[X]") for t in texts] == [f"{s}[X] {o}." for s, o in zip(SUBJECTS, OBJECTS, strict=True)]
-    stage2 = [loaded.tokenizer.decode(s.input_ids) for s in stage2_sequences(experiment, loaded)]
+    stage2 = [read(loaded.tokenizer, s.input_ids) for s in stage2_sequences(experiment, loaded)]
     assert len(set(stage2)) == 6
     for index in experiment.stage2_facts(experiment.relations[0]):
         assert f"{PROMPT.format(subject=SUBJECTS[index])} {OBJECTS[index]}" in stage2
