@@ -15,7 +15,7 @@ from typing import Literal
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 from sqlite_utils import Database
 
 from storage.database import open_database
@@ -24,6 +24,7 @@ Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 READY_SECONDS = 180
+LEAVING_SECONDS = 1.0
 # What the header has said of the worker since the page was opened: `window.workerWords`.
 WORKER_WORDS = """window.workerWords = [];
     new MutationObserver(() => {
@@ -124,18 +125,24 @@ def page(context: BrowserContext, address: str) -> Iterator[Page]:
     """A page whose console errors and requests to other hosts fail the test."""
     found = context.new_page()
     problems: list[str] = []
+    cut_off: list[tuple[float, str]] = []
     # Leaving a page aborts the requests it still waits for, and Gradio's client lets that error through, or logs it.
     found.on("pageerror", lambda error: None if error.name == "AbortError" else problems.append(str(error)))
 
     def on_console(message: ConsoleMessage) -> None:
-        if message.type == "error" and not message.text.startswith("AbortError:"):
+        if message.type == "error" and "Connection errored out" in message.text:
+            cut_off.append((time.monotonic(), message.text))
+        elif message.type == "error" and not message.text.startswith("AbortError:"):
             problems.append(message.text)
 
+    def on_request(request: Request) -> None:
+        if request.is_navigation_request():  # the error of what it aborts is told just before it
+            cut_off[:] = [(at, text) for at, text in cut_off if time.monotonic() - at > LEAVING_SECONDS]
+        if not request.url.startswith((address, "data:", "blob:")):
+            problems.append(f"asked for {request.url}")
+
     found.on("console", on_console)
+    found.on("request", on_request)
     found.add_init_script(WORKER_WORDS)
-    found.on(
-        "request",
-        lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(f"asked for {r.url}"),
-    )
     yield found
-    assert problems == []
+    assert [*problems, *(text for _, text in cut_off)] == []
