@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.shared.lab import Lab
 from engine.attack.experiment import AttackExperiment
-from engine.attack.presets import load_attack_preset
+from engine.attack.presets import ATTACKS
 from engine.corpus.resolve import resolve
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.recording import restore
@@ -46,7 +46,7 @@ def queue_first_run(lab: Lab) -> Run | None:
         seed=experiment.seed,
     )
     # The story's own base run would be this one again.
-    plan = load_attack_preset(STORY).model_dump() | {"run": run.id, "experiment": PRESET, "seeds": [run.seed]}
+    plan = ATTACKS.load(STORY).model_dump() | {"run": run.id, "experiment": PRESET, "seeds": [run.seed]}
     attack = queue_attack(lab.db, AttackExperiment.from_data(plan))
     with (lab.home / MARK).open("a", encoding="utf-8") as file:
         file.write(f"{NOTED}{attack}\n{TO_COME}\n")
