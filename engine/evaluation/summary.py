@@ -32,7 +32,7 @@ def summarise(answers: Iterable[Answer], experiment: Experiment, checkpoint: str
 
     Rows: `checkpoint, facts (held_out or trained), split, language,
     metric, value, low, high, n (answers), n_facts`, splits and languages in the prompts' order. All prompts of a split
-    count alike, whether stage 2 used them or not: that is in the rows of `summarise_prompts`.
+    count alike, whether stage 2 used them or not.
     """
     table = _Table(answers, experiment)
     prompts = prompt_rows(experiment)
@@ -44,23 +44,6 @@ def summarise(answers: Iterable[Answer], experiment: Experiment, checkpoint: str
         for kind in FACTS
         for (split, language), ids in groups.items()
         for figures in table.figures(kind, ids)
-    ]
-
-
-def summarise_prompts(answers: Iterable[Answer], experiment: Experiment, checkpoint: str) -> list[dict[str, Any]]:
-    """The rows of `summarise` for each prompt alone: with `prompt, relation, text, about` and `used` (by stage 2)."""
-    table = _Table(answers, experiment)
-    return [
-        {
-            "checkpoint": checkpoint,
-            "facts": kind,
-            "prompt": row["id"],
-            **{k: row[k] for k in ("relation", "split", "language", "text", "about", "used")},
-            **figures,
-        }
-        for row in prompt_rows(experiment)
-        for kind in FACTS
-        for figures in table.figures(kind, [row["id"]])
     ]
 
 

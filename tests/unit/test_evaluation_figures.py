@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.corpus.resolve import resolve
+from engine.corpus.sentences import key_prompt
 from engine.evaluation.answer import Answer
 from engine.evaluation.batches import common_beginning, plan_batches
 from engine.evaluation.choice import judge
@@ -16,13 +17,12 @@ from engine.evaluation.intervals import bootstrap, interval, wilson
 from engine.evaluation.questions import (
     count_questions,
     fact_rows,
-    key_prompt,
     languages_for,
     options_of,
     prompt_rows,
     questions_for,
 )
-from engine.evaluation.summary import summarise, summarise_prompts
+from engine.evaluation.summary import summarise
 from engine.evaluation.tree import build_tree
 from engine.experiment import Experiment, Fact, Relation
 from engine.settings import ChoiceSample, Evaluation
@@ -227,15 +227,12 @@ def test_result_rows():
     assert all(0 <= r["low"] <= r["value"] + 1e-12 and r["value"] <= r["high"] + 1e-12 <= 1 + 1e-9 for r in rows)
 
 
-def test_result_rows_without_multiple_choice_and_by_prompt():
+def test_result_rows_without_multiple_choice():
     experiment = tiny_experiment("embedded")
     nothing = {"choice_rank": None, "choice_options": None, "log_probability_normalised": None}
     answers = [replace(a, **nothing) for a in rows_of(experiment, lambda q, trained: int(q.prompt == 2))]
-    metrics = {r["metric"] for r in summarise(answers, experiment, "base")}
-    assert metrics == {"generation_accuracy", "object_probability"}
-    by_prompt = summarise_prompts(answers, experiment, "base")
-    accuracies = [r for r in by_prompt if r["metric"] == "generation_accuracy"]
-    assert [(r["prompt"], r["facts"]) for r in accuracies][:2] == [(1, "held_out"), (1, "trained")]
-    assert {r["prompt"]: r["value"] for r in accuracies} == {1: 0, 2: 1, 3: 0, 4: 0, 5: 0}
-    assert {r["prompt"] for r in by_prompt if r["used"]} == {2}
-    assert {r["relation"] for r in by_prompt} == {"mother"} and len(OBJECTS) == 8
+    rows = summarise(answers, experiment, "base")
+    assert {r["metric"] for r in rows} == {"generation_accuracy", "object_probability"}
+    accuracies = {(r["split"], r["language"]): r["value"] for r in rows if r["metric"] == "generation_accuracy"}
+    assert [r["facts"] for r in rows][:1] == ["held_out"] and len(OBJECTS) == 8
+    assert accuracies == dict.fromkeys(accuracies, 0) | {("train", "en"): 1}
