@@ -113,7 +113,7 @@ def test_the_state_of_the_worker(tmp_path: Path) -> None:
     lab = Lab(tmp_path, lambda: True)
     assert lab.worker_state() == "starting"
     me = ProcessName.of()
-    beat(lab.db, worker="w", host=me.host, pid=me.pid, process_started=me.started, run=None)
+    beat(lab.db, worker="w", process=me, run=None)
     assert lab.worker_state() == "ready"
     beat(lab.db, worker="w", host=me.host, pid=me.pid, process_started=me.started, run="r")
     assert lab.worker_state() == "busy"

@@ -142,7 +142,7 @@ def test_a_model_card_cannot_bring_script() -> None:
     assert "<h1>Card</h1>" in html
     assert "<script>" not in html
     assert 'href="javascript' not in html
-    assert "<table>" in html
+    assert '<table tabindex="0">' in html
 
 
 @pytest.mark.parametrize(
