@@ -18,16 +18,13 @@ def csv_lines(fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Iterator
     writer = csv.writer(buffer)
     writer.writerow(names)
     for row in rows:
-        writer.writerow([_neutral(row[name]) for name in names])
+        values = (row[name] for name in names)
+        writer.writerow([sanitize_value_for_csv(v) if isinstance(v, str) else v for v in values])
         if buffer.tell() > 50_000:
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
-
-
-def _neutral(value: Any) -> Any:
-    return sanitize_value_for_csv(value) if isinstance(value, str) else value
 
 
 def csv_file(name: str, fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Response:

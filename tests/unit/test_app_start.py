@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_the_state_of_the_worker(tmp_path: Path) -> None:
     me = ProcessName.of()
     beat(lab.db, worker="w", process=me, run=None)
     assert lab.worker_state() == "ready"
-    beat(lab.db, worker="w", host=me.host, pid=me.pid, process_started=me.started, run="r")
+    beat(lab.db, worker="w", process=me, run="r")
     assert lab.worker_state() == "busy"
-    beat(lab.db, worker="w", host=me.host, pid=me.pid, process_started=me.started - 60, run="r")
+    beat(lab.db, worker="w", process=replace(me, started=me.started - 60), run="r")
     assert lab.worker_state() == "starting", "a worker that was killed has not registered out"
