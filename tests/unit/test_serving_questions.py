@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from engine.commands.serving import _questions
 from transformers import AutoTokenizer
 
+from engine.commands.ask import _questions
 from engine.corpus.resolve import resolve
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
@@ -202,7 +202,7 @@ def test_asking_needs_neither_torch_nor_transformers() -> None:
     modules = (
         "serving.asking.ask",
         "serving.client",
-        "commands.serving",
+        "commands.ask",
         "serving.protocol",
         "serving.asking.questions",
         "serving.asking.ranking",
