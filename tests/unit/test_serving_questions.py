@@ -208,7 +208,7 @@ def test_asking_needs_neither_torch_nor_transformers() -> None:
         "serving.asking.ranking",
         "serving.served",
         "serving.asking.tokens",
-        "serving.processes.listening",
+        "serving.listening",
     )
     code = (
         f"import sys, importlib; [importlib.import_module('engine.' + m) for m in {modules}];"
