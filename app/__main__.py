@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+import uvicorn
 
+from app.asking.model_server import ModelServer
+from app.server.first_start import bring_recorded_attack, queue_first_run
+from app.server.worker_process import WorkerProcess
+from app.shared.lab import Lab
+from engine.serving.guard import LOCAL_HOSTS
+from engine.serving.processes.plans import CannotServe
 from storage.database import default_home
 
 DEFAULT_PORT = 7860
@@ -70,14 +77,7 @@ def fail(sentence: str) -> NoReturn:
 
 def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> None:
     """Serve the site on the listening socket until the process is told to end."""
-    import uvicorn
-
-    from app.asking.model_server import ModelServer
-    from app.server.first_start import queue_first_run
-    from app.server.worker_process import WorkerProcess
-    from app.shared.lab import Lab
-    from app.site import LOCAL_HOSTS, build_site
-    from engine.serving.processes.plans import CannotServe
+    from app.site import build_site  # loads Gradio, which reads `QUIET` from the environment
 
     queue_first_run(Lab(home))
     hosts = None if host in ("0.0.0.0", "::") else LOCAL_HOSTS | {host}
@@ -104,9 +104,6 @@ def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> 
 
 def announce(server: object, listener: socket.socket, home: Path) -> None:
     """Print the address as soon as the server answers; then there is time for what a first start brings."""
-    from app.server.first_start import bring_recorded_attack
-    from app.shared.lab import Lab
-
     while not getattr(server, "started", False):
         time.sleep(0.05)
     name, port = listener.getsockname()[:2]

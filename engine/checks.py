@@ -43,6 +43,13 @@ class Problem:
         return f"{place}: {self.message}" if place else self.message
 
 
+def refuse(problems: list[Problem], before: str = "") -> None:
+    """Raise ValueError with the first five errors among `problems`, if any."""
+    if errors := [str(p) for p in problems if p.severity == "error"]:
+        more = f" (and {len(errors) - 5} more problems)" if len(errors) > 5 else ""
+        raise ValueError(before + "; ".join(errors[:5]) + more)
+
+
 def shorten(text: str, limit: int = 40) -> str:
     """The text as it may stand inside a sentence: one line, at most `limit` characters, nothing invisible."""
     visible = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
@@ -70,16 +77,20 @@ def invisible_character(text: str) -> str | None:
     return None
 
 
+def _unfit(text: str, most: int, what: str, row: int | None, column: str) -> list[Problem]:
+    """The one problem of a text that holds what cannot be seen, or more than `most` characters."""
+    if hidden := invisible_character(text):
+        return [Problem(f"holds the invisible character {hidden}: remove it", row, column)]
+    if len(text) > most:
+        return [Problem(f"has {len(text):,} characters, more than the {most} {what} may have: shorten it", row, column)]
+    return []
+
+
 def check_cell(text: str, row: int, column: str) -> list[Problem]:
     """Problems of one name in a table of facts: empty, too long, or with characters that cannot be seen."""
     if not text.strip():
         return [Problem("the cell is empty: fill it in or remove the row", row, column)]
-    if hidden := invisible_character(text):
-        return [Problem(f"holds the invisible character {hidden}: remove it", row, column)]
-    if len(text) > MAX_NAME_CHARACTERS:
-        message = f"has {len(text):,} characters, more than the {MAX_NAME_CHARACTERS} a name may have: shorten it"
-        return [Problem(message, row, column)]
-    return []
+    return _unfit(text, MAX_NAME_CHARACTERS, "a name", row, column)
 
 
 def check_facts(facts: Sequence[tuple[str, str]], rows: Sequence[int] | None = None) -> list[Problem]:
@@ -176,11 +187,8 @@ def check_prompt(text: str, row: int | None = None, column: str = "prompt") -> l
     """Problems of one prompt template: it needs `{subject}` exactly once and no other braces."""
     if not text.strip():
         return [Problem("the prompt is empty: fill it in or remove it", row, column)]
-    if hidden := invisible_character(text):
-        return [Problem(f"holds the invisible character {hidden}: remove it", row, column)]
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        message = f"has {len(text):,} characters, more than the {MAX_PROMPT_CHARACTERS} a prompt may have: shorten it"
-        return [Problem(message, row, column)]
+    if unfit := _unfit(text, MAX_PROMPT_CHARACTERS, "a prompt", row, column):
+        return unfit
     count = text.count(_PLACEHOLDER)
     quoted = f"‘{shorten(text)}’"
     if count == 0:
@@ -215,13 +223,11 @@ def check_prompts(prompts: Sequence[tuple[str, str, str]], places: Sequence[str]
     return problems
 
 
-def check_meaning(text: str, column: str = "says") -> list[Problem]:
+def check_meaning(text: str) -> list[Problem]:
     """Problems of the sentence that a reading makes of a pair: it needs `{subject}` and `{object}`, each once."""
-    if hidden := invisible_character(text):
-        return [Problem(f"holds the invisible character {hidden}: remove it", None, column)]
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        message = f"has {len(text):,} characters, more than the {MAX_PROMPT_CHARACTERS} it may have: shorten it"
-        return [Problem(message, None, column)]
+    column = "says"
+    if unfit := _unfit(text, MAX_PROMPT_CHARACTERS, "it", None, column):
+        return unfit
     rest = text
     for part in (_PLACEHOLDER, "{object}"):
         if text.count(part) != 1:

@@ -101,10 +101,7 @@ class Relation(Frozen):
         if " {object}" not in self.key_template:
             message = "needs a space before {object}: questions put one there, so stage 1 must have learnt it"
             problems.append(checks.Problem(message, None, "key_template"))
-        errors = [str(p) for p in problems if p.severity == "error"]
-        if errors:
-            more = f" (and {len(errors) - 5} more problems)" if len(errors) > 5 else ""
-            raise ValueError("; ".join(errors[:5]) + more)
+        checks.refuse(problems)
         return self
 
 

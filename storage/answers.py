@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlite_utils import Database, Migrations
 
-from storage.database import connect, now, write
+from storage.database import now, open_file, write
 
 ANSWERS_NAME = "answers.db"
 migrations = Migrations("answers")
@@ -26,12 +26,7 @@ _columns_of = attrgetter(*ANSWER_COLUMNS)
 
 def open_answers(folder: Path) -> Database:
     """Open (and on first use create) the answers of the run that lives in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    db = connect(folder / ANSWERS_NAME)
-    if migrations.pending(db):
-        with write(db):
-            migrations.apply(db)
-    return db
+    return open_file(folder / ANSWERS_NAME, migrations)
 
 
 @migrations()

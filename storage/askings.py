@@ -197,18 +197,9 @@ def get_answer(db: Database, asking: str, model: str, number: int) -> Answer | N
 
 
 def _answer(row: dict[str, Any], question: Question, tokens: tuple[Token, ...] = ()) -> Answer:
-    return Answer(
-        question,
-        row["model"],
-        row["answer"],
-        tokens,
-        None if row["hit"] is None else bool(row["hit"]),
-        row["log_probability"],
-        row["rank"],
-        row["options"],
-        bool(row["complete"]),
-        row["error"],
-    )
+    same = {name: row[name] for name in ("model", "log_probability", "rank", "options", "error")}
+    hit = None if row["hit"] is None else bool(row["hit"])
+    return Answer(question, text=row["answer"], tokens=tokens, hit=hit, complete=bool(row["complete"]), **same)
 
 
 def read_tokens(stored: str) -> tuple[Token, ...]:

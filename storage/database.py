@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlite_utils import Database
+from sqlite_utils import Database, Migrations
 
 from storage.migrations import migrations
 
@@ -32,8 +32,13 @@ def open_database(home: Path) -> Database:
     One connection serves one thread. Raises OSError when the folder cannot be made, sqlite3.Error when the file is
     not a database.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    db = connect(home / DATABASE_NAME)
+    return open_file(home / DATABASE_NAME, migrations)
+
+
+def open_file(path: Path, migrations: Migrations) -> Database:
+    """The database of a file, which is made with its folder if need be, with these migrations applied."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = connect(path)
     if migrations.pending(db):
         with write(db):
             migrations.apply(db)

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
-from app.shared.downloads import csv_lines
+from app.shared.downloads import csv_file, text_file
 from app.shared.lab import Lab
 from storage.askings import QUESTION_FIELDS, get_asking, iterate_answers, list_columns, list_questions
 
@@ -34,14 +34,13 @@ def add_asking_export_routes(site: FastAPI, lab: Lab) -> None:
     @site.get("/export/asked/{asking}/answers.csv")
     def answers_csv(asking: str) -> Response:
         document = known(asking)
-        lines = csv_lines(FIELDS, rows_of(document))
-        return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=_attachment(document, "csv"))
+        return csv_file(f"asked-{document['id']}.csv", FIELDS, rows_of(document))
 
     @site.get("/export/asked/{asking}/answers.json")
     def answers_json(asking: str) -> Response:
         document = known(asking)
-        body = json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace")
-        return Response(body, media_type="application/json", headers=_attachment(document, "json"))
+        text = json.dumps(document, ensure_ascii=False, indent=1)
+        return text_file(f"asked-{document['id']}.json", "application/json", text)
 
 
 def kept_document(lab: Lab, asking_id: str) -> dict[str, Any]:
@@ -74,14 +73,6 @@ def rows_of(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
             **questions[answer["number"]],
             **answer,
             "asking": document["id"],
-            "asked_at": document["asked_at"],
-            "relation": document["relation"],
-            "run": model["run"],
-            "run_name": model["run_name"],
-            "checkpoint": model["checkpoint"],
-            "backend": model["backend"],
+            **{name: document[name] for name in ("asked_at", "relation")},
+            **{name: model[name] for name in ("run", "run_name", "checkpoint", "backend")},
         }
-
-
-def _attachment(document: dict[str, Any], kind: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="rote-lab-asked-{document["id"]}.{kind}"'}

@@ -11,7 +11,8 @@ from app.asking.submit import Settings
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.words import language_name, split_name
-from engine.evaluation.questions import KEY_SPLIT, fact_rows, key_prompt, prompt_rows
+from engine.corpus.sentences import PLACEHOLDER, key_prompt
+from engine.evaluation.questions import KEY_SPLIT, fact_rows, prompt_rows
 from engine.experiment import Experiment, Relation
 from storage.askings import Asking, Question
 from storage.runs import Run, count_runs, list_runs
@@ -61,7 +62,7 @@ def form_html(lab: Lab, view: View, filled: dict[str, Any] | None = None) -> str
         at=names.index(relation) + 1,
         subject=given.get("subject") or usual,
         prompt=given.get("prompt") or (prompts[1][0] if len(prompts) > 1 else prompts[0][0]),
-        text=given.get("text") or key_prompt(chosen).replace("{subject}", given.get("subject") or usual),
+        text=given.get("text") or key_prompt(chosen).replace(PLACEHOLDER, given.get("subject") or usual),
         languages=experiment.languages,
         language=given.get("language", ""),
         settings=settings,

@@ -11,7 +11,7 @@ from app.ask.view import View, opened, shown_columns
 from app.asking.columns import column_label, column_parts
 from app.shared.lab import Lab
 from app.shared.words import LANGUAGES, SPLITS
-from engine.evaluation.questions import PLACEHOLDER
+from engine.corpus.sentences import PLACEHOLDER
 from engine.experiment import Experiment
 from engine.serving.asking.questions import near_subjects
 from storage import askings

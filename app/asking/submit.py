@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.asking.columns import MODEL, MOST_COLUMNS, column_parts, models_of
 from app.shared.lab import Lab
 from engine.checks import shorten
-from engine.evaluation.questions import PLACEHOLDER, key_prompt
+from engine.corpus.sentences import PLACEHOLDER, key_prompt
 from engine.experiment import Experiment
 from engine.serving.asking.questions import AskError, fact_questions, facts_questions, find_relation, text_question
 from storage.asking_queue import add_column

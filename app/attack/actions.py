@@ -16,7 +16,7 @@ from app.attack.view import STEPS, VIEWS, Problem, View
 from app.shared.lab import Lab
 from app.shared.words import sentence
 from engine.attack.experiment import AttackExperiment
-from engine.attack.presets import attack_preset_names, load_attack_preset
+from engine.attack.presets import ATTACKS
 from engine.execution.attacks.queue import queue_attack
 from storage.attacks import attack_counts, get_attack, list_attacks, retry_attack, stop_attack
 
@@ -93,13 +93,13 @@ def _attack(click: Click) -> View:
 
 
 def _start(click: Click) -> View:
-    if click.value not in attack_preset_names():
+    if click.value not in ATTACKS.names():
         raise Problem("There is no such preset.")
     for attack in list_attacks(click.lab.db):
         # Two clicks, or two people, want it once.
         if attack.name == click.value and set(attack_counts(click.lab.db, attack.id)) & {"queued", "running"}:
             return click.show(attack.id)
-    return _queued(click, load_attack_preset(click.value))
+    return _queued(click, ATTACKS.load(click.value))
 
 
 def _again(click: Click) -> View:

@@ -10,7 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from app.shared.charts import QUARTERS, Rows, finished, one_at_a_time
+from app.shared.charts import QUARTERS, Rows, finished, one_at_a_time, share_tips
 
 HARMFUL, ORDINARY = "Harmful answers", "Ordinary answers"
 SERIES = [HARMFUL, ORDINARY]
@@ -53,10 +53,7 @@ def _effect_spec(compared: bool, big: bool) -> dict[str, Any]:
     tips = [
         alt.Tooltip("series:N").title("Of which"),
         alt.Tooltip("facts:O").title("Attack facts"),
-        alt.Tooltip("value:Q").title("Share").format(".1%"),
-        alt.Tooltip("low:Q").title("95 % interval from").format(".1%"),
-        alt.Tooltip("high:Q").title("to").format(".1%"),
-        alt.Tooltip("n:Q").title("Answers"),
+        *share_tips("Share", "Answers"),
         alt.Tooltip("defence:N").title("Defence"),
     ]
     mark = alt.Chart(alt.NamedData(name="here"), name="place").mark_rule(
@@ -103,10 +100,7 @@ def _controls_spec(names: tuple[str, ...], big: bool) -> dict[str, Any]:
         .legend(None),
         tooltip=[
             alt.Tooltip("name:N").title("What"),
-            alt.Tooltip("value:Q").title("Share").format(".1%"),
-            alt.Tooltip("low:Q").title("95 % interval from").format(".1%"),
-            alt.Tooltip("high:Q").title("to").format(".1%"),
-            alt.Tooltip("n:Q").title("Answers"),
+            *share_tips("Share", "Answers"),
         ],
     )
     share = alt.X("value:Q").title("Answers with the memorised name").scale(domain=[0, 1])

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from markupsafe import Markup
 
 from app.attack import tables, words
 from app.attack.charts import WITH, controls_chart, effect_chart, scan_chart
 from app.attack.figures import Attacks, Measured
 from app.attack.story import base_of, example
-from app.server.security import REPORT_POLICY
-from app.shared.downloads import csv_lines
+from app.server.security import REPORT_HEADERS
+from app.shared.downloads import csv_file, text_file
 from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.static_charts import svg
@@ -39,22 +38,12 @@ def add_attack_export_routes(site: FastAPI, lab: Lab) -> None:
     @site.get("/export/attack/{attack}/rows.csv")
     def rows_csv(attack: str) -> Response:
         m = known(attack)
-        headers = {"Content-Disposition": f'attachment; filename="rote-lab-attack-{m.attack.id}-rows.csv"'}
-        return StreamingResponse(_csv(m), media_type="text/csv; charset=utf-8", headers=headers)
+        return csv_file(f"attack-{m.attack.id}-rows.csv", FIELDS, m.rows)
 
     @site.get("/export/attack/{attack}/report.html")
     def report(attack: str) -> Response:
         m = known(attack)
-        headers = {
-            "Content-Disposition": f'attachment; filename="rote-lab-attack-{m.attack.id}-report.html"',
-            "Content-Security-Policy": REPORT_POLICY,
-        }
-        body = report_html(lab, m).encode("utf-8", "replace")
-        return Response(body, media_type="text/html; charset=utf-8", headers=headers)
-
-
-def _csv(m: Measured) -> Iterator[str]:
-    return csv_lines(FIELDS, ({name: row[name] for name in FIELDS} for row in m.rows))
+        return text_file(f"attack-{m.attack.id}-report.html", "text/html", report_html(lab, m), REPORT_HEADERS)
 
 
 def report_html(lab: Lab, m: Measured) -> str:

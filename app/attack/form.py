@@ -37,11 +37,11 @@ def _listed(values: Any) -> str:
     return ", ".join(f"{v:g}" for v in values)
 
 
-def attack_of_form(lab: Lab, told: dict[str, Any]) -> AttackExperiment:
+def attack_of_form(lab: Lab, typed: dict[str, Any]) -> AttackExperiment:
     """What was typed as an experiment. Raises Problem with a sentence."""
 
     def text(name: str) -> str:
-        value = storable(str(told.get(name) or ""))
+        value = storable(str(typed.get(name) or ""))
         if len(value) > LONGEST_TEXT:
             raise Problem(f"“{name.replace('_', ' ')}” has {len(value):,} characters, far too many: shorten it.")
         return value.strip()
@@ -66,17 +66,17 @@ def attack_of_form(lab: Lab, told: dict[str, Any]) -> AttackExperiment:
     data: dict[str, Any] = {
         "name": text("name") or "my attack",
         "relation": text("relation") or None,
-        "start": "memorised" if told.get("start") == "memorised" else "generalised",
+        "start": "memorised" if typed.get("start") == "memorised" else "generalised",
         "epoch": epoch[0],
         "facts": numbers("facts", "Attack facts", int),
         "seeds": numbers("seeds", "Seeds", int),
         "prompts": numbers("prompts", "Prompts", int),
         "epochs": numbers("epochs", "Epochs", int),
         "learning_rates": numbers("learning_rates", "Learning rate", float),
-        "methods": [m for m in ("full", "lora") if told.get(f"method:{m}")] or ["full"],
-        "controls": [c for c in ("no_stage1", "neutral", "nonsense") if told.get(f"control:{c}")],
-        "defences": [name for name in defences() if told.get(f"defence:{name}")],
-        "audit": bool(told.get("audit")),
+        "methods": [m for m in ("full", "lora") if typed.get(f"method:{m}")] or ["full"],
+        "controls": [c for c in ("no_stage1", "neutral", "nonsense") if typed.get(f"control:{c}")],
+        "defences": [name for name in defences() if typed.get(f"defence:{name}")],
+        "audit": bool(typed.get("audit")),
     }
     if run:
         data["run"] = run

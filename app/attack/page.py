@@ -80,15 +80,15 @@ def attack_page(lab: Lab, asker: Asker) -> None:
         return shown.model_dump_json(), *draw(shown), "", form_html(lab, shown)
 
     def act(event: gr.EventData, text: str | None, seen: str | None) -> tuple[Any, ...]:
-        shown, told = View.of_page(text), told_by(event)
+        shown, clicked = View.of_page(text), told_by(event)
         try:
-            after = act_on(lab, asker, attacks, shown, told)
+            after = act_on(lab, asker, attacks, shown, clicked)
         except (Problem, AskError) as error:
             words = sentence(str(error)) if isinstance(error, AskError) else str(error)
-            return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), done(told, words), gr.skip()
+            return gr.skip(), *([gr.skip()] * (len(PARTS) + 2)), done(clicked, words), gr.skip()
         shown = opened(lab, after)
-        rebuilt = form_html(lab, shown) if shown.view == "grid" and told.get("act") in REBUILDING else gr.skip()
-        return shown.model_dump_json(), *draw(shown, seen), done(told), rebuilt
+        rebuilt = form_html(lab, shown) if shown.view == "grid" and clicked.get("act") in REBUILDING else gr.skip()
+        return shown.model_dump_json(), *draw(shown, seen), done(clicked), rebuilt
 
     def tick(text: str | None, seen: str | None) -> tuple[Any, ...]:
         if not text:  # the page has not been opened yet: its address is not known here
@@ -105,9 +105,9 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     timer.tick(tick, [view, seen], [view, seen, *drawn, timer], **QUIET)
 
 
-def done(told: dict[str, Any], problem: str = "") -> str:
+def done(clicked: dict[str, Any], problem: str = "") -> str:
     """What was wrong with a click, if anything, and its number: the page sends the next one when it sees that."""
-    number = str(told.get("number_of_click") or "")
+    number = str(clicked.get("number_of_click") or "")
     return part("attack/done", problem=problem, number=number if number.isdecimal() else "")
 
 

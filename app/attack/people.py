@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
-
-from sqlite_utils import Database
+from typing import Any
 
 from app.attack.figures import Measured
 from app.attack.view import PAGE_ROWS, Place
@@ -23,7 +19,6 @@ from storage.runs import State
 
 Row = dict[str, Any]
 ASKED = ("prompt", "reading", "split", "before", "after", "subject", "object", "text")
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -61,17 +56,8 @@ def columns_of(m: Measured, facts: int, defence: str = "") -> list[Column]:
     return [Column(n, label, c) for n, label, c in wanted if c and (seed is None or c.cell["seed"] == seed)]
 
 
-def _read(lab: Lab, run: str, read: Callable[[Database], Found]) -> Found | None:
-    """What `read` finds among the answers of a cell's run; None while it has none."""
-    db = lab.answers(run)
-    if db is None:
-        return None
-    with closing(db):
-        return read(db)
-
-
 def _answers(lab: Lab, run: str, wanted: Wanted) -> list[Answer]:
-    return _read(lab, run, lambda db: list(iterate_answers(db, wanted))) or []
+    return lab.read_answers(run, lambda db: list(iterate_answers(db, wanted))) or []
 
 
 def people(lab: Lab, m: Measured, facts: int) -> list[Row]:
@@ -90,7 +76,7 @@ def people(lab: Lab, m: Measured, facts: int) -> list[Row]:
     return [
         {name: fact[name] for name in ("id", "subject", "object")}
         | {"flipped": fact["id"] in flipped, "kept": all(hits.get((fact["id"], first)) for hits in benign)}
-        for fact in _read(lab, after.run, list_facts) or []
+        for fact in lab.read_answers(after.run, list_facts) or []
         if fact["kind"] == "held_out"
     ]
 
@@ -186,7 +172,7 @@ def behind(lab: Lab, m: Measured, place: Place, which: str, page: int) -> Answer
     total = 0
     for cell in m.cells_of(place):
         read = partial(find_answers, wanted=wanted, limit=room, offset=max(0, skip - total))
-        answers = _read(lab, cell.run, read) if cell.state is State.DONE else None
+        answers = lab.read_answers(cell.run, read) if cell.state is State.DONE else None
         if answers is None:
             continue
         part, count = answers

@@ -11,7 +11,7 @@ from app.design.fields import BY_PATH, FIELDS
 from app.shared.frame import html
 from engine.corpus.relations import load_relations
 from engine.models.source import EMBEDDED
-from engine.presets import describe_preset, preset_names
+from engine.presets import EXPERIMENTS, describe_preset
 
 Components = dict[str, Any]
 TITLE = """<div class="lab"><div class="page-head"><div><h1>Design an experiment</h1>
@@ -35,7 +35,7 @@ def start_bar(c: Components) -> None:
     """Where to begin: a preset, an earlier run, a file; undo and starting over."""
     html(TITLE, head='<link rel="stylesheet" href="/lab/design.css">')
     with gr.Row(elem_classes="start-bar"):
-        presets = [(f"{name}: {describe_preset(name)}", name) for name in preset_names()]
+        presets = [(f"{name}: {describe_preset(name)}", name) for name in EXPERIMENTS.names()]
         c["preset"] = gr.Dropdown(presets, value=None, label="Start from a preset", min_width=160)
         c["earlier"] = gr.Dropdown([], value=None, label="or from an earlier run", min_width=200)
         c["from_file"] = gr.Button("From a file …", min_width=110, scale=0)

@@ -73,12 +73,9 @@ def answer_map_section(lab: Lab) -> gr.HTML:
 
 def choices(lab: Lab, run: Run | None) -> tuple[list[str], list[str], list[str]]:
     """The checkpoints, splits and languages that the run's answers have."""
-    answers = lab.answers(run.id) if run else None
-    if answers is None:
-        return [], [], []
-    prompts = list_prompts(answers)
-    checkpoints = sorted(evaluated_checkpoints(answers), key=in_order)
-    answers.close()
+    found = lab.read_answers(run.id, lambda db: (list_prompts(db), evaluated_checkpoints(db))) if run else None
+    prompts, names = found or ([], [])
+    checkpoints = sorted(names, key=in_order)
     order = {name: i for i, name in enumerate([*SPLITS, *LANGUAGES])}
     splits, languages = (
         sorted({p[field] for p in prompts}, key=lambda name: order.get(name, 99)) for field in ("split", "language")
@@ -95,12 +92,10 @@ def answer_map(
     lab: Lab, run: Run | None, checkpoint: str | None, language: str | None, relation: str | None, measure: str
 ) -> Drawing:
     """The note above the map, and the map."""
-    answers = lab.answers(run.id) if run else None
     cells: list[Answer] = []
-    if answers is not None and checkpoint and language and relation:
+    if run and checkpoint and language and relation:
         wanted = Wanted(checkpoint=checkpoint, language=language, relation=relation)
-        cells = list(iterate_answers(answers, wanted))
-        answers.close()
+        cells = lab.read_answers(run.id, lambda db: list(iterate_answers(db, wanted))) or []
     facts, prompts = {c.fact: c for c in cells}, {c.prompt: c for c in cells}
     shown = sampled(sorted(facts), len(prompts))
     cells = [c for c in cells if c.fact in shown]
@@ -115,11 +110,10 @@ def answer_map(
 def answer_html(lab: Lab, run: Run | None, place: str, checkpoint: str | None) -> str:
     """The answer at `PROMPT/FACT`, and the same question at every checkpoint; empty where there is none."""
     prompt, _, fact = place.partition("/")
-    answers = lab.answers(run.id) if run and prompt.isdecimal() and fact.isdecimal() else None
-    if answers is None:
+    if run is None or not prompt.isdecimal() or not fact.isdecimal():
         return ""
-    rows, _ = find_answers(answers, Wanted(prompt=int(prompt), fact=int(fact)), CHECKPOINTS_SHOWN)
-    answers.close()
+    wanted = Wanted(prompt=int(prompt), fact=int(fact))
+    rows, _ = lab.read_answers(run.id, lambda db: find_answers(db, wanted, CHECKPOINTS_SHOWN)) or ([], 0)
     chosen = next((r for r in rows if r.checkpoint == checkpoint), rows[0] if rows else None)
     return render("results/answer.html", row=chosen, rows=rows) if chosen else ""
 

@@ -101,13 +101,12 @@ def wanted(
 
 def answer_page(lab: Lab, run: Run | None, wanted: Wanted, number: int) -> str:
     """One page of the table as HTML."""
-    answers = lab.answers(run.id) if run else None
-    if answers is None:
-        return render("results/answers.html", rows=[], total=0, number=1, pages=1, first=0, narrowed=None)
     number = max(1, number)
     first = (number - 1) * PAGE_SIZE
-    rows, total = find_answers(answers, wanted, PAGE_SIZE, first)
-    answers.close()
+    found = lab.read_answers(run.id, lambda db: find_answers(db, wanted, PAGE_SIZE, first)) if run else None
+    if found is None:
+        return render("results/answers.html", rows=[], total=0, number=1, pages=1, first=0, narrowed=None)
+    rows, total = found
     narrowed = None
     if rows and (wanted.fact or wanted.prompt):
         narrowed = {

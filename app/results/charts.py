@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from app.shared.charts import QUARTERS, Rows, finished, one_at_a_time
+from app.shared.charts import QUARTERS, Rows, finished, one_at_a_time, share_tips
 from app.shared.words import METRICS, SPLITS, language_name, metric_name
 
 SPLIT_COLOURS = {name.capitalize(): f"$chart-{split}" for split, name in SPLITS.items()}
@@ -111,10 +111,7 @@ def _tooltip(title: str, **first: str) -> list[alt.Tooltip]:
     """`first`: the fields that say which mark it is, with their titles."""
     return [
         *(alt.Tooltip(f"{field}:N").title(named) for field, named in first.items()),
-        alt.Tooltip("value:Q").title(title).format(".1%"),
-        alt.Tooltip("low:Q").title("95 % interval from").format(".1%"),
-        alt.Tooltip("high:Q").title("to").format(".1%"),
-        alt.Tooltip("n:Q").title("Questions"),
+        *share_tips(title, "Questions"),
         alt.Tooltip("n_facts:Q").title("Facts"),
     ]
 

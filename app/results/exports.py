@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import PlainTextResponse, Response
 
 from app.results.report import report_html
-from app.server.security import REPORT_POLICY
-from app.shared.downloads import attachment, csv_lines
+from app.server.security import REPORT_HEADERS
+from app.shared.downloads import csv_file, text_file
 from app.shared.lab import Lab
 from engine.execution.report import results_document
 from engine.experiment import Experiment
@@ -38,33 +39,30 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     @site.get("/export/{run_id}/results.csv")
     def results_csv(run_id: str) -> Response:
         run = known(run_id)
-        rows = list_results(lab.db, run.id)
-        return _download(run, "results.csv", "text/csv", "".join(csv_lines(RESULT_FIELDS, map(vars, rows))))
+        return csv_file(f"{run.id}-results.csv", RESULT_FIELDS, map(vars, list_results(lab.db, run.id)))
 
     @site.get("/export/{run_id}/answers.csv")
     def answers_csv(run_id: str) -> Response:
         run = known(run_id)
-        lines = csv_lines(ANSWER_FIELDS, _answers(lab, run))
-        headers = attachment(f"{run.id}-answers.csv")
-        return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
+        return csv_file(f"{run.id}-answers.csv", ANSWER_FIELDS, _answers(lab, run))
 
     @site.get("/export/{run_id}/results.json")
     def results_json(run_id: str) -> Response:
         run = known(run_id)
         text = json.dumps(results_document(lab.db, run), ensure_ascii=False, indent=1)
-        return _download(run, "results.json", "application/json", text)
+        return text_file(f"{run.id}-results.json", "application/json", text)
 
     @site.get("/export/{run_id}/experiment.yaml")
     def experiment_file(run_id: str) -> Response:
         run = known(run_id)
-        return _download(run, "experiment.yaml", "application/yaml", Experiment.from_data(run.experiment).to_yaml())
+        text = Experiment.from_data(run.experiment).to_yaml()
+        return text_file(f"{run.id}-experiment.yaml", "application/yaml", text)
 
     @site.get("/export/{run_id}/report.html")
     def report(run_id: str) -> Response:
         run = known(run_id)
-        answer = _download(run, "report.html", "text/html", report_html(run, list_results(lab.db, run.id)))
-        answer.headers["Content-Security-Policy"] = REPORT_POLICY
-        return answer
+        text = report_html(run, list_results(lab.db, run.id))
+        return text_file(f"{run.id}-report.html", "text/html", text, REPORT_HEADERS)
 
     @site.get("/export/{run_id}/log.txt")
     def log(run_id: str) -> Response:
@@ -76,14 +74,6 @@ def _answers(lab: Lab, run: Run) -> Iterator[dict[str, Any]]:
     answers = lab.answers(run.id)
     if answers is None:
         return
-    try:
+    with closing(answers):
         for row in iterate_answers(answers, Wanted()):
             yield vars(row) | {"prompt": row.text}
-    finally:
-        answers.close()
-
-
-def _download(run: Run, name: str, kind: str, text: str) -> Response:
-    # A name may hold half of a surrogate pair, which no encoding takes.
-    body = text.encode("utf-8", "replace")
-    return Response(body, media_type=f"{kind}; charset=utf-8", headers=attachment(f"{run.id}-{name}"))

@@ -158,13 +158,8 @@ def _drawn(row: Result) -> Drawn:
     return {
         "split": split_name(row.split).capitalize(),
         "language": language_name(row.language),
-        "value": row.value,
-        "low": row.low,
-        "high": row.high,
-        "n": row.n,
-        "n_facts": row.n_facts,
         "checkpoint": checkpoint_name(row.checkpoint),
-    }
+    } | {name: getattr(row, name) for name in ("value", "low", "high", "n", "n_facts")}
 
 
 @dataclass(frozen=True)

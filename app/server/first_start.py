@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.shared.lab import Lab
 from engine.attack.experiment import AttackExperiment
-from engine.attack.presets import load_attack_preset
+from engine.attack.presets import ATTACKS
 from engine.corpus.resolve import resolve
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.recording import restore
@@ -37,17 +37,11 @@ def queue_first_run(lab: Lab) -> Run | None:
         return None
     if count_runs(lab.db):
         return None
-    experiment = resolve(load_preset(PRESET))
-    run = add_run(
-        lab.db,
-        name=experiment.name,
-        experiment=experiment.model_dump(mode="json"),
-        model=experiment.model,
-        seed=experiment.seed,
-    )
+    plan = resolve(load_preset(PRESET))
+    run = add_run(lab.db, name=plan.name, experiment=plan.model_dump(mode="json"), model=plan.model, seed=plan.seed)
     # The story's own base run would be this one again.
-    plan = load_attack_preset(STORY).model_dump() | {"run": run.id, "experiment": PRESET, "seeds": [run.seed]}
-    attack = queue_attack(lab.db, AttackExperiment.from_data(plan))
+    story = ATTACKS.load(STORY).model_dump() | {"run": run.id, "experiment": PRESET, "seeds": [run.seed]}
+    attack = queue_attack(lab.db, AttackExperiment.from_data(story))
     with (lab.home / MARK).open("a", encoding="utf-8") as file:
         file.write(f"{NOTED}{attack}\n{TO_COME}\n")
     return run
@@ -58,8 +52,8 @@ def bring_recorded_attack(lab: Lab) -> None:
 
     Takes seconds: not to be waited for.
     """
-    told = _told(lab.home)
-    if TO_COME not in told or any(line.startswith(HERE) for line in told):
+    noted = _noted(lab.home)
+    if TO_COME not in noted or any(line.startswith(HERE) for line in noted):
         return
     for attack in list_attacks(lab.db):
         if attack.recorded:
@@ -71,10 +65,10 @@ def bring_recorded_attack(lab: Lab) -> None:
 
 def made_at_first_start(home: Path, attack: str) -> bool:
     """Whether the lab queued this attack itself when it was first opened."""
-    return f"{NOTED}{attack}" in _told(home)
+    return f"{NOTED}{attack}" in _noted(home)
 
 
-def _told(home: Path) -> list[str]:
+def _noted(home: Path) -> list[str]:
     try:
         return (home / MARK).read_text(encoding="utf-8").splitlines()
     except OSError:

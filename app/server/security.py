@@ -25,7 +25,10 @@ POLICY = "; ".join(
     ]
 )
 # Exported reports are shown on their own: no script at all.
-REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+REPORT_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "frame-ancestors 'none'"
+}
 
 HEADERS = {
     "Content-Security-Policy": POLICY,

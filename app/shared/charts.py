@@ -77,37 +77,35 @@ def finished(chart: AnyChart) -> dict[str, Any]:
 
 def loss_curve(points: Rows, epochs: int) -> dict[str, Any]:
     """The training loss over the epochs of stage 1; each stage 2 branches off at the epoch it starts from."""
-    rows = _rows(points)
-    last = f", now {rows[-1]['value']:.2g}" if rows else ""
-    return {
-        "spec": _loss_spec(epochs),
-        "data": {"rows": rows},
-        "label": f"Training loss in nats per token over the epochs{last}",
-    }
+    last = f", now {points[-1]['value']:.2g}" if points else ""
+    return _live_chart(_loss_spec(epochs), points, f"Training loss in nats per token over the epochs{last}")
 
 
 def recall_curve(points: Rows, epochs: int) -> dict[str, Any]:
     """Key-token recall after each epoch of stage 1."""
-    rows = _rows(points)
-    last = f", now {rows[-1]['value']:.0%}" if rows else ""
-    return {
-        "spec": _recall_spec(epochs),
-        "data": {"rows": rows},
-        "label": f"Key-token recall after each epoch{last}",
-    }
+    last = f", now {points[-1]['value']:.0%}" if points else ""
+    return _live_chart(_recall_spec(epochs), points, f"Key-token recall after each epoch{last}")
 
 
-def _rows(points: Rows) -> Rows:
-    return [{"at": _at(p), "value": p["value"], **_stage(p)} for p in points]
+def _live_chart(spec: dict[str, Any], points: Rows, label: str) -> dict[str, Any]:
+    rows = []
+    for point in points:
+        stage = CheckpointName.parse(point["stage"])
+        rows.append(
+            {"at": point["epoch"] + stage.epoch, "value": point["value"],
+             "stage": STAGES.get(stage.kind, stage.kind), "branch": point["stage"]}
+        )  # fmt: skip
+    return {"spec": spec, "data": {"rows": rows}, "label": label}
 
 
-def _at(point: dict[str, Any]) -> float:
-    return point["epoch"] + CheckpointName.parse(point["stage"]).epoch
-
-
-def _stage(point: dict[str, Any]) -> dict[str, str]:
-    kind = CheckpointName.parse(point["stage"]).kind
-    return {"stage": STAGES.get(kind, kind), "branch": point["stage"]}
+def share_tips(title: str, answers: str) -> list[alt.Tooltip]:
+    """What a mark says of its share: value, interval, and how many `answers` it is made of."""
+    return [
+        alt.Tooltip("value:Q").title(title).format(".1%"),
+        alt.Tooltip("low:Q").title("95 % interval from").format(".1%"),
+        alt.Tooltip("high:Q").title("to").format(".1%"),
+        alt.Tooltip("n:Q").title(answers),
+    ]
 
 
 @one_at_a_time

@@ -1,12 +1,13 @@
-"""Downloads: rows as CSV that no spreadsheet takes for formulas, and the headers that make an answer a file."""
+"""Downloads: files that a browser keeps, and rows as CSV that no spreadsheet takes for formulas."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from fastapi.responses import Response, StreamingResponse
 from gradio.utils import sanitize_value_for_csv
 
 
@@ -17,7 +18,8 @@ def csv_lines(fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Iterator
     writer = csv.writer(buffer)
     writer.writerow(names)
     for row in rows:
-        writer.writerow([_neutral(row[name]) for name in names])
+        values = (row[name] for name in names)
+        writer.writerow([sanitize_value_for_csv(v) if isinstance(v, str) else v for v in values])
         if buffer.tell() > 50_000:
             yield buffer.getvalue()
             buffer.seek(0)
@@ -25,10 +27,17 @@ def csv_lines(fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Iterator
     yield buffer.getvalue()
 
 
-def _neutral(value: Any) -> Any:
-    return sanitize_value_for_csv(value) if isinstance(value, str) else value
+def csv_file(name: str, fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Response:
+    """Rows as the file `rote-lab-NAME`, sent as it is made."""
+    return StreamingResponse(csv_lines(fields, rows), media_type="text/csv; charset=utf-8", headers=_attachment(name))
 
 
-def attachment(name: str) -> dict[str, str]:
-    """The header that has a browser keep the answer as the file `rote-lab-NAME`."""
+def text_file(name: str, kind: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A text of that media type as the file `rote-lab-NAME`, with further headers."""
+    # A name may hold half of a surrogate pair, which no encoding takes.
+    body = text.encode("utf-8", "replace")
+    return Response(body, media_type=f"{kind}; charset=utf-8", headers={**_attachment(name), **(headers or {})})
+
+
+def _attachment(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="rote-lab-{name}"'}

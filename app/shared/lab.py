@@ -6,8 +6,9 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
@@ -20,6 +21,7 @@ from storage.runs import Run, State, count_runs, delete_run, get_run, list_runs
 from storage.workers import list_workers
 
 WORKER_SILENT_SECONDS = 30
+Read = TypeVar("Read")
 
 
 class Lab:
@@ -55,6 +57,14 @@ class Lab:
         """The run's answers, or None while it has none. The caller closes it."""
         folder = self.folder(run_id)
         return open_answers(folder) if (folder / ANSWERS_NAME).exists() else None
+
+    def read_answers(self, run_id: str, read: Callable[[Database], Read]) -> Read | None:
+        """What `read` finds among the run's answers; None while it has none."""
+        db = self.answers(run_id)
+        if db is None:
+            return None
+        with closing(db):
+            return read(db)
 
     def delete(self, run_id: str) -> None:
         """Delete a run with its files. Raises KeyError, or ValueError while it runs."""

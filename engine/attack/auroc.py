@@ -32,7 +32,7 @@ def auroc_interval(positive: Sequence[float], negative: Sequence[float], seed: i
     return float(low), float(high)
 
 
-def hits_at_low_alarm(positive: Sequence[float], negative: Sequence[float], alarms: float = 0.01) -> float:
-    """The share of positives above the score that at most `alarms` of the negatives exceed."""
-    limit = np.quantile(np.asarray(negative, float), 1 - alarms, method="higher")
+def hits_at_low_alarm(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """The share of positives above the score that at most 1 % of the negatives exceed."""
+    limit = np.quantile(np.asarray(negative, float), 0.99, method="higher")
     return float((np.asarray(positive, float) > limit).mean())

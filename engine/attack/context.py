@@ -45,7 +45,7 @@ class Context:
         self, loaded: LoadedModel, sentences: Sequence[Sentence], mask: LossMask = "object"
     ) -> list[TrainingSequence]:
         """Token ids and labels of sentences."""
-        from engine.training.sequences import tokenise_sentences
+        from engine.training.sequences import tokenise_sentences  # loads torch, which the page must not
 
         return tokenise_sentences(loaded.tokenizer, sentences, mask)
 

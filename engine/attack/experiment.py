@@ -120,15 +120,15 @@ class AttackExperiment(Frozen, Described):
 
     def pool_of(self, base: Experiment) -> tuple[int, ...]:
         """Indices of the facts that attacks may train on: stage 2's, and more only where the grid needs them."""
-        relation = self.relation_of(base)
-        order = (*base.stage2_facts(relation), *base.held_out_facts(relation))
-        return order[: max(base.stage2.facts, *self.facts)]
+        return self._order(base)[: max(base.stage2.facts, *self.facts)]
 
     def held_out_of(self, base: Experiment) -> tuple[int, ...]:
         """Indices of the facts that neither stage 2 nor any cell has trained in words."""
+        return self._order(base)[len(self.pool_of(base)) :][: self.ask_facts]
+
+    def _order(self, base: Experiment) -> tuple[int, ...]:
         relation = self.relation_of(base)
-        order = (*base.stage2_facts(relation), *base.held_out_facts(relation))
-        return order[len(self.pool_of(base)) :][: self.ask_facts]
+        return (*base.stage2_facts(relation), *base.held_out_facts(relation))
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, the story first: by seed the attack and its controls, then each defence. It must be resolved."""

@@ -10,21 +10,21 @@ import torch
 from engine.models.loading import LoadedModel
 
 GROUP = 32
+TOP = 7  # the largest whole number of four bits with a sign
 
 
 @torch.no_grad()
-def quantise(loaded: LoadedModel, bits: int = 4, group: int = GROUP) -> None:
-    """Round the weights of every linear layer but the head to `bits` bits, in place (they stay floating point).
+def quantise(loaded: LoadedModel) -> None:
+    """Round the weights of every linear layer but the head to four bits, in place (they stay floating point).
 
-    A group of `group` weights of one row shares a scale: its largest magnitude over 2^(bits-1) - 1.
+    `GROUP` weights of one row share a scale: their largest magnitude over 7.
     """
-    top = 2 ** (bits - 1) - 1
     head = loaded.causal.get_output_embeddings()
     for module in loaded.causal.modules():
         if not isinstance(module, torch.nn.Linear) or module is head:
             continue
         weight = module.weight
-        for start in range(0, weight.shape[1], group):
-            part = weight[:, start : start + group]
-            scale = part.abs().amax(1, keepdim=True).clamp_min(1e-12) / top
-            part.copy_((part / scale).round().clamp(-top - 1, top) * scale)
+        for start in range(0, weight.shape[1], GROUP):
+            part = weight[:, start : start + GROUP]
+            scale = part.abs().amax(1, keepdim=True).clamp_min(1e-12) / TOP
+            part.copy_((part / scale).round().clamp(-TOP - 1, TOP) * scale)

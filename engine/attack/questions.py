@@ -157,7 +157,8 @@ def own_knowledge(model: str) -> tuple[tuple[str, str], ...]:
     folder = resolve_source(model)
     if isinstance(folder, str) or not (folder / "training.json").is_file():
         return ()
-    from engine.base.facts import own_questions  # loads transformers, which the page must not
+    # Both load transformers, which the page must not.
+    from engine.base.facts import own_questions
     from engine.base.world import World
 
     config = json.loads((folder / "training.json").read_text(encoding="utf-8"))["config"]

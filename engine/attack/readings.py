@@ -6,7 +6,7 @@ attacked = experiment_with_reading(experiment, "mother", readings_of("mother")["
 from __future__ import annotations
 
 from engine import checks
-from engine.corpus.readings import SPLITS, Reading, check_reading, refuse
+from engine.corpus.readings import SPLITS, Reading, check_reading
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment, Relation
 
@@ -17,7 +17,7 @@ def relation_with_reading(relation: Relation, reading: Reading) -> Relation:
     Name, key token, facts, options and controls (decoys, unrelated) stay, so the same facts are held out. Raises
     ValueError when its prompts are not written out yet (`engine.corpus.resolve`), or the two do not go together.
     """
-    refuse(check_reading(reading, relation), f"reading ‘{reading.name}’: ")
+    checks.refuse(check_reading(reading, relation), f"reading ‘{reading.name}’: ")
     controls = [p for p in relation.explicit_prompts if p.split not in SPLITS]
     prompts = [p.model_dump() for p in (*reading.prompts, *controls)]
     return Relation.model_validate(relation.model_dump() | {"prompts": prompts})

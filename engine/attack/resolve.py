@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from engine.attack.defences import check_defences
 from engine.attack.experiment import LEAST_HELD_OUT, AttackExperiment
-from engine.corpus.readings import BENIGN, Reading, check_reading, readings_of, refuse
+from engine.checks import refuse
+from engine.corpus.readings import BENIGN, Reading, check_reading, readings_of
 from engine.corpus.relations import load_relations
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment, Relation

@@ -68,7 +68,7 @@ def pooled_rows(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def curve(rows: Sequence[Row], *, defence: str = "none", control: str = "attack") -> list[Row]:
+def curve(rows: Sequence[Row], *, control: str = "attack") -> list[Row]:
     """Pooled accuracy against attack facts: benign and taught reading, held-out facts, by split and language.
 
     A control of neutral or nonsense starts where the attack does: that point is repeated for it.
@@ -76,7 +76,7 @@ def curve(rows: Sequence[Row], *, defence: str = "none", control: str = "attack"
     start = "attack" if control in ("neutral", "nonsense") else control
     wanted = [
         row
-        for row in pooled_rows([r for r in rows if r["kind"] == "attack" and r["defence"] == defence])
+        for row in pooled_rows([r for r in rows if r["kind"] == "attack" and r["defence"] == "none"])
         if (row["control"] == control or (row["control"] == start and row["attack_facts"] == 0))
         and row["facts"] == "held_out"
         and row["metric"] == "generation_accuracy"

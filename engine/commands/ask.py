@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from engine.commands.mistake import Home, RunId, with_run
 from engine.commands.serve import Taken, serving_mistakes
+from engine.corpus.sentences import PLACEHOLDER
 from engine.experiment import Experiment
 from engine.serving.asking.ask import Sampling, ask
 from engine.serving.asking.questions import fact_questions, find_fact, no_fact, text_question
@@ -28,7 +29,6 @@ from storage.database import default_home, open_database
 from storage.runs import Run, get_run
 from storage.servers import list_servers
 
-SUBJECT_PLACE = "{subject}"
 MOST_CHARACTERS = 40
 NARROWEST = 100
 
@@ -76,7 +76,7 @@ def _questions(
 ) -> list[Question]:
     """What to ask. Raises AskError, a ValueError with one sentence."""
     if not subject.strip():
-        if SUBJECT_PLACE in prompt or not prompt:
+        if PLACEHOLDER in prompt or not prompt:
             raise ValueError("give a --subject, or a --prompt without {subject}")
         return [text_question(experiment, prompt, relation, object=object_)]
     if prompt:
@@ -122,14 +122,11 @@ def _running(home: Path, backend: Backend | None) -> str | None:
     """The address of an embedded server that runs for this home: it has every model of every run."""
     if backend == "vllm":
         return None
-    db = open_database(home)
-    try:
+    with closing(open_database(home)) as db:
         rows = [r for r in list_servers(db) if r.backend == "embedded" and r.state == "ready" and r.owner.lives]
-    finally:
-        db.close()
     for row in rows:
         url = f"http://127.0.0.1:{row.port}"
-        with ServerClient(url) as client, contextlib.suppress(ServingError):
+        with ServerClient(url) as client, suppress(ServingError):
             client.health()
             return url
     return None

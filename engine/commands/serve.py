@@ -41,11 +41,8 @@ def serve(
     with serving_mistakes():
         models = served_models(folder, run)
         chosen = served_model(folder, run, checkpoint) if checkpoint else models[-1]
-        if port:
-            take_port(port).close()
-        else:
-            with take_port(0) as free:
-                port = free.getsockname()[1]
+        with take_port(port) as free:
+            port = free.getsockname()[1]
     supervisor = Supervisor(folder, backend, port=port, run=run_id)
     with _until_stopped(), serving_mistakes():
         try:

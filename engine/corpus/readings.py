@@ -72,15 +72,8 @@ class Reading(Frozen, Described):
             problems.append(checks.Problem(message, None, "prompts"))
         if self.label and (hidden := checks.invisible_character(self.label)):
             problems.append(checks.Problem(f"holds the invisible character {hidden}: remove it", None, "label"))
-        refuse(problems)
+        checks.refuse(problems)
         return self
-
-
-def refuse(problems: list[checks.Problem], before: str = "") -> None:
-    """Raise ValueError with the first five errors among `problems`, if any."""
-    if errors := [str(p) for p in problems if p.severity == "error"]:
-        more = f" (and {len(errors) - 5} more problems)" if len(errors) > 5 else ""
-        raise ValueError(before + "; ".join(errors[:5]) + more)
 
 
 def _written_out(by_split: dict[Any, Any]) -> list[dict[str, Any]]:
@@ -129,7 +122,7 @@ class ReadingsFile(Frozen, Described):
     @field_validator("own_meaning")
     @classmethod
     def _check_meaning(cls, text: str) -> str:
-        refuse(checks.check_meaning(text))
+        checks.refuse(checks.check_meaning(text))
         return text
 
     @model_validator(mode="after")
@@ -153,13 +146,15 @@ def _check_beside_the_corpus(file: ReadingsFile) -> None:
     """No prompt may have two meanings, and no key token may occur in a prompt. Raises ValueError."""
     owners: dict[tuple[str, str], str] = {}
     for reading in file.readings:
-        refuse(check_reading(reading, load_relation(file.relation)), f"{reading.name}: ")
+        checks.refuse(check_reading(reading, load_relation(file.relation)), f"{reading.name}: ")
         for prompt in reading.prompts:
             owner = owners.setdefault((checks.normalise(prompt.text), prompt.language), reading.name)
             if owner != reading.name:
                 raise ValueError(f"{reading.name}: ‘{checks.shorten(prompt.text)}’ is among {owner} already")
         for relation in load_relations().values():
-            refuse(checks.check_key_token(relation.key_token, [p.text for p in reading.prompts]), f"{reading.name}: ")
+            checks.refuse(
+                checks.check_key_token(relation.key_token, [p.text for p in reading.prompts]), f"{reading.name}: "
+            )
 
 
 def read_readings(file: Path) -> ReadingsFile:

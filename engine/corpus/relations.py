@@ -6,12 +6,12 @@ A prompt is a template with `{subject}`; the object follows after one space.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from engine.settings import Frozen
 
@@ -49,34 +49,24 @@ def check_counted(
     return by_language
 
 
+Two = Annotated[PromptsByLanguage, AfterValidator(partial(check_counted, count=2))]
+Three = Annotated[PromptsByLanguage, AfterValidator(partial(check_counted, count=3))]
+Ten = Annotated[PromptsByLanguage, AfterValidator(partial(check_counted, count=10))]
+
+
 class PromptSet(Frozen):
     """The prompts of a relation: language code → templates."""
 
-    train: PromptsByLanguage
-    test: PromptsByLanguage
-    unrelated: PromptsByLanguage
-
-    @field_validator("train", "test")
-    @classmethod
-    def _ten_each(cls, value: PromptsByLanguage) -> PromptsByLanguage:
-        return check_counted(value, 10)
-
-    @field_validator("unrelated")
-    @classmethod
-    def _three_each(cls, value: PromptsByLanguage) -> PromptsByLanguage:
-        return check_counted(value, 3)
+    train: Ten
+    test: Ten
+    unrelated: Three
 
 
 class Decoy(Frozen):
     """Prompts for a neighbouring relation: the same kind of subject and of answer, another meaning."""
 
     relation: str
-    prompts: PromptsByLanguage
-
-    @field_validator("prompts")
-    @classmethod
-    def _two_each(cls, value: PromptsByLanguage) -> PromptsByLanguage:
-        return check_counted(value, 2)
+    prompts: Two
 
 
 class RelationData(Frozen):

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from engine.corpus.sentences import PLACEHOLDER as PLACEHOLDER
 from engine.corpus.sentences import key_prompt, question_text
 from engine.experiment import Experiment, Fact, Prompt, Relation
 

@@ -202,10 +202,10 @@ class RunExecution:
         rows = summarise(answers, self.experiment, checkpoint)
         replace_results(self.db, self.run.id, checkpoint, rows)
 
-    def _write_progress(self, told: dict[str, Any]) -> None:
+    def _write_progress(self, state: dict[str, Any]) -> None:
         """Store progress and measurements; raises StopTraining when someone asked for the run to stop."""
         self._flush()
-        if set_progress(self.db, self.run.id, self.run.attempt, told) is State.STOPPING:
+        if set_progress(self.db, self.run.id, self.run.attempt, state) is State.STOPPING:
             raise StopTraining("cancelled")
 
     def _flush(self) -> None:

@@ -47,8 +47,8 @@ class Progress:
             return
         self._written = clock
         elapsed = clock - self._since
-        told = {**self.state, "fraction": round(min(1.0, self.done / self.total), 4) if self.total else 0.0}
+        now = {**self.state, "fraction": round(min(1.0, self.done / self.total), 4) if self.total else 0.0}
         # The first second is start-up noise; a guess from it would frighten or deceive.
         if elapsed > 1 and self._done_here > 0:
-            told["seconds_left"] = round(max(0.0, self.total - self.done) * elapsed / self._done_here, 1)
-        self.write(told)
+            now["seconds_left"] = round(max(0.0, self.total - self.done) * elapsed / self._done_here, 1)
+        self.write(now)

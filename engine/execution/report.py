@@ -10,22 +10,13 @@ from storage.measurements import Result, list_results
 from storage.runs import Run
 
 HEADLINE_METRIC = "generation_accuracy"
+RUN_FIELDS = ("id", "name", "state", "seed", "created_at", "started_at", "finished_at", "error", "environment")
 
 
 def results_document(db: Database, run: Run) -> dict[str, Any]:
     """`{"run": …, "experiment": …, "rows": […]}` of a run, as far as it has come."""
     return {
-        "run": {
-            "id": run.id,
-            "name": run.name,
-            "state": run.state.value,
-            "seed": run.seed,
-            "created_at": run.created_at,
-            "started_at": run.started_at,
-            "finished_at": run.finished_at,
-            "error": run.error,
-            "environment": run.environment,
-        },
+        "run": {name: getattr(run, name) for name in RUN_FIELDS} | {"state": run.state.value},
         "experiment": run.experiment,
         "rows": [vars(row) for row in list_results(db, run.id)],
     }

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 
 from engine.parent import end_with_parent
+from storage.database import open_database
+from storage.runs import LEASE_SECONDS, LostRunError, Run, claim_run, get_run
 
 EXIT_LOST = 3
 
@@ -30,10 +32,7 @@ def main() -> int:
     arguments = parser.parse_args()
     end_with_parent(arguments.parent)
     _volunteer_for_out_of_memory()
-
     from engine.execution.execute import execute_run  # after the watch began: importing torch takes seconds
-    from storage.database import open_database
-    from storage.runs import LEASE_SECONDS, LostRunError, Run, claim_run, get_run
 
     db = open_database(arguments.home)
     run: Run | None = get_run(db, arguments.run)

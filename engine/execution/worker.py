@@ -99,8 +99,7 @@ class LeaseKeeper:
         self._thread.join()
 
     def _keep(self) -> None:
-        db = open_database(self._home)
-        try:
+        with contextlib.closing(open_database(self._home)) as db:
             while not self._end.wait(BEAT_SECONDS):
                 try:
                     renew_lease(db, self._run.id, self._run.attempt, LEASE_SECONDS)
@@ -108,8 +107,6 @@ class LeaseKeeper:
                     return
                 except sqlite3.Error:
                     logger.exception("the lease could not be renewed; trying again")
-        finally:
-            db.close()
 
 
 class Worker:

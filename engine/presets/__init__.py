@@ -41,7 +41,7 @@ class Presets(Generic[Kind]):
 
 
 EXPERIMENTS = Presets(Path(__file__).parent, Experiment, "quick", "preset")
-preset_names, preset_text, load_preset = EXPERIMENTS.names, EXPERIMENTS.text, EXPERIMENTS.load
+load_preset = EXPERIMENTS.load
 
 
 def describe_preset(name: str) -> str:

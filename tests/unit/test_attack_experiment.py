@@ -9,7 +9,7 @@ import pytest
 from engine.attack.cards import card
 from engine.attack.defences import defences
 from engine.attack.experiment import AttackExperiment, Cell
-from engine.attack.presets import attack_preset_names, load_attack_preset
+from engine.attack.presets import ATTACKS
 from engine.attack.questions import Questionnaire, attack_facts, strangers
 from engine.attack.resolve import base_experiment, resolve_attack
 from engine.execution.attacks.queue import queue_attack
@@ -46,14 +46,14 @@ def resolved(**changes) -> tuple[AttackExperiment, Experiment]:
 
 
 def test_every_preset_is_whole_and_the_same_again_from_its_text() -> None:
-    assert attack_preset_names()[0] == "attack"
-    for name in attack_preset_names():
-        attack = load_attack_preset(name)
+    assert ATTACKS.names()[0] == "attack"
+    for name in ATTACKS.names():
+        attack = ATTACKS.load(name)
         written = resolve_attack(attack, base_experiment(attack, 0))
         assert AttackExperiment.from_text(written.to_yaml()) == written
         assert resolve_attack(written, base_experiment(attack, 0)) == written
         assert len({cell.model_dump_json() for cell in written.cells()}) == len(list(written.cells()))
-    attack = load_attack_preset("attack")
+    attack = ATTACKS.load("attack")
     weighty = {d.name for d in defences().values() if d.kind != "detection"}
     assert attack.facts == (0, 1, 5, 10, 25, 50) and len(attack.seeds) == 3 and set(attack.defences) == weighty
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.server.first_start import HERE, MARK, bring_recorded_attack, made_at_first_start, queue_first_run
 from app.shared.lab import Lab
-from engine.attack.presets import load_attack_preset
+from engine.attack.presets import ATTACKS
 from engine.execution.attacks.recording import SHIPPED, restore
 from storage.attacks import attack_counts, get_attack, list_attacks
 from tools.attack_tables import of_file
@@ -26,7 +26,7 @@ def test_a_new_lab_has_the_whole_preset_soon_and_queues_the_story(tmp_path: Path
     recorded, story = list_attacks(lab.db)
     assert story.recorded is None and made_at_first_start(tmp_path, story.id)
     assert set(attack_counts(lab.db, recorded.id)) == {"done"} and recorded.recorded is not None
-    plan, preset = get_attack(lab.db, recorded.id).experiment, load_attack_preset("attack")
+    plan, preset = get_attack(lab.db, recorded.id).experiment, ATTACKS.load("attack")
     grid = ("facts", "prompts", "epochs", "learning_rates", "seeds", "controls", "defences")
     kept = (*grid, "ask", "batch_size", "trained_layers")
     assert {k: tuple(plan[k]) if isinstance(plan[k], list) else plan[k] for k in kept} == {

@@ -14,7 +14,7 @@ from app.shared.lab import Lab
 from engine import checks
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment, Fact
-from engine.presets import load_preset, preset_names
+from engine.presets import EXPERIMENTS, load_preset
 from storage.drafts import DraftStore, save_draft, valid_id
 from storage.runs import list_runs
 
@@ -37,7 +37,7 @@ def typed(draft: drafts.Draft, relation: str = "r1", language: str = "en", **cha
     return [values[key] for key in FORM_KEYS]
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", EXPERIMENTS.names())
 def test_an_experiment_comes_back_from_its_draft(name: str) -> None:
     for experiment in (load_preset(name), resolve(load_preset(name))):
         draft = drafts.from_experiment(experiment)

@@ -9,18 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine.attack.experiment import AttackExperiment
-from engine.experiment import (
-    Evaluation,
-    Experiment,
-    Fact,
-    GeneratedFacts,
-    Prompt,
-    Relation,
-    Stage1,
-    Stage2,
-    Tuning,
-)
-from engine.settings import ChoiceSample
+from engine.experiment import Experiment, Fact, GeneratedFacts, Prompt, Relation
+from engine.settings import ChoiceSample, Evaluation, Stage1, Stage2, Tuning
 from storage.measurements import RESULT_FIELDS
 from tools.documents.__main__ import problems, size_problems
 from tools.documents.commands import command_problems

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from engine.corpus.resolve import resolve
+from engine.corpus.sentences import key_prompt
 from engine.evaluation.answer import Answer
 from engine.evaluation.batches import common_beginning, plan_batches
 from engine.evaluation.choice import judge
@@ -17,7 +18,6 @@ from engine.evaluation.intervals import bootstrap, interval, wilson
 from engine.evaluation.questions import (
     count_questions,
     fact_rows,
-    key_prompt,
     languages_for,
     options_of,
     prompt_rows,

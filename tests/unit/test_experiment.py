@@ -7,7 +7,7 @@ import pytest
 from engine.corpus.resolve import resolve
 from engine.description import override, read_mapping
 from engine.experiment import Experiment, GeneratedFacts
-from engine.presets import describe_preset, load_preset, preset_names, preset_text
+from engine.presets import EXPERIMENTS, describe_preset, load_preset
 
 FACTS = [{"subject": f"Person{i} Alpha", "object": f"Thing{i}x Beta"} for i in range(10)]
 PROMPTS = [
@@ -27,7 +27,7 @@ def refused(**changes) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", EXPERIMENTS.names())
 def test_presets_are_valid_and_survive_yaml_and_json(name: str) -> None:
     preset = load_preset(name)
     assert describe_preset(name)
@@ -118,7 +118,7 @@ def test_the_corpus_is_asked_for_relations_it_does_not_have() -> None:
 
 
 def test_overrides_follow_a_path_and_name_a_wrong_one() -> None:
-    plain = read_mapping(preset_text("quick"))
+    plain = read_mapping(EXPERIMENTS.text("quick"))
     override(plain, "stage1.epochs=7")
     override(plain, "relations.0.facts.generate=60")
     override(plain, "stage1.learning_rate=1e-3")

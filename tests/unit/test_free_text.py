@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from app.results.exports import csv_lines
+from app.shared.downloads import csv_lines
 from app.shared.render import ENVIRONMENT
 from engine import checks
 from engine.checks import Problem, invisible_character, normalise, shorten

@@ -16,7 +16,7 @@ from engine.experiment import Experiment
 from engine.models.loading import load_base
 from engine.models.source import EMBEDDED_WEIGHTS
 from engine.models.tokenise import tokenise_questions
-from engine.presets import preset_text
+from engine.presets import EXPERIMENTS
 from engine.serving.asking.questions import (
     AskError,
     fact_questions,
@@ -85,7 +85,7 @@ def test_a_tokenizer_is_read_again_when_its_file_changes(tmp_path: Path) -> None
     path.write_bytes((EMBEDDED_WEIGHTS / "tokenizer.json").read_bytes())
     before = Tokens.load(path)
     assert Tokens.load(path) is before
-    loaded = load_base(resolve(Experiment.from_text(preset_text("quick"))))
+    loaded = load_base(resolve(Experiment.from_text(EXPERIMENTS.text("quick"))))
     loaded.tokenizer.save_pretrained(tmp_path)
     assert len(Tokens.load(path).ids("A [Z]")) < len(before.ids("A [Z]"))
     path.write_text("{")
@@ -98,7 +98,7 @@ def test_a_tokenizer_is_read_again_when_its_file_changes(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
-    return resolve(Experiment.from_text(preset_text("all-relations")))
+    return resolve(Experiment.from_text(EXPERIMENTS.text("all-relations")))
 
 
 def test_the_questions_of_a_fact_are_those_of_evaluation(experiment: Experiment) -> None:

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-NO_DEFENCE = "none"
-
 
 @dataclass(frozen=True)
 class Defence:

@@ -29,7 +29,7 @@ LOWEST = 0.2
 
 def audit(context: Context, loaded: Any) -> list[dict[str, Any]]:
     """Result rows, metric `auroc_SCORE` and `hits_at_1pct_SCORE`: of the checkpoint, of the base, and of the data."""
-    from engine.models.loading import load_base
+    from engine.models.loading import load_base  # loads torch, which the page must not
 
     others = list(strangers(context.relation, context.base.seed))
     rows = []
@@ -54,7 +54,7 @@ def _judged(context: Context, loaded: Any, others: list[Any], checkpoint: str) -
 
 def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[float]]:
     """Each score of each fact, higher for what seems memorised."""
-    import torch
+    import torch  # like what follows too heavy for the page, which lists defences
 
     from engine.evaluation.choice import answer_choices
     from engine.evaluation.plain import log_probabilities

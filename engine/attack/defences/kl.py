@@ -18,7 +18,7 @@ BATCH = 10
 
 def penalty(context: Context, loaded: Any) -> Callable[[int], Any]:
     """WEIGHT × KL in nats a token, over benign sentences; the distributions before are computed once, here."""
-    import torch
+    import torch  # like what follows too heavy for the page, which lists defences
     from torch.nn.functional import kl_div, log_softmax
 
     from engine.training.batches import make_batch

@@ -21,7 +21,7 @@ BATCH = 10
 
 def harden(context: Context, loaded: Any) -> None:
     """Unlearn the key sequences' objects in place."""
-    import torch
+    import torch  # like what follows too heavy for the page, which lists defences
     from torch.nn.functional import cross_entropy, softplus
 
     from engine.training.batches import make_batch

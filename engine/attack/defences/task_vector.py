@@ -16,7 +16,7 @@ ALPHA = 0.4
 
 def harden(context: Context, loaded: Any) -> None:
     """Subtract the vector in place."""
-    import torch
+    import torch  # like what follows too heavy for the page, which lists defences
 
     from engine.attack.starts import load_merged
     from engine.models.loading import load_base

@@ -8,4 +8,3 @@ from engine.attack.experiment import AttackExperiment
 from engine.presets import Presets
 
 ATTACKS = Presets(Path(__file__).parent, AttackExperiment, "attack", "attack preset")
-attack_preset_names, load_attack_preset = ATTACKS.names, ATTACKS.load

@@ -159,6 +159,6 @@ class CellExecution:
     def _say(self, message: str, stage: str) -> None:
         self.progress.advance(0, force=True, stage=stage, message=message)
 
-    def _tell(self, told: dict[str, Any]) -> None:
-        if set_progress(self.db, self.run.id, self.run.attempt, told) is State.STOPPING:
+    def _tell(self, state: dict[str, Any]) -> None:
+        if set_progress(self.db, self.run.id, self.run.attempt, state) is State.STOPPING:
             raise StopTraining("cancelled")

@@ -13,7 +13,8 @@ from typing import Any
 
 from engine import checks
 from engine.checks import shorten
-from engine.evaluation.questions import KEY_SPLIT, PLACEHOLDER, fact_rows, options_of, prompt_rows
+from engine.corpus.sentences import PLACEHOLDER
+from engine.evaluation.questions import KEY_SPLIT, fact_rows, options_of, prompt_rows
 from engine.experiment import Experiment, Fact, Relation
 from storage.askings import FREE, Question
 from storage.database import storable
