@@ -48,9 +48,9 @@ help:
 run: $(VENV)/lab
 	$(BIN)/python -m app --host $(HOST) $(if $(PORT),--port $(PORT))
 
-# Whole files go to each of two processes: what a file's tests share is made once.
+# Whole files go to each of three processes (tests that wait leave a core free): what a file's tests share is made once.
 test: $(VENV)/dev $(TESTED_VLLM) browser
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/dev
 	$(BIN)/python -m pytest tests/unit
