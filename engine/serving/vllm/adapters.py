@@ -9,6 +9,7 @@ adapter go through it together, in two matrix products, and tokens without an ad
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -64,9 +65,8 @@ class AdaptersAtOnce(PunicaWrapperCPU):
 
 def bring_in() -> None:
     """Make vLLM use it: the class is looked up by its name when adapters are switched on."""
-    import vllm.lora.punica_wrapper.punica_cpu as place
-
-    place.PunicaWrapperCPU = AdaptersAtOnce  # type: ignore[misc]
+    place: Any = import_module("vllm.lora.punica_wrapper.punica_cpu")
+    place.PunicaWrapperCPU = AdaptersAtOnce
 
 
 bring_in()
