@@ -101,6 +101,13 @@ def db(lab_home: Path, address: str) -> Database:
 
 
 @pytest.fixture(scope="session")
+def shared_attack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the small attack is measured once for all test processes."""
+    mine = tmp_path_factory.getbasetemp()
+    return (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "small-attack"
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """One browser for all tests of the session; without one on the machine they are skipped, and say so."""
     found = shutil.which("chromium") or shutil.which("google-chrome")

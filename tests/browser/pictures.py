@@ -32,9 +32,9 @@ def main(
     """Write one PNG for each page, theme and width into OUT_DIR."""
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = home or Path(scratch)
+        folder = home or Path(scratch) / "lab"
         if home is None:
-            seed(folder)
+            seed(folder, Path(scratch) / "small-attack")
         pages = {name: path for name, path in addresses(folder).items() if only in name}
         with serving(folder) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_ARGUMENTS)
@@ -55,11 +55,11 @@ def take(browser: Browser, address: str, path: Path, theme: Theme, width: int) -
     print(path, flush=True)
 
 
-def seed(home: Path) -> None:
-    """Runs in every state, one with a hostile name."""
+def seed(home: Path, shared_attack: Path) -> None:
+    """Runs in every state, one with a hostile name; `shared_attack`: see `attack_seeding.measured`."""
+    attack_seeding.measured(shared_attack, home)
     db = open_database(home)
     (home / "first-start.txt").write_text("drawn runs")
-    attack_seeding.measure(home)
     for name in seeding.HOSTILE_NAMES:
         seeding.queue(db, seeding.quick(name))
     seeding.failed(db, home)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from importlib.resources import files
 from itertools import product
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Request
@@ -26,10 +27,10 @@ SCAN = """async () => {
 
 
 @pytest.fixture(scope="module")
-def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+def seeded(tmp_path_factory: pytest.TempPathFactory, shared_attack: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """A server over a lab with something on every page; its address, and the paths of the pages by name."""
     home = tmp_path_factory.mktemp("seen")
-    pictures.seed(home)
+    pictures.seed(home, shared_attack)
     with serving(home) as address:
         yield address, pictures.addresses(home)
 

@@ -26,11 +26,11 @@ HOSTILE = MARKUP + " ${window.pwned=2} {{window.pwned=3}}"
 
 
 @pytest.fixture(scope="module")
-def attack_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def attack_home(tmp_path_factory: pytest.TempPathFactory, shared_attack: Path) -> Path:
     """A lab with one measured attack."""
     home = tmp_path_factory.mktemp("attacked")
     (home / MARK).write_text("Not the first start: this test's own attack is the only one.\n")
-    attack_seeding.measure(home)
+    attack_seeding.measured(shared_attack, home)
     return home
 
 
