@@ -50,7 +50,8 @@ run: $(VENV)/lab
 
 # Whole files go to each of three processes (tests that wait leave a core free): what a file's tests share is made once.
 test: $(VENV)/dev $(TESTED_VLLM) browser
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(BIN)/python -m pytest tests/unit/test_app_imports.py -m alone
 
 test-fast: $(VENV)/dev
 	$(BIN)/python -m pytest tests/unit
