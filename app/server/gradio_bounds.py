@@ -125,12 +125,12 @@ async def _keep_house(site: FastAPI) -> None:
     app = gradio_of(site)
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
-        forget_sessions(app)
+        forget_sessions(app, LEFT_SECONDS, CLOSED_SECONDS)
         # Twice the age at which Gradio deletes what it knows of: what a killed server left, and its spare files.
         await anyio.to_thread.run_sync(empty_uploads, Path(app.uploaded_file_dir), 2 * KEPT_SECONDS)
 
 
-def forget_sessions(app: App, left_seconds: float = LEFT_SECONDS, closed_seconds: float = CLOSED_SECONDS) -> None:
+def forget_sessions(app: App, left_seconds: float, closed_seconds: float) -> None:
     """Let go of each session that was not used for so long and waits for nothing: its page is gone."""
     holder, queue, now = app.state_holder, app.get_blocks()._queue, datetime.now()
     for session, used in list(holder.time_last_used.items()):

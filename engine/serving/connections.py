@@ -107,5 +107,7 @@ class Connection(H11Protocol):
     def _end(self) -> None:
         self._stop_clock()
         self.idle.pop(self, None)
+        # Not when it is lost, a moment later: whoever asks meanwhile would be told that there are too many.
+        self.connections.discard(self)
         if not self.transport.is_closing():
             self.transport.abort()

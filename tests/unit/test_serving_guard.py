@@ -66,7 +66,9 @@ def test_a_link_from_another_site_leads_here() -> None:
 def test_a_server_that_is_open_on_purpose_has_any_name_and_still_its_own_origin() -> None:
     there = {"Host": "lab.example:80"}
     assert ask("POST", {**there, "Origin": "http://lab.example:80"}, hosts=frozenset({"lab.example"})).text == "inside"
-    assert ask("POST", {**there, "Origin": "http://evil.example"}, hosts=frozenset({"lab.example"})).text == STRANGE_ORIGIN
+    assert (
+        ask("POST", {**there, "Origin": "http://evil.example"}, hosts=frozenset({"lab.example"})).text == STRANGE_ORIGIN
+    )
 
 
 def test_pages_at_other_ports_of_this_machine_may_ask_where_that_is_said() -> None:
