@@ -168,9 +168,8 @@ def test_half_open_connections_do_not_freeze_a_lab_of_few_files(beyond: int) -> 
         assert {answer.status for answer in told} == {200}
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "0"])
-def test_beyond_this_machine_the_lab_does_not_start_without_sign_in(tmp_path: Path, host: str) -> None:
-    command = [sys.executable, "-m", "app", "--host", host, "--port", str(free_port()), "--home", str(tmp_path / "h")]
+def test_beyond_this_machine_the_lab_does_not_start_without_sign_in(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "app", "--host", "0.0.0.0", "--port", str(free_port()), "--home", f"{tmp_path}/h"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert (done.returncode, done.stderr) == (2, f"{BEYOND}\n")
     assert not (tmp_path / "h").exists()
