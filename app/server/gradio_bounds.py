@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
@@ -18,12 +19,14 @@ from starlette.routing import Mount, Route
 from app.server.uploads import KEPT_SECONDS, empty_uploads
 
 # Sessions whose memory is kept: the ones used last. A page that comes back after its own went does as after a restart.
-MOST_SESSIONS = 64
+MOST_SESSIONS = 128
 # Every page asks at least once a minute while it is open, also in a tab behind others.
-LEFT_SECONDS, CLOSED_SECONDS = 180.0, 15.0
+LEFT_SECONDS, CLOSED_SECONDS = 600.0, 15.0
 HOUSEKEEPING_SECONDS = 5.0
 # Calls at work at a time, waiting ones included, which hold no thread; and those that queue for their turn.
 MOST_AT_WORK, MOST_QUEUED = 128, 256
+# By any of these Gradio would take a value for a file.
+FILE_FIELDS = {"path", "url", "meta", "orig_name", "is_stream"}
 NO_FILE = "This field takes no file: upload one where the page offers it."
 
 _API = "/gradio_api"
@@ -49,42 +52,50 @@ class Pages(gr.Blocks):
             folder = Path(block.GRADIO_CACHE) if isinstance(block, gr.UploadButton) else None
             if not _without_strange_files(value, folder):
                 raise gr.Error(NO_FILE, print_exception=False)
-        given = await super().preprocess_data(block_fn, inputs, state, explicit_call)
-        _let_go(state)
-        return given
-
-    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
-        """What is sent back, of what a function returned."""
-        told = await super().postprocess_data(block_fn, predictions, state)
-        _let_go(state)
-        return told
+        if state is not None and not isinstance(state.config_values, _KeptNothing):
+            state.config_values = _KeptNothing()
+        return await super().preprocess_data(block_fn, inputs, state, explicit_call)
 
 
-def _let_go(state: Any) -> None:
-    """Gradio keeps all that a session sent and saw for links to it, which the lab hasn't."""
-    if state is not None:
-        state.config_values.clear()
+class _KeptNothing(dict[int, Any]):
+    """In place of all that a session sent and saw, which Gradio keeps for links that lead to it; the lab has none.
+
+    It seems to have an empty entry for every component, into which Gradio puts nothing.
+    """
+
+    def __contains__(self, component: object) -> bool:
+        return True
+
+    def __getitem__(self, component: int) -> dict[str, Any]:
+        return {}
+
+    def __setitem__(self, component: int, value: Any) -> None:
+        pass
 
 
 def _without_strange_files(value: Any, folder: Path | None) -> bool:
     """Whether nothing in the value names a file, or, with a folder, nothing but files in it."""
-    if isinstance(value, list):
-        return all(_without_strange_files(one, folder) for one in value)
-    if not isinstance(value, dict):
-        return True
-    if not any(name in value for name in ("path", "meta", "url", "orig_name", "is_stream")):
-        return all(_without_strange_files(one, folder) for one in value.values())
-    return folder is not None and not value.get("is_stream") and _lies_in(value.get("path"), folder)
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict) and FILE_FIELDS & one.keys():
+            if folder is None or one.get("is_stream") or not _lies_in(one.get("path"), folder):
+                return False
+        elif isinstance(one, dict | list):
+            left += one.values() if isinstance(one, dict) else one
+    return True
 
 
 def _lies_in(path: Any, folder: Path) -> bool:
-    if not isinstance(path, str) or "\0" in path or not Path(path).is_absolute():
+    """Judged by its name first: whether there is such a file elsewhere is nobody's business."""
+    if not isinstance(path, str) or ".." in Path(path).parts:
         return False
-    # By its name alone first: whether a file is elsewhere is nobody's business.
-    named, real = Path(path), folder.resolve()
-    if ".." in named.parts or not (named.is_relative_to(folder) or named.is_relative_to(real)):
+    real = folder.resolve()
+    if not any(Path(path).is_relative_to(place) for place in (folder, real)):
         return False
-    return named.is_file() and named.resolve().is_relative_to(real)
+    with contextlib.suppress(OSError, ValueError):
+        return Path(path).is_file() and Path(path).resolve().is_relative_to(real)
+    return False
 
 
 def bound(pages: Pages) -> None:
@@ -125,9 +136,12 @@ async def _keep_house(site: FastAPI) -> None:
     app = gradio_of(site)
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
-        forget_sessions(app, LEFT_SECONDS, CLOSED_SECONDS)
-        # Twice the age at which Gradio deletes what it knows of: what a killed server left, and its spare files.
-        await anyio.to_thread.run_sync(empty_uploads, Path(app.uploaded_file_dir), 2 * KEPT_SECONDS)
+        try:
+            forget_sessions(app, LEFT_SECONDS, CLOSED_SECONDS)
+            # Later than Gradio deletes what it knows of: what a killed server left, and Gradio's spare files.
+            await anyio.to_thread.run_sync(empty_uploads, Path(app.uploaded_file_dir), 2 * KEPT_SECONDS)
+        except Exception:
+            logging.getLogger(__name__).exception("what pages have left could not be let go; it is tried again")
 
 
 def forget_sessions(app: App, left_seconds: float, closed_seconds: float) -> None:

@@ -54,13 +54,16 @@ def test_ten_megabytes_that_are_typed_arrive_and_much_more_is_refused_in_words(h
         assert (told.status_code, told.json()["error"]) == (413, "This is over 32 MiB: send less at once.")
         assert page.get("/model-card").status_code == 200
     state = gradio_of(here.site).state_holder.session_data["typed"]
-    assert state.config_values == {}, "what was typed is not kept beside the session"
+    assert not list(state.components), "what was typed is not kept beside the session"
 
 
 def test_the_memory_of_sessions_is_bounded_and_goes_back(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions = gradio_of(here.site).state_holder.session_data
-    ask(here.port, [tick(here, f"page {number}") for number in range(MOST_SESSIONS + 20)])
-    assert len(sessions) <= MOST_SESSIONS
+    holder = gradio_of(here.site).state_holder
+    sessions = holder.session_data
+    assert holder.capacity == MOST_SESSIONS
+    monkeypatch.setattr(holder, "capacity", 8)
+    ask(here.port, [tick(here, f"page {number}") for number in range(20)])
+    assert set(sessions) == {f"page {number}" for number in range(12, 20)}, "the ones used last"
     monkeypatch.setattr(gradio_bounds, "LEFT_SECONDS", 0.0)
     wait_until(lambda: not sessions, "every page that is gone to be forgotten")
     monkeypatch.undo()
