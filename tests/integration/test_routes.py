@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -146,3 +147,27 @@ def test_the_document_has_this_table() -> None:
     text = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
     missing = [route for route in TABLE if f"`{route.split(' ', 1)[1].rstrip('/') or '/'}`" not in text]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("head", "statuses"),
+    [
+        ("GET / HTTP/1.0", {403}),
+        ("GET / HTTP/1.1", {400}),
+        ("GET / HTTP/1.1\nHost:", {403}),
+        ("GET / HTTP/1.1\nHost: {own}\nHost: evil.example", {400, 403}),
+        ("GET / HTTP/1.1\nHost: evil.example\nHost: {own}", {400, 403}),
+        ("GET http://evil.example/ HTTP/1.1\nHost: evil.example", {403}),
+        ("GET http://evil.example/ HTTP/1.1\nHost: {own}", {404}),
+        ("GET / HTTP/1.1\nHost: evil.example\nX-Forwarded-Host: {own}", {403}),
+        ("GET / HTTP/1.1\nHost: {own}\nUpgrade: websocket\nConnection: Upgrade\nOrigin: http://evil.example", {403}),
+        ("OPTIONS / HTTP/1.1\nHost: {own}\nOrigin: http://evil.example\nAccess-Control-Request-Method: POST", {403}),
+    ],
+)
+def test_strange_heads_are_refused(here: Here, head: str, statuses: set[int]) -> None:
+    text = head.format(own=f"127.0.0.1:{here.port}").replace("\n", "\r\n")
+    with socket.create_connection(("127.0.0.1", here.port), timeout=120) as connection:
+        connection.sendall(f"{text}\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert int(answer.split()[1]) in statuses
+    assert b"access-control-allow-origin" not in answer.lower()
