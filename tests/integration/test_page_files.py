@@ -99,7 +99,7 @@ def test_what_was_uploaded_can_be_read_by_the_page_alone(here: Here) -> None:
     boundary = "lines-between"
     text = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="../../facts.csv"\r\n\r\n'
-        f"subject,object\nMara Vell,Iro Vell\n\r\n--{boundary}--\r\n"
+        f"subject,object\nVurnia Virik,Salvis Barmont\n\r\n--{boundary}--\r\n"
     )
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     (told,) = ask(here.port, [Asked("POST", "/gradio_api/upload", headers, text)], whole=True)

@@ -74,7 +74,7 @@ def test_the_memory_of_sessions_is_bounded_and_goes_back(here: Here, monkeypatch
 def test_forty_waiting_calls_leave_the_page_its_threads(here: Here) -> None:
     db = open_database(here.home)
     run = queue_experiment(db, read_experiment("quick", [], 1))
-    asking = text_asked(db, run, "Mara Vell is", ("base",))
+    asking = text_asked(db, run, "Vurnia Virik is", ("base",))
     body = json.dumps({"data": [asking, f"{run.id}/base", 500]})
     queue = here.pages._queue
 
