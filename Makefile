@@ -46,7 +46,7 @@ help:
 	@echo "make clean    remove the environments and caches"
 
 run: $(VENV)/lab
-	$(BIN)/python -m app --host $(HOST) $(if $(PORT),--port $(PORT))
+	$(BIN)/python -m app --host $(HOST) $(if $(PORT),--port $(PORT)) $(OPTIONS)
 
 # Whole files go to each of three processes (tests that wait leave a core free): what a file's tests share is made once.
 test: $(VENV)/dev $(TESTED_VLLM) browser

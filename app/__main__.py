@@ -17,9 +17,11 @@ import uvicorn
 
 from app.asking.model_server import ModelServer
 from app.server.first_start import bring_recorded_attack, queue_first_run
+from app.server.sign_in import Access, NotSafe, access
+from app.server.uploads import make_uploads
 from app.server.worker_process import WorkerProcess
 from app.shared.lab import Lab
-from engine.serving.guard import LOCAL_HOSTS
+from engine.serving.connections import server_settings
 from engine.serving.processes.plans import CannotServe
 from storage.database import default_home
 
@@ -31,19 +33,39 @@ QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "DO_NOT_TRA
 
 def main(
     host: Annotated[
-        str, typer.Option(help="Address to listen on. 0.0.0.0 opens the lab to the network.")
+        str, typer.Option(help="Address to listen on. Beyond this machine only behind a proxy: see --proxy.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help=f"Port. By default {DEFAULT_PORT}, or the next free one.")
     ] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of the lab's data. By default ~/.rote-lab.")] = None,
     worker: Annotated[bool, typer.Option(help="Also start a worker that carries out queued runs.")] = True,
+    user_header: Annotated[
+        str, typer.Option(help="Header in which a proxy that signs people in tells who asks: X-Forwarded-User.")
+    ] = "",
+    proxy: Annotated[
+        list[str] | None, typer.Option(help="Address or network of that proxy; nobody else may ask. Repeatable.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="Name by which browsers may call the lab: lab.example.org. Repeatable.")
+    ] = None,
+    published_on_loopback: Annotated[
+        bool, typer.Option(help="In a container whose port is published on 127.0.0.1: only this machine may ask.")
+    ] = False,
 ) -> None:
     """Start Rote Lab and its worker; stop both with Ctrl-C."""
     listener = open_port(host, port)
+    try:
+        allowed = access(
+            listener.getsockname()[0], host, user_header, tuple(proxy or ()), tuple(allowed_host or ()),
+            published_on_loopback,
+        )  # fmt: skip
+    except NotSafe as error:
+        listener.close()
+        fail(str(error))
     os.environ.update({k: v for k, v in QUIET.items() if k not in os.environ})
     try:
-        serve(listener, host, (home or default_home()).expanduser().resolve(), worker)
+        serve(listener, allowed, (home or default_home()).expanduser().resolve(), worker)
     except OSError as error:
         fail(f"The lab's folder cannot be used: {error}.")
 
@@ -52,13 +74,13 @@ def open_port(host: str, port: int | None) -> socket.socket:
     """A bound socket at the port; without a port, at the first free one from 7860 on. Exits with 2 when in use."""
     for candidate in [port] if port else range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
         try:
-            family = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0][0]
+            family, _, _, _, place = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
             listener = socket.socket(family, socket.SOCK_STREAM)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, candidate))
+            listener.bind(place)
             listener.listen(128)
-        except OSError as error:
-            if isinstance(error, socket.gaierror) or error.errno != errno.EADDRINUSE:
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, (socket.gaierror, UnicodeError)) or error.errno != errno.EADDRINUSE:
                 fail(f"The lab cannot listen on {host}: {error}.")
             if port:
                 fail(f"Port {port} is in use: name another with --port, or leave it out to take the next free one.")
@@ -75,19 +97,20 @@ def fail(sentence: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def serve(listener: socket.socket, host: str, home: Path, with_worker: bool) -> None:
+def serve(listener: socket.socket, allowed: Access, home: Path, with_worker: bool) -> None:
     """Serve the site on the listening socket until the process is told to end."""
+    make_uploads(home)
     from app.site import build_site  # loads Gradio, which reads `QUIET` from the environment
 
     queue_first_run(Lab(home))
-    hosts = None if host in ("0.0.0.0", "::") else LOCAL_HOSTS | {host}
     try:
         models = ModelServer(home)
     except CannotServe as error:
         fail(f"{error}.")
     process = WorkerProcess(home)
-    site = build_site(home, hosts, models, process.starting)
-    server = uvicorn.Server(uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3))
+    site = build_site(home, allowed, models, process.starting)
+    config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **server_settings())
+    server = uvicorn.Server(config)
     threading.Thread(target=announce, args=(server, listener, home), daemon=True).start()
     # After its own shutdown uvicorn raises the signal again, which would end the process before `finally`.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

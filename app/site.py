@@ -25,13 +25,15 @@ from app.results.page import results_page
 from app.runs.detail import run_page
 from app.runs.home import home_page
 from app.runs.page import runs_page
+from app.server.gradio_bounds import Pages, bound, housekeeping, keep_used_routes
 from app.server.missing import add_missing_page
 from app.server.security import protect
+from app.server.sign_in import THIS_MACHINE, Access
 from app.server.theme import lab_theme
+from app.server.uploads import KEPT_SECONDS, make_uploads
 from app.shared.frame import page_frame
 from app.shared.lab import Lab
 from app.shared.vega import Bundle
-from engine.serving.guard import LOCAL_HOSTS
 
 # Styles, scripts and the icon lie beside the page they belong to.
 STATIC = {p.name: p for p in Path(__file__).parent.glob("*/*") if p.suffix in (".css", ".js", ".svg")}
@@ -53,9 +55,9 @@ def _head() -> str:
     )
 
 
-def build_pages(lab: Lab, asker: Asker) -> gr.Blocks:
+def build_pages(lab: Lab, asker: Asker) -> Pages:
     """All pages of the lab. A further page is one more `route` with a function that builds its components."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
+    with Pages(title=TITLE, analytics_enabled=False, delete_cache=(60, int(KEPT_SECONDS))) as demo:
         page_frame(lab, "/")
         home_page(lab)
         ask_api(lab, asker)
@@ -75,20 +77,21 @@ def build_pages(lab: Lab, asker: Asker) -> gr.Blocks:
 
 def build_site(
     home: Path,
-    hosts: frozenset[str] | None = LOCAL_HOSTS,
+    access: Access = THIS_MACHINE,
     server: ModelServer | None = None,
     worker_starts: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
     """The whole web application over one home folder.
 
-    `hosts`: see `Guard`; `server` answers questions; `worker_starts`: see `Lab`.
+    `access`: who may ask; `server` answers questions; `worker_starts`: see `Lab`.
     """
+    make_uploads(home)
     lab = Lab(home, worker_starts)
     asker = Asker(lab, server or ModelServer(home))
     asker.start()
     bundle = Bundle(home)
     bundle.prepare()
-    site = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None)
+    site = FastAPI(title=TITLE, docs_url=None, redoc_url=None, openapi_url=None, lifespan=housekeeping)
 
     @site.get("/lab/{name}")
     def static_file(name: str, request: Request) -> Response:
@@ -112,6 +115,7 @@ def build_site(
         # Gradio warns of a mode (rendering on the server) that nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode is not supported")
         pages = build_pages(lab, asker)
+        bound(pages)
         gr.mount_gradio_app(
             site,
             pages,
@@ -125,8 +129,7 @@ def build_site(
             max_file_size="20mb",
             ssr_mode=False,
         )
-    # As often as Gradio looks for work on Windows; elsewhere it does a thousand times a second, also with no page open.
-    pages._queue.sleep_when_free, pages._queue.progress_update_sleep_when_free = 0.05, 1.0
+    keep_used_routes(site)
     add_missing_page(site, lab)
-    protect(site, hosts)
+    protect(site, access)
     return site

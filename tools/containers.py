@@ -52,8 +52,9 @@ def dockerfile_differences() -> list[str]:
         if not name or not would_run(name, "--always-make"):
             found.append(f"Dockerfile: ‘RUN {words}’ is no target of the Makefile")
     commands = re.findall(r"^CMD (\[.+\])$", final, re.MULTILINE)
-    if not commands or json.loads(commands[-1]) != would_run("run", "HOST=0.0.0.0", "PORT=7860")[-1]:
-        found.append("Dockerfile: CMD is not what ‘make run HOST=0.0.0.0 PORT=7860’ runs")
+    wanted = ("HOST=0.0.0.0", "PORT=7860", "OPTIONS=--published-on-loopback")
+    if not commands or json.loads(commands[-1]) != would_run("run", *wanted)[-1]:
+        found.append(f"Dockerfile: CMD is not what ‘make run {' '.join(wanted)}’ runs")
     if not re.search(r"^USER \d+$", final, re.MULTILINE) or "HEALTHCHECK" not in final:
         found.append("Dockerfile: it needs a numeric USER and a HEALTHCHECK")
     return found

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import gradio as gr
+from anyio.to_thread import run_sync
 
 from app.ask.exports import kept_document
 from app.ask.grid import near
 from app.asking.asker import Asker
 from app.asking.columns import MODEL, key_of, models_of
-from app.asking.submit import Settings, ask_fact, ask_facts, ask_text, put_to, read_settings, run_to_ask, wait_until
+from app.asking.submit import Settings, ask_fact, ask_facts, ask_text, put_to, read_settings, run_to_ask
 from app.shared.lab import Lab
 from app.shared.words import checkpoint_name, sentence
 from engine.serving.asking.questions import AskError
@@ -23,10 +27,12 @@ from storage.runs import list_runs
 
 P = ParamSpec("P")
 R = TypeVar("R")
-LONGEST_WAIT_SECONDS = 3600.0
+LONGEST_WAIT_SECONDS = 600.0
+# How often a caller's answers are looked for: at first, and later.
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.1, 1.0
 LISTED = 200
-# Callers wait for models, not for each other.
-TOGETHER = 16
+# Callers at a time; further ones queue. They wait for models, not for each other.
+TOGETHER = 64
 
 
 def ask_api(lab: Lab, asker: Asker) -> None:
@@ -49,7 +55,7 @@ def ask_api(lab: Lab, asker: Asker) -> None:
             for model in models_of(lab, full).own
         ]  # fmt: skip
 
-    def ask_about_fact(
+    async def ask_about_fact(
         run: str, subject: str, relation: str = "", languages: str = "", models: str = "", temperature: float = 0.0,
         top_p: float = 1.0, seed: int = 0, max_tokens: int = 50, wait_seconds: float = 120.0,
     ) -> dict[str, Any]:  # fmt: skip
@@ -58,14 +64,17 @@ def ask_api(lab: Lab, asker: Asker) -> None:
         run: a run's id. subject: of one of its facts, or any other (did_you_mean then names near ones). relation:
         needed where the run has several. languages: such as "en, ja"; empty means all. models: such as "RUN/base,
         RUN/generalised@20"; empty means base, stage 1 and stage 2. temperature 0 is greedy. Waits for the answers, at
-        most wait_seconds; later ones are read with read_answers. Returns {id, address, complete, did_you_mean, models,
-        questions, answers, …}.
+        most wait_seconds (and 600); later ones are read with read_answers. Returns {id, address, complete,
+        did_you_mean, models, questions, answers, …}.
         """
         settings = chosen(temperature, top_p, seed, max_tokens)
-        asking = ask_fact(lab, run_to_ask(lab, run), subject, relation, split(languages), settings, split(models))
-        return answered(lab, asker, asking, wait_seconds)
 
-    def ask_free_text(
+        def ask() -> str:
+            return ask_fact(lab, run_to_ask(lab, run), subject, relation, split(languages), settings, split(models))
+
+        return await answered(lab, asker, ask, wait_seconds)
+
+    async def ask_free_text(
         run: str, text: str, models: str = "", temperature: float = 0.0, top_p: float = 1.0, seed: int = 0,
         max_tokens: int = 50, wait_seconds: float = 120.0,
     ) -> dict[str, Any]:  # fmt: skip
@@ -75,23 +84,33 @@ def ask_api(lab: Lab, asker: Asker) -> None:
         by the fact whose subject the text names; without one it is neither hit nor miss.
         """
         settings = chosen(temperature, top_p, seed, max_tokens)
-        asking = ask_text(lab, run_to_ask(lab, run), text, settings, split(models))
-        return answered(lab, asker, asking, wait_seconds)
 
-    def ask_all_facts(
+        def ask() -> str:
+            return ask_text(lab, run_to_ask(lab, run), text, settings, split(models))
+
+        return await answered(lab, asker, ask, wait_seconds)
+
+    async def ask_all_facts(
         run: str, prompt: str, relation: str = "", models: str = "", temperature: float = 0.0, top_p: float = 1.0,
         seed: int = 0, max_tokens: int = 50, wait_seconds: float = 300.0,
     ) -> dict[str, Any]:  # fmt: skip
         """Ask one prompt with {subject} about every fact of a relation; the rest as in ask_about_fact."""
         settings = chosen(temperature, top_p, seed, max_tokens)
-        asking = ask_facts(lab, run_to_ask(lab, run), prompt, relation, settings, split(models))
-        return answered(lab, asker, asking, wait_seconds)
 
-    def ask_another_model(asking: str, model: str, wait_seconds: float = 120.0) -> dict[str, Any]:
+        def ask() -> str:
+            return ask_facts(lab, run_to_ask(lab, run), prompt, relation, settings, split(models))
+
+        return await answered(lab, asker, ask, wait_seconds)
+
+    async def ask_another_model(asking: str, model: str, wait_seconds: float = 120.0) -> dict[str, Any]:
         """Put the questions of an earlier asking (its id) to one more model, such as "RUN/memorised@6"."""
-        kept(lab, asking)
-        put_to(lab, asking, [model.strip()])
-        return answered(lab, asker, asking, wait_seconds)
+
+        def ask() -> str:
+            kept(lab, asking)
+            put_to(lab, asking, [model.strip()])
+            return asking
+
+        return await answered(lab, asker, ask, wait_seconds)
 
     def read_answers(asking: str) -> dict[str, Any]:
         """Everything kept of an earlier asking (its id), without asking anything again."""
@@ -102,26 +121,29 @@ def ask_api(lab: Lab, asker: Asker) -> None:
         rows, _ = find_askings(lab.db, text[:200], max(1, min(int(limit), LISTED)))
         return [row | {"address": address(row["id"])} for row in rows]
 
-    def next_token_alternatives(
+    async def next_token_alternatives(
         asking: str, model: str, number: int, place: int, wait_seconds: float = 60.0
     ) -> list[dict[str, Any]]:
         """What a model might have written at a place of an answer: the likeliest tokens with their log-probability.
 
         asking: its id. number: the question's number in it. place: of the answer's tokens, 0 being the first.
         """
-        answer = get_answer(lab.db, asking, model, int(number)) if MODEL.fullmatch(model) else None
-        if answer is None or not 0 <= place < len(answer.tokens):
-            raise AskError("There is no answer with a token at this place.")
         token = TokenPlace(asking, model, int(number), int(place))
-        want_alternatives(lab.db, token)
-        asker.wake()
+
+        def want() -> None:
+            answer = get_answer(lab.db, asking, model, token.number) if MODEL.fullmatch(model) else None
+            if answer is None or not 0 <= place < len(answer.tokens):
+                raise AskError("There is no answer with a token at this place.")
+            want_alternatives(lab.db, token)
+            asker.wake()
 
         def looked() -> Alternatives | None:
             alternatives = get_alternatives(lab.db, token)
             return alternatives if alternatives and alternatives.state in (DONE, FAILED) else None
 
-        wait_until(lambda: looked() is not None, min(wait_seconds, LONGEST_WAIT_SECONDS))
-        if (alternatives := looked()) is None:
+        await run_sync(want)
+        await settled(lambda: looked() is not None, wait_seconds)
+        if (alternatives := await run_sync(looked)) is None:
             raise AskError("The model did not answer in time: ask again.")
         if alternatives.error:
             raise AskError(alternatives.error)
@@ -135,17 +157,20 @@ def ask_api(lab: Lab, asker: Asker) -> None:
             saying(function),
             api_name=function.__name__,
             api_description=" ".join((function.__doc__ or "").split()),
+            concurrency_id="scripts",
             concurrency_limit=TOGETHER,
         )
 
 
-def saying(function: Callable[P, R]) -> Callable[P, R]:
+def saying(function: Callable[P, R] | Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
     """The function, whose caller's mistakes are said to the caller as they are."""
 
     @wraps(function)
-    def said(*arguments: P.args, **named: P.kwargs) -> R:
+    async def said(*arguments: P.args, **named: P.kwargs) -> R:
         try:
-            return function(*arguments, **named)
+            if inspect.iscoroutinefunction(function):
+                return await function(*arguments, **named)
+            return cast(R, await run_sync(partial(function, *arguments, **named)))
         except AskError as error:
             raise gr.Error(sentence(str(error)), print_exception=False) from error
 
@@ -187,8 +212,18 @@ def complete(lab: Lab, asking: str) -> bool:
     return not any(column.busy for column in list_columns(lab.db, asking))
 
 
-def answered(lab: Lab, asker: Asker, asking: str, wait_seconds: float) -> dict[str, Any]:
-    """The asking once its answers are there, or as far as they have come after `wait_seconds`."""
+async def answered(lab: Lab, asker: Asker, ask: Callable[[], str], wait_seconds: float) -> dict[str, Any]:
+    """What is asked, once its answers are there, or as far as they have come after `wait_seconds`."""
+    asking = await run_sync(ask)
     asker.wake()
-    wait_until(lambda: complete(lab, asking), min(wait_seconds, LONGEST_WAIT_SECONDS))
-    return kept(lab, asking)
+    await settled(lambda: complete(lab, asking), wait_seconds)
+    return await run_sync(kept, lab, asking)
+
+
+async def settled(done: Callable[[], bool], seconds: float) -> None:
+    """Return when it is done, or after that time. No thread is held meanwhile, so that pages have them."""
+    deadline = time.monotonic() + min(seconds, LONGEST_WAIT_SECONDS)
+    pause = FIRST_LOOK_SECONDS
+    while time.monotonic() < deadline and not await run_sync(done):
+        await asyncio.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+        pause = min(LAST_LOOK_SECONDS, pause * 1.5)

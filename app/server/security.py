@@ -1,12 +1,19 @@
-"""What stands between the pages and a hostile web page: response headers, and the refusal of foreign origins."""
+"""What stands between the pages and whoever asks: response headers, who may ask, and the refusal of other sites."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.server.sign_in import Access, Door
 from engine.serving.guard import Guard
+
+# A file of 20 MB with what a browser wraps around it, or 10 MB of text whose every sign a browser escapes by another.
+MOST_BYTES = 32 * 2**20
+TOO_LONG = "This is over {} MiB: send less at once."
 
 # Gradio's components and Vega compile templates and expressions in the page: they need inline script and eval.
 POLICY = "; ".join(
@@ -60,7 +67,17 @@ class SecurityHeaders:
         await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
-def protect(site: FastAPI, hosts: frozenset[str] | None) -> None:
-    """Add the headers, and the guard against pages of other places; `hosts`: see `Guard`."""
-    site.add_middleware(Guard, hosts=hosts)
+def protect(site: FastAPI, access: Access) -> None:
+    """Put in front of everything, from the outside: the headers, who may ask, the guard, and that no other site may.
+
+    Where Gradio finds Starlette's own middleware for other origins, it does not let in those that it would.
+    """
+    site.add_middleware(CORSMiddleware, allow_origins=())
+    site.add_middleware(Guard, hosts=access.hosts, most_bytes=MOST_BYTES, refuse=_refusal, too_long=TOO_LONG)
+    site.add_middleware(Door, access=access)
     site.add_middleware(SecurityHeaders)
+
+
+def _refusal(words: str, status: int) -> Response:
+    """As Gradio's client in the browser shows it, where a person may cause it; else as plain text."""
+    return JSONResponse({"error": words}, status) if status in (408, 413) else PlainTextResponse(words, status)

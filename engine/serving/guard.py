@@ -1,8 +1,10 @@
-"""Keeps web pages of other places off a server: for the lab's pages as for its model server. Knows no torch."""
+"""Keeps pages of other sites off a server, and bodies that never end: for the lab's pages as for its model server."""
 
 from __future__ import annotations
 
+import asyncio
 import math
+import re
 from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
@@ -14,7 +16,12 @@ LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 STRANGE_HOST = "This server does not answer to that host name."
 TOO_LONG = "The request is over {} MiB: ask fewer questions at once."
+TOO_SLOW = "The request's body did not arrive in time: send it again."
 STRANGE_ORIGIN = "Requests from other sites are refused."
+# A name or an address, and a port: nothing else belongs in Host or Origin.
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:\d{1,5})?", re.IGNORECASE | re.ASCII)
+# How long a body may pause, and how long all of it may take.
+PAUSE_SECONDS, BODY_SECONDS = 20.0, 300.0
 Refuse = Callable[[str, int], Response]
 
 
@@ -22,20 +29,25 @@ class Guard:
     """ASGI middleware that refuses what a page of another site makes a browser send, and endless bodies.
 
     Such a request carries the page's origin, or, by a name that the page has resolve to this machine, an unknown host.
-    `hosts`: the names that the server may be called by; None allows every name (for a server that is open on purpose).
-    `any_port`: whether pages at other ports of these hosts may ask. `most_bytes`: of a body. `refuse`: the answer, of
-    a sentence and a status.
+    `hosts`: the names that the server may be called by, in lower case. `any_port`: whether pages at other ports of
+    these hosts may ask. `most_bytes`: of a body; `too_long`: the sentence, with a place for that many MiB. `refuse`:
+    the answer, of a sentence and a status.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        hosts: frozenset[str] | None = LOCAL_HOSTS,
+        hosts: frozenset[str] = LOCAL_HOSTS,
         any_port: bool = False,
         most_bytes: int | None = None,
         refuse: Refuse = PlainTextResponse,
+        too_long: str = TOO_LONG,
+        pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
-        self.app, self.hosts, self.any_port, self.most_bytes, self.refuse = app, hosts, any_port, most_bytes, refuse
+        self.app, self.hosts, self.any_port, self.refuse = app, hosts, any_port, refuse
+        self.most_bytes = math.inf if most_bytes is None else most_bytes
+        self.too_long = too_long.format((most_bytes or 0) // 2**20)
+        self.pause_seconds = pause_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -47,45 +59,81 @@ class Guard:
                 await self.refuse(words, 403)(scope, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 1008})
-        elif self.most_bytes is not None and _length(headers) > self.most_bytes:
-            await self.refuse(TOO_LONG.format(self.most_bytes // 2**20), 413)(scope, receive, send)
+        elif _length(headers) > self.most_bytes:
+            await self.refuse(self.too_long, 413)(scope, receive, send)
+        elif scope["type"] == "http":
+            await _Body(self).read_by(self.app, scope, receive, send)
         else:
-            await self.app(scope, self._cut_off(receive), send)
+            await self.app(scope, receive, send)
 
     def _strange(self, scope: Scope, headers: Headers) -> str:
-        host, origin = _address(f"//{headers.get('host', '')}"), headers.get("origin")
-        if self.hosts is not None and (host.hostname or "") not in self.hosts:
+        named, origin = headers.getlist("host"), headers.get("origin")
+        host = _address(named[0]) if len(named) == 1 else None
+        if host is None or host.hostname not in self.hosts:
             return STRANGE_HOST
-        if origin and not self._is_own(_address(origin), host):
+        if origin and not self._is_own(origin, host):
             return STRANGE_ORIGIN
         changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
         return STRANGE_ORIGIN if changes and headers.get("sec-fetch-site") == "cross-site" else ""
 
-    def _is_own(self, origin: SplitResult, host: SplitResult) -> bool:
-        if self.any_port:
-            return self.hosts is None or (origin.hostname or "") in self.hosts
-        return origin.netloc == host.netloc
+    def _is_own(self, origin: str, host: SplitResult) -> bool:
+        scheme, _, rest = origin.partition("://")
+        place = _address(rest) if scheme in ("http", "https") else None
+        if place is None:
+            return False
+        return place.hostname in self.hosts if self.any_port else place.netloc.lower() == host.netloc.lower()
 
-    def _cut_off(self, receive: Receive) -> Receive:
-        """A body whose length was not told is cut off where it grows too large."""
-        read = 0
+
+class _Body:
+    """One request's body, counted and timed as it is read: its length need not have been told, nor told truly."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self.read, self.ended, self.answered = 0, False, False
+        self.refusal: Response | None = None
+
+    async def read_by(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the app answer. What it says of a body that was cut off is replaced by the reason."""
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + BODY_SECONDS
 
         async def limited() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            return message if read <= (self.most_bytes or read) else {"type": "http.disconnect"}
+            if self.ended:
+                return await receive()
+            if self.refusal:
+                return {"type": "http.disconnect"}
+            try:
+                patience = min(self.guard.pause_seconds, latest - loop.time())
+                message = await asyncio.wait_for(receive(), max(0.0, patience))
+            except TimeoutError:
+                self.refusal = self.guard.refuse(TOO_SLOW, 408)
+                return {"type": "http.disconnect"}
+            self.read += len(message.get("body", b""))
+            if self.read > self.guard.most_bytes:
+                self.refusal = self.guard.refuse(self.guard.too_long, 413)
+                return {"type": "http.disconnect"}
+            self.ended = not message.get("more_body", False)
+            return message
 
-        return limited
+        async def told(message: Message) -> None:
+            if self.refusal and not self.answered:
+                return
+            self.answered = True
+            await send(message)
+
+        try:
+            await app(scope, limited, told)
+        except Exception:
+            if not self.refusal:
+                raise
+        if self.refusal and not self.answered:
+            await self.refusal(scope, receive, send)
 
 
 def _length(headers: Headers) -> float:
     length = headers.get("content-length", "0")
-    return int(length) if length.isdecimal() else math.inf
+    return int(length) if length.isdecimal() and len(length) < 20 else math.inf
 
 
-def _address(text: str) -> SplitResult:
-    try:
-        return urlsplit(text)
-    except ValueError:
-        return SplitResult("", "", "", "", "")
+def _address(text: str) -> SplitResult | None:
+    return urlsplit(f"//{text}") if HOST.fullmatch(text) else None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.lab import SMALL, Lab
+from tests.integration.page import Here, served_here
 
 
 @pytest.fixture
@@ -28,3 +29,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab,
     assert made.run(run.id).state == "done", made.run(run.id).error
     yield made, run.id
     made.close()
+
+
+@pytest.fixture(scope="session")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+    """The page, served by this process."""
+    with served_here(tmp_path_factory.mktemp("page") / "home") as served:
+        yield served

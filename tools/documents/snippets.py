@@ -171,6 +171,6 @@ def api_functions() -> dict[str, tuple[str, ...]]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for outer in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and "gr.api(" in ast.unparse(n)]:
             for inner in outer.body:
-                if isinstance(inner, ast.FunctionDef):
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
                     found[inner.name] = tuple(a.arg for a in inner.args.args)
     return found
