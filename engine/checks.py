@@ -56,6 +56,11 @@ def shorten(text: str, limit: int = 40) -> str:
     return visible if len(visible) <= limit else visible[: limit - 1] + "…"
 
 
+def clean(text: str) -> str:
+    """The text as it is kept: single spaces, none at its ends, and accents composed with their letters (NFC)."""
+    return unicodedata.normalize("NFC", " ".join(text.split()))
+
+
 def normalise(text: str) -> str:
     """The form in which generation accuracy compares texts: lower case, without `:` `,` `.`, single spaces.
 

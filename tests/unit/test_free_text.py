@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 from typing import Any
 
 import pytest
@@ -18,8 +19,8 @@ from hypothesis.strategies import SearchStrategy
 from app.shared.downloads import csv_lines
 from app.shared.render import ENVIRONMENT
 from engine import checks
-from engine.checks import Problem, invisible_character, normalise, shorten
-from engine.corpus.import_cells import clean, parse_alternatives
+from engine.checks import Problem, clean, invisible_character, normalise, shorten
+from engine.corpus.import_cells import parse_alternatives
 from engine.corpus.importing import read_facts
 from engine.corpus.sentences import key_sentence, prompt_sentence
 from engine.description import override, read_mapping
@@ -113,10 +114,22 @@ def test_importing_never_raises_and_never_loses_a_row_in_silence(source: bytes |
     assert all(str(problem) for problem in imported.problems)
 
 
-@given(st.lists(NAMES, min_size=1, max_size=5), st.booleans())
-def test_alternatives_are_the_names_that_were_written(names: list[str], as_list: bool) -> None:
-    cell = repr(names) if as_list else " | ".join(names)
-    assert parse_alternatives(cell) == (tuple(names), None)
+@given(st.lists(NAMES, min_size=1, max_size=5), st.sampled_from(["python", "json", "numpy", "tuple"]))
+def test_a_list_of_alternatives_is_the_names_that_were_written(names: list[str], form: str) -> None:
+    written = {
+        "python": repr(names),
+        "json": json.dumps(names),
+        "numpy": f"[{' '.join(map(repr, names))}]",
+        "tuple": repr(tuple(names)),
+    }[form]
+    assert parse_alternatives(written) == (tuple(names), None)
+
+
+@given(st.lists(NAMES, min_size=1, max_size=5), st.sampled_from([" | ", "; ", "\n"]))
+def test_alternatives_between_signs_are_the_names_that_were_written_or_refused(names: list[str], sign: str) -> None:
+    read, problem = parse_alternatives(sign.join(names))
+    looks_like_a_list = {c for name in names for c in name if c in "]'({"}
+    assert read == tuple(names) or (problem and not read) or looks_like_a_list
 
 
 @given(st.lists(st.tuples(TEXT, TEXT), max_size=6), st.lists(st.tuples(TEXT, SPLITS, LANGUAGES), max_size=4), TEXT)

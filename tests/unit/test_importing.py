@@ -40,20 +40,16 @@ def test_utf_16_without_its_mark_is_recognised() -> None:
 def test_text_pasted_from_a_spreadsheet() -> None:
     imported = read_facts("Ann Bee\tCy Dee, of York\r\nEl Eff\tGee \r\n")
     assert pairs(imported) == [("Ann Bee", "Cy Dee, of York"), ("El Eff", "Gee")]
-    assert not imported.notes
-
-
-def test_latin_1_is_read_and_said() -> None:
-    imported = read_facts("subject;object\nAña;Zoë\nBo;Cy\n".encode("latin-1"))
-    assert pairs(imported)[0] == ("Aña", "Zoë")
-    assert "Latin-1" in imported.notes[0]
+    assert not imported.problems and not imported.asked
+    assert "‘Ann Bee’, ‘Cy Dee, of York’ in row 1 was read as a fact" in imported.notes[0]
 
 
 def test_quotes_keep_separators_and_line_breaks() -> None:
     imported = read_facts('subject,object\n"Bee, Ann","Cy ""Red""\nDee"\n\nEl,Eff\n')
     assert pairs(imported) == [("Bee, Ann", 'Cy "Red" Dee'), ("El", "Eff")]
     assert imported.rows == (2, 4), "a spreadsheet shows the quoted cell as one row, and the blank row as one"
-    assert imported.notes == ("1 blank row left out",)
+    assert imported.notes[0].startswith("1 name was read with single spaces")
+    assert imported.notes[1:] == ("1 blank row left out",)
 
 
 def test_an_unclosed_quotation_mark_swallows_nothing() -> None:
