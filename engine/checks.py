@@ -58,7 +58,12 @@ def shorten(text: str, limit: int = 40) -> str:
 
 def clean(text: str) -> str:
     """The text as it is kept: single spaces, none at its ends, and accents composed with their letters (NFC)."""
-    return unicodedata.normalize("NFC", " ".join(text.split()))
+    return compose(" ".join(text.split()))
+
+
+def compose(text: str) -> str:
+    """The text with accents and letters composed (NFC), so that two texts that look alike are alike."""
+    return unicodedata.normalize("NFC", text)
 
 
 def normalise(text: str) -> str:

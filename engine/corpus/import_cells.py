@@ -93,9 +93,10 @@ def _quoted(text: str) -> tuple[str, ...] | None:
                 return None
             between.add(item["between"].strip())
         written = item["wrapped"] or item["name"]
-        if written and (name := _unquoted(written)) is None:
-            return None
         if written:
+            name = _unquoted(written)
+            if name is None:
+                return None
             names.append(name)
     return _names(names) if len(between) <= 1 else None
 

@@ -21,7 +21,7 @@ from engine import checks
 from engine.corpus.relations import RelationData, check_counted, load_relation, load_relations
 from engine.description import Described
 from engine.experiment import Prompt, PromptSplit, Relation
-from engine.settings import Frozen
+from engine.settings import Cleaned, Frozen, Label
 
 READINGS_FOLDER = Path(__file__).with_name("readings")
 BENIGN = "benign"
@@ -40,10 +40,10 @@ class Reading(Frozen, Described):
 
     FIELD, THING = "prompts", "a reading"
 
-    name: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f<>/\\]+$")]
+    name: Annotated[Label, Field(min_length=1, max_length=40, pattern=r"^[^<>/\\]+$")]
     role: Role = "harmful"
-    label: Annotated[str, Field(max_length=200)] = ""
-    says: str = ""
+    label: Label = ""
+    says: Cleaned = ""
     prompts: tuple[Prompt, ...]
 
     def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
@@ -70,8 +70,6 @@ class Reading(Frozen, Described):
         if others := {p.split for p in self.prompts} - set(SPLITS):
             message = f"have the split {sorted(others)[0]}: a reading's prompts are of the split train or test"
             problems.append(checks.Problem(message, None, "prompts"))
-        if self.label and (hidden := checks.invisible_character(self.label)):
-            problems.append(checks.Problem(f"holds the invisible character {hidden}: remove it", None, "label"))
         checks.refuse(problems)
         return self
 

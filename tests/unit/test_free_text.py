@@ -76,12 +76,16 @@ def test_any_mapping_is_an_experiment_or_is_refused_with_a_sentence(data: dict[s
 
 @given(TEXT, TEXT, TEXT, st.sampled_from(["[X]", "<key>", "No", "🔑"]))
 def test_an_accepted_experiment_reads_back_what_it_writes(subject: str, object_: str, before: str, key: str) -> None:
+    notes: list[str] = []
     try:
-        written = Experiment.from_data(experiment(subject, object_, f"{before} {{subject}}", key))
+        written = Experiment.from_data(experiment(subject, object_, f"{before} {{subject}}", key), notes)
     except ValueError:
         return
-    assert Experiment.from_text(written.to_yaml()) == written
-    assert written.relations[0].explicit_facts[0].subject == subject
+    again: list[str] = []
+    assert Experiment.from_text(written.to_yaml(), again) == written
+    assert not again, "what was read once is read alike ever after"
+    read = written.relations[0].explicit_facts[0].subject
+    assert read == subject or (read == clean(subject) and any("facts.0.subject" in note for note in notes))
 
 
 @given(st.sampled_from(["stage1.epochs", "name", "relations.0.name", "relations.x", "a.b.c", "seed.x", ""]), TEXT)
