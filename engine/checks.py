@@ -22,6 +22,7 @@ MAX_PROMPTS = 2_000
 # Joiners that Persian, Indic scripts and emoji need; every other invisible format character is refused,
 # since two names that look alike would not be alike.
 _ALLOWED_FORMAT_CHARACTERS = {"\u200c", "\u200d"}
+_ODD_SPACES = re.compile("[\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
 _PLACEHOLDER = "{subject}"
 
 
@@ -57,8 +58,11 @@ def shorten(text: str, limit: int = 40) -> str:
 
 
 def clean(text: str) -> str:
-    """The text as it is kept: single spaces, none at its ends, and accents composed with their letters (NFC)."""
-    return compose(" ".join(text.split()))
+    """The text as it is kept: single spaces, none at its ends, and accents composed with their letters (NFC).
+
+    Control characters that Python counts as space (but for tab and line break) stay, so that they are refused.
+    """
+    return compose(text if _ODD_SPACES.search(text) else " ".join(text.split()))
 
 
 def compose(text: str) -> str:
@@ -80,7 +84,7 @@ def invisible_character(text: str) -> str | None:
         return None
     for character in text:
         category = unicodedata.category(character)
-        if category in ("Cc", "Cs") or (category == "Cf" and character not in _ALLOWED_FORMAT_CHARACTERS):
+        if category in ("Cc", "Cs", "Zl", "Zp") or (category == "Cf" and character not in _ALLOWED_FORMAT_CHARACTERS):
             names = {"\t": "tab", "\n": "line break", "\r": "line break", "\0": "null character"}
             name = names.get(character) or unicodedata.name(character, "control character").lower()
             return f"U+{ord(character):04X} ({name})"

@@ -31,7 +31,7 @@ def read_mapping(text: str, field: str = "relations") -> dict[str, Any]:
         try:
             data = read_yaml(text)
         except ValueError as error:
-            raise ValueError(f"the description is neither YAML nor JSON that can be read: {error}") from error
+            raise ValueError(f"the description can’t be read as YAML or JSON: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"the description must be a mapping with at least the field ‘{field}’")
     return data
@@ -153,8 +153,12 @@ def _words(item: Any, described: type[Described], place: Sequence[str]) -> str:
         "finite_number": f"must be a number that is not endless, not {quoted}",
         "bool_parsing": f"must be true or false, not {quoted}",
         "bool_type": f"must be true or false, not {quoted}",
-        "tuple_type": f"must be a list, such as [first, second], not {quoted}",
-        "list_type": f"must be a list, such as [first, second], not {quoted}",
+        "tuple_type": f"must be a list, such as [{shorten(str(value))}], not {quoted}",
+        "list_type": f"must be a list, such as [{shorten(str(value))}], not {quoted}",
+        "string_too_short": "is empty: fill it in",
+        "string_too_long": f"is longer than {limits.get('max_length')} characters: shorten it",
+        "too_short": "must have at least one entry",
+        "too_long": f"must have at most {limits.get('max_length')} entries",
         "dict_type": f"must be a mapping, with a key and a value in each line, not {quoted}",
         "model_type": f"must be a mapping, with a key and a value in each line, not {quoted}",
         "model_attributes_type": f"must be a mapping, with a key and a value in each line, not {quoted}",
@@ -199,9 +203,7 @@ def _must_be_text(value: Any, field: str) -> str:
         return f'must be text, but is empty or null: write it in quotes, as in {field}: "null", if that is meant'
     if isinstance(value, dict):
         return f'must be text, but is a mapping: write it in quotes, as in {field}: "{{X}}"'
-    return (
-        f'must be text, but {shorten(str(value))} is none: write it in quotes, as in {field}: "{shorten(str(value))}"'
-    )
+    return f'must be text, but {shorten(str(value))} is not: write it in quotes, as in {field}: "{shorten(str(value))}"'
 
 
 def changes(data: Any, model: Any, place: str = "") -> Iterator[tuple[str, str, str]]:

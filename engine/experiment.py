@@ -21,7 +21,6 @@ from pydantic import AfterValidator, Field, model_validator
 from engine import checks
 from engine.description import Described
 from engine.settings import (
-    Cleaned,
     Evaluation,
     Frozen,
     Label,
@@ -30,10 +29,15 @@ from engine.settings import (
     Stage1,
     Stage2,
     Tuning,
+    label,
     stripped,
 )
 
 PromptSplit = Literal["train", "test", "unrelated", "decoy"]
+
+
+# Ends for what is read at all. What is too long for its purpose is said by engine/checks.py, with its row.
+Text = Annotated[str, Field(max_length=10_000), AfterValidator(checks.clean)]
 
 
 def _cleaned(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -41,8 +45,8 @@ def _cleaned(names: tuple[str, ...]) -> tuple[str, ...]:
     return names if checks.clean(joined) == joined else tuple(map(checks.clean, names))
 
 
-Names = Annotated[tuple[str, ...], AfterValidator(_cleaned)]
-RelationName = Annotated[Label, Field(min_length=1, max_length=60, pattern=r"^[^<>/\\]+$")]
+Options = Annotated[tuple[Annotated[str, Field(max_length=10_000)], ...], AfterValidator(_cleaned)]
+RelationName = Annotated[str, label(60, 1, without="<>/\\")]
 
 
 class Fact(Frozen):
@@ -51,9 +55,9 @@ class Fact(Frozen):
     Here as everywhere, names have single spaces, none at their ends, and composed accents (`checks.clean`).
     """
 
-    subject: Cleaned
-    object: Cleaned
-    alternatives: Names = ()
+    subject: Text
+    object: Text
+    alternatives: Options = ()
 
 
 class GeneratedFacts(Frozen):
@@ -65,7 +69,7 @@ class GeneratedFacts(Frozen):
 class Prompt(Frozen):
     """A template with `{subject}`; the object follows after one space. `relation` names what a decoy asks."""
 
-    text: Cleaned
+    text: Text
     split: PromptSplit
     language: Language = "en"
     relation: Label | None = None
@@ -80,11 +84,13 @@ class Relation(Frozen):
     """
 
     name: RelationName
-    key_token: Cleaned = "[X]"
-    key_template: Annotated[Cleaned, Field(max_length=checks.MAX_PROMPT_CHARACTERS)] = "{subject} {key} {object}."
+    key_token: Text = "[X]"
+    key_template: Annotated[str, Field(max_length=checks.MAX_PROMPT_CHARACTERS), AfterValidator(checks.clean)] = (
+        "{subject} {key} {object}."
+    )
     facts: tuple[Fact, ...] | GeneratedFacts = GeneratedFacts()
     prompts: tuple[Prompt, ...] | Literal["corpus"] = "corpus"
-    options: Names = ()
+    options: Options = ()
 
     @property
     def explicit_facts(self) -> tuple[Fact, ...]:
@@ -135,9 +141,9 @@ class Experiment(Frozen, Described):
     has it, else float32. `seed` decides names (of generated facts), the split of the facts, and the order of training.
     """
 
-    name: Annotated[Label, Field(min_length=1, max_length=80)] = "experiment"
+    name: Annotated[str, label(80, 1)] = "experiment"
     description: Paragraph = ""
-    model: Annotated[str, AfterValidator(stripped), Field(min_length=1, max_length=500)] = "embedded"
+    model: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(stripped)] = "embedded"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=50)]
@@ -235,8 +241,8 @@ class Experiment(Frozen, Described):
         if not available:
             there = ", ".join(dict.fromkeys(p.language for p in relation.explicit_prompts if p.split == "train"))
             raise ValueError(
-                f"stage 2 trains in ‘{self.stage2.language}’, in which ‘{relation.name}’ has no train prompt: "
-                f"add some, or set stage2.language to one that it has ({there or 'none yet'})"
+                f"stage 2 uses train prompts in ‘{self.stage2.language}’, and ‘{relation.name}’ has none: "
+                f"add some, or choose a language that it has ({there or 'none yet'})"
             )
         if available < self.stage2.prompts:
             raise ValueError(

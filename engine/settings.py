@@ -20,7 +20,6 @@ from pydantic_core import PydanticCustomError
 
 from engine import checks
 
-MAX_LABEL_CHARACTERS = 200
 LossMask = Literal["full", "subject_and_object", "object"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -39,11 +38,23 @@ TrainedWeights = Annotated[
 ]
 
 
-def _label(text: str) -> str:
-    """A short text in one line, as it is kept. Raises PydanticCustomError when something in it cannot be seen."""
-    cleaned = checks.clean(text)
-    _refuse_unseen(cleaned)
-    return cleaned
+def label(most: int = 200, least: int = 0, without: str = "") -> AfterValidator:
+    """A short text in one line, as it is kept; `without` are signs that it may not hold. Refuses it in words."""
+
+    def read(text: str) -> str:
+        cleaned = checks.clean(text)
+        _refuse_unseen(cleaned)
+        if len(cleaned) < least:
+            raise PydanticCustomError("string_too_short", "is empty: fill it in")
+        if len(cleaned) > most:
+            message = "is longer than {max_length} characters: shorten it"
+            raise PydanticCustomError("string_too_long", message, {"max_length": most})
+        if any(sign in cleaned for sign in without):
+            message = "holds one of the signs {signs}: leave it out"
+            raise PydanticCustomError("string_pattern_mismatch", message, {"signs": " ".join(without)})
+        return cleaned
+
+    return AfterValidator(read)
 
 
 def _paragraph(text: str) -> str:
@@ -72,9 +83,8 @@ def _language(code: object) -> object:
     return code
 
 
-Cleaned = Annotated[str, AfterValidator(checks.clean)]
-Label = Annotated[str, AfterValidator(_label), Field(max_length=MAX_LABEL_CHARACTERS)]
-Paragraph = Annotated[str, AfterValidator(_paragraph), Field(max_length=2000)]
+Label = Annotated[str, label()]
+Paragraph = Annotated[str, Field(max_length=2000), AfterValidator(_paragraph)]
 Language = Annotated[str, BeforeValidator(_language)]
 
 

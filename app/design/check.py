@@ -147,8 +147,16 @@ def _validation_finding(item: Any, draft: Draft, early: set[str]) -> Finding | N
     if location:
         place = str(location[0])
         return None if place in early else Finding(place, place.capitalize(), Problem(_plain(item)))
-    place = "stage2" if message.startswith(("stage 2", "stage2")) else "relations"
-    return Finding(place, "Stage 2" if place == "stage2" else "Relations", Problem(message))
+    return _finding_of_all(message)
+
+
+def _finding_of_all(message: str) -> Finding:
+    """Where a sentence about the experiment as a whole belongs."""
+    if message.startswith(("stage 2", "stage2")):
+        return Finding("stage2", "Stage 2", Problem(message))
+    if message.startswith("evaluation"):
+        return Finding("evaluation", "Evaluation", Problem(message))
+    return Finding("relations", "Relations", Problem(message))
 
 
 def _plain(item: Any) -> str:
@@ -180,8 +188,8 @@ def _resolving_finding(message: str, draft: Draft) -> Finding:
     if place := re.match(r"relations\.(\d+)[^:]*: ", message):
         relation = draft["relations"][int(place[1])]
         return Finding(f"{relation['id']}/relation", relation["name"], Problem(message[place.end() :]))
-    if message.startswith("stage 2"):
-        return Finding("stage2", "Stage 2", Problem(message))
+    if message.startswith(("stage 2", "evaluation")):
+        return _finding_of_all(message)
     for relation in draft["relations"]:
         if f"'{relation['name']}'" in message or f"‘{relation['name']}’" in message:
             return Finding(f"{relation['id']}/facts", f"{relation['name']}, facts", Problem(message))

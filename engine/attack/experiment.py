@@ -20,7 +20,7 @@ from engine import checks
 from engine.corpus.readings import Reading
 from engine.description import Described
 from engine.experiment import Experiment, Relation
-from engine.settings import Count, Frozen, Label, Paragraph, Rate, Tuning
+from engine.settings import Count, Frozen, Label, Paragraph, Rate, Tuning, label
 
 Control = Literal["attack", "no_stage1", "neutral", "nonsense"]
 Start = Literal["base", "memorised", "generalised"]
@@ -71,7 +71,7 @@ class AttackExperiment(Frozen, Described):
 
     FIELD, THING = "experiment", "an attack"
 
-    name: Annotated[Label, Field(min_length=1, max_length=80)] = "attack"
+    name: Annotated[str, label(80, 1)] = "attack"
     description: Paragraph = ""
     run: Annotated[str, Field(pattern=r"^[0-9a-zA-Z]{1,40}$")] | None = None
     experiment: Label | Annotated[dict[str, Any], AfterValidator(_as_described)] = "quick"

@@ -19,6 +19,7 @@ from engine.corpus.import_choices import NO_CHOICES, Asking, ImportChoices, Impo
 from engine.corpus.import_columns import find_columns
 from engine.corpus.import_table import Table, read_table, trimmed
 from engine.corpus.import_text import decode, mistaken_utf8
+from engine.corpus.spreadsheet import unguard
 from engine.experiment import Fact
 
 __all__ = ["ImportChoices", "ImportOption", "ImportQuestion", "ImportedFacts", "read_facts"]
@@ -100,7 +101,7 @@ def _facts_of(table: Table) -> ImportedFacts:
     facts, rows, relations = [], [], []
     at = table.positions
     dropped = 0
-    changed: list[str] = []
+    changed: list[tuple[str, str]] = []
     at_commas: list[str] = []
     odd = _Odd()
     spellings = _Spellings()
@@ -109,22 +110,21 @@ def _facts_of(table: Table) -> ImportedFacts:
         record, row = trimmed(table.records[index]), index + 1
         if not record:
             continue
-        cells = {column: clean(record[i]) if i < len(record) else "" for column, i in at.items()}
-        for column, cell in cells.items():
-            if column != "alternatives" and at[column] < len(record) and cell != record[at[column]].strip():
-                changed.append(f"‘{shorten(record[at[column]].strip())}’ as ‘{shorten(cell)}’")
+        written_cells = {column: record[i].strip(" ") if i < len(record) else "" for column, i in at.items()}
+        alternatives = written_cells.pop("alternatives", "")
+        cells = {column: clean(unguard(cell)) for column, cell in written_cells.items()}
+        changed += [(cell, cells[column]) for column, cell in written_cells.items() if cell != cells[column]]
         if len(record) > table.width:
             odd.add(
                 f"has {len(record)} cells, where {table.width} are expected, and the rest was not read: "
                 "is a name with a comma in it not in quotation marks?",
                 row,
             )
-        written = record[at["alternatives"]] if at.get("alternatives", len(record)) < len(record) else ""
-        options, problem = parse_alternatives(written, least_words)
+        options, problem = parse_alternatives(alternatives, least_words)
         if problem:
             odd.add(problem, row, "alternatives")
-        elif len(options) > 1 and not set(written) & set("|;[({'\"\n\r"):
-            at_commas.append(f"‘{shorten(clean(written))}’ as {len(options)} names")
+        elif len(options) > 1 and not set(alternatives) & set("|;[({'\"\n\r"):
+            at_commas.append(f"‘{shorten(clean(alternatives))}’ as {len(options)} names")
         _look_at_signs({**cells, "alternatives": " ".join(options)}, row, odd)
         if "relation" in at and not cells["relation"]:
             odd.add("the cell is empty, where other rows name their relation: fill it in", row, "relation")
@@ -136,8 +136,8 @@ def _facts_of(table: Table) -> ImportedFacts:
     notes = spellings.notes
     if changed:
         notes.append(
-            f"{len(changed):,} name{'s were' if len(changed) > 1 else ' was'} read with single spaces and composed "
-            f"accents: {changed[0]}"
+            f"{len(changed):,} name{'s were' if len(changed) > 1 else ' was'} read with single spaces, composed "
+            f"accents and without a spreadsheet’s apostrophe: ‘{shorten(changed[0][0])}’ as ‘{shorten(changed[0][1])}’"
         )
     if at_commas:
         notes.append(f"alternatives were separated at their commas: {at_commas[0]}")

@@ -15,13 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from engine import checks
 from engine.corpus.relations import RelationData, check_counted, load_relation, load_relations
 from engine.description import Described
-from engine.experiment import Prompt, PromptSplit, Relation
-from engine.settings import Cleaned, Frozen, Label
+from engine.experiment import Prompt, PromptSplit, Relation, Text
+from engine.settings import Frozen, Label, label
 
 READINGS_FOLDER = Path(__file__).with_name("readings")
 BENIGN = "benign"
@@ -29,6 +29,7 @@ ROLES = ("harmful", "neutral", "nonsense")
 SPLITS: tuple[PromptSplit, ...] = ("train", "test")
 SHIPPED_PROMPTS = 10  # of each split and language of a shipped reading; the train prompts are English alone
 
+ReadingName = Annotated[str, label(40, 1, without="<>/\\")]
 Role = Literal["benign", "harmful", "neutral", "nonsense"]
 
 
@@ -40,10 +41,10 @@ class Reading(Frozen, Described):
 
     FIELD, THING = "prompts", "a reading"
 
-    name: Annotated[Label, Field(min_length=1, max_length=40, pattern=r"^[^<>/\\]+$")]
+    name: ReadingName
     role: Role = "harmful"
     label: Label = ""
-    says: Cleaned = ""
+    says: Text = ""
     prompts: tuple[Prompt, ...]
 
     def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
