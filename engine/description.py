@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
 import warnings
@@ -45,7 +44,9 @@ def _read_json(text: str) -> Any:
         if len(data) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise _Refused(f"the description has the key ‘{shorten(twice)}’ twice in one mapping: keep one")
+            lines = [i for i, line in enumerate(text.splitlines(), 1) if json.dumps(twice, ensure_ascii=False) in line]
+            where = f" (it stands in the lines {', '.join(map(str, lines[:6]))})" if lines else ""
+            raise _Refused(f"the description has the key ‘{shorten(twice)}’ twice in one mapping: keep one{where}")
         return data
 
     def refuse(name: str) -> None:
@@ -54,8 +55,6 @@ def _read_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
     except _Refused as error:
-        with contextlib.suppress(RecursionError):
-            read_yaml(text)  # says the lines of a doubled key, where it can read the text
         raise ValueError(str(error)) from None
     except (ValueError, RecursionError):
         return None

@@ -59,9 +59,8 @@ def label(most: int = 200, least: int = 0, without: str = "") -> AfterValidator:
 
 def _paragraph(text: str) -> str:
     """A text in lines, without spaces around it. Raises PydanticCustomError when something in it cannot be seen."""
-    cleaned = checks.compose(text).strip()
-    for line in cleaned.splitlines():
-        _refuse_unseen(line.replace("\t", " "))
+    cleaned = checks.compose(text).replace("\r\n", "\n").strip(" \n\t")
+    _refuse_unseen(cleaned.replace("\t", " ").replace("\n", " "))
     return cleaned
 
 

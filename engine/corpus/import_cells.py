@@ -60,7 +60,7 @@ def parse_alternatives(cell: str, least_words: int | None = 1) -> tuple[tuple[st
 
 
 def _bracketed(text: str, closing: str) -> tuple[tuple[str, ...], str | None]:
-    if "..." in re.sub(_NAME, "", text) or "…" in re.sub(_NAME, "", text):
+    if re.search(r"\.\.\.|…", text) and re.search(r"\.\.\.|…", re.sub(_NAME, "", text)):
         message = "the list was cut short with ‘...’ when it was saved, and was not read: save it whole"
         return (), message
     inside = text[1:-1].strip() if text.endswith(closing) else None
@@ -113,10 +113,12 @@ def _unquoted(written: str) -> str | None:
 
 
 def _plain(text: str, least_words: int | None) -> tuple[tuple[str, ...], str | None]:
+    if re.search(r"""[\[({]\s*['"]|dtype""", text):
+        return (), f"is not a list of names and was not read: {CLEAR}"
     signs = [sign for sign in "|;" if sign in text]
     if len(signs) == 2:
         return (), f"has both ‘|’ and ‘;’ between names and was not read: {CLEAR}"
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in re.split(r"[\t\r\n]+", text) if line.strip()]
     if signs:
         parts = text.split(signs[0])
     elif len(lines) > 1:
@@ -126,6 +128,8 @@ def _plain(text: str, least_words: int | None) -> tuple[tuple[str, ...], str | N
         if least_words is None or any(len(part.split()) < least_words for part in parts):
             message = "may be one name with a comma in it or several, and was not read: put | between names"
             return (), message
+    elif re.search(r"\s/\s|[•‖¦]", text):
+        return (), "may be one name or several, and was not read: put | between names"
     else:
         parts = [text]
     unpaired = any(part.count('"') % 2 or part.count("[") != part.count("]") for part in parts)

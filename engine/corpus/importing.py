@@ -128,7 +128,7 @@ def _facts_of(table: Table) -> ImportedFacts:
         _look_at_signs({**cells, "alternatives": " ".join(options)}, row, odd)
         if "relation" in at and not cells["relation"]:
             odd.add("the cell is empty, where other rows name their relation: fill it in", row, "relation")
-        kept = keep_distinct(cells["object"], map(clean, options))
+        kept = keep_distinct(cells["object"], options)
         dropped += len(options) - len(kept)
         facts.append(Fact.model_construct(subject=cells["subject"], object=cells["object"], alternatives=kept))
         rows.append(row)

@@ -23,6 +23,7 @@ from engine.checks import Problem, clean, invisible_character, normalise, shorte
 from engine.corpus.import_cells import parse_alternatives
 from engine.corpus.importing import read_facts
 from engine.corpus.sentences import key_sentence, prompt_sentence
+from engine.corpus.spreadsheet import unguard
 from engine.description import override, read_mapping
 from engine.experiment import Experiment, Fact, Relation
 
@@ -38,7 +39,7 @@ HOSTILE = (
 TEXT: SearchStrategy[str] = st.text(max_size=60) | st.sampled_from(HOSTILE)
 NAMES: SearchStrategy[str] = st.text(
     st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters='",;\t|[{'), min_size=1, max_size=30
-).filter(lambda name: clean(name) == name and invisible_character(name) is None)
+).filter(lambda name: clean(name) == name == unguard(name) and invisible_character(name) is None)
 PAIRS = st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=8)
 SPLITS, LANGUAGES = st.sampled_from(["train", "test", "unrelated", "decoy"]), st.sampled_from(["en", "zh"])
 PLAIN = st.recursive(

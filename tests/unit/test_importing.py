@@ -77,11 +77,8 @@ def test_the_published_dataset() -> None:
 def test_a_list_of_alternatives_that_is_none(cell: str) -> None:
     imported = read_facts(f'Head,Fact,Alternate Facts\nA,Bee,"{cell}"\nC,Dee,\n')
     assert pairs(imported) == [("A", "Bee"), ("C", "Dee")]
-    if cell.startswith("["):
-        assert imported.facts[0].alternatives == ()
-        assert words(imported)[0].startswith("row 2, alternatives: ")
-    else:
-        assert imported.facts[0].alternatives == (cell,), "a plain name, however odd"
+    assert imported.facts[0].alternatives == ()
+    assert words(imported)[0].startswith("row 2, alternatives: ")
 
 
 def test_alternatives_between_bars() -> None:
@@ -173,7 +170,7 @@ def test_ten_megabytes_take_seconds() -> None:
     while sum(map(len, lines[-1:])) * len(lines) < 9_500_000:
         lines.append(f'Subject {len(lines)},Object {len(lines)},"{draw.sample(names, 99)}"')
     data = "\n".join(lines).encode()[:9_990_000]
-    began = time.perf_counter()
+    began = time.process_time()
     imported = read_facts(data)
     assert len(imported.facts) > 4_000
-    assert time.perf_counter() - began < 20, "2 s on an idle machine"
+    assert time.process_time() - began < 20, "2 s on an idle machine"
