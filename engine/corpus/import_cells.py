@@ -16,7 +16,7 @@ from engine.checks import clean, normalise
 
 MAX_LIST_CHARACTERS = 100_000
 CLEAR = "write ['first', 'second'] or first | second"
-_NOTHING = {"", "nan", "none", "null", "<na>", "n/a", "#n/a", "nat", "[]", "()", "{}", "set()"}
+NOTHING = {"", "nan", "none", "null", "<na>", "n/a", "#n/a", "nat", "[]", "()", "{}", "set()"}
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 # array(['A', 'B'], dtype=object), set([…]), Index([…], dtype='object'), as numpy, Python 2 and pandas print lists.
 _CALL = re.compile(
@@ -36,11 +36,11 @@ def parse_alternatives(cell: str, least_words: int | None = 1) -> tuple[tuple[st
     """The names in a cell, and what is wrong with it in words, or None.
 
     A cell is a list as Python, numpy, pandas or JSON write it, or names with `|`, `;`, line breaks or commas between
-    them. A comma may also be part of a name: `least_words` is how many words a name of the table has at least (then
+    them. A comma may also be part of a name: `least_words` is how many words names of the table have (then
     ‘Smith, Anna’ is not taken for two names of one word); None says that its names have commas themselves.
     """
     text = cell.strip()
-    if text.casefold() in _NOTHING:
+    if text.casefold() in NOTHING:
         return (), None
     if len(text) > MAX_LIST_CHARACTERS:
         return (), f"the list is longer than {MAX_LIST_CHARACTERS:,} characters and was not read: shorten it"
@@ -98,7 +98,9 @@ def _quoted(text: str) -> tuple[str, ...] | None:
             if name is None:
                 return None
             names.append(name)
-    return _names(names) if len(between) <= 1 else None
+    # In quotation marks ‘None’ is a name; ‘nan’ is what pandas makes of an empty cell when it turns cells into text.
+    kept = tuple(name for written in names if (name := clean(written)) not in ("", "nan"))
+    return kept if len(between) <= 1 else None
 
 
 def _unquoted(written: str) -> str | None:
@@ -145,7 +147,7 @@ def _bare(part: str) -> str:
 
 
 def _names(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for value in values if (name := clean(value)).casefold() not in _NOTHING)
+    return tuple(name for value in values if (name := clean(value)).casefold() not in NOTHING)
 
 
 def keep_distinct(truth: str, alternatives: Iterable[str]) -> tuple[str, ...]:

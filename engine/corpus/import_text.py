@@ -34,6 +34,7 @@ CODE_PAGES = {
     "mac_roman": "old Macintosh (Mac Roman)",
     "cp850": "DOS (code page 850)",
 }
+_JUDGED_CHARACTERS = 2_000
 _SAVE_AS = "open it in the programme it comes from and save it as CSV (UTF-8)"
 _MAGIC = {
     b"PK\x03\x04": "an Excel workbook or another zipped file",
@@ -130,7 +131,7 @@ def _ask_for_code_page(source: bytes, line: int, asking: Asking) -> str:
 
 def _oddness(text: str) -> float:
     """How unlike names the characters beyond ASCII are, as a share: signs, and changes of script or case in a word."""
-    strange = [i for i, c in enumerate(text[:200_000]) if not c.isascii()]
+    strange = [i for i, c in enumerate(text[:200_000]) if not c.isascii()][:_JUDGED_CHARACTERS]
     if not strange:
         return 0.0
     odd = 0

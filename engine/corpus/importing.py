@@ -10,11 +10,12 @@ Rows are counted as a spreadsheet shows them: from 1, with the header and blank 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from engine import checks
 from engine.checks import Problem, clean, shorten
-from engine.corpus.import_cells import keep_distinct, parse_alternatives
+from engine.corpus.import_cells import NOTHING, keep_distinct, parse_alternatives
 from engine.corpus.import_choices import NO_CHOICES, Asking, ImportChoices, ImportOption, ImportQuestion
 from engine.corpus.import_columns import find_columns
 from engine.corpus.import_table import Table, read_table, trimmed
@@ -154,17 +155,20 @@ def _facts_of(table: Table) -> ImportedFacts:
 
 
 def _least_words(table: Table) -> int | None:
-    """How many words an object of the table has at least; None where a name of it has a comma."""
+    """How many words most objects of the table have; None where a name of it has a comma."""
     places = [table.positions["subject"], table.positions["object"]]
-    names = [[r[i] for i in places if i < len(r)] for r in table.records[table.first :]]
+    names = [[r[i] if i < len(r) else "" for i in places] for r in table.records[table.first :]]
     if any("," in cell for row in names for cell in row):
         return None
-    return min((len(row[1].split()) for row in names if len(row) > 1 and row[1].strip()), default=1)
+    counts = Counter(len(object_.split()) for _, object_ in names if object_.strip())
+    return counts.most_common(1)[0][0] if counts else 1
 
 
 def _look_at_signs(cells: dict[str, str], row: int, odd: _Odd) -> None:
     """Cells that say of themselves that they were read, or once saved, in the wrong code page."""
     for column, cell in cells.items():
+        if column != "alternatives" and cell and cell.casefold() in NOTHING:
+            odd.add(f"‘{cell}’ may stand for an empty cell: fill it in, unless it is a name", row, column, "warning")
         if cell.isascii():
             continue
         if "\N{REPLACEMENT CHARACTER}" in cell:

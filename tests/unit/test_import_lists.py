@@ -45,6 +45,7 @@ def test_what_stands_for_nothing_is_no_name(cell: str) -> None:
         (r'["M\u00fcller \"Red\""]', ('Müller "Red"',)),
         ("'t Hooft", ("'t Hooft",)),
         ("(unknown) | AC/DC", ("(unknown)", "AC/DC")),
+        ("['None', 'Ben B', 'nan']", ("None", "Ben B")),
         ("['...', 'Ben B']", ("...", "Ben B")),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -180,3 +181,16 @@ def test_answers_add_up() -> None:
     assert not errors(done) and pairs(done)[0] == ("Jürgen Weiß", "Zoë Öst")
     assert done.preview[1] == ("Jürgen Weiß", "Zoë Öst")
     assert replace(done.taken, columns=None) == ImportChoices("cp1252", ";", 1, True)
+
+
+def test_a_large_file_in_a_code_page_is_asked_about_in_seconds() -> None:
+    source = b"subject,object\n" + "".join(f"Änne {i},Öst {i}x\n" for i in range(20_000)).encode("cp1252")
+    began = time.process_time()
+    assert read_facts(source).asked
+    assert time.process_time() - began < 10, "half a second on an idle machine"
+
+
+@pytest.mark.parametrize("cell", ["nan", "NaN", "None", "null", "#N/A"])
+def test_what_other_programmes_write_into_empty_cells_is_a_warning(cell: str) -> None:
+    (problem,) = read_facts(f"subject,object\nA B,{cell}\nC D,E F\n").problems
+    assert problem.severity == "warning" and str(problem).startswith("row 2, object: ")
