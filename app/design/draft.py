@@ -240,7 +240,7 @@ def default_name(draft: Draft) -> str:
 
 
 def _relation_data(relation: dict[str, Any]) -> dict[str, Any]:
-    data = {key: clean(relation[key]) for key in ("name", "key_token", "key_template")}
+    data: dict[str, Any] = {key: clean(relation[key]) for key in ("name", "key_token", "key_template")}
     data["facts"] = {"generate": relation["generate"]}
     if relation["facts_from"] == "own":
         data["facts"] = [
