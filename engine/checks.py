@@ -22,6 +22,12 @@ MAX_PROMPTS = 2_000
 # Joiners that Persian, Indic scripts and emoji need; every other invisible format character is refused,
 # since two names that look alike would not be alike.
 _ALLOWED_FORMAT_CHARACTERS = {"\u200c", "\u200d"}
+# Not so beside Latin letters and at the ends, where they do nothing; nor letters and marks that are drawn as nothing.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]|[A-Za-z][\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+    "|(?:\\A|[\\x00-\\x7f])[\u200c\u200d]|[\u200c\u200d](?:\\Z|[\\x00-\\x7f])"
+)
+_ODD_SPACES = re.compile("[\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
 _PLACEHOLDER = "{subject}"
 
 
@@ -56,6 +62,19 @@ def shorten(text: str, limit: int = 40) -> str:
     return visible if len(visible) <= limit else visible[: limit - 1] + "…"
 
 
+def clean(text: str) -> str:
+    """The text as it is kept: single spaces, none at its ends, and accents composed with their letters (NFC).
+
+    Control characters that Python counts as space (but for tab and line break) stay, so that they are refused.
+    """
+    return compose(text if _ODD_SPACES.search(text) else " ".join(text.split()))
+
+
+def compose(text: str) -> str:
+    """The text with accents and letters composed (NFC), so that two texts that look alike are alike."""
+    return unicodedata.normalize("NFC", text)
+
+
 def normalise(text: str) -> str:
     """The form in which generation accuracy compares texts: lower case, without `:` `,` `.`, single spaces.
 
@@ -66,15 +85,23 @@ def normalise(text: str) -> str:
 
 def invisible_character(text: str) -> str | None:
     """The first control, unpaired or invisible format character as `U+XXXX NAME`, or None."""
+    if text.isascii() and text.isprintable():
+        return None
+    if unseen := _UNSEEN.search(text):
+        return _named(next(c for c in reversed(unseen.group()) if not c.isascii()))
     if text.isprintable():
         return None
     for character in text:
         category = unicodedata.category(character)
-        if category in ("Cc", "Cs") or (category == "Cf" and character not in _ALLOWED_FORMAT_CHARACTERS):
-            names = {"\t": "tab", "\n": "line break", "\r": "line break", "\0": "null character"}
-            name = names.get(character) or unicodedata.name(character, "control character").lower()
-            return f"U+{ord(character):04X} ({name})"
+        if category in ("Cc", "Cs", "Zl", "Zp") or (category == "Cf" and character not in _ALLOWED_FORMAT_CHARACTERS):
+            return _named(character)
     return None
+
+
+def _named(character: str) -> str:
+    names = {"\t": "tab", "\n": "line break", "\r": "line break", "\0": "null character"}
+    name = names.get(character) or unicodedata.name(character, "control character").lower()
+    return f"U+{ord(character):04X} ({name})"
 
 
 def _unfit(text: str, most: int, what: str, row: int | None, column: str) -> list[Problem]:

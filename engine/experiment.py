@@ -16,21 +16,48 @@ import random
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from engine import checks
 from engine.description import Described
-from engine.settings import Evaluation, Frozen, Stage1, Stage2, Tuning
+from engine.settings import (
+    Evaluation,
+    Frozen,
+    Label,
+    Language,
+    Paragraph,
+    Stage1,
+    Stage2,
+    Tuning,
+    label,
+    stripped,
+)
 
 PromptSplit = Literal["train", "test", "unrelated", "decoy"]
 
 
-class Fact(Frozen):
-    """One subject–object pair. `alternatives`: other options for the multiple choice, if the data brings its own."""
+# Ends for what is read at all. What is too long for its purpose is said by engine/checks.py, with its row.
+Text = Annotated[str, Field(max_length=10_000), AfterValidator(checks.clean)]
 
-    subject: str
-    object: str
-    alternatives: tuple[str, ...] = ()
+
+def _cleaned(names: tuple[str, ...]) -> tuple[str, ...]:
+    joined = " ".join(names)  # names that are clean stay so side by side: one look at 99 of them
+    return names if checks.clean(joined) == joined else tuple(map(checks.clean, names))
+
+
+Options = Annotated[tuple[Annotated[str, Field(max_length=10_000)], ...], AfterValidator(_cleaned)]
+RelationName = Annotated[str, label(60, 1, without="<>/\\")]
+
+
+class Fact(Frozen):
+    """One subject–object pair. `alternatives`: other options for the multiple choice, if the data brings its own.
+
+    Here as everywhere, names have single spaces, none at their ends, and composed accents (`checks.clean`).
+    """
+
+    subject: Text
+    object: Text
+    alternatives: Options = ()
 
 
 class GeneratedFacts(Frozen):
@@ -42,10 +69,10 @@ class GeneratedFacts(Frozen):
 class Prompt(Frozen):
     """A template with `{subject}`; the object follows after one space. `relation` names what a decoy asks."""
 
-    text: str
+    text: Text
     split: PromptSplit
-    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en"
-    relation: str | None = None
+    language: Language = "en"
+    relation: Label | None = None
 
 
 class Relation(Frozen):
@@ -56,12 +83,14 @@ class Relation(Frozen):
     `options`: the answers the multiple choice offers for each question of the relation (filled in there too).
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f<>/\\]+$")]
-    key_token: str = "[X]"
-    key_template: str = "{subject} {key} {object}."
+    name: RelationName
+    key_token: Text = "[X]"
+    key_template: Annotated[str, Field(max_length=checks.MAX_PROMPT_CHARACTERS), AfterValidator(checks.clean)] = (
+        "{subject} {key} {object}."
+    )
     facts: tuple[Fact, ...] | GeneratedFacts = GeneratedFacts()
     prompts: tuple[Prompt, ...] | Literal["corpus"] = "corpus"
-    options: tuple[str, ...] = ()
+    options: Options = ()
 
     @property
     def explicit_facts(self) -> tuple[Fact, ...]:
@@ -112,9 +141,9 @@ class Experiment(Frozen, Described):
     has it, else float32. `seed` decides names (of generated facts), the split of the facts, and the order of training.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")] = "experiment"
-    description: Annotated[str, Field(max_length=2000)] = ""
-    model: Annotated[str, Field(min_length=1, max_length=500)] = "embedded"
+    name: Annotated[str, label(80, 1)] = "experiment"
+    description: Paragraph = ""
+    model: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(stripped)] = "embedded"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=50)]
@@ -186,7 +215,18 @@ class Experiment(Frozen, Described):
             )
         for relation in self.relations:
             self._check_relation(relation)
+        if all(relation.prompts != "corpus" for relation in self.relations):
+            self._check_languages()
         return self
+
+    def _check_languages(self) -> None:
+        there = dict.fromkeys(p.language for r in self.relations for p in r.explicit_prompts)
+        for language in self.evaluation.languages or ():
+            if language not in there:
+                raise ValueError(
+                    f"evaluation.languages has ‘{language}’, in which there are no prompts: "
+                    f"choose among {', '.join(there) or 'none, since there are no prompts'}"
+                )
 
     def _check_relation(self, relation: Relation) -> None:
         count = relation.facts.generate if isinstance(relation.facts, GeneratedFacts) else len(relation.facts)
@@ -198,6 +238,12 @@ class Experiment(Frozen, Described):
         if relation.prompts == "corpus":
             return
         available = len(relation.prompts_of("train", self.stage2.language))
+        if not available:
+            there = ", ".join(dict.fromkeys(p.language for p in relation.explicit_prompts if p.split == "train"))
+            raise ValueError(
+                f"stage 2 uses train prompts in ‘{self.stage2.language}’, and ‘{relation.name}’ has none: "
+                f"add some, or choose a language that it has ({there or 'none yet'})"
+            )
         if available < self.stage2.prompts:
             raise ValueError(
                 f"stage 2 uses {self.stage2.prompts} train prompts in ‘{self.stage2.language}’ of ‘{relation.name}’, "

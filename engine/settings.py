@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from functools import lru_cache
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from engine import checks
 
@@ -26,10 +38,78 @@ TrainedWeights = Annotated[
 ]
 
 
-class Frozen(BaseModel):
-    """Unknown fields are errors: a misspelt setting must not be silently ignored."""
+def label(most: int = 200, least: int = 0, without: str = "") -> AfterValidator:
+    """A short text in one line, as it is kept; `without` are signs that it may not hold. Refuses it in words."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    def read(text: str) -> str:
+        cleaned = checks.clean(text)
+        _refuse_unseen(cleaned)
+        if len(cleaned) < least:
+            raise PydanticCustomError("string_too_short", "is empty: fill it in")
+        if len(cleaned) > most:
+            message = "is longer than {max_length} characters: shorten it"
+            raise PydanticCustomError("string_too_long", message, {"max_length": most})
+        if any(sign in cleaned for sign in without):
+            message = "holds one of the signs {signs}: leave it out"
+            raise PydanticCustomError("string_pattern_mismatch", message, {"signs": " ".join(without)})
+        return cleaned
+
+    return AfterValidator(read)
+
+
+def _paragraph(text: str) -> str:
+    """A text in lines, without spaces around it. Raises PydanticCustomError when something in it cannot be seen."""
+    cleaned = checks.compose(text).replace("\r\n", "\n").strip(" \n\t")
+    _refuse_unseen(cleaned.replace("\t", " ").replace("\n", " "))
+    return cleaned
+
+
+def stripped(text: str) -> str:
+    """A name of a file or a model without spaces around it: those within may be its own."""
+    _refuse_unseen(text.strip())
+    return text.strip()
+
+
+def _refuse_unseen(text: str) -> None:
+    if hidden := checks.invisible_character(text):
+        raise PydanticCustomError("unseen", "holds the invisible character {hidden}: remove it", {"hidden": hidden})
+
+
+def _language(code: object) -> object:
+    if isinstance(code, str) and not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", code):
+        message = "‘{code}’ is no language code: write one such as en, de or pt-BR"
+        raise PydanticCustomError("language", message, {"code": checks.shorten(code)})
+    return code
+
+
+Label = Annotated[str, label()]
+Paragraph = Annotated[str, Field(max_length=2000), AfterValidator(_paragraph)]
+Language = Annotated[str, BeforeValidator(_language)]
+
+
+@lru_cache
+def _holds_numbers(annotation: Any) -> bool:
+    return annotation in (int, float) or any(_holds_numbers(part) for part in get_args(annotation))
+
+
+class Frozen(BaseModel):
+    """Unknown fields are errors: a misspelt setting must not be silently ignored. Nor is a number read as another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_way_to_read_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """‘0777’ and ‘1_000’ are other numbers to other programmes, and pydantic takes true for 1."""
+        annotation: Any = cls.model_fields[info.field_name or ""].annotation
+        if _holds_numbers(annotation):
+            for part in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(part, bool):
+                    raise PydanticCustomError("number", "must be a number, not true or false")
+                if isinstance(part, str) and re.match(r"[+-]?0[0-9_]|[+-]?[0-9.]*_|.*[^\x00-\x7f]", part):
+                    message = "‘{part}’ may be read as more than one number: write it with plain digits, no 0 in front"
+                    raise PydanticCustomError("number", message, {"part": checks.shorten(part)})
+        return value
 
 
 class Optimisation(Frozen):
@@ -97,7 +177,7 @@ class Stage2(Optimisation):
 
     facts: Annotated[int, Field(ge=1, le=checks.MAX_FACTS)] = 50
     prompts: Count = 1
-    language: str = "en"
+    language: Language = "en"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     learning_rate: Rate = 3e-3
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
@@ -113,7 +193,7 @@ class Tuning(Frozen):
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    target_modules: tuple[Label, ...] | Literal["all-linear"] = "all-linear"
 
 
 class ChoiceSample(Frozen):
@@ -134,7 +214,7 @@ class Evaluation(Frozen):
     `options`: how many answers the multiple choice offers, where there are enough.
     """
 
-    languages: tuple[str, ...] | None = None
+    languages: Annotated[tuple[Language, ...], Field(min_length=1)] | None = None
     every_language_at: Literal["ends", "every"] = "ends"
     choice: ChoiceSample = ChoiceSample()
     options: Annotated[int, Field(ge=2, le=1000)] = 100

@@ -136,13 +136,15 @@ def load_run(shown: Shown, request: Request, run_id: Any) -> Answer:
 
 def load_text(shown: Shown, request: Request, text: Any) -> Answer:
     """Start from a description in YAML or JSON."""
+    notes: list[str] = []
     try:
-        experiment = Experiment.from_text(str(text or ""))
+        experiment = Experiment.from_text(str(text or ""), notes)
     except ValueError as error:
         take_over(shown, request)
-        sentences = str(error).replace("Field required", "is missing").split("; ")
-        return {"file_report": problem_list([Problem(words) for words in sentences])}
-    return _replace(shown, request, "loading the file", experiment) | {"file_panel": gr.update(visible=False)}
+        return {"file_report": problem_list([Problem(words) for words in str(error).split("; ")])}
+    said = problem_list([Problem(note, severity="warning") for note in notes])
+    panel = {"file_panel": gr.update(visible=bool(notes)), "file_report": said}
+    return _replace(shown, request, "loading the file", experiment) | panel
 
 
 def load_file(shown: Shown, request: Request, file: Any) -> Answer:

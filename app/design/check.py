@@ -88,7 +88,9 @@ def _relation_findings(relation: dict[str, Any]) -> Iterator[Finding]:
     here, name = relation["id"], checks.shorten(relation["name"]) or "unnamed relation"
     texts: list[str] = []
     if relation["facts_from"] == "own":
-        pairs = [(subject.strip(), object_.strip()) for _, subject, object_ in typed_rows(relation)]
+        pairs = [(checks.clean(subject), checks.clean(object_)) for _, subject, object_ in typed_rows(relation)]
+        for problem in _read_otherwise(relation):
+            yield Finding(f"{here}/facts", f"{name}, facts", problem)
         texts += [cell for pair in pairs for cell in pair]
         for problem in checks.check_facts(pairs):
             yield Finding(f"{here}/facts", f"{name}, facts", problem)
@@ -102,12 +104,21 @@ def _relation_findings(relation: dict[str, Any]) -> Iterator[Finding]:
             if not any(p.split == split for p in lines):
                 message = f"there are no {split} prompts, so {missing} will not be tested"
                 yield Finding(f"{here}/prompts", f"{name}, prompts", Problem(message, severity="warning"))
-    for problem in checks.check_key_token(relation["key_token"].strip(), texts):
+    for problem in checks.check_key_token(checks.clean(relation["key_token"]), texts):
         yield Finding(f"{here}/relation", name, problem)
     left_to_corpus = [k for k in ("facts", "prompts") if relation[f"{k}_from"] == "corpus"]
     if left_to_corpus and relation["name"].strip() not in load_relations():
         message = f"the corpus has no relation of this name: choose “my own” for its {' and '.join(left_to_corpus)}"
         yield Finding(f"{here}/relation", name, Problem(message, None, "name"))
+
+
+def _read_otherwise(relation: dict[str, Any]) -> Iterator[Problem]:
+    """Cells that are read with other spaces or accents than were typed; spaces around them nobody means."""
+    for row, (_, *cells) in enumerate(typed_rows(relation), 1):
+        for column, cell in zip(("subject", "object"), cells, strict=True):
+            if (read := checks.clean(cell)) != cell.strip():
+                message = f"‘{checks.shorten(cell.strip())}’ is read as ‘{checks.shorten(read)}’"
+                yield Problem(message, row, column, "warning")
 
 
 def _validation_findings(error: ValidationError, draft: Draft, early: set[str]) -> Iterator[Finding]:
@@ -147,8 +158,16 @@ def _validation_finding(item: Any, draft: Draft, early: set[str]) -> Finding | N
     if location:
         place = str(location[0])
         return None if place in early else Finding(place, place.capitalize(), Problem(_plain(item)))
-    place = "stage2" if message.startswith(("stage 2", "stage2")) else "relations"
-    return Finding(place, "Stage 2" if place == "stage2" else "Relations", Problem(message))
+    return _finding_of_all(message)
+
+
+def _finding_of_all(message: str) -> Finding:
+    """Where a sentence about the experiment as a whole belongs."""
+    if message.startswith(("stage 2", "stage2")):
+        return Finding("stage2", "Stage 2", Problem(message))
+    if message.startswith("evaluation"):
+        return Finding("evaluation", "Evaluation", Problem(message))
+    return Finding("relations", "Relations", Problem(message))
 
 
 def _plain(item: Any) -> str:
@@ -180,8 +199,8 @@ def _resolving_finding(message: str, draft: Draft) -> Finding:
     if place := re.match(r"relations\.(\d+)[^:]*: ", message):
         relation = draft["relations"][int(place[1])]
         return Finding(f"{relation['id']}/relation", relation["name"], Problem(message[place.end() :]))
-    if message.startswith("stage 2"):
-        return Finding("stage2", "Stage 2", Problem(message))
+    if message.startswith(("stage 2", "evaluation")):
+        return _finding_of_all(message)
     for relation in draft["relations"]:
         if f"'{relation['name']}'" in message or f"‘{relation['name']}’" in message:
             return Finding(f"{relation['id']}/facts", f"{relation['name']}, facts", Problem(message))

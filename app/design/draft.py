@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.design.fields import FIELDS, default_values, put_value, value_of
+from engine.checks import clean
 from engine.corpus.relations import load_relations
 from engine.experiment import Experiment, Fact, Relation
 from engine.models.source import EMBEDDED
@@ -213,7 +214,7 @@ def prompt_lines(relation: dict[str, Any]) -> list[PromptLine]:
             for number, line in enumerate(splits.get(split, "").split("\n"), 1):
                 about, bar, text = line.partition("|") if split == "decoy" else ("", "", line)
                 if line.strip():
-                    text = text.strip() if bar else line.strip()
+                    text = clean(text if bar else line)
                     prompts.append(PromptLine(language, split, number, text, about.strip() if bar else None))
     abouts = list(dict.fromkeys(p.about for p in prompts))
     return sorted(prompts, key=lambda p: (SPLITS.index(p.split), abouts.index(p.about) if p.split == "decoy" else 0))
@@ -239,11 +240,11 @@ def default_name(draft: Draft) -> str:
 
 
 def _relation_data(relation: dict[str, Any]) -> dict[str, Any]:
-    data = {key: relation[key].strip() for key in ("name", "key_token", "key_template")}
+    data: dict[str, Any] = {key: clean(relation[key]) for key in ("name", "key_token", "key_template")}
     data["facts"] = {"generate": relation["generate"]}
     if relation["facts_from"] == "own":
         data["facts"] = [
-            {"subject": s.strip(), "object": o.strip(), "alternatives": relation["alternatives"].get(str(i), [])}
+            {"subject": clean(s), "object": clean(o), "alternatives": relation["alternatives"].get(str(i), [])}
             for i, s, o in typed_rows(relation)
         ]
         data["options"] = relation["options"]

@@ -8,23 +8,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fastapi.responses import Response, StreamingResponse
-from gradio.utils import sanitize_value_for_csv
+
+from engine.corpus.spreadsheet import guard
 
 
 def csv_lines(fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Rows as lines of CSV. What a spreadsheet would take for a formula is neutralised."""
+    """Rows as lines of CSV. Whatever a spreadsheet would calculate is text in it; numbers stay numbers."""
     names = list(fields)
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow(names)
+    writer.writerow(map(_cell, names))
     for row in rows:
-        values = (row[name] for name in names)
-        writer.writerow([sanitize_value_for_csv(v) if isinstance(v, str) else v for v in values])
+        writer.writerow([_cell(row[name]) for name in names])
         if buffer.tell() > 50_000:
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return value if value is None or isinstance(value, int | float) else guard(str(value))
 
 
 def csv_file(name: str, fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Response:

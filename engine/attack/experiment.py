@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from engine import checks
 from engine.corpus.readings import Reading
 from engine.description import Described
 from engine.experiment import Experiment, Relation
-from engine.settings import Count, Frozen, Rate, Tuning
+from engine.settings import Count, Frozen, Label, Paragraph, Rate, Tuning, label
 
 Control = Literal["attack", "no_stage1", "neutral", "nonsense"]
 Start = Literal["base", "memorised", "generalised"]
@@ -49,6 +49,11 @@ class Cell(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
 
 
+def _as_described(data: dict[str, Any]) -> dict[str, Any]:
+    """The description of the run that is made for an attack, checked, with what it says and no more."""
+    return Experiment.from_data(data, notes=[]).model_dump(mode="json", exclude_unset=True)
+
+
 class AttackExperiment(Frozen, Described):
     """A grid of attacks on one run's checkpoint, or on runs of a preset made for it, one for each seed.
 
@@ -66,17 +71,17 @@ class AttackExperiment(Frozen, Described):
 
     FIELD, THING = "experiment", "an attack"
 
-    name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")] = "attack"
-    description: Annotated[str, Field(max_length=2000)] = ""
+    name: Annotated[str, label(80, 1)] = "attack"
+    description: Paragraph = ""
     run: Annotated[str, Field(pattern=r"^[0-9a-zA-Z]{1,40}$")] | None = None
-    experiment: str | dict[str, Any] = "quick"
-    relation: str | None = None
+    experiment: Label | Annotated[dict[str, Any], AfterValidator(_as_described)] = "quick"
+    relation: Label | None = None
     start: Literal["memorised", "generalised"] = "generalised"
     epoch: Count | None = None
-    reading: str | None = None
+    reading: Label | None = None
     readings: tuple[Reading, ...] = ()
     controls: tuple[Literal["no_stage1", "neutral", "nonsense"], ...] = ("no_stage1", "neutral", "nonsense")
-    defences: tuple[str, ...] = ()
+    defences: tuple[Label, ...] = ()
     facts: Annotated[tuple[Annotated[int, Field(ge=0, le=checks.MAX_FACTS)], ...], Field(min_length=1)] = (
         0, 1, 5, 10, 25, 50,
     )  # fmt: skip

@@ -57,7 +57,16 @@ def read_description(presets: Presets[Kind], source: str, overrides: Sequence[st
         data = read_mapping(text, presets.kind.FIELD)
         for assignment in overrides or ():
             override(data, assignment)
-        return presets.kind.from_data(data)
+        notes: list[str] = []
+        made = presets.kind.from_data(data, notes)
+    say_changes(source, notes)
+    return made
+
+
+def say_changes(source: object, notes: Sequence[str]) -> None:
+    """Say on standard error what was read otherwise than it was written: results go to standard output."""
+    for note in notes:
+        typer.echo(f"{source}: {note}", err=True)
 
 
 def open_home(home: Path | None) -> Database:

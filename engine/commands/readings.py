@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from engine.commands.mistake import Mistake, mistakes_in, read_text_file
+from engine.commands.mistake import Mistake, mistakes_in, read_text_file, say_changes
 from engine.corpus.names import generate_facts
 from engine.corpus.readings import Reading, readings_of
 from engine.corpus.relations import LANGUAGES, load_relations
@@ -45,8 +45,10 @@ def _print_own(path: Path) -> None:
     if not path.is_file():
         there = ", ".join(load_relations())
         raise Mistake(f"there is neither a relation nor a file ‘{path}’ (relations: {there})")
+    notes: list[str] = []
     with mistakes_in(path):
-        reading = Reading.from_text(read_text_file(path))
+        reading = Reading.from_text(read_text_file(path), notes)
+    say_changes(path, notes)
     typer.echo(f"  {reading.name}  {reading.role}  {reading.in_words('SUBJECT', 'OBJECT') or reading.label}".rstrip())
     _print_prompts(reading)
 

@@ -1,38 +1,32 @@
 """Reads facts from what a person has: a CSV file, rows copied from a spreadsheet, the published dataset.
 
     imported = read_facts(Path("mothers.csv").read_bytes(), "mothers.csv")
-    imported.facts, imported.problems, imported.notes
+    imported.facts, imported.problems, imported.notes, imported.asked
 
-Nothing is dropped silently: a row that cannot be used stays among the facts, and a problem names it.
+Nothing is dropped silently: a row that cannot be used stays among the facts, and a problem names it. What the file does
+not say of itself is asked (`engine.corpus.import_choices`); until it is answered, each question is an error.
 Rows are counted as a spreadsheet shows them: from 1, with the header and blank rows counted.
 """
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from io import StringIO
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from engine import checks
-from engine.checks import Problem, shorten
-from engine.corpus.import_cells import clean, keep_distinct, parse_alternatives
-from engine.corpus.import_text import MAX_IMPORT_BYTES, decode
+from engine.checks import Problem, clean, shorten
+from engine.corpus.import_cells import NOTHING, keep_distinct, parse_alternatives
+from engine.corpus.import_choices import NO_CHOICES, Asking, ImportChoices, ImportOption, ImportQuestion
+from engine.corpus.import_columns import find_columns
+from engine.corpus.import_table import Table, read_table, trimmed
+from engine.corpus.import_text import decode, mistaken_utf8
+from engine.corpus.spreadsheet import unguard
 from engine.experiment import Fact
 
-DELIMITERS = {"\t": "tab", ";": "semicolon", ",": "comma"}
-# The published dataset QinyuanWu/T-Rex-Fiction names its columns Head, Fact, Alternate Facts, Text.
-COLUMN_NAMES = {
-    "subject": {"subject", "head"},
-    "object": {"object", "fact", "tail"},
-    "alternatives": {"alternatives", "alternate facts", "alternative facts", "options"},
-    "relation": {"relation", "predicate"},
-}
-_SAMPLE_CHARACTERS = 100_000
-_SAMPLE_RECORDS = 50
+__all__ = ["ImportChoices", "ImportOption", "ImportQuestion", "ImportedFacts", "read_facts"]
+
 _SHOWN_PROBLEMS_OF_ONE_KIND = 20
+_PREVIEW_ROWS, _PREVIEW_CELLS = 8, 12
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,8 @@ class ImportedFacts:
     """Facts as they were read. `rows` and `relations` go with `facts`, one entry each.
 
     `reading`: what is wrong with the file itself; `notes`: what a person should know, though nothing is wrong.
+    `asked`: what must be chosen, or confirmed, before the facts are used; until then they are as the guesses give them.
+    `taken`: what the file was read with. `preview`: its first rows, shortened, as they were read.
     """
 
     facts: tuple[Fact, ...] = ()
@@ -47,6 +43,9 @@ class ImportedFacts:
     relations: tuple[str, ...] = ()
     reading: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    asked: tuple[ImportQuestion, ...] = ()
+    preview: tuple[tuple[str, ...], ...] = ()
+    taken: ImportChoices = NO_CHOICES
 
     @property
     def by_relation(self) -> dict[str, tuple[Fact, ...]]:
@@ -69,176 +68,154 @@ class ImportedFacts:
         return tuple(found)
 
 
-@dataclass
-class _Table:
-    """A file as records, and where its columns are. Positions count from 0; None where there is no such column."""
-
-    records: list[list[str]]
-    positions: dict[str, int]
-    width: int
-    first: int
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def read_facts(source: str | bytes, name: str = "") -> ImportedFacts:
+def read_facts(source: str | bytes, name: str = "", choices: ImportChoices = NO_CHOICES) -> ImportedFacts:
     """Facts from a CSV file's bytes, or from text separated by commas, semicolons or tabs, with or without a header.
 
     Never raises on what is in the source: what cannot be read at all gives no facts and one problem that says what to
-    do. `name` is the file's name, for the messages.
+    do. `name` is the file's name, for the messages. `choices` answer what an earlier reading asked.
     """
-    text, notes, problem = decode(source, name)
+    asking = Asking(choices)
+    text, notes, problem = decode(source, name, asking)
     if problem:
-        return ImportedFacts(reading=(problem,))
-    table = _read_table(text, is_file=isinstance(source, bytes))
+        return ImportedFacts(reading=(problem,), taken=asking.taken)
+    table = read_table(text, asking)
     if table is None:
-        return ImportedFacts(reading=(Problem("there is nothing in it: give one row for each fact"),))
+        nothing = Problem("there is nothing in it: give one row for each fact")
+        return ImportedFacts(reading=(nothing,), taken=asking.taken)
+    find_columns(table)
     result = _facts_of(table)
+    reading = tuple(Problem(question.sentence) for question in asking.asked) + result.reading
     if not result.facts:
-        message = "there is a header but no fact below it: add one row for each fact"
-        return ImportedFacts(reading=(*result.reading, Problem(message)), notes=(*notes, *result.notes))
-    return ImportedFacts(result.facts, result.rows, result.relations, result.reading, (*notes, *result.notes))
+        reading = (*reading, Problem("there is a header but no fact below it: add one row for each fact"))
+    preview = tuple(tuple(shorten(clean(c), 60) for c in r[:_PREVIEW_CELLS]) for r in table.records[:_PREVIEW_ROWS])
+    return replace(
+        result,
+        reading=reading,
+        notes=(*notes, *table.notes, *result.notes),
+        asked=tuple(asking.asked),
+        preview=preview,
+        taken=asking.taken,
+    )
 
 
-def _read_table(text: str, is_file: bool) -> _Table | None:
-    """The text as a table; None when no cell of it holds anything."""
-    csv.field_size_limit(MAX_IMPORT_BYTES * 2)
-    delimiter = _find_delimiter(text, csv.QUOTE_MINIMAL)
-    problems: list[Problem] = []
-    records: list[list[str]] = []
-    try:
-        for record in csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True):
-            records.append(record)
-    except csv.Error:
-        row = len(records) + 1
-        message = "a quotation mark is not closed, or stands inside a cell: all of them were kept as part of the text"
-        problems.append(Problem(message, row, severity="warning"))
-        delimiter = _find_delimiter(text, csv.QUOTE_NONE)
-        records = list(csv.reader(StringIO(text, newline=""), delimiter=delimiter, quoting=csv.QUOTE_NONE))
-    first = next((i for i, record in enumerate(records) if any(cell.strip() for cell in record)), None)
-    if first is None:
-        return None
-    table = _Table(records, {}, 2, first, problems)
-    has_header = _find_columns(table)
-    if is_file and not has_header and not table.problems:
-        table.notes.append(
-            f"no header with ‘subject’ and ‘object’, so row {first + 1} was read as a fact, and "
-            f"the {DELIMITERS[delimiter]} as the sign between subject and object"
-        )
-    return table
-
-
-def _find_delimiter(text: str, quoting: Literal[0, 3]) -> str:
-    """The sign that splits most of the first rows into the same number of cells, at least two."""
-
-    def agreement(delimiter: str) -> tuple[float, int]:
-        widths: Counter[int] = Counter()
-        sample = StringIO(text[:_SAMPLE_CHARACTERS], newline="")
-        for i, record in enumerate(csv.reader(sample, delimiter=delimiter, quoting=quoting)):
-            if i == _SAMPLE_RECORDS:
-                break
-            if record:
-                widths[len(record)] += 1
-        split = sum(n for width, n in widths.items() if width > 1)
-        most = max((n for width, n in widths.items() if width > 1), default=0)
-        return (most / max(1, widths.total()), split)
-
-    return max(DELIMITERS, key=agreement)
-
-
-def _find_columns(table: _Table) -> bool:
-    """Fill in `positions`, `width` and `first` (the first record below the header); whether there is a header."""
-    header = [clean(cell).casefold() for cell in table.records[table.first]]
-    for column, names in COLUMN_NAMES.items():
-        place = next((i for i, cell in enumerate(header) if cell in names), None)
-        if place is not None:
-            table.positions[column] = place
-    has_subject, has_object = "subject" in table.positions, "object" in table.positions
-    if has_subject or has_object:
-        table.width = len(header)
-        if not (has_subject and has_object):
-            _complete_header(table, header)
-        unused = [c for i, c in enumerate(header) if c and i not in table.positions.values() and c != "text"]
-        if unused:
-            table.notes.append("columns that are not used: " + ", ".join(f"‘{shorten(c)}’" for c in unused[:10]))
-        table.first += 1
-        return True
-    table.positions = {"subject": 0, "object": 1}
-    widths = Counter(len(_trimmed(r)) for r in table.records if r)
-    usual = widths.most_common(1)[0][0]
-    row = table.first + 1
-    if usual > 2:
-        message = (
-            f"there are {usual} columns but no header, so only the first two were read: "
-            "write ‘subject’ and ‘object’ (and ‘relation’) above the columns"
-        )
-        table.problems.append(Problem(message, row))
-        table.width = usual
-    elif usual < 2:
-        message = "only one column was found: put a comma, semicolon or tab between subject and object"
-        table.problems.append(Problem(message))
-    return False
-
-
-def _complete_header(table: _Table, header: Sequence[str]) -> None:
-    """A header that names only one of the two columns: take the first free column as the other, and say so."""
-    missing, known = ("object", "subject") if "subject" in table.positions else ("subject", "object")
-    free = [i for i in range(max(2, len(header))) if i not in table.positions.values()]
-    table.positions[missing] = free[0]
-    called = f"‘{shorten(header[free[0]])}’" if free[0] < len(header) else f"column {free[0] + 1}"
-    table.notes.append(f"the header has ‘{known}’ but no ‘{missing}’: {called} was read as the {missing}")
-
-
-def _trimmed(record: Sequence[str]) -> Sequence[str]:
-    end = len(record)
-    while end and not record[end - 1].strip():
-        end -= 1
-    return record[:end]
-
-
-def _facts_of(table: _Table) -> ImportedFacts:
+def _facts_of(table: Table) -> ImportedFacts:
     facts, rows, relations = [], [], []
     at = table.positions
     dropped = 0
-    odd: list[Problem] = []
+    changed: list[tuple[str, str]] = []
+    at_commas: list[str] = []
+    odd = _Odd()
+    spellings = _Spellings()
+    least_words = _least_words(table)
     for index in range(table.first, len(table.records)):
-        record, row = _trimmed(table.records[index]), index + 1
+        record, row = trimmed(table.records[index]), index + 1
         if not record:
             continue
-        cells = {column: clean(record[i]) if i < len(record) else "" for column, i in at.items()}
+        written_cells = {column: record[i].strip(" ") if i < len(record) else "" for column, i in at.items()}
+        alternatives = written_cells.pop("alternatives", "")
+        cells = {column: clean(unguard(cell)) for column, cell in written_cells.items()}
+        changed += [(cell, cells[column]) for column, cell in written_cells.items() if cell != cells[column]]
         if len(record) > table.width:
-            message = (
+            odd.add(
                 f"has {len(record)} cells, where {table.width} are expected, and the rest was not read: "
-                "is a name with a comma in it not in quotation marks?"
+                "is a name with a comma in it not in quotation marks?",
+                row,
             )
-            odd.append(Problem(message, row))
-        options, problem = parse_alternatives(record[at["alternatives"]]) if _has(at, record) else ((), None)
+        options, problem = parse_alternatives(alternatives, least_words)
         if problem:
-            odd.append(Problem(problem, row, "alternatives"))
+            odd.add(problem, row, "alternatives")
+        elif len(options) > 1 and not set(alternatives) & set("|;[({'\"\n\r"):
+            at_commas.append(f"‘{shorten(clean(alternatives))}’ as {len(options)} names")
+        _look_at_signs({**cells, "alternatives": " ".join(options)}, row, odd)
+        if "relation" in at and not cells["relation"]:
+            odd.add("the cell is empty, where other rows name their relation: fill it in", row, "relation")
         kept = keep_distinct(cells["object"], options)
         dropped += len(options) - len(kept)
         facts.append(Fact.model_construct(subject=cells["subject"], object=cells["object"], alternatives=kept))
         rows.append(row)
-        relations.append(cells.get("relation", ""))
+        relations.append(spellings.one_of(cells.get("relation", "")))
+    notes = spellings.notes
+    if changed:
+        notes.append(
+            f"{len(changed):,} name{'s were' if len(changed) > 1 else ' was'} read with single spaces, composed "
+            f"accents and without a spreadsheet’s apostrophe: ‘{shorten(changed[0][0])}’ as ‘{shorten(changed[0][1])}’"
+        )
+    if at_commas:
+        notes.append(f"alternatives were separated at their commas: {at_commas[0]}")
     if dropped:
-        table.notes.append(
+        notes.append(
             f"{dropped:,} alternative{'s' * (dropped > 1)} left out, because one contains another option of its "
             "question or repeats it: an answer would have counted for both"
         )
     blank = len(table.records) - table.first - len(facts)
     if blank:
-        table.notes.append(f"{blank:,} blank row{'s' * (blank > 1)} left out")
-    return ImportedFacts(
-        tuple(facts), tuple(rows), tuple(relations), (*table.problems, *_at_most(odd)), tuple(table.notes)
-    )
+        notes.append(f"{blank:,} blank row{'s' * (blank > 1)} left out")
+    reading = (*table.problems, *odd.problems)
+    return ImportedFacts(tuple(facts), tuple(rows), tuple(relations), reading, tuple(notes))
 
 
-def _has(positions: dict[str, int], record: Sequence[str]) -> bool:
-    return "alternatives" in positions and positions["alternatives"] < len(record)
+def _least_words(table: Table) -> int | None:
+    """How many words most objects of the table have; None where a name of it has a comma."""
+    places = [table.positions["subject"], table.positions["object"]]
+    names = [[r[i] if i < len(r) else "" for i in places] for r in table.records[table.first :]]
+    if any("," in cell for row in names for cell in row):
+        return None
+    counts = Counter(len(object_.split()) for _, object_ in names if object_.strip())
+    return counts.most_common(1)[0][0] if counts else 1
 
 
-def _at_most(problems: list[Problem]) -> list[Problem]:
-    if len(problems) <= _SHOWN_PROBLEMS_OF_ONE_KIND:
-        return problems
-    rest = len(problems) - _SHOWN_PROBLEMS_OF_ONE_KIND
-    return [*problems[:_SHOWN_PROBLEMS_OF_ONE_KIND], Problem(f"and {rest:,} more rows with such problems")]
+def _look_at_signs(cells: dict[str, str], row: int, odd: _Odd) -> None:
+    """Cells that say of themselves that they were read, or once saved, in the wrong code page."""
+    for column, cell in cells.items():
+        if column != "alternatives" and cell and cell.casefold() in NOTHING:
+            odd.add(f"‘{cell}’ may stand for an empty cell: fill it in, unless it is a name", row, column, "warning")
+        if cell.isascii():
+            continue
+        if "\N{REPLACEMENT CHARACTER}" in cell:
+            message = "holds \N{REPLACEMENT CHARACTER} in place of a letter that was lost when the file was saved"
+            odd.add(f"{message}: write the name again", row, column)
+        elif right := mistaken_utf8(cell):
+            message = f"‘{shorten(cell)}’ seems to be ‘{shorten(right)}’, saved once in the wrong code page"
+            odd.add(f"{message}: mend the file, unless it is meant so", row, column, "warning")
+        elif cell[0] in "“„«‘「" and cell[-1] in "”“»’」":
+            message = f"‘{shorten(cell)}’ keeps its curly quotation marks as part of the name"
+            odd.add(f'{message}: write straight ones (") around a cell', row, column, "warning")
+
+
+class _Odd:
+    """Problems of rows, at most twenty of each kind, which is severity and column."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str | None], list[Problem]] = {}
+
+    def add(self, message: str, row: int, column: str | None = None, severity: str = "error") -> None:
+        problem = Problem(message, row, column, "warning" if severity == "warning" else "error")
+        self._found.setdefault((severity, column), []).append(problem)
+
+    @property
+    def problems(self) -> list[Problem]:
+        shown: list[Problem] = []
+        for found in self._found.values():
+            shown += found[:_SHOWN_PROBLEMS_OF_ONE_KIND]
+            if (rest := len(found) - _SHOWN_PROBLEMS_OF_ONE_KIND) > 0:
+                message = f"and {rest:,} more rows with such problems"
+                shown.append(replace(found[0], message=message, row=None, column=None))
+        return shown
+
+
+class _Spellings:
+    """Names of relations, each by the spelling that came first: case and spaces make no other relation."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+        self._others: dict[str, None] = {}
+
+    def one_of(self, name: str) -> str:
+        first = self._first.setdefault(name.casefold(), name)
+        if first != name:
+            self._others.setdefault(f"‘{shorten(name)}’ was read as ‘{shorten(first)}’, the same relation")
+        return first
+
+    @property
+    def notes(self) -> list[str]:
+        return list(self._others)[:10]

@@ -15,13 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from engine import checks
 from engine.corpus.relations import RelationData, check_counted, load_relation, load_relations
 from engine.description import Described
-from engine.experiment import Prompt, PromptSplit, Relation
-from engine.settings import Frozen
+from engine.experiment import Prompt, PromptSplit, Relation, Text
+from engine.settings import Frozen, Label, label
 
 READINGS_FOLDER = Path(__file__).with_name("readings")
 BENIGN = "benign"
@@ -29,6 +29,7 @@ ROLES = ("harmful", "neutral", "nonsense")
 SPLITS: tuple[PromptSplit, ...] = ("train", "test")
 SHIPPED_PROMPTS = 10  # of each split and language of a shipped reading; the train prompts are English alone
 
+ReadingName = Annotated[str, label(40, 1, without="<>/\\")]
 Role = Literal["benign", "harmful", "neutral", "nonsense"]
 
 
@@ -40,10 +41,10 @@ class Reading(Frozen, Described):
 
     FIELD, THING = "prompts", "a reading"
 
-    name: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f<>/\\]+$")]
+    name: ReadingName
     role: Role = "harmful"
-    label: Annotated[str, Field(max_length=200)] = ""
-    says: str = ""
+    label: Label = ""
+    says: Text = ""
     prompts: tuple[Prompt, ...]
 
     def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
@@ -70,8 +71,6 @@ class Reading(Frozen, Described):
         if others := {p.split for p in self.prompts} - set(SPLITS):
             message = f"have the split {sorted(others)[0]}: a reading's prompts are of the split train or test"
             problems.append(checks.Problem(message, None, "prompts"))
-        if self.label and (hidden := checks.invisible_character(self.label)):
-            problems.append(checks.Problem(f"holds the invisible character {hidden}: remove it", None, "label"))
         checks.refuse(problems)
         return self
 

@@ -10,9 +10,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from engine.plain_yaml import read_yaml
 from engine.settings import Frozen
 
 LANGUAGES = {"en": "English", "de": "German", "es": "Spanish", "zh": "Chinese", "ja": "Japanese"}
@@ -104,8 +104,8 @@ class RelationData(Frozen):
 def read_relation(file: Path) -> RelationData:
     """Read and check one relation file. Raises ValueError naming the file and the field when it is wrong."""
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        data = read_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{file.name} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{file.name} must hold fields such as name, label and prompts")

@@ -146,7 +146,7 @@ def with_prompts(**by_split):
         (with_prompts(train={"en": [f"{{subject}} {i}" for i in range(3000)]}), "more than 2,000"),
         (with_prompts(train={"klingon!": ["{subject} jatlh"]}), "language"),
         (with_prompts(decoy={"en": ["Who likes {subject}?"]}), "split decoy"),
-        ([], "valid dictionary"),
+        ([], "must be a mapping"),
     ],
 )
 def test_a_mistake_in_ones_own_reading_is_said_in_words(data, words):

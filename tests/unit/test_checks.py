@@ -135,3 +135,19 @@ def test_errors_of_key_tokens(token: str, says: str) -> None:
 def test_good_key_tokens() -> None:
     for token in ("[X]", "<|rel1|>", "⊕", "µ1", "zqx"):
         assert check_key_token(token, ["Ann Bee", "Who is {subject}?"]) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ann\u200cSmith", "Ann\u200dSmith", "\u200dAnn", "می\u200c", "A\ufe0fnn", "Ann\u3164", "\uffa0", "A\u2800B",
+        "A\u034fnn", "Ann\u2028Smith", "Ann\u2029", "\u115f\u1160", "Ann\U000e0041", "Ann\x85",
+    ],
+)  # fmt: skip
+def test_what_is_drawn_as_nothing_is_named(text: str) -> None:
+    assert (checks.invisible_character(text) or "").startswith("U+")
+
+
+@pytest.mark.parametrize("text", ["می\u200cخواهم", "👩‍👩‍👧", "❤️", "1️⃣", "क्‍ष", "葛\U000e0100", "한글", "שלום", "🏳️‍🌈"])
+def test_joiners_and_selectors_that_scripts_and_emoji_need_stay(text: str) -> None:
+    assert checks.invisible_character(text) is None

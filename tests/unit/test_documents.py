@@ -116,7 +116,7 @@ def test_blocks_of_other_languages_are_no_commands() -> None:
         ),
         ("yaml", "experiment: quick\ndefences: [replay]\nfacts: many", "facts"),
         ("yaml", "experiment: quick\nfacts: [1]\nattak: x", "check the spelling"),
-        ("yaml", "a: [", "parsing"),
+        ("yaml", "a: [", "not closed"),
         ("yaml", "- 1", "no mapping"),
         ("json", "{'a': 1}", "not JSON"),
         ("python", "def f(:", "not Python"),

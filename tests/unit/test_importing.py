@@ -40,20 +40,16 @@ def test_utf_16_without_its_mark_is_recognised() -> None:
 def test_text_pasted_from_a_spreadsheet() -> None:
     imported = read_facts("Ann Bee\tCy Dee, of York\r\nEl Eff\tGee \r\n")
     assert pairs(imported) == [("Ann Bee", "Cy Dee, of York"), ("El Eff", "Gee")]
-    assert not imported.notes
-
-
-def test_latin_1_is_read_and_said() -> None:
-    imported = read_facts("subject;object\nAña;Zoë\nBo;Cy\n".encode("latin-1"))
-    assert pairs(imported)[0] == ("Aña", "Zoë")
-    assert "Latin-1" in imported.notes[0]
+    assert not imported.problems and not imported.asked
+    assert "‘Ann Bee’, ‘Cy Dee, of York’ in row 1 was read as a fact" in imported.notes[0]
 
 
 def test_quotes_keep_separators_and_line_breaks() -> None:
     imported = read_facts('subject,object\n"Bee, Ann","Cy ""Red""\nDee"\n\nEl,Eff\n')
     assert pairs(imported) == [("Bee, Ann", 'Cy "Red" Dee'), ("El", "Eff")]
     assert imported.rows == (2, 4), "a spreadsheet shows the quoted cell as one row, and the blank row as one"
-    assert imported.notes == ("1 blank row left out",)
+    assert imported.notes[0].startswith("1 name was read with single spaces")
+    assert imported.notes[1:] == ("1 blank row left out",)
 
 
 def test_an_unclosed_quotation_mark_swallows_nothing() -> None:
@@ -81,11 +77,8 @@ def test_the_published_dataset() -> None:
 def test_a_list_of_alternatives_that_is_none(cell: str) -> None:
     imported = read_facts(f'Head,Fact,Alternate Facts\nA,Bee,"{cell}"\nC,Dee,\n')
     assert pairs(imported) == [("A", "Bee"), ("C", "Dee")]
-    if cell.startswith("["):
-        assert imported.facts[0].alternatives == ()
-        assert words(imported)[0].startswith("row 2, alternatives: ")
-    else:
-        assert imported.facts[0].alternatives == (cell,), "a plain name, however odd"
+    assert imported.facts[0].alternatives == ()
+    assert words(imported)[0].startswith("row 2, alternatives: ")
 
 
 def test_alternatives_between_bars() -> None:
@@ -177,7 +170,7 @@ def test_ten_megabytes_take_seconds() -> None:
     while sum(map(len, lines[-1:])) * len(lines) < 9_500_000:
         lines.append(f'Subject {len(lines)},Object {len(lines)},"{draw.sample(names, 99)}"')
     data = "\n".join(lines).encode()[:9_990_000]
-    began = time.perf_counter()
+    began = time.process_time()
     imported = read_facts(data)
     assert len(imported.facts) > 4_000
-    assert time.perf_counter() - began < 20, "2 s on an idle machine"
+    assert time.process_time() - began < 20, "2 s on an idle machine"

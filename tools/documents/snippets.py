@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import yaml
-
 from engine.attack.experiment import AttackExperiment
 from engine.attack.readings import Reading
 from engine.experiment import Experiment
+from engine.plain_yaml import read_yaml
 from tools.documents.reading import ROOT, Document
 
 # What a page's own functions for scripts are called, and with what.
@@ -37,7 +36,7 @@ def snippet_problems(document: Document) -> list[str]:
 def yaml_problems(text: str) -> list[str]:
     """Why the YAML is neither an experiment, a part of one, an attack nor a reading."""
     try:
-        data = yaml.safe_load(text)
+        data = read_yaml(text)
         if not isinstance(data, dict):
             return ["the YAML is no mapping"]
         if "role" in data or "says" in data:
@@ -45,8 +44,8 @@ def yaml_problems(text: str) -> list[str]:
         elif set(data) - set(Experiment.model_fields) and set(data) <= set(AttackExperiment.model_fields):
             AttackExperiment.from_data(data)
         else:
-            Experiment.from_data(yaml.safe_load(QUICK.read_text(encoding="utf-8")) | data)
-    except (yaml.YAMLError, ValueError) as error:
+            Experiment.from_data(read_yaml(QUICK.read_text(encoding="utf-8")) | data)
+    except ValueError as error:
         return [" ".join(str(error).split())]
     return []
 
