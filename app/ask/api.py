@@ -19,12 +19,14 @@ from app.shared.words import checkpoint_name, sentence
 from engine.serving.asking.questions import AskError
 from storage.asking_queue import Alternatives, TokenPlace, get_alternatives, want_alternatives
 from storage.askings import DONE, FAILED, find_askings, get_answer, list_columns
+from storage.database import storable
 from storage.runs import list_runs
 
 P = ParamSpec("P")
 R = TypeVar("R")
 LONGEST_WAIT_SECONDS = 3600.0
 LISTED = 200
+NO_TEXT = "the text holds half of a surrogate pair or a null character, which is no part of a text: remove it"
 # Callers wait for models, not for each other.
 TOGETHER = 16
 
@@ -145,6 +147,8 @@ def saying(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def said(*arguments: P.args, **named: P.kwargs) -> R:
         try:
+            if any(isinstance(value, str) and value != storable(value) for value in (*arguments, *named.values())):
+                raise AskError(NO_TEXT)
             return function(*arguments, **named)
         except AskError as error:
             raise gr.Error(sentence(str(error)), print_exception=False) from error

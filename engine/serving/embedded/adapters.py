@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -102,6 +101,7 @@ def _wrap(model: Any, folder: Path, name: str) -> PeftModel:
         if wrapped is None:
             config = LoraConfig.from_pretrained(str(folder))
             config.inference_mode = True
+            config.base_model_name_or_path = model.name_or_path
             wrapped = get_peft_model(model, config, adapter_name=name)
         wrapped.load_adapter(str(folder), name)
         return wrapped

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from engine.serving.embedded.limits import MOST_REPLY_BYTES
 from engine.serving.guard import SAFE_METHODS
 
-# Of a request's body. In memory it takes some twenty times as much while it is read, and a few times as much later.
-MOST_BYTES = 16 * 2**20
+# Of a request's body. In memory it takes up to sixty times as much while it is read.
+MOST_BYTES = 8 * 2**20
 # Of all bodies, and of all replies, that are held at the same time.
 BODIES_BYTES = 4 * MOST_BYTES
 REPLIES_BYTES = 4 * MOST_REPLY_BYTES

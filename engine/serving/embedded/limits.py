@@ -16,9 +16,9 @@ MOST_OPTIONS = 2_000
 MOST_OPTION_TOKENS = 256
 # Of one reply, written as JSON; in memory it takes some ten times as much while it is made.
 MOST_REPLY_BYTES = 16 * 2**20
-# What stands in a reply, in bytes: a choice, a token's text and id, the log-probability of one alternative at one place
-# of the answer and of the prompt, that of an option. Rather more than less.
-CHOICE, TOKEN, FIGURE, PROMPT_FIGURE, OPTION = 500, 24, 64, 96, 24
+# What stands in a reply, in bytes: a choice, a token's text or id, the log-probability of one alternative at one place
+# of the answer and of the prompt, that of an option.
+CHOICE, TOKEN, FIGURE, PROMPT_FIGURE, OPTION = 300, 8, 64, 96, 24
 # Settings that other servers know and that would change the answer, with the values that do not.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("frequency_penalty", "presence_penalty", "min_p", "min_tokens"), (None, 0)),
@@ -99,8 +99,9 @@ def completion_bytes(request: CompletionRequest, lengths: Iterable[int], context
     """About how many bytes the reply takes; lengths: of the prompts in tokens; context: what the model reads."""
     asked = 16 if request.max_tokens is None else request.max_tokens
     beside = max(request.logprobs or 0, len(request.logprob_token_ids or ()))
-    written = TOKEN + (0 if request.logprobs is None else TOKEN + FIGURE * (1 + beside))
-    read = (written if request.echo else 0) + (TOKEN if request.return_token_ids else 0)
+    ids = TOKEN if request.return_token_ids else 0
+    spoken = TOKEN + (0 if request.logprobs is None else FIGURE * (2 + beside))
+    written, read = spoken + ids, (spoken if request.echo else 0) + ids
     read += 0 if request.prompt_logprobs is None else PROMPT_FIGURE * (1 + request.prompt_logprobs)
     each = (CHOICE + length * read + min(asked, max(context - length, 0)) * written for length in lengths)
     return (request.n or 1) * sum(each)
