@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from engine.serving.embedded.limits import MOST_REPLY_BYTES
-from engine.serving.protocol import CompletionRequest, LoadAdapterRequest, OptionsRequest, UnloadAdapterRequest
+from engine.serving.protocol import CompletionRequest, LoadAdapterRequest, Message, OptionsRequest, UnloadAdapterRequest
 from tests.unit.serving_home import add_run, serving
 from tests.unit.tiny_models import build_llama, build_qwen2
 
@@ -65,7 +65,7 @@ FITTING: dict[str, SearchStrategy[Any]] = {
     "option_sets": st.lists(st.lists(ids, max_size=3), max_size=3),
     "questions": st.lists(st.fixed_dictionaries({"prompt": ids, "options": st.integers(-1, 3)}), max_size=3),
 }
-PATHS = {
+PATHS: dict[str, type[Message]] = {
     "completions": CompletionRequest,
     "score_options": OptionsRequest,
     "load_lora_adapter": LoadAdapterRequest,

@@ -194,9 +194,9 @@ def test_names_and_folders_that_are_none_are_refused(served: Any, home: Path, tm
         with pytest.raises(Refused, match="cannot be the name of an adapter"):
             client.load_adapter(name, real)
     (home / "ring").symlink_to(home / "ring")
-    for folder in ("a\0b", "x" * 5000, f"{home}/{'x' * 5000}", f"{home}/ring", f"{home}/ring/x", str(real / "x"), ""):
+    for path in ("a\0b", "x" * 5000, f"{home}/{'x' * 5000}", f"{home}/ring", f"{home}/ring/x", str(real / "x"), ""):
         with pytest.raises(Refused, match=r"there is no adapter in|from inside the lab’s home only"):
-            client.load_adapter("mine", Path(folder) if folder else tmp_path)
+            client.load_adapter("mine", Path(path) if path else tmp_path)
     pipes, outside = home / "pipes", home / "outside"
     for folder in (pipes, outside):
         shutil.copytree(real, folder, dirs_exist_ok=True)
