@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from engine.serving.client import Refused, ServerClient, in_parts
-from engine.serving.embedded import admission
+from engine.serving.embedded import admission, replies
 from engine.serving.embedded.admission import Admission, Room
 from engine.serving.embedded.decoding import Continuation, Wish
 from engine.serving.embedded.limits import MOST_REPLY_BYTES
@@ -178,6 +179,16 @@ def test_too_many_options_are_refused(served: Any) -> None:
         client.score_options(MODEL, [([5], 0)] * 1000, [[[1 + n % 400] for n in range(1000)]])
 
 
+def test_a_prompt_is_scored_only_where_its_scores_fit_into_memory(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _ = served
+    monkeypatch.setattr(replies, "free_memory", lambda: 4 * 12 * 512 * 20)
+    assert client.complete(MODEL, [[5] * 20], prompt_logprobs=1, max_tokens=1).choices
+    assert client.complete(MODEL, [[5] * 60], logprobs=1, max_tokens=1).choices
+    for more in ({"prompt_logprobs": 0}, {"echo": True, "logprobs": 0, "max_tokens": 0}):
+        with pytest.raises(Refused, match="a prompt of 21 tokens need more memory than is free: score at most 20"):
+            client.complete(MODEL, [[5], [5] * 21], **{"max_tokens": 1, **more})
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "body",
@@ -264,6 +275,7 @@ def test_a_client_that_sends_or_reads_too_slowly_loses_its_place(monkeypatch: py
 
 def test_readers_that_stop_hold_up_nobody_and_leave_nothing(served: Any) -> None:
     client, server = served
+    handles = psutil.Process().num_fds()
     port = int(client.base_url.rsplit(":", 1)[1])
     body = json.dumps({"model": MODEL, "prompt": LONG * 30, "prompt_logprobs": 100, "max_tokens": 1}).encode()
     head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -276,5 +288,8 @@ def test_readers_that_stop_hold_up_nobody_and_leave_nothing(served: Any) -> None
     waited = time.monotonic()
     while server.scheduler.waiting() or any(held.users for held in server.residents._held.values()):
         assert time.monotonic() - waited < 60, "the work of clients that have gone goes on"
+        time.sleep(0.05)
+    while psutil.Process().num_fds() > handles:
+        assert time.monotonic() - waited < 60, "connections of clients that have gone stay open"
         time.sleep(0.05)
     assert client.complete(MODEL, [[5, 6, 7]], max_tokens=2).choices

@@ -19,6 +19,9 @@ MOST_REPLY_BYTES = 16 * 2**20
 # What stands in a reply, in bytes: a choice, a token's text or id, the log-probability of one alternative at one place
 # of the answer and of the prompt, that of an option.
 CHOICE, TOKEN, FIGURE, PROMPT_FIGURE, OPTION = 300, 8, 64, 96, 24
+# Of the memory that is free, what the scores of one prompt may take; of one token of the vocabulary, with a copy in
+# float32 and one of its logarithms.
+SCORING_SHARE, SCORE_BYTES = 0.25, 12
 # Settings that other servers know and that would change the answer, with the values that do not.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("frequency_penalty", "presence_penalty", "min_p", "min_tokens"), (None, 0)),
@@ -92,6 +95,20 @@ def check_reply(size: int, param: str) -> None:
             f"the reply would take about {-(-size // 2**20):,} MiB, and may take {MOST_REPLY_BYTES // 2**20} MiB: ask "
             "for fewer prompts, tokens or log-probabilities at once",
             param,
+        )
+
+
+def check_scoring(length: int, vocabulary: int, free: int) -> None:
+    """Raises BadRequest when scoring a prompt of so many tokens takes too much of the free memory (in bytes).
+
+    A model says for each of its tokens how likely every token of its vocabulary would have been, all at once.
+    """
+    most = int(SCORING_SHARE * free) // (vocabulary * SCORE_BYTES)
+    if length > most:
+        raise BadRequest(
+            f"the log-probabilities of a prompt of {length:,} tokens need more memory than is free: score at most "
+            f"{most:,} tokens at once, or ask without ‘echo’ and ‘prompt_logprobs’",
+            "prompt",
         )
 
 

@@ -20,12 +20,13 @@ from engine.serving.embedded.limits import (
     check_completion,
     check_options,
     check_reply,
+    check_scoring,
     completion_bytes,
     most_lengths,
     options_bytes,
     prompts_of,
 )
-from engine.serving.embedded.residents import Resident
+from engine.serving.embedded.residents import Resident, free_memory
 from engine.serving.embedded.scheduling import Alone, Completion
 from engine.serving.protocol import (
     TOKEN_ID,
@@ -70,6 +71,8 @@ class CompletionJob(Completion):
         answers = [tuple(answer) for answer in request.score_answers or [[]] * len(self.prompts)]
         wishes: list[Wish] = []
         prompts = self._ids(resident)
+        if prompt_top is not None:
+            check_scoring(max(map(len, prompts)), resident.vocabulary, free_memory())
         check_reply(completion_bytes(request, map(len, prompts), resident.context), "prompt")
         for number, prompt in enumerate(prompts, 1):
             room = resident.context - len(prompt)
