@@ -23,6 +23,7 @@ from app.shared.words import checkpoint_name, sentence
 from engine.serving.asking.questions import AskError
 from storage.asking_queue import Alternatives, TokenPlace, get_alternatives, want_alternatives
 from storage.askings import DONE, FAILED, find_askings, get_answer, list_columns
+from storage.database import storable
 from storage.runs import list_runs
 
 P = ParamSpec("P")
@@ -31,6 +32,7 @@ LONGEST_WAIT_SECONDS = 600.0
 # How often a caller's answers are looked for: at first, and later.
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.1, 1.0
 LISTED = 200
+NO_TEXT = "the text holds half of a surrogate pair or a null character, which is no part of a text: remove it"
 # Callers at a time; further ones queue. They wait for models, not for each other.
 TOGETHER = 64
 
@@ -168,6 +170,8 @@ def saying(function: Callable[P, R] | Callable[P, Awaitable[R]]) -> Callable[P, 
     @wraps(function)
     async def said(*arguments: P.args, **named: P.kwargs) -> R:
         try:
+            if any(isinstance(value, str) and value != storable(value) for value in (*arguments, *named.values())):
+                raise AskError(NO_TEXT)
             if inspect.iscoroutinefunction(function):
                 return await function(*arguments, **named)
             return cast(R, await run_sync(partial(function, *arguments, **named)))

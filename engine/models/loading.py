@@ -31,6 +31,7 @@ from transformers.utils import logging as transformers_logging
 
 from engine.experiment import Experiment
 from engine.models.device import choose_device, choose_dtype, prepare_cpu
+from engine.models.experts import compute_in_turns
 from engine.models.folders import whole
 from engine.models.identity import base_key, check_same_base, note_base, noted_base
 from engine.models.key_tokens import (
@@ -106,9 +107,10 @@ def prepare_for_training(loaded: LoadedModel, experiment: Experiment) -> LoadedM
         try:
             loaded.model = get_peft_model(loaded.model, config).eval()
         except ValueError as error:
-            raise ModelError(
-                f"LoRA cannot be put on this model ({_brief(error)}): set tuning.target_modules to ‘all-linear’"
-            ) from error
+            # LoRA on the experts of a mixture knows no dropout.
+            cure = "dropout to 0" if "lora_dropout" in str(error) else "target_modules to ‘all-linear’"
+            raise ModelError(f"LoRA cannot be put on this model ({_brief(error)}): set tuning.{cure}") from error
+    compute_in_turns(loaded.causal)
     return loaded
 
 
@@ -145,6 +147,7 @@ def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
     try:
         set_key_rows(loaded.causal, loaded.key_token_ids.values(), load_file(folder / KEY_ROWS))
         loaded.model = PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=True).eval()
+        compute_in_turns(loaded.causal)
     except ModelError:
         raise
     except Exception as error:

@@ -9,13 +9,15 @@ One client may be used from several threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
+from engine.serving.mistakes import SURROGATE, unreadable
 from engine.serving.protocol import (
     SCORE_OPTIONS,
     Choice,
@@ -35,7 +37,10 @@ from engine.serving.protocol import (
 )
 
 Ids = Sequence[int]
-Reply = TypeVar("Reply", bound=Message)
+Item = TypeVar("Item")
+Kind = TypeVar("Kind", bound=Message)
+# Tokens whose log-probabilities are asked for in one request: what comes back for them is well below a server's limit.
+MOST_TOKENS = 100_000
 # A thousand questions to a large model on a CPU take minutes; a server that is gone is noticed at once anyway.
 TIMEOUT = httpx.Timeout(600, connect=5)
 HEALTH_TIMEOUT = 5.0
@@ -106,7 +111,7 @@ class ServerClient:
 
         Raises ServerUnreachable and Refused.
         """
-        request = CompletionRequest(model=self._names.get(model, model), prompt=prompts, **settings)
+        request = _made(CompletionRequest, model=self._names.get(model, model), prompt=prompts, **settings)
         return self._post("/v1/completions", request, CompletionResponse)
 
     def score(self, model: str, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
@@ -114,11 +119,12 @@ class ServerClient:
 
         Every answer needs at least one token. Raises ServerUnreachable and Refused.
         """
-        if not pairs:
-            return []
-        fed = [[*prompt, *answer] for prompt, answer in pairs]
-        reply = self.complete(model, fed, max_tokens=1, temperature=0.0, prompt_logprobs=0)
-        return [_sum_of_last(choice, answer) for choice, (_, answer) in zip(reply.choices, pairs, strict=True)]
+        scores: list[float] = []
+        for part in in_parts(pairs, lambda pair: len(pair[0]) + len(pair[1]), MOST_TOKENS):
+            fed = [[*prompt, *answer] for prompt, answer in part]
+            reply = self.complete(model, fed, max_tokens=1, temperature=0.0, prompt_logprobs=0)
+            scores += [_sum_of_last(choice, answer) for choice, (_, answer) in zip(reply.choices, part, strict=True)]
+        return scores
 
     def score_options(
         self, model: str, questions: Sequence[tuple[Ids, int]], option_sets: Sequence[Sequence[Ids]]
@@ -127,27 +133,34 @@ class ServerClient:
 
         Only where `offers(SCORE_OPTIONS)`; see `engine.serving.asking.ranking` for both servers.
         """
-        request = OptionsRequest(
+        request = _made(
+            OptionsRequest,
             model=self._names.get(model, model),
-            questions=[OptionsQuestion(prompt=list(prompt), options=place) for prompt, place in questions],
+            questions=[_made(OptionsQuestion, prompt=list(prompt), options=place) for prompt, place in questions],
             option_sets=[[list(option) for option in options] for options in option_sets],
         )
         return self._post(f"/v1/{SCORE_OPTIONS}", request, OptionsResponse).log_probabilities
 
-    def load_adapter(self, name: str, folder: Path) -> None:
-        """Offer the adapter in `folder` under `name`; the folder must lie where the server allows. Raises Refused."""
-        request = LoadAdapterRequest(lora_name=name, lora_path=str(folder))
+    def load_adapter(self, name: str, folder: Path, inplace: bool = False) -> None:
+        """Offer the adapter in `folder` under `name`; the folder must lie where the server allows.
+
+        inplace: put it in the place of one that has the name already. Raises Refused.
+        """
+        request = LoadAdapterRequest(lora_name=name, lora_path=str(folder), load_inplace=inplace)
         self._send("POST", "/v1/load_lora_adapter", request)
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter. Raises Refused when there is none of that name."""
         self._send("POST", "/v1/unload_lora_adapter", UnloadAdapterRequest(lora_name=name))
 
-    def _post(self, path: str, request: Message, kind: type[Reply]) -> Reply:
+    def _post(self, path: str, request: Message, kind: type[Kind]) -> Kind:
         return _read(self._send("POST", path, request), kind)
 
     def _send(self, method: str, path: str, body: Message | None = None, **more: Any) -> httpx.Response:
-        content = body.model_dump_json(exclude_unset=True).encode() if body is not None else None
+        try:
+            content = body.model_dump_json(exclude_unset=True).encode() if body is not None else None
+        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            raise Refused(SURROGATE, 400) from error
         headers = {"Content-Type": "application/json"} if content else {}
         try:
             reply = self._http.request(method, path, content=content, headers=headers, **more)
@@ -162,7 +175,26 @@ class ServerClient:
         return reply
 
 
-def _read(reply: httpx.Response, kind: type[Reply]) -> Reply:
+def in_parts(items: Sequence[Item], size: Callable[[Item], int], most: int) -> Iterator[Sequence[Item]]:
+    """The items in their order, in parts whose sizes add up to at most `most`; a larger one is a part by itself."""
+    start = total = 0
+    for place, item in enumerate(items):
+        if (total := total + size(item)) > most and place > start:
+            yield items[start:place]
+            start, total = place, size(item)
+    if start < len(items):
+        yield items[start:]
+
+
+def _made(kind: type[Kind], **fields: Any) -> Kind:
+    """The message with these fields. Raises Refused, as the server would, for what is none."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise Refused(str(unreadable(error)), 400) from error
+
+
+def _read(reply: httpx.Response, kind: type[Kind]) -> Kind:
     try:
         return kind.model_validate_json(reply.content)
     except ValidationError as error:

@@ -5,7 +5,8 @@ python -m engine.serving.prepared --home HOME --run RUN    for the lab, which mu
 HOME/prepared/KEY/    config.json, model.safetensors, tokenizer.json …, base.json
 
 `engine.models.loading.load_base` draws the rows by the key tokens' text, so every run with the same base, precision and
-key tokens trains on exactly these weights, and an adapter of any of them fits on this folder.
+key tokens trains on exactly these weights, and an adapter of any of them fits on this folder. Its tokenizer may have a
+beginning token, which is never trained on: who asks a vLLM over this folder in texts says `add_special_tokens: false`.
 """
 
 from __future__ import annotations

@@ -8,12 +8,16 @@ is text or token ids, one or many; a reply has one choice for each prompt, in th
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Item = TypeVar("Item")
+# The first mistake is enough: a list of a million mistakes would make a million reports of them.
+Many = Annotated[list[Item], Field(fail_fast=True)]
 Id = Annotated[int, Field(ge=0)]
-Prompt = str | list[str] | list[Id] | list[list[Id]]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Prompt = str | Many[str] | Many[Id] | Many[Many[Id]]
 
 # vLLM's limit on `logprob_token_ids` (MAX_LOGPROB_TOKEN_IDS in 0.32).
 MOST_LOGPROB_TOKEN_IDS = 128
@@ -37,6 +41,8 @@ class CompletionRequest(Message):
     logprobs: for each token of the answer (with `echo` of the prompt too) its own log-probability and those of the n
     most likely tokens. prompt_logprobs: the same for the prompt's tokens, by token id. logprob_token_ids: at each token
     of the answer the log-probabilities of exactly these tokens, at most `MOST_LOGPROB_TOKEN_IDS`; needs `logprobs`.
+    add_special_tokens: whether a prompt of text gets the tokenizer's special tokens, such as a beginning token; unset,
+    the embedded server adds what training and evaluation add (vLLM adds them all: say `false` there).
     return_tokens_as_token_ids: tokens in `logprobs` read `token_id:17`. return_token_ids: the choice brings `token_ids`
     and `prompt_token_ids`. score_answers (where `Health.extensions` names it): for each prompt token ids whose ln P
     behind the prompt comes back as `answer_logprob`; an empty list asks for none. All log-probabilities are natural
@@ -45,22 +51,22 @@ class CompletionRequest(Message):
 
     model: str | None = None
     prompt: Prompt
-    max_tokens: Annotated[int, Field(ge=0)] | None = 16
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    max_tokens: Count | None = 16
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     echo: bool | None = False
-    logprobs: Annotated[int, Field(ge=0)] | None = None
-    prompt_logprobs: Annotated[int, Field(ge=0)] | None = None
-    logprob_token_ids: list[Id] | None = None
-    stop: str | list[str] | None = None
+    logprobs: Count | None = None
+    prompt_logprobs: Count | None = None
+    logprob_token_ids: Many[Id] | None = None
+    stop: str | Many[str] | None = None
     ignore_eos: bool = False
-    add_special_tokens: bool = True
+    add_special_tokens: bool | None = None
     skip_special_tokens: bool = True
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
-    score_answers: list[list[Id]] | None = None
-    n: Annotated[int, Field(ge=1)] | None = 1
+    score_answers: Many[Many[Id]] | None = None
+    n: Annotated[int, Field(ge=1, lt=2**63)] | None = 1
     stream: bool | None = False
 
 
@@ -140,7 +146,10 @@ class ModelList(Message):
 
 
 class LoadAdapterRequest(Message):
-    """`POST /v1/load_lora_adapter`: offer the adapter in the folder `lora_path` under the name `lora_name`."""
+    """`POST /v1/load_lora_adapter`: offer the adapter in the folder `lora_path` under the name `lora_name`.
+
+    load_inplace: put it in the place of one that has the name already, which is refused otherwise.
+    """
 
     lora_name: str
     lora_path: str
@@ -156,7 +165,7 @@ class UnloadAdapterRequest(Message):
 class OptionsQuestion(Message):
     """A prompt (token ids) with the place, in the request's `option_sets`, of the options it offers."""
 
-    prompt: list[Id]
+    prompt: Many[Id]
     options: Id
 
 
@@ -167,8 +176,8 @@ class OptionsRequest(Message):
     """
 
     model: str
-    questions: list[OptionsQuestion]
-    option_sets: list[list[list[Id]]]
+    questions: Many[OptionsQuestion]
+    option_sets: Many[Many[Many[Id]]]
 
 
 class OptionsResponse(Message):

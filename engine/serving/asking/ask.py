@@ -15,10 +15,10 @@ from typing import Any
 
 from engine.checks import shorten
 from engine.evaluation.hits import is_hit
-from engine.serving.asking.ranking import AT_ONCE, Ranked, rank
+from engine.serving.asking.ranking import Ranked, rank
 from engine.serving.asking.tokens import Ids, Tokens
 from engine.serving.asking.turns import answering
-from engine.serving.client import ServerClient
+from engine.serving.client import MOST_TOKENS, ServerClient, in_parts
 from engine.serving.protocol import SCORE_ANSWERS, TOKEN_ID, Choice
 from engine.serving.served import ServedModel
 from storage.askings import Answer, Question, Token
@@ -26,6 +26,8 @@ from storage.askings import Answer, Question, Token
 MAX_TEXT_CHARACTERS = 100_000
 # Every model reads at least this many tokens; only beyond it is the server asked for its limit.
 CERTAIN_CONTEXT = 128
+# What a question takes in a reply beside its tokens, counted as if it were tokens.
+EACH_TOKENS = 50
 
 Pair = tuple[Ids, Ids]  # of a prompt and of its object
 
@@ -53,7 +55,7 @@ def ask_in_steps(
     with answering(client.base_url):
         answers = _answers(client, served.name, tokens, list(zip(questions, pairs, strict=True)), sampling)
         if not client.offers(SCORE_ANSWERS):
-            scores = _score(client, served.name, [pairs[place] for place in known])
+            scores = client.score(served.name, [pairs[place] for place in known])
             for place, score in zip(known, scores, strict=True):
                 answers[place] = replace(answers[place], log_probability=score)
     for place in ranked:
@@ -132,8 +134,7 @@ def _answers(
     if sampling.temperature > 0:
         settings |= {"top_p": sampling.top_p} | ({} if sampling.seed is None else {"seed": sampling.seed})
     answers: list[Answer] = []
-    for start in range(0, len(asked), AT_ONCE):
-        part = asked[start : start + AT_ONCE]
+    for part in in_parts(asked, lambda one: EACH_TOKENS + len(one[1][0]) + sampling.max_tokens, MOST_TOKENS):
         if client.offers(SCORE_ANSWERS):
             settings["score_answers"] = [list(object_) for _, (_, object_) in part]
         reply = client.complete(
@@ -173,14 +174,6 @@ def _answer(model: str, tokens: Tokens, question: Question, prompt: Sequence[int
     )
 
 
-def _score(client: ServerClient, model: str, pairs: Sequence[Pair]) -> list[float]:
-    """ln P(object | prompt) of each pair."""
-    scores: list[float] = []
-    for start in range(0, len(pairs), AT_ONCE):
-        scores += client.score(model, pairs[start : start + AT_ONCE])
-    return scores
-
-
 def _rank(
     client: ServerClient, model: str, tokens: Tokens, answers: Sequence[tuple[Question, Pair, Answer]]
 ) -> list[int]:
@@ -198,7 +191,7 @@ def _rank(
                 known[key] = _options_behind(tokens, question, prompt)
             options = known[key]
         if options is None or not all(options):
-            scores = _score(client, model, tokens.split_all([(question.text, option) for option in question.options]))
+            scores = client.score(model, tokens.split_all([(question.text, option) for option in question.options]))
             ranks.append(sum(score >= scores[truth] for score in scores))
         else:
             left.append(Ranked(prompt, options, truth, answer.log_probability or 0.0))

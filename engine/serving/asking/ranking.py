@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.serving.asking.turns import after_answers
-from engine.serving.client import Ids, ServerClient
+from engine.serving.client import Ids, ServerClient, in_parts
 from engine.serving.protocol import MOST_LOGPROB_TOKEN_IDS, SCORE_OPTIONS, TOKEN_ID
 
 AT_ONCE = 1000
+# Tokens of options in one request, where a question counts as some beside: 10,000 questions are the most.
+MOST_OPTION_TOKENS, EACH_TOKENS = 500_000, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +32,25 @@ class Ranked:
 
 def rank(client: ServerClient, model: str, questions: Sequence[Ranked]) -> list[int]:
     """The rank of each right answer: 1 is best, a tie goes against it. Raises ServingError."""
+    if client.offers(SCORE_OPTIONS):
+        parts = in_parts(questions, lambda q: EACH_TOKENS + sum(map(len, q.options)), MOST_OPTION_TOKENS)
+        return [rank for part in parts for rank in _rank_together(client, model, part)]
     by_options: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for number, question in enumerate(questions):
         by_options.setdefault(question.options, []).append(number)
-    if client.offers(SCORE_OPTIONS):
-        sets = {options: place for place, options in enumerate(by_options)}
-        pairs = [(q.prompt, sets[q.options]) for q in questions]
-        lines = client.score_options(model, pairs, list(sets)) if pairs else []
-        return [sum(s >= line[q.truth] for s in line) for q, line in zip(questions, lines, strict=True)]
     ranks = [0] * len(questions)
     for options, numbers in by_options.items():
         values = walk(client, model, options, [questions[n] for n in numbers])
         for number, value in zip(numbers, values, strict=True):
             ranks[number] = value
     return ranks
+
+
+def _rank_together(client: ServerClient, model: str, questions: Sequence[Ranked]) -> list[int]:
+    """The ranks where a server scores all options of a question at once."""
+    sets = {options: place for place, options in enumerate(dict.fromkeys(q.options for q in questions))}
+    lines = client.score_options(model, [(q.prompt, sets[q.options]) for q in questions], list(sets))
+    return [sum(s >= line[q.truth] for s in line) for q, line in zip(questions, lines, strict=True)]
 
 
 def walk(

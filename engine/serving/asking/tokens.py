@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from engine.checks import shorten
+
 Ids = tuple[int, ...]
 # Sets of options whose tokens are remembered; a run has one for each relation, or one for each fact.
 KEPT_OPTIONS = 256
@@ -37,7 +39,8 @@ class Tokens:
             raise ValueError(f"{path} is missing: the checkpoint was deleted, or its run is not far enough") from error
 
     def ids(self, text: str) -> Ids:
-        """The ids of a text."""
+        """The ids of a text. Raises ValueError for what is no text."""
+        _check_text(text)
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def split(self, prompt: str, answer: str) -> tuple[Ids, Ids]:
@@ -47,9 +50,12 @@ class Tokens:
     def split_all(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Ids, Ids]]:
         """For each (prompt, answer): the ids of `prompt + " " + answer`, split where the answer begins.
 
-        The same as `engine.models.tokenise.tokenise_questions`.
+        The same as `engine.models.tokenise.tokenise_questions`. Raises ValueError for what is no text.
         """
-        encoded = self._tokenizer.encode_batch([f"{p} {a}" for p, a in pairs], add_special_tokens=False)
+        texts = [f"{prompt} {answer}" for prompt, answer in pairs]
+        for text in texts:
+            _check_text(text)
+        encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         split = []
         for (prompt, _), encoding in zip(pairs, encoded, strict=True):
             edge = next((i for i, (_, end) in enumerate(encoding.offsets) if end > len(prompt)), len(encoding.ids))
@@ -89,6 +95,11 @@ class Tokens:
             texts.append(whole[len(shown) :])
             shown = whole
         return texts
+
+
+def _check_text(text: str) -> None:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"‘{shorten(text)}’ holds half of a surrogate pair, which is no character: remove it")
 
 
 def _cuts_at_spaces(tokenizer: Tokenizer) -> bool:

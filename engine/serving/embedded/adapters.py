@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -18,6 +18,8 @@ from engine.models.loading import ADAPTER_CONFIG, KEY_ROWS
 from engine.models.source import ModelError
 
 WEIGHTS = "adapter_model.safetensors"
+# Settings of an adapter that would bring more than two matrices a layer, or change the base's own weights.
+_NOT_PLAIN = ("modules_to_save", "trainable_token_indices", "use_dora", "lora_bias", "layer_replication")
 
 
 class Adapters:
@@ -93,13 +95,22 @@ class Adapters:
 
 
 def _wrap(model: Any, folder: Path, name: str) -> PeftModel:
-    """The model with the adapter of a folder put around it, besides those that it has."""
+    """The model with the adapter of a folder put around it, besides those that it has; as it was when that fails."""
+    wrapped = model if isinstance(model, PeftModel) else None
     try:
-        if not isinstance(model, PeftModel):
-            return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-        model.load_adapter(str(folder), name)
-        return model
+        if wrapped is None:
+            config = LoraConfig.from_pretrained(str(folder))
+            config.inference_mode = True
+            config.base_model_name_or_path = model.name_or_path
+            wrapped = get_peft_model(model, config, adapter_name=name)
+        wrapped.load_adapter(str(folder), name)
+        return wrapped
     except Exception as error:
+        with suppress(Exception):
+            if wrapped is not None and wrapped is not model:
+                wrapped.unload()
+            elif wrapped is not None:
+                wrapped.delete_adapter(name)
         text = " ".join(str(error).split())[:160]
         raise ModelError(f"the adapter in {folder} cannot be loaded ({text}): train it again") from error
 
@@ -112,25 +123,27 @@ def _check_fit(model: Any, folder: Path) -> None:
     """Raises ModelError when an adapter is damaged or was trained on another base."""
     try:
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        kind = config["peft_type"]
+        plain = config["peft_type"] == "LORA" and not any(config.get(name) for name in _NOT_PLAIN)
+        if not (folder / WEIGHTS).is_file():
+            raise FileNotFoundError(WEIGHTS)  # opening a pipe would wait for ever
         with safe_open(folder / WEIGHTS, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise ModelError(f"the adapter in {folder} is incomplete or damaged: train it again") from error
-    if kind != "LORA" or config.get("modules_to_save") or config.get("trainable_token_indices"):
+    if not plain or config.get("init_lora_weights", True) not in (True, False, None, "gaussian"):
         raise ModelError(f"the adapter in {folder} is no plain LoRA adapter: only those can be served")
     modules = {_plain(name): module for name, module in model.named_modules()}
     for tensor, shape in shapes.items():
         layer, _, matrix = tensor.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")
-        module = modules.get(layer)
+        module = modules.get(_plain(layer))
         wide = _features(module)
-        if wide is None:
+        if wide is None or matrix not in ("A", "B") or len(shape) != 2:
             raise ModelError(f"the adapter in {folder} does not fit the base: that has no layer {layer or tensor}")
-        expected = {"A": wide[0], "B": wide[1]}.get(matrix)
-        got = shape[1] if matrix == "A" else shape[0]
-        if expected != got:
+        expected, got = (wide[0], shape[1]) if matrix == "A" else (wide[1], shape[0])
+        if got not in expected:
+            there = " or ".join(map(str, sorted(expected)))
             raise ModelError(
-                f"the adapter in {folder} does not fit the base: {layer} is {expected} wide there, and {got} here"
+                f"the adapter in {folder} does not fit the base: {layer} is {there} wide there, and {got} here"
             )
     _check_key_rows(model, folder)
 
@@ -155,17 +168,25 @@ def _check_key_rows(model: Any, folder: Path) -> None:
 
 
 def _plain(name: str) -> str:
-    """A module's name as it was before PEFT put a layer around it."""
-    return name.removesuffix(".base_layer")
+    """A module's name as it was before PEFT put layers around it: one for each of its parameters that is adapted."""
+    while name.endswith(".base_layer"):
+        name = name.removesuffix(".base_layer")
+    return name
 
 
-def _features(module: Any) -> tuple[int, int] | None:
-    """Width of what goes into and comes out of a layer."""
+def _features(module: Any) -> tuple[set[int], set[int]] | None:
+    """How wide what goes into a layer may be, and what comes out of it."""
     if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    weight = getattr(module, "weight", None)
-    if isinstance(weight, torch.Tensor) and weight.dim() == 2:
-        # GPT-2's layers keep their matrix the other way round; embeddings are never adapted here.
-        return (weight.shape[0], weight.shape[1]) if type(module).__name__ == "Conv1D" else None
-    inner = getattr(module, "in_features", None), getattr(module, "out_features", None)
-    return inner if None not in inner else None  # type: ignore[return-value]
+        return {module.in_features}, {module.out_features}
+    if module is None or isinstance(module, nn.Embedding):
+        return None  # embeddings are never adapted here
+    features = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    if None not in features:
+        return {features[0]}, {features[1]}  # type: ignore[arg-type]
+    matrices = [p.shape for p in module.parameters(recurse=False) if p.dim() in (2, 3)]
+    if type(module).__name__ == "Conv1D":
+        # GPT-2's layers keep their matrix the other way round.
+        return {matrices[0][0]}, {matrices[0][1]}
+    # A layer of experts holds several matrices of each, and its kinds keep them either way; PEFT compares the rest.
+    widths = {width for shape in matrices for width in shape[-2:]}
+    return (widths, widths) if widths else None

@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.checks import shorten
+from engine.checks import invisible_character, shorten
 from engine.experiment import Experiment
 from engine.models.folders import whole
 from engine.models.identity import base_key
@@ -67,21 +67,50 @@ class Catalogue:
         names = [f"{run}/{name}" for name in checkpoint_names(self.home, run)]
         return [f"{BASE}-{run_base_key(self.home, run, self._experiment(run))}", *names]
 
-    def bring(self, name: str, folder: str) -> None:
-        """Offer the adapter in `folder`, which must lie in the home. Raises ModelError when it may or can not."""
-        if name == BASE or BASE_NAME.fullmatch(name) or not name.strip() or len(name) > MOST_NAME_CHARACTERS:
+    def bring(self, name: str, folder: str, inplace: bool = False) -> Path | None:
+        """Offer the adapter in `folder`, which must lie in the home; returns the folder that the name stood for.
+
+        inplace: also under a name that another has already. Raises ModelError when it may or can not.
+        """
+        if name == BASE or BASE_NAME.fullmatch(name) or not _nameable(name):
             raise ModelError(f"‘{shorten(name)}’ cannot be the name of an adapter: choose another")
-        path = Path(folder).resolve()
-        # The folder of runs may be a link to another disk.
-        if not any(path.is_relative_to(root.resolve()) for root in (self.home, self.home / "runs")):
-            raise ModelError("adapters are loaded from inside the lab’s home only")
-        if not (path / ADAPTER_CONFIG).is_file():
-            raise ModelError(f"there is no adapter in {shorten(str(path), 200)}: it needs an {ADAPTER_CONFIG}")
+        before = self._brought.get(name)
+        if before is not None and not inplace:
+            raise ModelError(
+                f"there is an adapter ‘{shorten(name)}’ already: choose another name, unload it first, or say "
+                "load_inplace: true to put this one in its place"
+            )
+        path = self._adapter(folder)
         of_run = self._of_run(name)
         if of_run and path != self.find(name).folder.resolve():
             raise ModelError(f"‘{shorten(name)}’ is the name of a checkpoint: choose another")
         if not of_run:
             self._brought[name] = path
+        return before
+
+    def _adapter(self, folder: str) -> Path:
+        """The folder of an adapter that lies in the home, with all its files. Raises ModelError."""
+        # The folder of runs may be a link to another disk.
+        roots = [root.resolve() for root in (self.home, self.home / "runs")]
+        try:
+            path = Path(folder).resolve()
+            inside = any(path.is_relative_to(root) for root in roots)
+            there = inside and (path / ADAPTER_CONFIG).is_file()
+            files = [file.resolve() for file in path.iterdir()] if there else []
+        except (OSError, ValueError, RuntimeError):  # no path at all, one in a ring of links, one without permission
+            raise ModelError(f"there is no adapter in {shorten(folder, 200)}: it cannot be read as a folder") from None
+        if not inside or not all(file.is_relative_to(path) for file in files):
+            raise ModelError("adapters are loaded from inside the lab’s home only")
+        if not there:
+            raise ModelError(f"there is no adapter in {shorten(str(path), 200)}: it needs an {ADAPTER_CONFIG}")
+        return path
+
+    def bring_back(self, name: str, folder: Path | None) -> None:
+        """Let a name stand for what it stood for before it was brought; for nothing, if that is None."""
+        if folder is None:
+            self._brought.pop(name, None)
+        else:
+            self._brought[name] = folder
 
     def send_away(self, name: str) -> bool:
         """Forget an adapter; returns whether it had been brought."""
@@ -169,3 +198,7 @@ def _place(name: str, folder: Path, precision: str, base: str | None) -> Place:
     except OSError:
         raise UnknownModel(f"the folder of ‘{shorten(name)}’ was deleted or is incomplete: {marker} is gone") from None
     return Place(name, folder, precision, base, (stat.st_ino, stat.st_mtime_ns))
+
+
+def _nameable(name: str) -> bool:
+    return name == name.strip() != "" and len(name) <= MOST_NAME_CHARACTERS and invisible_character(name) is None

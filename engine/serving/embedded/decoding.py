@@ -29,6 +29,8 @@ MOST_TOGETHER = 512
 DROP_SHARE = 0.25
 # A temperature below this is greedy, as in vLLM.
 GREEDY_BELOW = 1e-5
+# All tokens are equally likely long before, and a larger one may count as infinite.
+HOTTEST = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +248,11 @@ def _marks(logits: torch.Tensor, tokens: torch.Tensor, wishes: Sequence[Wish]) -
 def _draw(logits: torch.Tensor, texts: Sequence[Continuation]) -> torch.Tensor:
     """A token of each row (rows, vocabulary) by chance: among the likeliest that together reach top_p."""
     device = logits.device
-    heat = torch.tensor([t.wish.temperature for t in texts], device=device)
+    heat = torch.tensor([t.wish.temperature for t in texts], device=device).clamp(max=HOTTEST)
     shares, order = (logits / heat[:, None]).softmax(-1).sort(-1, descending=True)
     before = shares.cumsum(-1) - shares
     kept = shares * (before < torch.tensor([t.wish.top_p for t in texts], device=device)[:, None])
+    kept[:, 0] = shares[:, 0]  # also where top_p is so small that it counts as 0
     reach = kept.cumsum(-1)
     aim = torch.tensor([t.chance.random() for t in texts], device=device)[:, None] * reach[:, -1:]
     place = torch.searchsorted(reach, aim, right=True).clamp(max=logits.shape[1] - 1)

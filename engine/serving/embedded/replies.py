@@ -1,6 +1,6 @@
 """From a request of the protocol to what is computed, and from what was found to the reply.
 
-Runs on the embedded server; the limits here keep one request from filling the machine's memory.
+Runs on the embedded server; how much one request may ask for is in `limits.py`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,22 @@ from typing import Any
 
 from engine.checks import shorten
 from engine.evaluation.choice import option_batches, score_batch
-from engine.models.source import ModelError
+from engine.models.tokenise import tokenise
 from engine.serving.embedded.decoding import Continuation, Wish
-from engine.serving.embedded.residents import Resident
+from engine.serving.embedded.limits import (
+    BadRequest,
+    check_completion,
+    check_options,
+    check_reply,
+    check_scoring,
+    completion_bytes,
+    most_lengths,
+    options_bytes,
+    prompts_of,
+)
+from engine.serving.embedded.residents import Resident, free_memory
 from engine.serving.embedded.scheduling import Alone, Completion
 from engine.serving.protocol import (
-    MOST_LOGPROB_TOKEN_IDS,
     TOKEN_ID,
     Choice,
     CompletionRequest,
@@ -30,35 +40,8 @@ from engine.serving.protocol import (
     Usage,
 )
 
-MOST_PROMPTS = 10_000
-MOST_LOGPROBS = 1_000
-MOST_STOPS = 16
-# Log-probabilities in one reply.
-MOST_FIGURES = 20_000_000
-MOST_OPTION_SETS = 10_000
-MOST_OPTIONS = 2_000
-MOST_OPTION_TOKENS = 256
-# Settings that other servers know and that would change the answer, with the values that do not.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(("frequency_penalty", "presence_penalty", "min_p", "min_tokens"), (None, 0)),
-    **dict.fromkeys(("best_of", "repetition_penalty"), (None, 1)),
-    **dict.fromkeys(("stop_token_ids", "allowed_token_ids", "bad_words"), (None, [])),
-    **dict.fromkeys(("truncate_prompt_tokens", "response_format", "structured_outputs"), (None,)),
-    "suffix": (None, ""),
-    "logit_bias": (None, {}),
-    "top_k": (None, 0, -1),
-    "use_beam_search": (None, False),
-}
 # The logarithm that stands for "never" in JSON, which has no infinity; vLLM's own.
 LEAST = -9999.0
-
-
-class BadRequest(ModelError):
-    """The request cannot be carried out; the message is one sentence. `param`: the field at fault."""
-
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
 
 
 class CompletionJob(Completion):
@@ -67,14 +50,17 @@ class CompletionJob(Completion):
     def __init__(self, request: CompletionRequest, model: str) -> None:
         super().__init__(model)
         self.request = request
-        self.prompts = _prompts(request)
+        self.prompts = prompts_of(request)
         self.rows = len(self.prompts) * (request.n or 1)
-        _check_limits(request, self.rows)
+        check_completion(request, len(self.prompts))
+        # As far as can be told before the prompts are tokens.
+        self.size = completion_bytes(request, most_lengths(self.prompts))
 
     def wishes(self, resident: Resident) -> list[Wish]:
         """One wish for each choice: `n` of each prompt, one after the other.
 
-        Raises BadRequest for ids that the model does not have, and prompts that are empty or longer than it reads.
+        Raises BadRequest for ids that the model does not have, prompts that are empty or longer than it reads, and
+        replies that would be too large.
         """
         request = self.request
         top, prompt_top = request.logprobs, request.prompt_logprobs
@@ -84,7 +70,11 @@ class CompletionJob(Completion):
         _check_ids(watched, resident, "logprob_token_ids", "one of logprob_token_ids")
         answers = [tuple(answer) for answer in request.score_answers or [[]] * len(self.prompts)]
         wishes: list[Wish] = []
-        for number, prompt in enumerate(self._ids(resident), 1):
+        prompts = self._ids(resident)
+        if prompt_top is not None:
+            check_scoring(max(map(len, prompts)), resident.vocabulary, free_memory())
+        check_reply(completion_bytes(request, map(len, prompts), resident.context), "prompt")
+        for number, prompt in enumerate(prompts, 1):
             room = resident.context - len(prompt)
             asked = request.max_tokens if request.max_tokens is not None else 16
             _check_ids(answers[number - 1], resident, "score_answers", f"answer {number}")
@@ -117,17 +107,21 @@ class CompletionJob(Completion):
             usage=Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written),
         )
 
-    def _ids(self, resident: Resident) -> Iterator[tuple[int, ...]]:
-        for number, prompt in enumerate(self.prompts, 1):
-            if isinstance(prompt, str):
-                # A text far beyond the context need not be read to the end to be refused.
-                text = prompt[: 100 * resident.context]
-                prompt = resident.tokenizer.encode(text, add_special_tokens=self.request.add_special_tokens)
-            ids = tuple(prompt)
+    def _ids(self, resident: Resident) -> list[tuple[int, ...]]:
+        """The prompts' token ids; texts are tokenised as training and evaluation do, unless the request says how."""
+        # A text far beyond the context need not be read to the end to be refused.
+        texts = [prompt[: 100 * resident.context] for prompt in self.prompts if isinstance(prompt, str)]
+        if self.request.add_special_tokens:
+            encoded = [resident.tokenizer.encode(text, add_special_tokens=True) for text in texts]
+        else:
+            encoded = [ids for ids, _ in tokenise(resident.tokenizer, texts)]
+        tokens = iter(encoded)
+        found = [tuple(next(tokens) if isinstance(prompt, str) else prompt) for prompt in self.prompts]
+        for number, ids in enumerate(found, 1):
             if not ids:
                 raise BadRequest(f"prompt {number} is empty: give at least one token", "prompt")
             _check_ids(ids, resident, "prompt", f"prompt {number}")
-            yield ids
+        return found
 
     def _stops(self, resident: Resident, prompt: tuple[int, ...]) -> Callable[[list[int]], str | None] | None:
         stop = self.request.stop
@@ -153,12 +147,15 @@ class CompletionJob(Completion):
         ended = it.tokens[-1:] and it.tokens[-1] in wish.ends
         text = self._text(resident, wish.prompt, it.tokens[:-1] if ended else it.tokens)
         if it.stopped_by is not None:
-            text = text[: text.index(it.stopped_by)]
+            text = text.partition(it.stopped_by)[0]
         tokens = it.tokens
         scores: list[float | None] = [*it.scores]
         tops: list[dict[int, float] | None] = [*it.tops]
         if request.echo:
-            text = _decode(resident, wish.prompt, request.skip_special_tokens) + text
+            asked = self.prompts[index // (request.n or 1)]
+            # A text comes back as it was sent; what a tokenizer makes of it may read otherwise.
+            before = asked if isinstance(asked, str) else _decode(resident, wish.prompt, request.skip_special_tokens)
+            text = before + text
             tokens = [*wish.prompt, *tokens]
             if wish.top is not None:
                 prompt = it.prompt or [None]
@@ -197,19 +194,8 @@ class OptionsJob(Alone):
     def __init__(self, request: OptionsRequest) -> None:
         super().__init__(request.model)
         self.request = request
-        if not 0 < len(request.questions) <= MOST_PROMPTS:
-            raise BadRequest(f"ask 1 to {MOST_PROMPTS:,} questions at once", "questions")
-        if len(request.option_sets) > MOST_OPTION_SETS or any(
-            not 0 < len(options) <= MOST_OPTIONS or not all(0 < len(o) <= MOST_OPTION_TOKENS for o in options)
-            for options in request.option_sets
-        ):
-            raise BadRequest(
-                f"each set holds 1 to {MOST_OPTIONS:,} options of 1 to {MOST_OPTION_TOKENS} tokens", "option_sets"
-            )
-        if any(q.options >= len(request.option_sets) for q in request.questions):
-            raise BadRequest("a question names a set of options that is not there", "questions")
-        if sum(len(request.option_sets[q.options]) for q in request.questions) > MOST_FIGURES:
-            raise BadRequest("that is too much for one reply: ask fewer questions at once", "questions")
+        check_options(request)
+        self.size = options_bytes(request)
 
     def work(self, resident: Resident) -> Iterator[None]:
         """Score the options, batch by batch. Raises BadRequest as `CompletionJob.wishes` does."""
@@ -236,40 +222,6 @@ class OptionsJob(Alone):
                 scores[row] = [max(s, LEAST) for s in line.tolist()]
             yield
         self.future.set_result(OptionsResponse(model=self.request.model, log_probabilities=scores))
-
-
-def _prompts(request: CompletionRequest) -> list[str | list[int]]:
-    prompt: Any = request.prompt
-    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
-        return [prompt]
-    return list(prompt)
-
-
-def _check_limits(request: CompletionRequest, rows: int) -> None:
-    for name, neutral in _NEUTRAL.items():
-        value = (request.model_extra or {}).get(name)
-        if value not in neutral:
-            raise BadRequest(f"‘{name}’ is not supported by the embedded server: leave it out, or use vLLM", name)
-    if not 0 < rows <= MOST_PROMPTS:
-        raise BadRequest(f"ask 1 to {MOST_PROMPTS:,} prompts at once, not {rows:,}", "prompt")
-    if not (request.max_tokens or request.echo or request.max_tokens is None):
-        raise BadRequest("max_tokens is 0: ask for at least one token, or for ‘echo’", "max_tokens")
-    for name in ("logprobs", "prompt_logprobs"):
-        if (getattr(request, name) or 0) > MOST_LOGPROBS:
-            raise BadRequest(f"{name} is {getattr(request, name):,}: ask for at most {MOST_LOGPROBS:,}", name)
-    if request.logprob_token_ids and request.logprobs is None:
-        raise BadRequest("‘logprob_token_ids’ needs ‘logprobs’", "logprob_token_ids")
-    if len(request.logprob_token_ids or ()) > MOST_LOGPROB_TOKEN_IDS:
-        raise BadRequest(f"ask for at most {MOST_LOGPROB_TOKEN_IDS} logprob_token_ids", "logprob_token_ids")
-    if request.score_answers is not None and len(request.score_answers) != rows // (request.n or 1):
-        raise BadRequest("‘score_answers’ needs one list for each prompt", "score_answers")
-    if any(len(answer) > MOST_OPTION_TOKENS for answer in request.score_answers or ()):
-        raise BadRequest(f"an answer to score has at most {MOST_OPTION_TOKENS} tokens", "score_answers")
-    if isinstance(request.stop, list) and len(request.stop) > MOST_STOPS:
-        raise BadRequest(f"give at most {MOST_STOPS} stop texts", "stop")
-    wide = max(request.logprobs or 0, len(request.logprob_token_ids or ()), request.prompt_logprobs or 0)
-    if rows * (request.max_tokens or 16) * wide > MOST_FIGURES:
-        raise BadRequest("that many log-probabilities do not fit into one reply: ask fewer prompts at once", "logprobs")
 
 
 def _check_ids(ids: tuple[int, ...], resident: Resident, param: str, what: str) -> None:

@@ -73,7 +73,7 @@ class Residents:
 
     def __init__(self, catalogue: Catalogue, memory: int | None = None) -> None:
         self.catalogue = catalogue
-        self._memory = memory or int(MEMORY_SHARE * _free_memory())
+        self._memory = memory or int(MEMORY_SHARE * free_memory())
         self._lock = threading.RLock()
         self._held: dict[str, _Held] = {}
 
@@ -198,7 +198,8 @@ def _bytes_of(model: Any) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
+    """Bytes that are free now, of the accelerator where there is one."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     return psutil.virtual_memory().available

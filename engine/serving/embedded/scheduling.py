@@ -2,7 +2,7 @@
 
 A request becomes a `Job`. Jobs for the same model that have not begun form one `Group`; a group's work is cut into
 small pieces, and the groups take turns piece by piece: a thousand questions do not keep one question waiting. A job
-that is cancelled (its client has gone) is dropped at the next piece; a failure ends the jobs of its group only.
+that is cancelled (its client has gone) is dropped at the next piece; a failure ends the job that provoked it only.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ class Gone(Exception):
 class Job:
     """One request. `future` gets its result, or the exception that ended it.
 
-    rows: how many texts it continues, 0 for what is computed by itself.
+    rows: how many texts it continues, 0 for what is computed by itself; size: about how many bytes its reply takes.
     """
 
     rows = 0
+    size = 0
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -113,21 +114,39 @@ class Group:
             job.fail(error or Gone())
 
     def _complete(self) -> Iterator[None]:
-        resident = self._resident
-        assert resident is not None
-        texts: list[Continuation] = []
-        owner: list[Completion] = []
-        parts: list[tuple[Completion, list[Continuation]]] = []
+        assert self._resident is not None
+        asked: list[tuple[Completion, list[Wish]]] = []
         for job in self.jobs:
             assert isinstance(job, Completion)
             try:
-                part = [Continuation(wish) for wish in job.wishes(resident)]
+                asked.append((job, job.wishes(self._resident)))
             except Exception as error:
                 job.fail(error)
-                continue
-            parts.append((job, part))
-            texts += part
-            owner += [job] * len(part)
+        yield from self._answer(asked)
+
+    def _answer(self, asked: list[tuple[Completion, list[Wish]]]) -> Iterator[None]:
+        """Compute jobs together. When that fails, halves are tried apart: who is at fault fails, and nobody beside."""
+        try:
+            yield from self._decode(asked)
+            return
+        except Exception as raised:
+            error = raised.with_traceback(None)  # which would keep the tensors of what failed
+        left = [(job, wishes) for job, wishes in asked if not job.future.done()]
+        if isinstance(error, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
+        if len(left) == 1:
+            left[0][0].fail(error)
+            return
+        for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+            if half:
+                yield from self._answer(half)
+
+    def _decode(self, asked: list[tuple[Completion, list[Wish]]]) -> Iterator[None]:
+        resident = self._resident
+        assert resident is not None
+        parts = [(job, [Continuation(wish) for wish in wishes]) for job, wishes in asked]
+        texts = [text for _, part in parts for text in part]
+        owner = [job for job, part in parts for _ in part]
         left = {job: len(part) for job, part in parts}
         wanted: Callable[[int], bool] = lambda row: not owner[row].cancelled  # noqa: E731
         for ended in decode(resident.model, texts, masked=resident.masked, wanted=wanted):

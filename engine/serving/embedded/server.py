@@ -10,38 +10,40 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from engine.checks import shorten
 from engine.evaluation.batches import EvaluationError
 from engine.hardware import SettingError, cpu_threads
 from engine.models.device import choose_device
 from engine.models.source import ModelError
+from engine.serving.embedded.admission import BODY_SECONDS, MOST_BYTES, Admission
 from engine.serving.embedded.catalogue import Catalogue, UnknownModel
 from engine.serving.embedded.replies import CompletionJob, OptionsJob
 from engine.serving.embedded.residents import Residents
 from engine.serving.embedded.scheduling import Gone, Job, Scheduler
+from engine.serving.embedded.sending import as_json, as_stream, refusal
 from engine.serving.guard import Guard
 from engine.serving.listening import HOST, PortInUse, take_port
+from engine.serving.mistakes import Unreadable, read
 from engine.serving.protocol import (
     LOAD_BY_NAME,
     SCORE_ANSWERS,
     SCORE_OPTIONS,
     CompletionRequest,
-    CompletionResponse,
     ErrorResponse,
     Health,
     LoadAdapterRequest,
@@ -55,8 +57,19 @@ from engine.serving.protocol import (
 logger = logging.getLogger("engine.serving")
 POLL_SECONDS = 0.1
 CLIENT_CLOSED = 499
-MOST_BYTES = 64 * 2**20
+# Beyond it a connection is refused with status 503; each one open takes a file handle and a little memory.
+MOST_CONNECTIONS = 512
 UNKNOWN_PATH = "there is nothing at this address: ask POST /v1/completions, or GET /v1/models"
+CUT_OFF = (
+    f"the request is over {MOST_BYTES // 2**20} MiB, or did not come to its end within {BODY_SECONDS:.0f} s: ask fewer "
+    "questions at once"
+)
+NO_JSON_TYPE = "say what the request is: send it with the header ‘Content-Type: application/json’"
+Body = TypeVar("Body", bound=Message)
+
+
+class _CutOff(Exception):
+    """A request whose end was not waited for."""
 
 
 class EmbeddedServer:
@@ -69,6 +82,7 @@ class EmbeddedServer:
         # Torch's own threads serve a large model better; small ones are computed side by side.
         self.scheduler = Scheduler(self.residents, cpu_threads() if self.device.type == "cpu" else 1)
         self.runs = runs
+        self._loading = threading.Lock()
         if runs:
             self.catalogue.base = self.catalogue.find(f"{runs[0]}/base").name
 
@@ -99,21 +113,25 @@ class EmbeddedServer:
             id=name, root=str(place.folder), parent=place.base, max_model_len=self.residents.context_of(place)
         )
 
-    def load(self, name: str, folder: str) -> None:
-        """Bring an adapter and load it. Raises ModelError."""
-        self.catalogue.bring(name, folder)
-        try:
-            with self.residents.holding(name):
-                pass
-        except ModelError:
-            self.catalogue.send_away(name)
-            raise
+    def load(self, name: str, folder: str, inplace: bool = False) -> None:
+        """Bring an adapter and load it; one that cannot be loaded leaves what had its name. Raises ModelError."""
+        with self._loading:
+            before = self.catalogue.bring(name, folder, inplace)
+            try:
+                if inplace:
+                    self.residents.let_go(name)
+                with self.residents.holding(name):
+                    pass
+            except Exception:
+                self.catalogue.bring_back(name, before)
+                raise
 
     def unload(self, name: str) -> None:
         """Forget an adapter, or take a checkpoint out of memory. Raises UnknownModel."""
-        was_brought = self.catalogue.send_away(name)
-        if not self.residents.let_go(name) and not was_brought:
-            raise UnknownModel(f"there is no adapter ‘{shorten(name)}’")
+        with self._loading:
+            was_brought = self.catalogue.send_away(name)
+            if not self.residents.let_go(name) and not was_brought:
+                raise UnknownModel(f"there is no adapter ‘{shorten(name)}’")
 
 
 def build_app(server: EmbeddedServer) -> FastAPI:
@@ -126,11 +144,12 @@ def build_app(server: EmbeddedServer) -> FastAPI:
         await asyncio.to_thread(server.scheduler.stop)
 
     app = FastAPI(title="Rote Lab model server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, any_port=True, most_bytes=MOST_BYTES, refuse=_refusal)
+    app.add_middleware(Admission)
+    app.add_middleware(Guard, any_port=True, most_bytes=MOST_BYTES, refuse=refusal)
 
     @app.get("/health")
     async def health() -> Response:
-        return _json(
+        return as_json(
             Health(
                 server="embedded",
                 extensions=[SCORE_OPTIONS, SCORE_ANSWERS, LOAD_BY_NAME],
@@ -141,31 +160,30 @@ def build_app(server: EmbeddedServer) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> Response:
-        return _json(ModelList(data=await asyncio.to_thread(server.models)))
+        return as_json(ModelList(data=await asyncio.to_thread(server.models)))
 
     @app.post("/v1/completions")
-    async def completions(body: CompletionRequest, request: Request) -> Response:
+    async def completions(request: Request) -> Response:
+        body = await _read(CompletionRequest, request)
         job = CompletionJob(body, body.model or "base")
-        server.scheduler.submit(job)
-        resident, texts = await _result(job, request)
+        resident, texts = await _result(server, job, request)
         reply = await asyncio.to_thread(job.finish, resident, texts)
-        if body.stream:
-            return StreamingResponse(_events(reply), media_type="text/event-stream")
-        return await asyncio.to_thread(_json, reply)
+        return await asyncio.to_thread(as_stream if body.stream else as_json, reply)
 
     @app.post(f"/v1/{SCORE_OPTIONS}")
-    async def score_options(body: OptionsRequest, request: Request) -> Response:
-        job = OptionsJob(body)
-        server.scheduler.submit(job)
-        return await asyncio.to_thread(_json, await _result(job, request))
+    async def score_options(request: Request) -> Response:
+        job = OptionsJob(await _read(OptionsRequest, request))
+        return await asyncio.to_thread(as_json, await _result(server, job, request))
 
     @app.post("/v1/load_lora_adapter")
-    async def load_lora_adapter(body: LoadAdapterRequest) -> Response:
-        await asyncio.to_thread(server.load, body.lora_name, body.lora_path)
+    async def load_lora_adapter(request: Request) -> Response:
+        body = await _read(LoadAdapterRequest, request)
+        await asyncio.to_thread(server.load, body.lora_name, body.lora_path, body.load_inplace)
         return Response(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 
     @app.post("/v1/unload_lora_adapter")
-    async def unload_lora_adapter(body: UnloadAdapterRequest) -> Response:
+    async def unload_lora_adapter(request: Request) -> Response:
+        body = await _read(UnloadAdapterRequest, request)
         await asyncio.to_thread(server.unload, body.lora_name)
         return Response(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
 
@@ -173,8 +191,22 @@ def build_app(server: EmbeddedServer) -> FastAPI:
     return app
 
 
-async def _result(job: Job, request: Request) -> Any:
+async def _read(kind: type[Body], request: Request) -> Body:
+    """The request's body as such a message. Raises Unreadable, and _CutOff for one that does not come to its end."""
+    # A page of another site can send JSON only under another type without asking first.
+    if "json" not in request.headers.get("content-type", "").lower():
+        raise Unreadable(NO_JSON_TYPE)
+    try:
+        content = await request.body()
+    except ClientDisconnect:
+        raise _CutOff from None
+    return await asyncio.to_thread(read, kind, content)
+
+
+async def _result(server: EmbeddedServer, job: Job, request: Request) -> Any:
     """The job's result; when the client goes away meanwhile, the job is dropped."""
+    await request.scope["replies"](job.size)
+    server.scheduler.submit(job)
     future = asyncio.wrap_future(job.future)
     try:
         while True:
@@ -187,22 +219,6 @@ async def _result(job: Job, request: Request) -> Any:
         job.cancelled = True
 
 
-async def _events(reply: CompletionResponse) -> AsyncIterator[str]:
-    """The finished reply as a stream: one event for each choice. (Answers here are short; none is sent in parts.)"""
-    head = reply.model_dump(exclude={"choices", "usage"})
-    for choice in reply.choices:
-        yield f"data: {json.dumps({**head, 'choices': [choice.model_dump(exclude_none=True)]}, ensure_ascii=False)}\n\n"
-    yield "data: [DONE]\n\n"
-
-
-def _json(message: Message, status: int = 200) -> Response:
-    return Response(message.model_dump_json(), status, media_type="application/json")
-
-
-def _refusal(words: str, status: int) -> Response:
-    return _json(ErrorResponse.of(status, words), status)
-
-
 def _answer_errors(app: FastAPI) -> None:
     """Every error as the protocol has it, in words."""
     Handler = Callable[[Request, Any], Awaitable[Response]]
@@ -211,14 +227,18 @@ def _answer_errors(app: FastAPI) -> None:
         async def answer(_: Request, error: Any) -> Response:
             if status >= 500:
                 logger.error("a request failed", exc_info=error)
-            return _json(ErrorResponse.of(status, words(error), param=getattr(error, "param", None)), status)
+            reply = as_json(ErrorResponse.of(status, words(error), param=getattr(error, "param", None)), status)
+            if isinstance(error, _CutOff):
+                reply.headers["Connection"] = "close"  # the rest of its request may still come
+            return reply
 
         return answer
 
     app.add_exception_handler(UnknownModel, refusing(404, str))
     app.add_exception_handler(ModelError, refusing(400, str))
     app.add_exception_handler(EvaluationError, refusing(500, str))
-    app.add_exception_handler(RequestValidationError, refusing(400, _validation_words))
+    app.add_exception_handler(Unreadable, refusing(400, str))
+    app.add_exception_handler(_CutOff, refusing(413, lambda _: CUT_OFF))
     app.add_exception_handler(Gone, refusing(CLIENT_CLOSED, lambda _: "the client has gone"))
     app.add_exception_handler(
         torch.OutOfMemoryError, refusing(503, lambda _: "the device’s memory is full: ask fewer questions at once")
@@ -227,18 +247,10 @@ def _answer_errors(app: FastAPI) -> None:
 
     async def http_error(_: Request, error: Any) -> Response:
         words = UNKNOWN_PATH if error.status_code in (404, 405) else shorten(str(error.detail), 200)
-        return _refusal(words, error.status_code)
+        return refusal(words, error.status_code)
 
     for kind in (HTTPException, 404, 405):
         app.add_exception_handler(kind, http_error)
-
-
-def _validation_words(error: RequestValidationError) -> str:
-    first = error.errors()[0] if error.errors() else {}
-    if first.get("type") == "json_invalid":
-        return "the request is not JSON: see docs/asking.md for an example"
-    place = ".".join(str(p) for p in first.get("loc", ())[1:3]) or "the request"
-    return f"{shorten(place)}: {shorten(str(first.get('msg', 'cannot be read')), 200)}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -252,7 +264,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with take_port(wanted.port) as listening:
             app = build_app(EmbeddedServer(wanted.home, tuple(wanted.run)))
-            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75)
+            config = uvicorn.Config(
+                app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75,
+                limit_concurrency=MOST_CONNECTIONS,
+            )  # fmt: skip
             print(f"http://{HOST}:{listening.getsockname()[1]}", flush=True)
             uvicorn.Server(config).run(sockets=[listening])
     except (PortInUse, ModelError, SettingError) as error:

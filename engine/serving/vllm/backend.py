@@ -77,10 +77,13 @@ def processes_that_fit(folder: Path) -> int:
 
 
 def rank_for(adapter: Path | None) -> int:
-    """The --max-lora-rank that the adapter in a folder needs. Raises ValueError when vLLM has none that large."""
+    """The --max-lora-rank that the adapter in a folder needs. Raises ValueError for one that vLLM can't serve."""
     needed = 0
     if adapter is not None:
         settings = _read(adapter / "adapter_config.json")
+        if settings.get("target_parameters"):
+            # PEFT keeps all experts of a layer in one pair of matrices, with ranks that differ between layers.
+            raise ValueError("the adapter is also on a mixture's experts, which the lab has not tried with vLLM")
         needed = max([settings.get("r", 0), *settings.get("rank_pattern", {}).values()])
     for rank in RANKS:
         if rank >= max(needed, USUAL_RANK):
