@@ -1,0 +1,24 @@
+"""What an adapter's folder may hold before PEFT reads it. Knows no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.models.reading import called, inside_file, read_json, start_of
+from engine.models.source import ModelError
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# Settings by which PEFT would import modules, read other files or models, or change the base's shape.
+UNSAFE = ("auto_mapping", "megatron_config", "layer_replication", "modules_to_save", "trainable_token_indices",
+          "loftq_config", "eva_config", "corda_config", "lora_ga_config", "arrow_config", "alora_invocation_tokens",
+          "target_parameters")  # fmt: skip
+
+
+def check_adapter(folder: Path) -> None:
+    """Raises ModelError unless the folder holds a plain LoRA adapter in safetensors, in ordinary files inside it."""
+    config = read_json(folder, ADAPTER_CONFIG)
+    if config is None or inside_file(folder, ADAPTER_WEIGHTS) is None or not start_of(folder / ADAPTER_WEIGHTS):
+        raise ModelError(f"the adapter in {called(folder)} is incomplete or damaged: train it again")
+    if config.get("peft_type") != "LORA" or any(config.get(name) for name in UNSAFE):
+        raise ModelError(f"the adapter in {called(folder)} is no plain LoRA adapter: only those can be used")
