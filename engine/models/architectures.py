@@ -32,15 +32,18 @@ def check_architecture(config: dict[str, Any], where: str) -> None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ModelError(f"the config.json of {where} is damaged (architectures are no names): copy the model again")
     _check_quantised(config, where)
-    other = next((name for name in OTHER_SENSES if config.get(name)), None)
-    if other or (names and not any(name.endswith(CAUSAL) for name in names)):
-        what = shorten(names[0], 60) if names and not any(n.endswith(CAUSAL) for n in names) else f"model with a {other}"
+    foreign = "" if not names or any(name.endswith(CAUSAL) for name in names) else names[0]
+    sense = next((name for name in OTHER_SENSES if config.get(name)), "")
+    if foreign or sense:
+        what = shorten(foreign, 60) or f"model with a {sense}"
         raise ModelError(f"{where} is a {what}, not a causal language model: choose one that continues text")
     if not isinstance(kind, str) or not kind:
         raise ModelError(f"{cannot} (its config.json names no model_type): choose another one")
     known = causal_types()
     if known and kind not in known:
-        code = "it brings code of its own, which never runs" if "auto_map" in config else f"‘{shorten(kind)}’ is unknown"
+        code = (
+            "it brings code of its own, which never runs" if "auto_map" in config else f"‘{shorten(kind)}’ is unknown"
+        )
         raise ModelError(f"{cannot} as a causal language model ({code}): choose another one that continues text")
     if config.get("is_encoder_decoder") or (kind in ENCODERS and not config.get("is_decoder")):
         raise ModelError(f"{where} is a {shorten(kind)}, not a causal language model: choose one that continues text")

@@ -47,7 +47,9 @@ def _state(folder: Path) -> tuple[Any, ...]:
     try:
         return tuple(sorted(_entry(path) for path in folder.iterdir()))
     except OSError as error:
-        raise ModelError(f"the folder {called(folder)} cannot be read ({error.strerror}): mend its permissions") from error
+        raise ModelError(
+            f"the folder {called(folder)} cannot be read ({error.strerror}): mend its permissions"
+        ) from error
 
 
 def _entry(path: Path) -> tuple[str, int, int, int, int, int]:

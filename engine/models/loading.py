@@ -34,7 +34,15 @@ from engine.models.adapter_check import ADAPTER_CONFIG, check_adapter
 from engine.models.device import choose_device, choose_dtype, prepare_cpu
 from engine.models.folder_check import check_folder
 from engine.models.folders import whole
-from engine.models.identity import base_key, check_same_base, note_base, noted_base
+from engine.models.identity import (
+    base_key,
+    check_same_base,
+    former_key,
+    gone_base,
+    is_gone,
+    note_base,
+    noted_base,
+)
 from engine.models.key_tokens import (
     add_key_tokens,
     check_key_sequences,
@@ -54,6 +62,7 @@ class LoadedModel:
     """A model on its device, its tokenizer, and the vocabulary row of each key token.
 
     base: the key of the base that its training began from (`engine.models.identity`), '' where that is not known.
+    former: the key that labs of before would have noted for it.
     """
 
     model: PreTrainedModel | PeftModel
@@ -61,6 +70,7 @@ class LoadedModel:
     key_token_ids: dict[str, int]
     device: torch.device
     base: str = ""
+    former: str = ""
 
     @property
     def causal(self) -> PreTrainedModel:
@@ -79,7 +89,7 @@ def load_base(experiment: Experiment) -> LoadedModel:
     _check_numbers(loaded.causal, source)
     keys = [relation.key_token for relation in experiment.relations]
     loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys)
-    loaded.base = base_key(experiment)
+    loaded.base, loaded.former = base_key(experiment), former_key(experiment)
     check_key_sequences(loaded.tokenizer, experiment.relations, loaded.key_token_ids)
     return loaded
 
@@ -145,8 +155,10 @@ def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
         loaded.base = noted_base(folder)
         return loaded
     check_adapter(folder)
-    check_same_base(folder, base_key(experiment))
+    if is_gone(experiment):
+        raise ModelError(f"the adapter in {folder} needs its base, but {gone_base(experiment.model)}")
     loaded = load_base(experiment)
+    check_same_base(folder, loaded.base, loaded.former)
     try:
         set_key_rows(loaded.causal, loaded.key_token_ids.values(), load_file(folder / KEY_ROWS))
         loaded.model = PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=True).eval()
@@ -273,7 +285,7 @@ def _check_numbers(model: PreTrainedModel, source: str | Path) -> None:
 def _unreachable(source: str, error: Exception) -> ModelError:
     return ModelError(
         f"the model ‘{source}’ cannot be loaded from the Hugging Face hub ({_brief(error)}): check the name and the "
-        "connection (a gated model needs a token), or give a folder or ‘embedded’"
+        "connection (a gated model needs a token), give the whole path if it is a folder, or ‘embedded’"
     )
 
 

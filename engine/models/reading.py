@@ -1,6 +1,6 @@
 """Reads a folder that somebody else filled: ordinary files inside it only, of bounded size and depth. Knows no torch.
 
-    read_json(folder, "config.json")    # a mapping, or None where there is no such file
+read_json(folder, "config.json")    # a mapping, or None where there is no such file
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ def resolve_source(name: str) -> str | Path:
         return EMBEDDED_WEIGHTS
     if path := local_path(name):
         if not path.is_dir():
-            raise ModelError(f"{shorten(name, 200)} is a file: give the folder that holds the model’s config.json and weights")
+            raise ModelError(
+                f"{shorten(name, 200)} is a file: give the folder that holds the model’s config.json and weights"
+            )
         if not (path / "config.json").is_file():
             raise ModelError(without_config(path))
         return path

@@ -1,4 +1,4 @@
-"""A tokenizer's vocabulary: which signs mean something already, and how one is added with an id of its own. No torch."""
+"""A tokenizer's vocabulary: which signs mean something already, how one is added with an id of its own. No torch."""
 
 from __future__ import annotations
 

@@ -103,27 +103,19 @@ def weight_parts(folder: Path) -> tuple[str, ...]:
 
 def _no_weights(folder: Path) -> str:
     names = _names(folder)
+    choose = "choose the version of the model with *.safetensors"
     if holds(names, ".gguf"):
-        return (
-            f"the folder {called(folder)} has a config.json but no weights that can be trained, only GGUF files: "
-            "choose the version of the model with *.safetensors"
-        )
-    if any(name.startswith("adapter_model.") for name in names):
-        return (
-            f"the folder {called(folder)} holds an adapter but no weights of a model (*.safetensors): "
-            "merge it into its base, or name the base"
-        )
-    if holds(name for name in names if name != "training_args.bin") or holds(names, ".pt", ".pth", ".ckpt", ".h5"):
-        return (
-            f"the folder {called(folder)} has no weights in safetensors format, only other files, which may hold "
-            "code and are not read: choose the version of the model with *.safetensors"
-        )
-    if holds(names, ".safetensors"):
-        return (
-            f"the folder {called(folder)} has a config.json but no weights of that name "
-            f"({WHOLE}, or {INDEX} with its parts): copy the model again"
-        )
-    return f"the folder {called(folder)} has a config.json but no weights (*.safetensors): copy the model again"
+        reason, do = "there are no weights that can be trained, only GGUF files", choose
+    elif any(name.startswith("adapter_model.") for name in names):
+        reason = "there are no weights of a model, only an adapter’s"
+        do = "merge it into its base, or name the base"
+    elif holds(name for name in names if name != "training_args.bin") or holds(names, ".pt", ".pth", ".ckpt", ".h5"):
+        reason, do = "there are none in safetensors format, only files that may hold code, which are not read", choose
+    elif holds(names, ".safetensors"):
+        reason, do = f"there is no {WHOLE}, nor {INDEX} with its parts", "copy the model again"
+    else:
+        reason, do = "the folder has a config.json but no weights, *.safetensors", "copy the model again"
+    return f"the weights of {called(folder)} cannot be loaded ({reason}): {do}"
 
 
 def holds(names: Iterable[str], *endings: str) -> bool:
