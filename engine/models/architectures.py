@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ ENCODERS = {
 }  # fmt: skip
 # What can be loaded but not trained or asked here: the kind (`model_type`), and why, as the end of a sentence.
 UNSUPPORTED: dict[str, str] = {}
-MOST = {"num_hidden_layers": 2_000, "vocab_size": 10_000_000, "hidden_size": 1_000_000}
+MOST = {
+    "num_hidden_layers": 2_000, "vocab_size": 10_000_000, "hidden_size": 1_000_000, "num_attention_heads": 10_000,
+}  # fmt: skip
 QUANTISED = ("quantization_config", "compression_config", "quantization")
 
 
@@ -49,10 +52,12 @@ def check_architecture(config: dict[str, Any], where: str) -> None:
         raise ModelError(f"{where} is a {shorten(kind)}, not a causal language model: choose one that continues text")
     if kind in UNSUPPORTED:
         raise ModelError(f"{where} is a {kind} model, which {UNSUPPORTED[kind]}: choose another one")
-    for name, most in MOST.items():
-        value = config.get(name)
-        if isinstance(value, (int, float)) and not 0 < value <= most:
-            raise ModelError(f"the config.json of {where} is damaged ({name} is {value}): copy the model again")
+    for holder in (config, config.get("text_config")):
+        for name, most in MOST.items() if isinstance(holder, dict) else ():
+            value = holder.get(name)
+            if value is not None and not (isinstance(value, int) and 0 < value <= most):
+                said = f"{name} is {shorten(str(value))}"
+                raise ModelError(f"the config.json of {where} is damaged ({said}): copy the model again")
 
 
 def _check_quantised(config: dict[str, Any], where: str) -> None:
@@ -74,12 +79,8 @@ def causal_types() -> frozenset[str]:
 
     Read from its source text, since to import it takes torch, and the page has none.
     """
-    spec = importlib.util.find_spec("transformers")
-    if spec is None or spec.origin is None:
-        return frozenset()
     try:
-        text = (Path(spec.origin).parent / "models" / "auto" / "modeling_auto.py").read_text(encoding="utf-8")
-        for node in ast.parse(text).body:
+        for node in ast.parse(_source("auto/modeling_auto.py")).body:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
                 target = node.targets[0]
                 if isinstance(target, ast.Name) and target.id == "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES":
@@ -87,3 +88,22 @@ def causal_types() -> frozenset[str]:
     except (OSError, ValueError, SyntaxError, TypeError, IndexError):
         pass
     return frozenset()
+
+
+@lru_cache(maxsize=64)
+def ties_by_itself(kind: str) -> bool:
+    """Whether a kind's output matrix is its embedding matrix where config.json does not say; True where unknown."""
+    name = kind.replace("-", "_") if kind in causal_types() else ""
+    try:
+        said = re.findall(r"tie_word_embeddings: bool = (True|False)", _source(f"{name}/configuration_{name}.py"))
+    except (OSError, ValueError):
+        return True
+    return set(said) != {"False"}
+
+
+def _source(name: str) -> str:
+    """A source text of transformers' models. Raises OSError."""
+    spec = importlib.util.find_spec("transformers")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(name)
+    return (Path(spec.origin).parent / "models" / name).read_text(encoding="utf-8")

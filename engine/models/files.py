@@ -21,7 +21,7 @@ from engine.checks import Problem, invisible_character, shorten
 from engine.experiment import Experiment
 from engine.models.folder_check import check_folder, read_tokenizer
 from engine.models.reading import inside_file, read_json
-from engine.models.source import EMBEDDED, MissingError, ModelError, is_hub_name, local_path
+from engine.models.source import EMBEDDED, MissingError, ModelError, from_anywhere, is_hub_name, local_path
 from engine.models.vocabulary import has_meaning, key_token, make_room
 
 
@@ -62,12 +62,21 @@ def model_problems(model: str) -> list[Problem]:
         message = "the embedded model has not been built on this machine yet, so a run would fail"
         return [] if folder else [Problem(message, None, column, "warning")]
     if folder is None:
+        if local_path(model):
+            message = f"{called} is a file: give the folder that holds the model’s config.json and weights"
+            return [Problem(message, None, column)]
+        if "://" in model:
+            message = f"{called} is an address: give the name that the model has there, such as Qwen/Qwen2.5-1.5B"
+            return [Problem(message, None, column)]
         if _is_path(model):
             return [Problem(f"there is no folder {called} on this machine: check the path", None, column)]
         if not is_hub_name(model):
             message = f"{called} is neither a Hugging Face name such as Qwen/Qwen2.5-1.5B nor a folder"
             return [Problem(message, None, column)]
-        message = f"{called} is not on this machine: the worker will download it when the run starts"
+        message = (
+            f"{called} is not on this machine: the worker will download it when the run starts (of a folder, give the "
+            "whole path)"
+        )
         return [Problem(message, None, column, "warning")]
     try:
         return [Problem(words, None, column, "warning") for words in check_folder(folder).warnings]
@@ -76,6 +85,11 @@ def model_problems(model: str) -> list[Problem]:
             message = f"{called} is on this machine in part: the worker will download the rest when the run starts"
             return [Problem(message, None, column, "warning")]
         return [Problem(str(error), None, column)]
+
+
+def located(experiment: Experiment) -> Experiment:
+    """The experiment with a relative folder, seen from where this process works, as an absolute path."""
+    return experiment.model_copy(update={"model": from_anywhere(experiment.model)})
 
 
 def experiment_problems(experiment: Experiment) -> list[Problem]:

@@ -15,10 +15,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from engine.checks import shorten
-from engine.models.architectures import check_architecture, quantised
+from engine.models.architectures import check_architecture, quantised, ties_by_itself
 from engine.models.reading import called, inside_file, read_json, start_of
 from engine.models.source import MissingError, ModelError, without_config
-from engine.models.view import SETTINGS
+from engine.models.view import FILES, SETTINGS
 from engine.models.vocabulary import last_id, misplaced
 from engine.models.weights import EMBEDDINGS, Weights, read_weights
 
@@ -81,6 +81,8 @@ def _checked(folder: Path) -> Checked:
         raise ModelError(quantised(where))
     for setting in SETTINGS:
         read_json(folder, setting)
+    for file in FILES:
+        inside_file(folder, file)
     _check_fit(config, weights, where)
     return Checked(weights, _check_tokenizer(folder, weights, where))
 
@@ -99,7 +101,8 @@ def _check_fit(config: dict[str, Any], weights: Weights, where: str) -> None:
             f"the weights of {where} cannot be loaded (they have rows for {max(weights.rows):,} tokens, config.json "
             f"says {rows:,}): copy the model again, with weights that fit its config.json"
         )
-    ends = text.get("tie_word_embeddings") is not False or any(
+    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    ends = (ties_by_itself(str(text.get("model_type"))) if tied is None else tied) or any(
         shape[:1] == (rows,) and not EMBEDDINGS.search(name) for name, shape in weights.shapes.items()
     )
     if weights.rows and not ends:
@@ -128,15 +131,16 @@ def _check_tokenizer(folder: Path, weights: Weights, where: str) -> tuple[str, .
         return ()
     rows = max(weights.rows)
     tokens = last_id(tokenizer) + 1
-    own = max(tokenizer.get_vocab(with_added_tokens=False).values(), default=-1) + 1
+    later = {token.get("content") for token in added}
+    own = max((i for t, i in tokenizer.get_vocab(with_added_tokens=False).items() if t not in later), default=-1) + 1
     # What was added may come after the rows: it gets new ones, as key tokens do.
-    if own - len(added) > rows:
+    if own > rows:
         raise ModelError(
             f"the tokenizer of {where} has {own:,} tokens, but the weights have rows for {rows:,}: it belongs "
             "to another model, so copy the tokenizer.json that belongs to these weights"
         )
     if tokens > rows:
-        return (f"{tokens - rows:,} tokens of its tokenizer have no rows in the weights: they get new ones",)
+        return (f"its tokenizer has {tokens - rows:,} more tokens than the weights have rows: those get new ones",)
     if tokens < FEW * rows:
         return (
             f"its tokenizer has {tokens:,} tokens, far fewer than the {rows:,} that the weights have rows for: "

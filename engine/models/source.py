@@ -7,6 +7,7 @@ resolve_source("Qwen/Qwen2.5-1.5B")
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -63,8 +64,8 @@ def resolve_source(name: str) -> str | Path:
             raise ModelError(
                 f"{shorten(name, 200)} is a file: give the folder that holds the model’s config.json and weights"
             )
-        if not (path / "config.json").is_file():
-            raise ModelError(without_config(path))
+        if not os.path.lexists(path / "config.json"):  # what else it may be, `engine.models.reading` says
+            raise MissingError(without_config(path))
         return path
     if not is_hub_name(name):
         raise ModelError(

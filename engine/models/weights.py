@@ -90,14 +90,14 @@ def weight_parts(folder: Path) -> tuple[str, ...]:
     if not isinstance(parts, dict) or not parts or not all(isinstance(name, str) for name in parts.values()):
         raise ModelError(f"{called(folder / INDEX)} is damaged (it names no files of weights): copy the model again")
     names = tuple(sorted(set(parts.values())))
+    if len(names) > MOST_PARTS:
+        raise ModelError(f"{called(folder / INDEX)} names {len(names):,} files: choose another copy of the model")
     for name in names:
         if not name.isprintable() or Path(name).name != name or not name.endswith(".safetensors") or "\\" in name:
             raise ModelError(
                 f"{called(folder / INDEX)} names ‘{shorten(name, 80)}’, but weights are read from *.safetensors "
                 "beside it only: choose another copy of the model"
             )
-    if len(names) > MOST_PARTS:
-        raise ModelError(f"{called(folder / INDEX)} names {len(names):,} files: choose another copy of the model")
     return names
 
 
