@@ -21,7 +21,6 @@ from engine.checks import Problem, shorten
 from engine.corpus.importing import ImportedFacts, read_facts
 from engine.corpus.names import generate_facts
 from engine.experiment import Experiment, Fact
-from engine.models.files import located
 from engine.presets import load_preset as read_preset
 from storage.drafts import new_draft_id, valid_id
 
@@ -197,7 +196,7 @@ def start(shown: Shown, request: Request) -> Answer:
     if resolved is None:
         gr.Warning("Something is left to mend first.")
         return shown.everything(request.screen)
-    body = located(resolved).model_dump(mode="json")
+    body = resolved.model_dump(mode="json")
     return {"go": shown.drafts.start(request.screen.draft_id, body, draft.get("cloned_from")).id}
 
 

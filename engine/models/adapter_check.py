@@ -17,8 +17,12 @@ UNSAFE = ("auto_mapping", "megatron_config", "layer_replication", "modules_to_sa
 
 def check_adapter(folder: Path) -> None:
     """Raises ModelError unless the folder holds a plain LoRA adapter in safetensors, in ordinary files inside it."""
-    config = read_json(folder, ADAPTER_CONFIG)
-    if config is None or inside_file(folder, ADAPTER_WEIGHTS) is None or not start_of(folder / ADAPTER_WEIGHTS):
+    try:
+        config = read_json(folder, ADAPTER_CONFIG)
+        whole = config is not None and inside_file(folder, ADAPTER_WEIGHTS) and start_of(folder / ADAPTER_WEIGHTS)
+    except ModelError:
+        config = whole = None
+    if config is None or not whole:
         raise ModelError(f"the adapter in {called(folder)} is incomplete or damaged: train it again")
     if config.get("peft_type") != "LORA" or any(config.get(name) for name in UNSAFE):
         raise ModelError(f"the adapter in {called(folder)} is no plain LoRA adapter: only those can be used")

@@ -62,7 +62,9 @@ def check_architecture(config: dict[str, Any], where: str) -> None:
 
 def _check_quantised(config: dict[str, Any], where: str) -> None:
     for holder in (config, config.get("text_config")):
-        found = next((holder[n] for n in QUANTISED if holder.get(n)), None) if isinstance(holder, dict) else None
+        if not isinstance(holder, dict):
+            continue
+        found = next((holder[name] for name in QUANTISED if holder.get(name)), None)
         if found:
             method = found.get("quant_method") or found.get("quant_algo") if isinstance(found, dict) else None
             raise ModelError(quantised(where, f" ({shorten(str(method))})" if method else ""))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
@@ -74,7 +75,7 @@ def _cache() -> Path:
 
 
 @contextlib.contextmanager
-def _lock(path: Path):  # type: ignore[no-untyped-def]
+def _lock(path: Path) -> Iterator[None]:
     """Held while a large file is read; where the cache cannot be written, nobody waits."""
     if path.stat().st_size < LARGE:
         yield

@@ -30,6 +30,14 @@ def folder(sources: dict[str, Path], tmp_path: Path) -> Path:
     return shutil.copytree(sources["llama"], tmp_path / "llama")
 
 
+def parts_and(change: Callable[[Path], object]) -> Callable[[Path], None]:
+    def do(folder: Path) -> None:
+        in_parts(folder)
+        change(folder)
+
+    return do
+
+
 def replace_by(make: Callable[[Path], object], name: str) -> Callable[[Path], None]:
     def do(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
@@ -98,14 +106,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "part below": (lambda f: in_parts(f, x="sub/model.safetensors"), "beside it only"),
     "part invisible": (lambda f: in_parts(f, x="a\0.safetensors"), "beside it only"),
     "part no text": (lambda f: in_parts(f, x=["a.safetensors"]), "it names no files of weights"),
-    "part missing": (lambda f: (in_parts(f), (f / PARTS[1]).unlink()), "1 of 2 files missing, such as model-00002"),
-    "part pipe": (lambda f: (in_parts(f), replace_by(os.mkfifo, PARTS[0])(f)), "is no ordinary file"),
-    "part outside": (lambda f: (in_parts(f), leads_out(PARTS[0])(f)), "a link that leads out of the model’s folder"),
-    "part pointer": (lambda f: (in_parts(f), text(PARTS[0], POINTER)(f)), "git lfs pull"),
+    "part missing": (parts_and(lambda f: (f / PARTS[1]).unlink()), "1 of 2 files missing, such as model-00002"),
+    "part pipe": (parts_and(replace_by(os.mkfifo, PARTS[0])), "is no ordinary file"),
+    "part outside": (parts_and(leads_out(PARTS[0])), "a link that leads out of the model’s folder"),
+    "part pointer": (parts_and(text(PARTS[0], POINTER)), "git lfs pull"),
     "parts of all": (lambda f: in_parts(f, **{str(i): f"{i}.safetensors" for i in range(3000)}), "names 3,002 files"),
     "tensor twice": (twice, "holds the weights ‘norm’ twice"),
-    "index deep": (lambda f: (in_parts(f), text(INDEX, DEEP)(f)), "nested too deeply"),
-    "index twice": (lambda f: (in_parts(f), text(INDEX, '{"weight_map":{},"weight_map":{}}')(f)), "stands there twice"),
+    "index deep": (parts_and(text(INDEX, DEEP)), "nested too deeply"),
+    "index twice": (parts_and(text(INDEX, '{"weight_map":{},"weight_map":{}}')), "stands there twice"),
     # what no program should open, or follow
     **{
         f"{kind} {name}": (replace_by(make, name), "is no ordinary file: copy the model again")

@@ -89,7 +89,12 @@ def test_a_large_file_is_read_once_and_again_when_it_changed(tmp_path: Path, mon
     aged(folder)
     read: list[Path] = []
     of_file = fingerprint._read
-    monkeypatch.setattr(fingerprint, "_read", lambda path: read.append(path) or of_file(path))
+
+    def reading(path: Path) -> str:
+        read.append(path)
+        return of_file(path)
+
+    monkeypatch.setattr(fingerprint, "_read", reading)
     assert [base_key(tiny_experiment(folder)) for _ in range(3)] == [fresh] * 3
     assert sum(path.name == weights.name for path in read) == 1
     fingerprint._here.clear()  # as in another process

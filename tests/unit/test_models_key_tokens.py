@@ -183,16 +183,15 @@ def test_a_key_token_never_takes_an_id_in_a_vocabulary_of_another_kind(tmp_path)
     assert loaded.encode("Gene [X] Cody", add_special_tokens=False) == [2, 17, 6]
 
 
-@pytest.mark.parametrize("token", ["é", " Gene", "é "])
-def test_a_letter_that_is_a_token_has_a_meaning_on_the_page_too(tmp_path, token):
+def test_a_letter_that_is_a_token_has_a_meaning_on_the_page_too(tmp_path):
     folder = build_qwen2(tmp_path)
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     tokenizer["model"]["vocab"]["Ã©"] = len(tokenizer["model"]["vocab"])
     tokenizer["model"]["merges"].append(["Ã", "©"])
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    if token.strip() == token:
-        relation = tiny_experiment(folder).relations[0].model_dump() | {"key_token": token}
-        (problem,) = experiment_problems(tiny_experiment(folder, relations=[relation]))
-        assert "in the model's vocabulary already" in problem.message
+    relation = tiny_experiment(folder).relations[0].model_dump() | {"key_token": "é"}
+    (problem,) = experiment_problems(tiny_experiment(folder, relations=[relation]))
+    assert "in the model's vocabulary already" in problem.message
     with pytest.raises(ModelError, match="vocabulary already"):
-        add_key_tokens(*parts(folder), [token.strip()])
+        model, tokens = parts(folder)
+        add_key_tokens(model, tokens, ["é"])

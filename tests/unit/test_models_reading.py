@@ -127,7 +127,8 @@ def test_the_hub_cache_links_to_its_own_blobs_only(
 
 def test_weights_that_are_no_numbers(folder: Path) -> None:
     for wrong in (float("nan"), float("-inf")):
-        rewrite(folder, lambda tensors, wrong=wrong: {**tensors, "model.norm.weight": torch.full((16,), wrong)})
+        norm = {"model.norm.weight": torch.full((16,), wrong)}
+        rewrite(folder, lambda tensors, norm=norm: tensors | norm)  # type: ignore[misc]
         with pytest.raises(ModelError, match=r"hold what is no number \(model.norm.weight\)"):
             load_base(tiny_experiment(folder))
 

@@ -4,7 +4,6 @@ model of its own, where the base is small."""
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from engine.models.loading import ADAPTER_CONFIG, KEY_ROWS
+from engine.models.adapter_check import check_adapter
+from engine.models.loading import KEY_ROWS
 from engine.models.source import ModelError
 
 WEIGHTS = "adapter_model.safetensors"
@@ -110,15 +110,12 @@ def _tuner(model: PeftModel) -> Any:
 
 def _check_fit(model: Any, folder: Path) -> None:
     """Raises ModelError when an adapter is damaged or was trained on another base."""
+    check_adapter(folder)
     try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        kind = config["peft_type"]
         with safe_open(folder / WEIGHTS, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"the adapter in {folder} is incomplete or damaged: train it again") from error
-    if kind != "LORA" or config.get("modules_to_save") or config.get("trainable_token_indices"):
-        raise ModelError(f"the adapter in {folder} is no plain LoRA adapter: only those can be served")
     modules = {_plain(name): module for name, module in model.named_modules()}
     for tensor, shape in shapes.items():
         layer, _, matrix = tensor.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")
