@@ -61,10 +61,8 @@ def check_architecture(config: dict[str, Any], where: str) -> None:
 
 
 def _check_quantised(config: dict[str, Any], where: str) -> None:
-    for holder in (config, config.get("text_config")):
-        if not isinstance(holder, dict):
-            continue
-        found = next((holder[name] for name in QUANTISED if holder.get(name)), None)
+    for holder in filter(None, (config, config.get("text_config"))):
+        found = next((holder[name] for name in QUANTISED if isinstance(holder, dict) and holder.get(name)), None)
         if found:
             method = found.get("quant_method") or found.get("quant_algo") if isinstance(found, dict) else None
             raise ModelError(quantised(where, f" ({shorten(str(method))})" if method else ""))

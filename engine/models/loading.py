@@ -5,7 +5,7 @@
     save_model(loaded, folder)
     loaded = load_checkpoint(experiment, folder)        # the same again, bit for bit
 
-Weights are read from safetensors only, and code that comes with a model is never run.
+Weights are read from safetensors only, from a view of the model's folder (`engine.models.view`); code is never run.
 """
 
 from __future__ import annotations
