@@ -52,8 +52,9 @@ def check_architecture(config: dict[str, Any], where: str) -> None:
         raise ModelError(f"{where} is a {shorten(kind)}, not a causal language model: choose one that continues text")
     if kind in UNSUPPORTED:
         raise ModelError(f"{where} is a {kind} model, which {UNSUPPORTED[kind]}: choose another one")
-    for holder in (config, config.get("text_config")):
-        for name, most in MOST.items() if isinstance(holder, dict) else ():
+    inner = config.get("text_config")
+    for holder in (config, inner if isinstance(inner, dict) else {}):
+        for name, most in MOST.items():
             value = holder.get(name)
             if value is not None and not (isinstance(value, int) and 0 < value <= most):
                 said = f"{name} is {shorten(str(value))}"
@@ -61,8 +62,9 @@ def check_architecture(config: dict[str, Any], where: str) -> None:
 
 
 def _check_quantised(config: dict[str, Any], where: str) -> None:
-    for holder in filter(None, (config, config.get("text_config"))):
-        found = next((holder[name] for name in QUANTISED if isinstance(holder, dict) and holder.get(name)), None)
+    inner = config.get("text_config")
+    for holder in (config, inner if isinstance(inner, dict) else {}):
+        found = next((holder[name] for name in QUANTISED if holder.get(name)), None)
         if found:
             method = found.get("quant_method") or found.get("quant_algo") if isinstance(found, dict) else None
             raise ModelError(quantised(where, f" ({shorten(str(method))})" if method else ""))
