@@ -17,7 +17,7 @@ from engine.checks import Problem
 from engine.corpus.relations import load_relations
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment
-from engine.models.files import model_problems, tokenizer_file, tokenizer_problems
+from engine.models.files import located, model_problems, tokenizer_file, tokenizer_problems
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def examine(draft: Draft) -> Examination:
     experiment = resolved = None
     try:
         experiment = Experiment.model_validate(to_data(draft))
-        resolved = None if early else resolve(experiment)
+        resolved = None if early else located(resolve(experiment))
     except ValidationError as error:
         findings += _validation_findings(error, draft, early)
     except ValueError as error:

@@ -25,7 +25,7 @@ from engine.commands.mistake import (
 from engine.corpus.resolve import resolve
 from engine.execution.report import results_document
 from engine.experiment import Experiment
-from engine.models.source import from_anywhere
+from engine.models.files import experiment_problems, located
 from engine.presets import EXPERIMENTS, describe_preset
 from storage.database import default_home
 from storage.runs import LEASE_SECONDS, Run, State, add_run, claim_run, get_run, list_runs, request_stop, retry_run
@@ -42,7 +42,7 @@ def read_experiment(source: str, overrides: list[str] | None = None, seed: int |
     chosen = [] if seed is None else [f"seed={seed}"]
     with mistakes_in(source):
         experiment = resolve(read_description(EXPERIMENTS, source, [*(overrides or ()), *chosen]))
-    return experiment.model_copy(update={"model": from_anywhere(experiment.model)})
+    return located(experiment)
 
 
 def presets() -> None:
@@ -74,7 +74,10 @@ def run(
 
 
 def queue_experiment(db: Database, experiment: Experiment) -> Run:
-    """Store a resolved experiment as a queued run."""
+    """Store a resolved experiment as a queued run. Raises Mistake when its model could not be loaded."""
+    experiment = located(experiment)
+    if errors := [problem for problem in experiment_problems(experiment) if problem.severity == "error"]:
+        raise Mistake(str(errors[0]))
     data = experiment.model_dump(mode="json")
     return add_run(db, name=experiment.name, experiment=data, model=experiment.model, seed=experiment.seed)
 

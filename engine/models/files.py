@@ -5,7 +5,6 @@ Reads small JSON files and the headers of safetensors; imports neither torch nor
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -16,10 +15,14 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 
 from engine.checks import Problem, invisible_character, shorten
-from engine.models.source import EMBEDDED, is_hub_name, local_path
+from engine.experiment import Experiment
+from engine.models.folder_check import check_folder, read_tokenizer
+from engine.models.reading import inside_file, read_json
+from engine.models.source import EMBEDDED, MissingError, ModelError, from_anywhere, is_hub_name, local_path
+from engine.models.vocabulary import has_meaning, key_token, make_room
 
 
 @dataclass(frozen=True)
@@ -59,38 +62,55 @@ def model_problems(model: str) -> list[Problem]:
         message = "the embedded model has not been built on this machine yet, so a run would fail"
         return [] if folder else [Problem(message, None, column, "warning")]
     if folder is None:
+        if local_path(model):
+            message = f"{called} is a file: give the folder that holds the model’s config.json and weights"
+            return [Problem(message, None, column)]
+        if "://" in model:
+            message = f"{called} is an address: give the name that the model has there, such as Qwen/Qwen2.5-1.5B"
+            return [Problem(message, None, column)]
         if _is_path(model):
             return [Problem(f"there is no folder {called} on this machine: check the path", None, column)]
         if not is_hub_name(model):
             message = f"{called} is neither a Hugging Face name such as Qwen/Qwen2.5-1.5B nor a folder"
             return [Problem(message, None, column)]
-        message = f"{called} is not on this machine: the worker will download it when the run starts"
+        message = (
+            f"{called} is not on this machine: the worker will download it when the run starts (of a folder, give the "
+            "whole path)"
+        )
         return [Problem(message, None, column, "warning")]
-    if not (folder / "config.json").exists():
-        return [Problem(f"the folder {called} has no config.json, so it holds no model", None, column)]
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        return [Problem(f"the folder {called} has a config.json but no weights (*.safetensors)", None, column)]
-    return []
+    try:
+        return [Problem(words, None, column, "warning") for words in check_folder(folder).warnings]
+    except ModelError as error:
+        if isinstance(error, MissingError) and local_path(model) is None:
+            message = f"{called} is on this machine in part: the worker will download the rest when the run starts"
+            return [Problem(message, None, column, "warning")]
+        return [Problem(str(error), None, column)]
+
+
+def located(experiment: Experiment) -> Experiment:
+    """The experiment with a relative folder, seen from where this process works, as an absolute path."""
+    return experiment.model_copy(update={"model": from_anywhere(experiment.model)})
+
+
+def experiment_problems(experiment: Experiment) -> list[Problem]:
+    """What is wrong with an experiment's model, and with its key tokens in that model's vocabulary."""
+    file = tokenizer_file(experiment.model)
+    keys = [relation.key_token for relation in experiment.relations]
+    return [*model_problems(experiment.model), *(tokenizer_problems(file, keys) if file else [])]
 
 
 def tokenizer_file(model: str) -> Path | None:
     """The model's tokenizer.json, if it is on this machine."""
     folder = find_folder(model)
-    file = folder / "tokenizer.json" if folder else None
-    return file if file and file.exists() else None
+    try:
+        return inside_file(folder, "tokenizer.json") if folder else None
+    except ModelError:  # `model_problems` says it
+        return None
 
 
 def load_tokenizer(file: Path) -> Tokenizer:
-    """The tokenizer of a tokenizer.json; a second call for the unchanged file is free. Raises ValueError."""
-    return _load_tokenizer(file, file.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=4)
-def _load_tokenizer(file: Path, changed: int) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exceptions
-        raise ValueError(f"{file} cannot be read as a tokenizer: {error}") from error
+    """The tokenizer of a tokenizer.json; a second call for the unchanged file is free. Raises ValueError, OSError."""
+    return read_tokenizer(file)
 
 
 def tokenizer_problems(file: Path, key_tokens: Sequence[str]) -> list[Problem]:
@@ -103,10 +123,10 @@ def tokenizer_problems(file: Path, key_tokens: Sequence[str]) -> list[Problem]:
 
 @lru_cache(maxsize=64)
 def _tokenizer_problems(file: Path, changed: int, key_tokens: tuple[str, ...]) -> tuple[Problem, ...]:
-    original = _load_tokenizer(file, changed)
+    original = read_tokenizer(file)
     usable, problems = [], []
     for token in key_tokens:
-        if any(original.token_to_id(prefix + token) is not None for prefix in ("", "Ġ", "▁")):
+        if token.strip() and has_meaning(original, token):
             message = f"‘{shorten(token)}’ is in the model's vocabulary already, so it means something: choose another"
             problems.append(Problem(message, None, "key token"))
         elif token.strip():
@@ -114,7 +134,12 @@ def _tokenizer_problems(file: Path, changed: int, key_tokens: tuple[str, ...]) -
     if not usable:
         return tuple(problems)
     extended = Tokenizer.from_str(original.to_str())
-    extended.add_tokens([AddedToken(token, normalized=False, special=False) for token in usable])
+    try:
+        make_room(extended, usable)
+    except ValueError as error:
+        message = f"the model's tokenizer cannot be given key tokens ({error}): choose another model"
+        return (*problems, Problem(message, None, "key token"))
+    extended.add_tokens([key_token(token) for token in usable])
     for token in usable:
         number = extended.token_to_id(token)
         ids = extended.encode(f"A {token} B", add_special_tokens=False).ids
@@ -127,7 +152,7 @@ def _tokenizer_problems(file: Path, changed: int, key_tokens: tuple[str, ...]) -
 def model_shape(model: str) -> ModelShape | None:
     """The model's size: counted from its weights, else computed from config.json, else read off its name, else None."""
     folder = find_folder(model)
-    config = _read_json(folder / "config.json") if folder else {}
+    config = _read_json(folder) if folder else {}
     counted = _count_weights(folder) if folder else 0
     shape = shape_from_config(config) if config else None
     if shape and counted:
@@ -171,16 +196,16 @@ def _count_weights(folder: Path) -> int:
         if path.name.startswith("adapter"):
             continue
         try:
+            inside_file(folder, path.name)
             with safe_open(path, "numpy") as file:  # numpy has no bfloat16, but only shapes are read
                 total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, ModelError):
             return 0
     return total
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(folder: Path) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(folder, "config.json") or {}
+    except ModelError:
         return {}
-    return data if isinstance(data, dict) else {}

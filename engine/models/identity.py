@@ -8,32 +8,59 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from engine.checks import shorten
 from engine.experiment import Experiment
-from engine.models.source import ModelError, resolve_source
+from engine.models.files import find_folder
+from engine.models.fingerprint import fingerprint, known_fingerprint
+from engine.models.reading import read_json
+from engine.models.source import ModelError, is_hub_name, resolve_source
 
 NOTE = "trained_on.json"
-# Files up to this size are known by all that is in them, larger ones by parts spread over them: training changes all.
+# Labs of before knew files up to this size by all that is in them, larger ones by parts spread over them.
 HASHED_BYTES = 64 * 2**20
 PARTS, PART_BYTES = 16, 2**20
 _MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors")
+_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
 
 
 def base_key(experiment: Experiment) -> str:
     """Twelve hexadecimal digits that stand for base model, precision and key tokens in their order.
 
-    A folder's model is known by what is in its files, one of the Hugging Face hub by its name alone.
+    A model is known by every byte of its files; one of the Hugging Face hub that is not on this machine by its name.
+    Reads large weights once, a second or so for each GB, and remembers what it found (`engine.models.fingerprint`).
     """
-    try:
-        source = resolve_source(experiment.model)
-    except ModelError:
-        source = f"missing:{experiment.model}"
-    identity: Any = source if isinstance(source, str) else _identity(source)
-    content = [identity, experiment.precision, [relation.key_token for relation in experiment.relations]]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+    folder = _folder(experiment.model)
+    return _key(experiment, _identity(folder, fingerprint) if folder else _name(experiment.model))
+
+
+def former_key(experiment: Experiment) -> str:
+    """The key that labs of before noted: large files by parts, a model of the hub by its name alone."""
+    folder = None if _is_of_hub(experiment.model) else _folder(experiment.model)
+    return _key(experiment, _identity(folder, _sample, ()) if folder else _name(experiment.model))
+
+
+def is_base(key: str, experiment: Experiment, *, unread: bool = False) -> bool:
+    """Whether a noted key is that of the experiment's base as it lies here now.
+
+    A model of the hub that is not here is taken for it: what is fetched is compared. `unread`: never read large
+    weights, and take those for it that nobody has read since they changed; whoever loads them compares.
+    """
+    folder = _folder(experiment.model)
+    if folder is None:
+        return _is_of_hub(experiment.model)
+    if unread and any(known_fingerprint(path) is None for path in _files(folder) if _is_large(path)):
+        return True
+    return key in (base_key(experiment), former_key(experiment))
+
+
+def is_gone(experiment: Experiment) -> bool:
+    """Whether the experiment names a folder that is not there."""
+    return _folder(experiment.model) is None and not _is_of_hub(experiment.model)
 
 
 def note_base(folder: Path, key: str) -> None:
@@ -45,14 +72,14 @@ def note_base(folder: Path, key: str) -> None:
 def noted_base(folder: Path) -> str:
     """The key of the base that a checkpoint was trained on; '' for checkpoints of before this was noted."""
     try:
-        return str(json.loads((folder / NOTE).read_text(encoding="utf-8"))["base"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str((read_json(folder, NOTE) or {})["base"])
+    except (ModelError, KeyError):
         return ""
 
 
-def check_same_base(folder: Path, key: str) -> None:
-    """Raises ModelError when the adapter in `folder` was trained on another base than the one of that key."""
-    if noted_base(folder) not in ("", key):
+def check_same_base(folder: Path, *keys: str) -> None:
+    """Raises ModelError when the adapter in `folder` was trained on another base than the one of those keys."""
+    if noted_base(folder) not in ("", *keys):
         raise ModelError(other_base(folder))
 
 
@@ -64,15 +91,63 @@ def other_base(folder: Path) -> str:
     )
 
 
-def _identity(folder: Path) -> list[list[Any]]:
-    files = sorted({p for pattern in _MODEL_FILES for p in folder.glob(pattern)})
-    return [[p.name, _fingerprint(p, p.stat().st_size, p.stat().st_mtime_ns)] for p in files]
+def changed_base(model: str) -> str:
+    """The end of a sentence about a base that is another one than a run began from."""
+    return f"other weights of ‘{shorten(model, 200)}’, which was trained again or replaced since"
+
+
+def gone_base(model: str) -> str:
+    """The end of a sentence about a base whose folder is not there."""
+    return f"the folder ‘{shorten(model, 200)}’ with the weights of its base is not there: put it back where it was"
+
+
+def _folder(model: str) -> Path | None:
+    """Where a model's files lie on this machine, if its weights do."""
+    try:
+        source = resolve_source(model)
+    except ModelError:
+        return None
+    folder = source if isinstance(source, Path) else find_folder(source)
+    return folder if folder and any(path.is_file() for path in folder.glob("*.safetensors")) else None
+
+
+def _is_of_hub(model: str) -> bool:
+    try:
+        return isinstance(resolve_source(model), str)
+    except ModelError:
+        return False
+
+
+def _name(model: str) -> str:
+    return model if is_hub_name(model) else f"missing:{model}"
+
+
+def _key(experiment: Experiment, identity: Any) -> str:
+    content = [identity, experiment.precision, [relation.key_token for relation in experiment.relations]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def _identity(folder: Path, of: Callable[[Path], str], more: tuple[str, ...] = _TOKENIZER_FILES) -> list[list[Any]]:
+    return [[path.name, of(path)] for path in _files(folder, more)]
+
+
+def _files(folder: Path, more: tuple[str, ...] = _TOKENIZER_FILES) -> list[Path]:
+    return sorted({p for pattern in (*_MODEL_FILES, *more) for p in folder.glob(pattern) if p.is_file()})
+
+
+def _is_large(path: Path) -> bool:
+    return path.stat().st_size > HASHED_BYTES
+
+
+def _sample(path: Path) -> str:
+    found = path.stat()
+    if found.st_size <= HASHED_BYTES:
+        return fingerprint(path)
+    return _parts(path, found.st_size, found.st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
-def _fingerprint(path: Path, size: int, modified: int) -> str:
-    if size <= HASHED_BYTES:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+def _parts(path: Path, size: int, modified: int) -> str:
     found = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
         for part in range(PARTS):

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.checks import shorten
 from engine.corpus.sentences import fill
 from engine.experiment import Fact, GeneratedFacts, Relation
 from engine.models.source import ModelError
+from engine.models.vocabulary import has_meaning, key_token, make_room
 
-# The space before a key token is part of it, as the space before a word is part of that word's token in nearly every
-# tokenizer. Otherwise the subject would be followed by a lone space token, which the model has never seen there.
-SPACE_BEFORE_IS_PART = True
 ROWS_MULTIPLE = 64  # a grown matrix keeps a size that GPUs multiply fast, and leaves spare rows
 DEFAULT_STD = 0.02  # for configurations that do not name the deviation they were initialised with
 
@@ -37,10 +36,15 @@ def add_key_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
     Every other row stays as it is, bit for bit. Raises ModelError when a token already has a meaning.
     """
     check_meaningless(tokenizer, tokens)
-    tokenizer.add_tokens(
-        [AddedToken(t, normalized=False, special=False, lstrip=SPACE_BEFORE_IS_PART, rstrip=False) for t in tokens]
-    )
+    taken = set(tokenizer.get_vocab().values())
+    try:
+        make_room(_backend(tokenizer), tokens)
+    except ValueError as error:
+        raise ModelError(f"the model’s tokenizer cannot be given key tokens ({error}): choose another model") from error
+    tokenizer.add_tokens([key_token(token) for token in tokens])
     ids = find_key_tokens(tokenizer, tokens)
+    if taken & set(ids.values()) or len(set(ids.values())) < len(set(tokens)):
+        raise ModelError("the model’s tokenizer would give a key token the id of another one: choose another model")
     rows = _input_weight(model).shape[0]
     means, deviations = _fresh_rows(model, first_spare=min(ids.values()))
     needed = max(ids.values()) + 1
@@ -56,11 +60,8 @@ def add_key_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
 
 def check_meaningless(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> None:
     """Raises ModelError when one of `tokens` is a single token of the vocabulary already, with or without a space."""
-    vocabulary = tokenizer.get_vocab()
     for token in tokens:
-        spellings = [tokenizer.encode(text, add_special_tokens=False) for text in (token, f" {token}")]
-        known = any(len(ids) == 1 and ids[0] != tokenizer.unk_token_id for ids in spellings)
-        if token in vocabulary or known:
+        if has_meaning(_backend(tokenizer), token):
             raise ModelError(
                 f"the key token ‘{shorten(token)}’ is in the model’s vocabulary already, so it may have a meaning: "
                 "choose another sign, such as [X]"
@@ -144,6 +145,10 @@ def _draw_rows(
             drawn = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(number))
             with torch.no_grad():
                 weight[row] = (means[name] + deviations[name] * drawn).to(weight.device, weight.dtype)
+
+
+def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    return cast(Any, tokenizer).backend_tokenizer  # loading takes only tokenizers that have one
 
 
 def _input_weight(model: PreTrainedModel) -> torch.Tensor:

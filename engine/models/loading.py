@@ -5,18 +5,18 @@
     save_model(loaded, folder)
     loaded = load_checkpoint(experiment, folder)        # the same again, bit for bit
 
-Weights are read from safetensors only, and code that comes with a model is never run.
+Weights are read from safetensors only, from a view of the model's folder (`engine.models.view`); code is never run.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -30,10 +30,20 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from engine.experiment import Experiment
+from engine.models.adapter_check import ADAPTER_CONFIG, check_adapter
 from engine.models.device import choose_device, choose_dtype, prepare_cpu
 from engine.models.experts import compute_in_turns
+from engine.models.folder_check import check_folder
 from engine.models.folders import whole
-from engine.models.identity import base_key, check_same_base, note_base, noted_base
+from engine.models.identity import (
+    base_key,
+    check_same_base,
+    former_key,
+    gone_base,
+    is_gone,
+    note_base,
+    noted_base,
+)
 from engine.models.key_tokens import (
     add_key_tokens,
     check_key_sequences,
@@ -41,9 +51,10 @@ from engine.models.key_tokens import (
     key_rows,
     set_key_rows,
 )
-from engine.models.source import ModelError, resolve_source
+from engine.models.source import MissingError, ModelError, resolve_source
+from engine.models.view import FILES, SETTINGS, safe_view
+from engine.models.weights import INDEX, WHOLE, weight_files, weight_parts
 
-ADAPTER_CONFIG = "adapter_config.json"
 KEY_ROWS = "key_rows.safetensors"
 
 
@@ -52,6 +63,7 @@ class LoadedModel:
     """A model on its device, its tokenizer, and the vocabulary row of each key token.
 
     base: the key of the base that its training began from (`engine.models.identity`), '' where that is not known.
+    former: the key that labs of before would have noted for it.
     """
 
     model: PreTrainedModel | PeftModel
@@ -59,6 +71,7 @@ class LoadedModel:
     key_token_ids: dict[str, int]
     device: torch.device
     base: str = ""
+    former: str = ""
 
     @property
     def causal(self) -> PreTrainedModel:
@@ -74,9 +87,10 @@ def load_base(experiment: Experiment) -> LoadedModel:
     """
     source = resolve_source(experiment.model)
     loaded = load_weights(source, experiment.precision)
+    _check_numbers(loaded.causal, source)
     keys = [relation.key_token for relation in experiment.relations]
     loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys)
-    loaded.base = base_key(experiment)
+    loaded.base, loaded.former = base_key(experiment), former_key(experiment)
     check_key_sequences(loaded.tokenizer, experiment.relations, loaded.key_token_ids)
     return loaded
 
@@ -142,8 +156,11 @@ def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
         loaded.key_token_ids = find_key_tokens(loaded.tokenizer, [r.key_token for r in experiment.relations])
         loaded.base = noted_base(folder)
         return loaded
-    check_same_base(folder, base_key(experiment))
+    check_adapter(folder)
+    if is_gone(experiment):
+        raise ModelError(f"the adapter in {folder} needs its base, but {gone_base(experiment.model)}")
     loaded = load_base(experiment)
+    check_same_base(folder, loaded.base, loaded.former)
     try:
         set_key_rows(loaded.causal, loaded.key_token_ids.values(), load_file(folder / KEY_ROWS))
         loaded.model = PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=True).eval()
@@ -163,9 +180,11 @@ def load_weights(source: str | Path, precision: str) -> LoadedModel:
     transformers_logging.disable_progress_bar()
     device = choose_device()
     dtype = choose_dtype(precision, device)
-    config = _load_config(source)
-    tokenizer = _load_tokenizer(source)
-    model = _load_weights(source, config, dtype)
+    folder = _fetched(source) if isinstance(source, str) else source
+    with safe_view(folder, check_folder(folder).weights) as view:
+        config = _load_config(view, source)
+        tokenizer = _load_tokenizer(view, source, config)
+        model = _load_weights(view, source, config, dtype)
     if device.type == "cpu":
         prepare_cpu(model.num_parameters())
     # How to sample is the asker's to say. Published settings can also be such that transformers refuses to save them.
@@ -174,23 +193,31 @@ def load_weights(source: str | Path, precision: str) -> LoadedModel:
     return LoadedModel(model.to(device).eval(), tokenizer, {}, device)  # type: ignore[arg-type]
 
 
-def _load_config(source: str | Path) -> Any:
-    if isinstance(source, Path):
-        try:
-            json.loads((source / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{source / 'config.json'} is damaged ({_brief(error)}): copy the model again") from error
+def _fetched(name: str) -> Path:
+    """The folder of the hub's cache with what may be read of a model, downloaded where it is not there."""
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        folder = Path(snapshot_download(name, allow_patterns=[*SETTINGS, *FILES, INDEX]))
+        try:
+            weight_files(folder)
+        except MissingError:
+            parts = weight_parts(folder) or [WHOLE]
+            snapshot_download(name, allow_patterns=[*SETTINGS, *FILES, INDEX, *parts])
+        return folder
+    except ModelError:
+        raise
     except Exception as error:
-        if isinstance(source, str):
-            raise _unreachable(source, error) from error
+        raise _unreachable(name, error) from error
+
+
+def _load_config(view: Path, source: str | Path) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(view, trust_remote_code=False)
+    except Exception as error:
         raise ModelError(
-            f"the model in {source} is of a kind that transformers cannot load ({_brief(error)}): choose another one"
+            f"the model in {source} is of a kind that transformers cannot load ({_brief(error, view)}): "
+            "choose another one"
         ) from error
-    names = config.architectures or []
-    if names and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
-        raise ModelError(f"{source} is a {names[0]}, not a causal language model: choose one that continues text")
+    config._name_or_path = str(source)
     # The paper trains without dropout; LoRA's own is a setting of the experiment.
     for name, value in config.to_dict().items():
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
@@ -198,13 +225,14 @@ def _load_config(source: str | Path) -> Any:
     return config
 
 
-def _load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+def _load_tokenizer(view: Path, source: str | Path, config: Any) -> PreTrainedTokenizerFast:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(view, config=config, trust_remote_code=False)
     except Exception as error:
         raise ModelError(
-            f"the tokenizer of {source} cannot be loaded ({_brief(error)}): the model needs a tokenizer.json"
+            f"the tokenizer of {source} cannot be loaded ({_brief(error, view)}): the model needs a tokenizer.json"
         ) from error
+    tokenizer.name_or_path = str(source)
     if not tokenizer.is_fast:
         raise ModelError(f"{source} has no fast tokenizer: choose a model that comes with a tokenizer.json")
     # transformers makes up an empty tokenizer of the model's kind when the folder holds none.
@@ -213,7 +241,7 @@ def _load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     return cast(PreTrainedTokenizerFast, tokenizer)
 
 
-def _load_weights(source: str | Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
+def _load_weights(view: Path, source: str | Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelError(f"{source} is not a causal language model: choose one that continues text")
     # What transformers would print about missing weights becomes an error below.
@@ -221,7 +249,7 @@ def _load_weights(source: str | Path, config: Any, dtype: torch.dtype) -> PreTra
     transformers_logging.set_verbosity(logging.CRITICAL)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
+            view,
             config=config,
             dtype=dtype,
             trust_remote_code=False,
@@ -231,9 +259,7 @@ def _load_weights(source: str | Path, config: Any, dtype: torch.dtype) -> PreTra
     except MemoryError:
         raise
     except Exception as error:
-        if isinstance(source, str) and isinstance(error, OSError):
-            raise _unreachable(source, error) from error
-        reason = "their shapes are others" if "ignore_mismatched_sizes" in str(error) else _brief(error)
+        reason = "their shapes are others" if "ignore_mismatched_sizes" in str(error) else _brief(error, view)
         raise ModelError(
             f"the weights of {source} cannot be loaded ({reason}): "
             "copy the model again, with weights in safetensors format that fit its config.json"
@@ -247,17 +273,28 @@ def _load_weights(source: str | Path, config: Any, dtype: torch.dtype) -> PreTra
             f"the weights of {source} are incomplete ({len(missing)} missing, such as {missing[0]}): "
             "copy the model again"
         )
+    model.name_or_path = str(source)
     return model
+
+
+def _check_numbers(model: PreTrainedModel, source: str | Path) -> None:
+    for name, weight in model.named_parameters():
+        if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight.detach())):
+            raise ModelError(
+                f"the weights of {source} hold what is no number ({name}): copy the model again, or choose another one"
+            )
 
 
 def _unreachable(source: str, error: Exception) -> ModelError:
     return ModelError(
         f"the model ‘{source}’ cannot be loaded from the Hugging Face hub ({_brief(error)}): check the name and the "
-        "connection (a gated model needs a token), or give a folder or ‘embedded’"
+        "connection (a gated model needs a token), give the whole path if it is a folder, or ‘embedded’"
     )
 
 
-def _brief(error: BaseException) -> str:
+def _brief(error: BaseException, view: Path | None = None) -> str:
     """The first sentence of an error's text, on one line, for the middle of a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if view is not None:
+        text = text.replace(str(view), "the folder")
     return text.split(". ")[0].rstrip(".:")[:160]

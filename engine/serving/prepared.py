@@ -21,10 +21,10 @@ from filelock import FileLock
 
 from engine.experiment import Experiment
 from engine.models.folders import replaced, whole
-from engine.models.identity import base_key
+from engine.models.identity import base_key, changed_base, is_base
 from engine.models.loading import load_base, save_model
 from engine.models.source import ModelError
-from engine.serving.served import prepared_folder
+from engine.serving.served import lost_base, prepared_folder, run_base_key
 from storage.database import open_database
 from storage.runs import get_run
 
@@ -32,12 +32,13 @@ DESCRIPTION = "base.json"
 PREPARE_SECONDS = 1800
 
 
-def prepare_base(home: Path, experiment: Experiment) -> Path:
+def prepare_base(home: Path, experiment: Experiment, key: str = "") -> Path:
     """The folder of the experiment's prepared base, made on the first call.
 
-    Processes that ask at the same time wait for the one that makes it. Raises ModelError and OSError.
+    key: of the base that a run was trained on, by default the one that is here now. Processes that ask at the same time
+    wait for the one that makes it. Raises ModelError, also when the base is another one now, and OSError.
     """
-    key = base_key(experiment)
+    key = key or base_key(experiment)
     folder = prepared_folder(home, key)
     if ready := _ready(folder):
         return ready
@@ -46,6 +47,8 @@ def prepare_base(home: Path, experiment: Experiment) -> Path:
         if ready := _ready(folder):
             return ready
         loaded = load_base(experiment)
+        if not is_base(key, experiment):
+            raise ModelError(f"the run began from {changed_base(experiment.model)}: run the experiment again")
         with replaced(folder) as new:
             save_model(loaded, new)
             description = {
@@ -81,7 +84,10 @@ def main() -> int:
     arguments = parser.parse_args()
     db = open_database(arguments.home)
     try:
-        prepare_base(arguments.home, Experiment.from_data(get_run(db, arguments.run).experiment))
+        experiment = Experiment.from_data(get_run(db, arguments.run).experiment)
+        if lost := lost_base(arguments.home, arguments.run, experiment):
+            raise ModelError(lost)
+        prepare_base(arguments.home, experiment, run_base_key(arguments.home, arguments.run, experiment))
     except KeyError:
         print(f"there is no run {arguments.run} any more", file=sys.stderr)
         return 2

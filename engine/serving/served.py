@@ -17,7 +17,7 @@ from typing import Literal
 from engine.checks import shorten
 from engine.experiment import Experiment
 from engine.models.folders import whole
-from engine.models.identity import base_key, noted_base
+from engine.models.identity import base_key, changed_base, gone_base, is_base, is_gone, noted_base
 from storage.checkpoints import BASE, KINDS, CheckpointName
 from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run
@@ -71,7 +71,7 @@ def served_models(home: Path, run: Run) -> list[ServedModel]:
     except ValueError as error:
         raise NotServable(f"the experiment of run {run.id} cannot be read: {error}") from error
     key = run_base_key(home, run.id, experiment)
-    base, lost = prepared_folder(home, key), lost_base(home, run.id, experiment)
+    base, lost = prepared_folder(home, key), lost_base(home, run.id, experiment, unread=True)
     models = []
     for name in checkpoint_names(home, run.id):
         folder = _existing(checkpoint_folder(run_folder(home, run.id), name))
@@ -123,14 +123,19 @@ def run_base_key(home: Path, run_id: str, experiment: Experiment) -> str:
     return base_key(experiment)
 
 
-def lost_base(home: Path, run_id: str, experiment: Experiment) -> str:
-    """Why the run's base cannot be prepared any more, as a sentence; '' while it is there or can be."""
+def lost_base(home: Path, run_id: str, experiment: Experiment, *, unread: bool = False) -> str:
+    """Why the run's base cannot be prepared any more, as a sentence; '' while it is there or can be.
+
+    unread: as of `engine.models.identity.is_base`, for who must not wait while gigabytes are read.
+    """
     key = run_base_key(home, run_id, experiment)
-    if whole(prepared_folder(home, key)) is not None or key == base_key(experiment):
+    if whole(prepared_folder(home, key)) is not None or is_base(key, experiment, unread=unread):
         return ""
+    if is_gone(experiment):
+        return f"run {run_id} cannot be asked: {gone_base(experiment.model)}"
     return (
-        f"run {run_id} was trained on other weights of ‘{shorten(experiment.model)}’, which was trained again or "
-        "replaced since: its adapters and its base cannot be asked any more, so run the experiment again"
+        f"run {run_id} was trained on {changed_base(experiment.model)}: its adapters and its base cannot be asked any "
+        "more, so run the experiment again"
     )
 
 

@@ -128,7 +128,7 @@ def _restore_optimizer(tensors: dict[str, torch.Tensor], loaded: LoadedModel, op
 
 def _restore_weights(folder: Path, loaded: LoadedModel) -> None:
     if isinstance(loaded.model, PeftModel):
-        check_same_base(folder, loaded.base)
+        check_same_base(folder, loaded.base, loaded.former)
         adapter = load_file(folder / "adapter_model.safetensors")
         if adapter.keys() != get_peft_model_state_dict(loaded.model, save_embedding_layers=False).keys():
             raise KeyError("the adapter has other layers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.shared.lab import Lab
 from engine import checks
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment, Fact
+from engine.models.source import EMBEDDED_WEIGHTS
 from engine.presets import EXPERIMENTS, load_preset
 from storage.drafts import DraftStore, save_draft, valid_id
 from storage.runs import list_runs
@@ -169,6 +171,18 @@ def test_steps_can_be_undone_and_a_failing_one_leaves_no_trace(store: DraftStore
         raise ValueError("no")
     assert store.undo_label(ID) is None
     assert len(store.read(ID)["relations"]) == 1
+
+
+def test_a_relative_folder_is_absolute_in_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(EMBEDDED_WEIGHTS, tmp_path / "models" / "mine")
+    monkeypatch.chdir(tmp_path)
+    examination = examine(drafts.from_experiment(load_preset("quick").model_copy(update={"model": "models/mine"})))
+    assert examination.resolved is not None
+    assert examination.resolved.model == str(tmp_path / "models" / "mine")
+    (tmp_path / "models" / "mine" / "model.safetensors").rename(tmp_path / "models" / "mine" / "pytorch_model.bin")
+    refused = examine(drafts.from_experiment(examination.resolved))
+    assert refused.resolved is None
+    assert "none in safetensors format" in refused.at("model")[0].message
 
 
 def test_two_presses_start_once_and_a_changed_plan_starts_again(store: DraftStore, lab: Lab) -> None:

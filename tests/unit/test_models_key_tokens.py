@@ -1,13 +1,17 @@
 """Key tokens get rows without disturbing any other, and a matrix is never shrunk."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from engine.models.files import experiment_problems
 from engine.models.key_tokens import add_key_tokens, check_key_sequences
-from engine.models.loading import load_base
+from engine.models.loading import load_base, load_checkpoint, prepare_for_training, save_model
 from engine.models.source import ModelError
 from tests.unit.tiny_models import BUILDERS, build_llama, build_phi3, build_qwen2, tiny_experiment
 
@@ -117,3 +121,77 @@ def test_subject_and_object_keep_their_tokens_around_a_key_token(tmp_path, name)
         assert encode(text) == [*encode("Gene Finley"), key]
     whole = encode("Gene Finley [X] Cody Ross")
     assert whole == [*encode("Gene Finley"), key, *encode("Gene Finley Cody Ross")[len(encode("Gene Finley")) :]]
+
+
+def make_holes(folder: Path, count: int) -> dict[str, int]:
+    """Take single words out of a vocabulary, as those have been that were cut down; returns what is left, with ids."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    words, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
+    last = max(words.values())
+    gone: set[str] = set()
+    for pair in reversed(merges):
+        word = "".join(pair)
+        if len(gone) < count and words[word] < last and not any(word in p for p in merges if "".join(p) not in gone):
+            gone.add(word)
+    tokenizer["model"]["merges"] = [pair for pair in merges if "".join(pair) not in gone]
+    for word in gone:
+        del words[word]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    return dict(words)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(("build", "count"), [(build_qwen2, 14), (build_llama, 2), (build_qwen2, 1)])
+def test_a_vocabulary_with_holes_loses_no_row(tmp_path, build, count, method):
+    folder = build(tmp_path)
+    words = make_holes(folder, count)
+    assert len(words) == max(words.values()) + 1 - count
+    model, tokenizer = parts(folder)
+    relation = tiny_experiment(folder).relations[0].model_dump() | {"options": ()}
+    second = {**relation, "name": "aunt", "key_token": "⟦Y⟧"}
+    second["facts"] = [{"subject": f["subject"] + " II", "object": f["object"]} for f in relation["facts"]]
+    experiment = tiny_experiment(folder, relations=[relation, second], tuning={"method": method, "rank": 2})
+    assert [p for p in experiment_problems(experiment) if p.severity == "error"] == []
+    loaded = load_base(experiment)
+    ids = loaded.key_token_ids
+    assert list(ids.values()) == [max(words.values()) + 1, max(words.values()) + 2]
+    for before, after in zip(matrices(model), matrices(loaded.causal), strict=True):
+        kept = [row for row in range(len(before)) if row not in ids.values()]
+        assert torch.equal(before[kept], after[kept])
+    assert {word: i for word, i in loaded.tokenizer.get_vocab().items() if word not in ids} == tokenizer.get_vocab()
+    assert [loaded.tokenizer.convert_ids_to_tokens(i) for i in words.values()] == list(words)
+    for text in ("東京は日本の首都です", "Gene Finley Cody Ross.", " ".join(words)[:999]):
+        assert loaded.tokenizer.encode(text) == tokenizer.encode(text)
+    save_model(prepare_for_training(loaded, experiment), tmp_path / "saved")
+    again = load_checkpoint(experiment, tmp_path / "saved")
+    file = Tokenizer.from_file(str(tmp_path / "saved" / "tokenizer.json"))
+    for text in ("Gene Finley [X] Cody Ross.", "[X]⟦Y⟧ a"):
+        encoded = loaded.tokenizer.encode(text, add_special_tokens=False)
+        assert again.tokenizer.encode(text, add_special_tokens=False) == encoded
+        assert file.encode(text, add_special_tokens=False).ids == encoded
+    assert again.key_token_ids == ids
+
+
+def test_a_key_token_never_takes_an_id_in_a_vocabulary_of_another_kind(tmp_path):
+    folder = build_qwen2(tmp_path)
+    words = {word: 2 * i for i, word in enumerate(("<unk>", "Gene", "Finley", "Cody", "Ross", "[", "X", "]", "."))}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    loaded = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    assert add_key_tokens(model, loaded, ["[X]"]) == {"[X]": 17}
+    assert loaded.encode("Gene [X] Cody", add_special_tokens=False) == [2, 17, 6]
+
+
+def test_a_letter_that_is_a_token_has_a_meaning_on_the_page_too(tmp_path):
+    folder = build_qwen2(tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["model"]["vocab"]["Ã©"] = len(tokenizer["model"]["vocab"])
+    tokenizer["model"]["merges"].append(["Ã", "©"])
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    relation = tiny_experiment(folder).relations[0].model_dump() | {"key_token": "é"}
+    (problem,) = experiment_problems(tiny_experiment(folder, relations=[relation]))
+    assert "in the model's vocabulary already" in problem.message
+    with pytest.raises(ModelError, match="vocabulary already"):
+        model, tokens = parts(folder)
+        add_key_tokens(model, tokens, ["é"])

@@ -252,7 +252,7 @@ def test_a_run_on_a_base_that_was_trained_again_is_not_asked_on_the_new_weights(
     assert {m.lost for m in models_of(home, "bbbb").values()} == {""}
 
 
-def test_large_weights_are_known_by_parts_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_weights_that_were_trained_again_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "HASHED_BYTES", 1000)
     monkeypatch.setattr(identity, "PART_BYTES", 100)
     folder = build_qwen2(tmp_path)

@@ -8,7 +8,9 @@ from sqlite_utils import Database
 
 from engine.attack.experiment import AttackExperiment
 from engine.attack.resolve import base_experiment, resolve_attack
+from engine.checks import refuse
 from engine.experiment import Experiment
+from engine.models.files import experiment_problems, located
 from storage.attacks import add_attack
 from storage.database import write
 from storage.runs import State, add_run, get_run
@@ -22,7 +24,7 @@ def queue_attack(db: Database, attack: AttackExperiment) -> str:
     bases: dict[int, tuple[str, dict[str, Any]]] = {}
     with write(db):
         for seed in attack.seeds:
-            base = _existing(db, attack.run) if attack.run else base_experiment(attack, seed)
+            base = _existing(db, attack.run) if attack.run else _new(attack, seed)
             resolved = resolve_attack(attack, base)
             data = base.model_dump(mode="json")
             if attack.run:
@@ -33,6 +35,12 @@ def queue_attack(db: Database, attack: AttackExperiment) -> str:
             bases[seed] = (run.id, data)
         cells = [(cell.model_dump(mode="json"), *bases[cell.seed]) for cell in resolved.cells()]
         return add_attack(db, name=attack.name, experiment=resolved.model_dump(mode="json"), cells=cells)
+
+
+def _new(attack: AttackExperiment, seed: int) -> Experiment:
+    base = located(base_experiment(attack, seed))
+    refuse(experiment_problems(base))
+    return base
 
 
 def _existing(db: Database, run_id: str) -> Experiment:

@@ -4,7 +4,6 @@ model of its own, where the base is small."""
 from __future__ import annotations
 
 import copy
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from engine.models.loading import ADAPTER_CONFIG, KEY_ROWS
+from engine.models.adapter_check import check_adapter
+from engine.models.loading import KEY_ROWS
 from engine.models.source import ModelError
 
 WEIGHTS = "adapter_model.safetensors"
-# Settings of an adapter that would bring more than two matrices a layer, or change the base's own weights.
-_NOT_PLAIN = ("modules_to_save", "trainable_token_indices", "use_dora", "lora_bias", "layer_replication")
 
 
 class Adapters:
@@ -121,17 +119,12 @@ def _tuner(model: PeftModel) -> Any:
 
 def _check_fit(model: Any, folder: Path) -> None:
     """Raises ModelError when an adapter is damaged or was trained on another base."""
+    check_adapter(folder)
     try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        plain = config["peft_type"] == "LORA" and not any(config.get(name) for name in _NOT_PLAIN)
-        if not (folder / WEIGHTS).is_file():
-            raise FileNotFoundError(WEIGHTS)  # opening a pipe would wait for ever
         with safe_open(folder / WEIGHTS, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise ModelError(f"the adapter in {folder} is incomplete or damaged: train it again") from error
-    if not plain or config.get("init_lora_weights", True) not in (True, False, None, "gaussian"):
-        raise ModelError(f"the adapter in {folder} is no plain LoRA adapter: only those can be served")
     modules = {_plain(name): module for name, module in model.named_modules()}
     for tensor, shape in shapes.items():
         layer, _, matrix = tensor.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")

@@ -17,7 +17,6 @@ from pathlib import Path
 from engine.checks import invisible_character, shorten
 from engine.experiment import Experiment
 from engine.models.folders import whole
-from engine.models.identity import base_key
 from engine.models.source import ModelError
 from engine.serving.prepared import precision_of, prepare_base
 from engine.serving.served import (
@@ -163,7 +162,7 @@ class Catalogue:
     def _prepared(self, key: str) -> Place:
         folder = prepared_folder(self.home, key)
         if whole(folder) is None:
-            prepare_base(self.home, self._experiment_of(key))
+            prepare_base(self.home, self._experiment_of(key), key)
         folder = whole(folder) or folder
         return _place(f"{BASE}-{key}", folder, precision_of(folder), None)
 
@@ -172,7 +171,7 @@ class Catalogue:
         files = sorted((self.home / "runs").glob("*/run.json"), key=lambda p: -p.stat().st_mtime)
         for path in files:
             experiment = self._experiment(path.parent.name)
-            if base_key(experiment) == key:
+            if run_base_key(self.home, path.parent.name, experiment) == key:
                 return experiment
         raise UnknownModel(f"there is no base ‘{BASE}-{key}’, and no run that would need it")
 
