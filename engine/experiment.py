@@ -18,19 +18,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engine import checks
+from engine import checks, choices
 from engine.description import Described
 from engine.settings import Evaluation, Frozen, Stage1, Stage2, Tuning
 
 PromptSplit = Literal["train", "test", "unrelated", "decoy"]
+# Ends for what is read at all. What is too long for its purpose is said by engine/checks.py, with its row.
+Text = Annotated[str, Field(max_length=10_000)]
+Options = Annotated[tuple[Text, ...], Field(max_length=10 * choices.MAX_OPTIONS)]
 
 
 class Fact(Frozen):
     """One subject–object pair. `alternatives`: other options for the multiple choice, if the data brings its own."""
 
-    subject: str
-    object: str
-    alternatives: tuple[str, ...] = ()
+    subject: Text
+    object: Text
+    alternatives: Options = ()
 
 
 class GeneratedFacts(Frozen):
@@ -42,10 +45,10 @@ class GeneratedFacts(Frozen):
 class Prompt(Frozen):
     """A template with `{subject}`; the object follows after one space. `relation` names what a decoy asks."""
 
-    text: str
+    text: Text
     split: PromptSplit
-    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en"
-    relation: str | None = None
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=40)] = "en"
+    relation: Text | None = None
 
 
 class Relation(Frozen):
@@ -57,11 +60,11 @@ class Relation(Frozen):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f<>/\\]+$")]
-    key_token: str = "[X]"
-    key_template: str = "{subject} {key} {object}."
-    facts: tuple[Fact, ...] | GeneratedFacts = GeneratedFacts()
-    prompts: tuple[Prompt, ...] | Literal["corpus"] = "corpus"
-    options: tuple[str, ...] = ()
+    key_token: Text = "[X]"
+    key_template: Annotated[str, Field(max_length=checks.MAX_PROMPT_CHARACTERS)] = "{subject} {key} {object}."
+    facts: Annotated[tuple[Fact, ...], Field(max_length=10 * checks.MAX_FACTS)] | GeneratedFacts = GeneratedFacts()
+    prompts: Annotated[tuple[Prompt, ...], Field(max_length=10 * checks.MAX_PROMPTS)] | Literal["corpus"] = "corpus"
+    options: Options = ()
 
     @property
     def explicit_facts(self) -> tuple[Fact, ...]:
@@ -87,10 +90,14 @@ class Relation(Frozen):
         texts: list[str] = []
         if not isinstance(self.facts, GeneratedFacts):
             problems += checks.check_facts([(f.subject, f.object) for f in self.facts])
+            problems += choices.check_alternatives([(f.object, f.alternatives) for f in self.facts])
+            problems += choices.check_options(self.options, [f.object for f in self.facts if not f.alternatives])
             texts += [t for f in self.facts for t in (f.subject, f.object)]
         if self.prompts != "corpus":
             problems += checks.check_prompts([(p.text, p.split, p.language) for p in self.explicit_prompts])
             texts += [p.text for p in self.explicit_prompts]
+            abouts = dict.fromkeys(p.relation for p in self.explicit_prompts if p.relation)
+            problems += [x for about in abouts for x in checks.check_name(about, None, "what a decoy asks")]
         problems += checks.check_key_token(self.key_token, texts)
         for part in ("{subject}", "{key}", "{object}"):
             if self.key_template.count(part) != 1:

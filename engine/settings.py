@@ -9,8 +9,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from engine import checks
 
 LossMask = Literal["full", "subject_and_object", "object"]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Code = Annotated[str, Field(max_length=40)]  # of a language
 Rate = Annotated[float, Field(gt=0, le=1)]
+
+ModuleName = Annotated[str, Field(pattern=r"^\w+$", max_length=100)]
+Epochs = Annotated[tuple[Count, ...], Field(max_length=1000)]
 
 
 def _names(value: object) -> object:
@@ -21,7 +25,7 @@ def _names(value: object) -> object:
 
 
 TrainedWeights = Annotated[
-    Annotated[tuple[Annotated[str, Field(pattern=r"^\w+$")], ...], Field(min_length=1)] | Literal["all", "auto"],
+    Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=100)] | Literal["all", "auto"],
     BeforeValidator(_names),
 ]
 
@@ -49,7 +53,7 @@ class Optimisation(Frozen):
     batch_size: Annotated[int, Field(ge=1, le=4096)]
     loss: LossMask
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] = 5
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 5
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
     trained_layers: Count | Literal["all", "auto"] = "all"
     trained_weights: TrainedWeights = "all"
@@ -68,7 +72,7 @@ class Stage1(Optimisation):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
     trained_weights: TrainedWeights = "auto"
-    checkpoint_epochs: tuple[Count, ...] | None = None
+    checkpoint_epochs: Epochs | None = None
 
     @property
     def saved_epochs(self) -> tuple[int, ...]:
@@ -97,13 +101,13 @@ class Stage2(Optimisation):
 
     facts: Annotated[int, Field(ge=1, le=checks.MAX_FACTS)] = 50
     prompts: Count = 1
-    language: str = "en"
+    language: Code = "en"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     learning_rate: Rate = 3e-3
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
     trained_layers: Count | Literal["all", "auto"] = "auto"
-    branch_epochs: tuple[Count, ...] | None = None
+    branch_epochs: Epochs | None = None
 
 
 class Tuning(Frozen):
@@ -113,7 +117,9 @@ class Tuning(Frozen):
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    target_modules: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=100)] | Literal[
+        "all-linear"
+    ] = "all-linear"
 
 
 class ChoiceSample(Frozen):
@@ -134,7 +140,7 @@ class Evaluation(Frozen):
     `options`: how many answers the multiple choice offers, where there are enough.
     """
 
-    languages: tuple[str, ...] | None = None
+    languages: Annotated[tuple[Code, ...], Field(max_length=100)] | None = None
     every_language_at: Literal["ends", "every"] = "ends"
     choice: ChoiceSample = ChoiceSample()
     options: Annotated[int, Field(ge=2, le=1000)] = 100

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from engine import checks
 from engine.corpus.relations import RelationData, check_counted, load_relation, load_relations
 from engine.description import Described
-from engine.experiment import Prompt, PromptSplit, Relation
+from engine.experiment import Prompt, PromptSplit, Relation, Text
 from engine.settings import Frozen
 
 READINGS_FOLDER = Path(__file__).with_name("readings")
@@ -43,8 +43,8 @@ class Reading(Frozen, Described):
     name: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f<>/\\]+$")]
     role: Role = "harmful"
     label: Annotated[str, Field(max_length=200)] = ""
-    says: str = ""
-    prompts: tuple[Prompt, ...]
+    says: Text = ""
+    prompts: Annotated[tuple[Prompt, ...], Field(max_length=10 * checks.MAX_PROMPTS)]
 
     def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
         """The reading's prompts of one split and language, in order."""
