@@ -117,9 +117,9 @@ class Tuning(Frozen):
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=100)] | Literal[
-        "all-linear"
-    ] = "all-linear"
+    target_modules: (
+        Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=100)] | Literal["all-linear"]
+    ) = "all-linear"
 
 
 class ChoiceSample(Frozen):

@@ -23,6 +23,7 @@ from engine.commands.mistake import (
     write_json,
 )
 from engine.corpus.resolve import resolve
+from engine.evaluation.sayable import refuse_known
 from engine.execution.report import results_document
 from engine.experiment import Experiment
 from engine.models.source import from_anywhere
@@ -45,6 +46,16 @@ def read_experiment(source: str, overrides: list[str] | None = None, seed: int |
     return experiment.model_copy(update={"model": from_anywhere(experiment.model)})
 
 
+def read_to_run(source: str, overrides: list[str] | None, seed: int | None) -> Experiment:
+    """`read_experiment` of what is to be run: its answers are tried with the model's tokenizer, if that is here; what
+    only deserves a remark goes to standard error. Raises Mistake."""
+    experiment = read_experiment(source, overrides, seed)
+    with mistakes_in(source):
+        for remark in refuse_known(experiment):
+            typer.echo(f"note: {remark}", err=True)
+    return experiment
+
+
 def presets() -> None:
     """List the presets."""
     width = max(len(name) for name in EXPERIMENTS.names())
@@ -61,7 +72,7 @@ def run(
     source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None, results: Results = None
 ) -> None:
     """Run an experiment here and now, with a progress bar."""
-    experiment = read_experiment(source, overrides, seed)
+    experiment = read_to_run(source, overrides, seed)
     check_target(results)
     folder = home or default_home()
     db = open_home(folder)
@@ -109,7 +120,7 @@ def _print_headline(finished: Run) -> None:
 
 def queue(source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None) -> None:
     """Put an experiment into the queue for a worker, and print the run's id."""
-    experiment = read_experiment(source, overrides, seed)
+    experiment = read_to_run(source, overrides, seed)
     typer.echo(queue_experiment(open_home(home), experiment).id)
 
 

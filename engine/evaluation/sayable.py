@@ -10,7 +10,6 @@ than answers are decoded) is an error: its questions could not be hit, or not be
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,9 @@ from pathlib import Path
 from engine.checks import Problem, contained_pairs, normalise, refuse, shorten
 from engine.corpus.sentences import key_prompt, question_text
 from engine.evaluation.hits import is_hit
+from engine.evaluation.lost import Lost, alike_problem, last_word, spell
 from engine.evaluation.questions import choice_facts
+from engine.evaluation.sayable_options import context_problems, option_problems
 from engine.experiment import Experiment, Fact, Relation
 from engine.models.files import tokenizer_file
 from engine.models.spelling import Ids, Speller, file_speller
@@ -87,40 +88,15 @@ def check_relation(
         *_object_problems(relation, speller, limit),
         *_subject_problems(relation, speller),
         *_prompt_problems(relation, speller),
-        *_option_problems(relation, asked, speller),
-        *_context_problems(experiment, relation, asked, speller),
+        *option_problems(relation, asked, speller),
+        *context_problems(relation, asked, speller),
     ]
-
-
-class _Lost(Exception):
-    """Why a text cannot be said; the words follow the text in a sentence."""
-
-
-def _spell(text: str, ids: Sequence[int], said: str, speller: Speller) -> str:
-    """How the tokenizer writes the text. Raises _Lost when it loses some of it."""
-    if speller.special.intersection(ids):
-        signs = " and ".join(f"‘{t}’" for t in speller.texts([(i,) for i in ids if i in speller.special][:NAMED]))
-        raise _Lost(f"holds {signs}, which the model reads as a special token, not as text: remove it")
-    if not ids:
-        raise _Lost("has no tokens in the model's tokenizer: rename it, or choose another model")
-    if speller.unknown.intersection(ids):
-        words = [w for w in text.split() if speller.unknown.intersection(speller.split([("", w)])[0][1])]
-        named = f"‘{shorten(words[0])}’, which " if words and words[0] != text else "signs that "
-        raise _Lost(f"holds {named}the model's tokenizer does not know: rename it, or choose another model")
-    if not is_hit(said, text) and (_letters(said) != _letters(text) or not normalise(said)):
-        raise _Lost(f"becomes ‘{shorten(said)}’ in the model's tokenizer, so some of it is lost: rename it")
-    return said
-
-
-def _letters(text: str) -> str:
-    """Letters and digits alone, without case, accents and compatibility forms."""
-    return "".join(c for c in unicodedata.normalize("NFKD", text).casefold() if c.isalnum())
 
 
 def _object_problems(relation: Relation, speller: Speller, limit: int) -> Iterator[Problem]:
     facts = relation.explicit_facts
     endings = _endings(relation)
-    pairs = {(_last_word(text, fact.subject), fact.object): () for fact in facts for text in endings}
+    pairs = {(last_word(text, fact.subject), fact.object): () for fact in facts for text in endings}
     encoded = dict(zip(pairs, (tuple(ids) for _, ids in speller.split(list(pairs))), strict=True))
     unique = list(dict.fromkeys(encoded.values()))
     texts = dict(zip(unique, speller.texts(unique), strict=True))
@@ -128,17 +104,19 @@ def _object_problems(relation: Relation, speller: Speller, limit: int) -> Iterat
     owners: dict[Ids, int] = {}
     remarks: list[tuple[int, str, str]] = []
     lengths: dict[int, int] = {}
+    alike: set[str] = set()
     for row, fact in enumerate(facts, 1):
-        for ids in dict.fromkeys(encoded[_last_word(text, fact.subject), fact.object] for text in endings):
+        for ids in dict.fromkeys(encoded[last_word(text, fact.subject), fact.object] for text in endings):
             try:
-                said = _spell(fact.object, ids, texts[ids], speller)
-            except _Lost as lost:
+                said = spell(fact.object, ids, texts[ids], speller)
+            except Lost as lost:
                 yield Problem(f"‘{shorten(fact.object)}’ {lost}", row, "object")
                 break
             name = normalise(fact.object)
             first = owners.setdefault(ids, row)
             if normalise(facts[first - 1].object) != name:
-                yield _alike(fact.object, facts[first - 1].object, row, first, "object")
+                yield alike_problem(fact.object, facts[first - 1].object, row, first, "object")
+                alike.add(name)
                 break
             if not is_hit(said, fact.object):
                 if name not in spelt:
@@ -146,7 +124,7 @@ def _object_problems(relation: Relation, speller: Speller, limit: int) -> Iterat
                 spelt.setdefault(name, set()).add(normalise(said))
             if len(ids) > limit and not is_hit(speller.texts([ids[:limit]])[0], fact.object, said):
                 lengths[row] = max(lengths.get(row, 0), len(ids))
-    yield from _confusable(facts, spelt)
+    yield from _confusable(facts, spelt, alike)
     for row, length in lengths.items():
         yield Problem(
             f"‘{shorten(facts[row - 1].object)}’ has {length} tokens, and answers are decoded for {limit}: set "
@@ -156,24 +134,28 @@ def _object_problems(relation: Relation, speller: Speller, limit: int) -> Iterat
         row, text, said = remarks[0]
         more = f" (and {len(remarks) - 1:,} more objects in ways of their own)" if len(remarks) > 1 else ""
         message = (
-            f"the model's tokenizer writes ‘{shorten(text)}’ as ‘{shorten(said)}’{more}: an answer so written counts"
+            f"the model's tokenizer writes ‘{shorten(text)}’ as ‘{shorten(said)}’{more}: an answer so written counts "
+            "as a hit"
         )
         yield Problem(message, row, "object", "warning")
 
 
-def _confusable(facts: Sequence[Fact], spelt: dict[str, set[str]]) -> Iterator[Problem]:
-    """Objects that the tokenizer writes as another one, or as a part of another one; `spelt`: by normalised object."""
+def _confusable(facts: Sequence[Fact], spelt: dict[str, set[str]], alike: set[str]) -> Iterator[Problem]:
+    """Objects that the tokenizer writes as another one, or as a part of another one.
+
+    spelt: how it writes them, where that is another way, by the normalised object; alike: those that are said already.
+    """
     if not spelt:
         return
     rows: dict[str, int] = {}
     for row, fact in enumerate(facts, 1):
         rows.setdefault(normalise(fact.object), row)
     owner: dict[str, str] = {}
-    for name in rows:
+    for name in rows.keys() - alike:
         for form in (name, *spelt.get(name, ())):
             if owner.setdefault(form, name) != name:
                 first, second = sorted((rows[owner[form]], rows[name]))
-                yield _alike(facts[second - 1].object, facts[first - 1].object, second, first, "object")
+                yield alike_problem(facts[second - 1].object, facts[first - 1].object, second, first, "object")
     for longer, shorter in contained_pairs(owner):
         name, other = owner[longer], owner[shorter]
         if name != other and other not in name:  # those that contain each other as typed are said already
@@ -185,14 +167,6 @@ def _confusable(facts: Sequence[Fact], spelt: dict[str, set[str]]) -> Iterator[P
             yield Problem(message, rows[name], "object")
 
 
-def _alike(text: str, other: str, row: int, first: int, column: str) -> Problem:
-    message = (
-        f"‘{shorten(text)}’ and ‘{shorten(other)}’ of row {first} are the same to the model's tokenizer, "
-        "so they cannot be told apart: change one of them"
-    )
-    return Problem(message, row, column)
-
-
 def _subject_problems(relation: Relation, speller: Speller) -> Iterator[Problem]:
     subjects = [fact.subject for fact in relation.explicit_facts]
     owners: dict[Ids, int] = {}
@@ -202,11 +176,11 @@ def _subject_problems(relation: Relation, speller: Speller) -> Iterator[Problem]
         text = f"‘{shorten(subject)}’"
         if not ids or speller.special.intersection(ids):
             try:
-                _spell(subject, ids, "", speller)
-            except _Lost as lost:
+                spell(subject, ids, "", speller)
+            except Lost as lost:
                 yield Problem(f"{text} {lost}", row, "subject")
         elif (first := owners.setdefault(tuple(ids), row)) != row:
-            yield _alike(subject, subjects[first - 1], row, first, "subject")
+            yield alike_problem(subject, subjects[first - 1], row, first, "subject")
         elif speller.unknown.intersection(ids):
             message = f"{text} holds signs that the model's tokenizer does not know, so the model reads less of it"
             yield Problem(message, row, "subject", "warning")
@@ -215,7 +189,9 @@ def _subject_problems(relation: Relation, speller: Speller) -> Iterator[Problem]
 def _prompt_problems(relation: Relation, speller: Speller) -> Iterator[Problem]:
     names = [fact.subject for fact in relation.explicit_facts]
     bad = speller.special | speller.unknown
-    plain = (n for n, (_, ids) in zip(names, speller.split([("", n) for n in names]), strict=True) if bad.isdisjoint(ids))
+    plain = (
+        n for n, (_, ids) in zip(names, speller.split([("", n) for n in names]), strict=True) if bad.isdisjoint(ids)
+    )
     name = next(plain, names[0])
     asked = [("key sequence", key_prompt(relation), "")]
     asked += [("prompt", p.text, p.language) for p in relation.explicit_prompts]
@@ -225,7 +201,9 @@ def _prompt_problems(relation: Relation, speller: Speller) -> Iterator[Problem]:
         quoted = f"‘{shorten(text)}’"
         if special := [i for i in ids if i in speller.special]:
             signs = speller.texts([(special[0],)])[0]
-            yield Problem(f"{quoted} holds ‘{signs}’, a special token of the model's tokenizer: remove it", None, column)
+            yield Problem(
+                f"{quoted} holds ‘{signs}’, a special token of the model's tokenizer: remove it", None, column
+            )
         elif (first := seen.setdefault((tuple(ids), language), text)) != text:
             message = f"{quoted} is the same as ‘{shorten(first)}’ to the model's tokenizer: reword or remove it"
             yield Problem(message, None, column)
@@ -234,60 +212,7 @@ def _prompt_problems(relation: Relation, speller: Speller) -> Iterator[Problem]:
             yield Problem(message, None, column, "warning")
 
 
-def _option_problems(relation: Relation, asked: Sequence[tuple[int, Fact]], speller: Speller) -> Iterator[Problem]:
-    """Of each question's options that are nobody's object: lost ones, and two of one question that are alike."""
-    before = _last_word(key_prompt(relation), relation.explicit_facts[0].subject)
-    sets: list[tuple[int | None, str, tuple[str, ...]]] = [
-        (i + 1, "alternatives", (fact.object, *fact.alternatives)) for i, fact in asked if fact.alternatives
-    ]
-    if len(sets) < len(asked) and relation.options:
-        sets.append((None, "options", relation.options))
-    unique = list(dict.fromkeys(option for _, _, options in sets for option in options))
-    encoded = [tuple(ids) for _, ids in speller.split([(before, option) for option in unique])]
-    ids_of = dict(zip(unique, encoded, strict=True))
-    said_of = dict(zip(unique, speller.texts(encoded), strict=True))
-    objects = {fact.object for fact in relation.explicit_facts}
-    for row, column, options in sets:
-        first: dict[Ids, str] = {}
-        for option in options:
-            try:
-                if option not in objects:
-                    _spell(option, ids_of[option], said_of[option], speller)
-                if (other := first.setdefault(ids_of[option], option)) != option:
-                    raise _Lost(f"and ‘{shorten(other)}’ are the same to the model's tokenizer: change one of them")
-            except _Lost as lost:
-                yield Problem(f"‘{shorten(option)}’ {lost}", row, column)
-
-
-def _context_problems(
-    experiment: Experiment, relation: Relation, asked: Sequence[tuple[int, Fact]], speller: Speller
-) -> Iterator[Problem]:
-    """One problem when the longest option does not fit behind the longest question that offers it."""
-    if speller.context is None:
-        return
-    texts = [key_prompt(relation), *(p.text for p in relation.explicit_prompts)]
-    longest_prompt = max(texts, key=lambda text: len(text.encode()))
-    for index, fact in sorted(asked, key=lambda x: -len(x[1].subject.encode()))[:NAMED]:
-        options = fact.alternatives or relation.options
-        text = question_text(longest_prompt, fact.subject)
-        option = max((fact.object, *options), key=lambda o: len(o.encode()))
-        ((prompt, ids),) = speller.split([(text, option)])
-        if (length := len(prompt) + len(ids)) > speller.context:
-            column = "alternatives" if fact.alternatives else "options"
-            message = (
-                f"‘{shorten(option)}’ has {length} tokens behind its longest question, more than the "
-                f"{speller.context} that the model reads: shorten the option or the prompt"
-            )
-            yield Problem(message, index + 1 if fact.alternatives else None, column)
-            return
-
-
 def _endings(relation: Relation) -> list[str]:
     """The key prompt, and a prompt for each sign that one ends with: on it depends how a tokenizer cuts the object."""
     texts = {text[-1]: text for text in reversed([p.text for p in relation.explicit_prompts])}
     return [key_prompt(relation), *texts.values()]
-
-
-def _last_word(prompt: str, subject: str) -> str:
-    """The last word of a prompt about a subject. What stands before it never changes how an object is cut."""
-    return question_text(prompt, subject).rsplit(" ", 1)[-1]

@@ -77,9 +77,8 @@ def _file_speller(file: Path, changed: int, key_tokens: tuple[str, ...]) -> Spel
         return [(_clean(text) if cleans else text).strip() for text in decoded]
 
     config = read_json(file.with_name("config.json"))
-    return Speller(
-        split, texts, unknown_ids(tokenizer), special_ids(tokenizer) | _ends_beside(file), context_of(config)
-    )
+    unknown = unknown_ids(tokenizer)
+    return Speller(split, texts, unknown, special_ids(tokenizer) - unknown | _ends_beside(file), context_of(config))
 
 
 def unknown_ids(tokenizer: Tokenizer) -> frozenset[int]:
