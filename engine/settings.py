@@ -54,7 +54,7 @@ class Optimisation(Frozen):
     loss: LossMask
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 5
-    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_gradient_norm: Annotated[float, Field(gt=0, le=1e9)] = 1.0
     trained_layers: Count | Literal["all", "auto"] = "all"
     trained_weights: TrainedWeights = "all"
 
@@ -115,7 +115,7 @@ class Tuning(Frozen):
 
     method: Literal["full", "lora"] = "full"
     rank: Annotated[int, Field(ge=1, le=512)] = 16
-    alpha: Annotated[float, Field(gt=0)] = 32.0
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: (
         Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=100)] | Literal["all-linear"]

@@ -70,7 +70,7 @@ class AttackExperiment(Frozen, Described):
 
     name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")] = "attack"
     description: Annotated[str, Field(max_length=2000)] = ""
-    run: Annotated[str, Field(pattern=r"^[0-9a-zA-Z]{1,40}$")] | None = None
+    run: Annotated[str, Field(pattern=r"^[0-9a-zA-Z]+$", max_length=40)] | None = None
     experiment: Name | dict[str, Any] = "quick"
     relation: Name | None = None
     start: Literal["memorised", "generalised"] = "generalised"

@@ -24,11 +24,12 @@ from engine.commands.mistake import (
 )
 from engine.corpus.resolve import resolve
 from engine.evaluation.sayable import refuse_known
-from engine.execution.report import results_document
+from engine.execution.report import among_words, results_document
 from engine.experiment import Experiment
 from engine.models.source import from_anywhere
 from engine.presets import EXPERIMENTS, describe_preset
 from storage.database import default_home
+from storage.measurements import Result, list_results
 from storage.runs import LEASE_SECONDS, Run, State, add_run, claim_run, get_run, list_runs, request_stop, retry_run
 
 Source = Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML or JSON file.")]
@@ -82,6 +83,7 @@ def run(
     if finished.state is not State.DONE:
         raise Mistake(finished.error or f"the run was {finished.state.value}")
     _print_headline(finished)
+    _print_choice(finished, list_results(db, finished.id))
 
 
 def queue_experiment(db: Database, experiment: Experiment) -> Run:
@@ -116,6 +118,17 @@ def _print_headline(finished: Run) -> None:
     for split, row in finished.headline.items():
         value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
         typer.echo(f"  {split:9} {value} [{low}–{high}]  n={row['n']} ({row['n_facts']} facts)")
+
+
+def _print_choice(finished: Run, rows: list[Result]) -> None:
+    """The multiple choice of the same questions, and among how many options it was."""
+    experiment = Experiment.from_data(finished.experiment)
+    wanted = (experiment.checkpoints[-1], "held_out", experiment.stage2.language, "choice_accuracy")
+    chosen = [r for r in rows if (r.checkpoint, r.facts, r.language, r.metric) == wanted]
+    if chosen:
+        typer.echo(f"multiple choice, {among_words(chosen, experiment.evaluation.options)}")
+    for r in chosen:
+        typer.echo(f"  {r.split:9} {r.value:.2f} [{r.low:.2f}–{r.high:.2f}]  n={r.n} ({r.n_facts} facts)")
 
 
 def queue(source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None) -> None:
