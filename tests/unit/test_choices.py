@@ -155,7 +155,7 @@ def test_nothing_that_is_typed_is_without_end(model: type[BaseModel]):
 def _endless(schema: dict[str, Any]) -> Iterator[str]:
     kind, fixed = schema.get("type"), "const" in schema or "enum" in schema
     limits = {"string": ["maxLength"], "array": ["maxItems"]}
-    limits |= dict.fromkeys(("integer", "number"), ["maximum", "exclusiveMaximum"])
+    limits |= {number: ["maximum", "exclusiveMaximum"] for number in ("integer", "number")}
     if kind in limits and not fixed and not any(limit in schema for limit in limits[kind]):
         yield kind
     for part in [*schema.get("anyOf", []), schema.get("items"), *schema.get("prefixItems", [])]:
