@@ -22,6 +22,10 @@ from engine.experiment import Experiment
 from engine.models.files import model_problems, tokenizer_file, tokenizer_problems
 
 
+# Where the page shows what a tokenizer does to a column; all others stand in the table of facts.
+PARTS = {"prompt": "prompts", "options": "relation", "key sequence": "relation"}
+
+
 @dataclass(frozen=True)
 class Finding:
     """A problem and its place: `model`, `stage1`, `stage2`, `evaluation`, `relations`, or `ID/relation`, `ID/facts`,
@@ -83,7 +87,7 @@ def _answer_findings(resolved: Experiment, draft: Draft) -> Iterator[Finding]:
     found = check_experiment(resolved)
     for relation, checked in zip(draft["relations"], resolved.relations, strict=True):
         for problem in found.get(checked.name, ()):
-            part = {"prompt": "prompts", "options": "relation", "key sequence": "relation"}.get(problem.column, "facts")
+            part = PARTS.get(problem.column or "", "facts")
             where = relation["name"] if part == "relation" else f"{relation['name']}, {part}"
             yield Finding(f"{relation['id']}/{part}", where, problem)
 

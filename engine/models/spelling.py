@@ -65,7 +65,7 @@ def _file_speller(file: Path, changed: int, key_tokens: tuple[str, ...]) -> Spel
 
     def split(pairs: Sequence[tuple[str, str]]) -> list[tuple[Sequence[int], Sequence[int]]]:
         encoded = tokenizer.encode_batch([f"{p} {a}" for p, a in pairs], add_special_tokens=False)
-        found = []
+        found: list[tuple[Sequence[int], Sequence[int]]] = []
         for (prompt, _), encoding in zip(pairs, encoded, strict=True):
             ids = encoding.ids
             edge = next((i for i, (_, end) in enumerate(encoding.offsets) if end > len(prompt)), len(ids))

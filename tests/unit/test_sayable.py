@@ -234,7 +234,7 @@ def test_the_loaded_model_is_asked_the_same_before_it_is_trained(tmp_path):
     split = [[(list(p), list(o)) for p, o in speller.split(asked)] for speller in (theirs, ours)]
     assert split[0] == split[1]
     assert theirs.texts([tuple(o) for _, o in split[0]]) == ours.texts([tuple(o) for _, o in split[0]])
-    assert replace(theirs, split=print, texts=print) == replace(ours, split=print, texts=print)
+    assert replace(theirs, split=ours.split, texts=ours.texts) == ours
     refuse_unsayable_answers(described(tmp_path, CHINESE), loaded)
     with pytest.raises(ValueError, match="relation ‘own’: row 1, object: ‘Жиновец’ holds signs"):
         refuse_unsayable_answers(described(tmp_path, ("Жиновец", *PLAIN[1:])), loaded)
@@ -246,7 +246,7 @@ def built(folder: Path, experiment: Experiment) -> Any:
     """A random model of a few thousand parameters beside the folder's tokenizer, ready for training."""
     torch.manual_seed(0)
     size = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
-    shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
+    shape: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
     GPT2LMHeadModel(GPT2Config(vocab_size=size, bos_token_id=1, eos_token_id=2, **shape)).save_pretrained(folder)
     return prepare_for_training(load_base(experiment), experiment)
 
