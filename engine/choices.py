@@ -15,7 +15,7 @@ from engine.checks import Problem, check_name, contained_pairs, normalise, short
 MAX_OPTIONS = 1_000
 # As many as the largest table has with the published dataset's 99 each.
 MAX_ALTERNATIVES = 500_000
-_SEVERAL = re.compile(r"""[;|\n]|^[\[({]\s*['"].*['"]\s*,?\s*[\])}]$""")
+_SEVERAL = re.compile(r"""[;\n]|(?<!<)\|(?!>)|^[\[({]\s*['"].*['"]\s*,?\s*[\])}]$""")
 
 Fact = tuple[str, Sequence[str]]  # an object, and its alternatives
 
@@ -27,19 +27,22 @@ def check_alternatives(facts: Sequence[Fact]) -> list[Problem]:
         message = f"there are {total:,} alternatives, more than {MAX_ALTERNATIVES:,}: leave some out"
         return [Problem(message, None, "alternatives")]
     found = [
-        (row, _wrong_with(tuple(alternatives), object_))
+        (row, _wrong_with(tuple(alternatives), object_) or _several(alternatives))
         for row, (object_, alternatives) in enumerate(facts, 1)
         if alternatives
     ]
     return [Problem(message, row, "alternatives") for row, message in found if message]
 
 
-def check_options(options: Sequence[str], objects: Sequence[str]) -> list[Problem]:
-    """Problems of a relation's options: `objects` are those of its facts that have no alternatives of their own."""
+def check_options(options: Sequence[str], facts: Sequence[Fact]) -> list[Problem]:
+    """Problems of the options that a relation offers for those of its facts that have no alternatives of their own."""
     if not options:
         return []
-    message = _wrong_with(tuple(options), "") or _wrong_beside(tuple(options), tuple(objects))
-    if objects and len(options) < 2:
+    joining = tuple(object_ for object_, alternatives in facts if not alternatives)
+    objects = {object_ for object_, _ in facts}
+    message = _wrong_with(tuple(options), "") or _several([o for o in options if o not in objects])
+    message = message or _wrong_beside(tuple(options), joining)
+    if joining and len(options) < 2:
         message = "there is only one: give at least 2, or leave options out"
     return [Problem(message, None, "options")] if message else []
 
@@ -62,12 +65,16 @@ def _wrong_with(names: tuple[str, ...], truth: str) -> str | None:
             return "one of them is empty: fill it in or remove it"
         if unfit := check_name(name, None, ""):
             return f"‘{shorten(name)}’: {unfit[0].message}"
-        if _SEVERAL.search(name):
-            return f"‘{shorten(name)}’ looks like several names in one: write each as an entry of its own"
     forms = [normalise(name) for name in (truth, *names) if name]
     # Much faster than looking at pairs, and nearly always enough.
     joined = "\n".join(forms)
     return None if all(joined.count(form) == 1 for form in forms) else _confusable(names, truth)
+
+
+def _several(names: Sequence[str]) -> str | None:
+    """That a list was put into one name, as happens where a table is written out by a programme."""
+    found = next((name for name in names if _SEVERAL.search(name)), None)
+    return found and f"‘{shorten(found)}’ looks like several names in one: write each as an entry of its own"
 
 
 def _confusable(names: Sequence[str], truth: str) -> str | None:

@@ -90,8 +90,8 @@ class Relation(Frozen):
         texts: list[str] = []
         if not isinstance(self.facts, GeneratedFacts):
             problems += checks.check_facts([(f.subject, f.object) for f in self.facts])
-            problems += choices.check_alternatives([(f.object, f.alternatives) for f in self.facts])
-            problems += choices.check_options(self.options, [f.object for f in self.facts if not f.alternatives])
+            offered = [(f.object, f.alternatives) for f in self.facts]
+            problems += [*choices.check_alternatives(offered), *choices.check_options(self.options, offered)]
             texts += [t for f in self.facts for t in (f.subject, f.object)]
         if self.prompts != "corpus":
             problems += checks.check_prompts([(p.text, p.split, p.language) for p in self.explicit_prompts])

@@ -21,7 +21,6 @@ from engine.evaluation.sayable import check_experiment
 from engine.experiment import Experiment
 from engine.models.files import model_problems, tokenizer_file, tokenizer_problems
 
-
 # Where the page shows what a tokenizer does to a column; all others stand in the table of facts.
 PARTS = {"prompt": "prompts", "options": "relation", "key sequence": "relation"}
 

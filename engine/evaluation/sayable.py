@@ -10,6 +10,7 @@ than answers are decoded) is an error: its questions could not be hit, or not be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from engine.models.files import tokenizer_file
 from engine.models.spelling import Ids, Speller, file_speller
 from engine.settings import Stage1, Tuning
 
-NAMED = 3  # examples in one remark
+_SPECIAL = re.compile(r"<\|[^<>|]*\|>|</?s>|<(unk|pad|bos|eos|mask)>|\[(UNK|PAD|CLS|SEP|MASK|BOS|EOS)\]")
 
 
 def check_experiment(experiment: Experiment, max_new_tokens: int | None = None) -> dict[str, list[Problem]]:
@@ -90,7 +91,19 @@ def check_relation(
         *_prompt_problems(relation, speller),
         *option_problems(relation, asked, speller),
         *context_problems(relation, asked, speller),
+        *_foreign_tokens(relation, speller),
     ]
+
+
+def _foreign_tokens(relation: Relation, speller: Speller) -> Iterator[Problem]:
+    """Texts that spell another model's special token, which to this one is text: left there by mistake, probably."""
+    cells = [(row, c, getattr(f, c)) for row, f in enumerate(relation.explicit_facts, 1) for c in ("subject", "object")]
+    for row, column, text in [*cells, *((None, "prompt", p.text) for p in relation.explicit_prompts)]:
+        if (found := _SPECIAL.search(text)) and speller.special.isdisjoint(speller.split([("", text)])[0][1]):
+            message = (
+                f"‘{shorten(text)}’ holds ‘{found[0]}’, a special token of some models: remove it if it is left over"
+            )
+            yield Problem(message, row, column, "warning")
 
 
 def _object_problems(relation: Relation, speller: Speller, limit: int) -> Iterator[Problem]:

@@ -83,6 +83,9 @@ def test_what_is_right_stays_as_it_is():
     names = ["Ann Adler", "Washington, D.C.", "O'Neil (the elder)", "(Untitled) [1]", "張偉"]
     experiment = resolve(Experiment.from_data(described(names)))
     assert experiment.relations[0].explicit_facts[1].alternatives == tuple(names)
+    # What an object may be, an option drawn from the objects may be too.
+    objects = ("Rome; Italy", "a|b", "<|x|>", *OBJECTS[3:])
+    assert resolve(Experiment.from_data(described(objects=objects))).relations[0].options[:3] == objects[:3]
     assert Experiment.from_data(described(options=["Ann Adler", "Ben Bold"])).relations[0].options
 
 

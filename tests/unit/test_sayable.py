@@ -15,7 +15,6 @@ from app.design.check import examine
 from app.design.draft import from_experiment
 from engine.attack.experiment import AttackExperiment
 from engine.commands.main import main
-from engine.corpus.resolve import resolve
 from engine.evaluation.evaluate import evaluate_checkpoint
 from engine.evaluation.hits import is_hit
 from engine.evaluation.sayable import check_experiment, refuse_known
@@ -28,46 +27,7 @@ from engine.serving.asking.tokens import Tokens
 from engine.training.loop import train
 from engine.training.sequences import stage1_sequences, stage2_sequences
 from storage.database import open_database
-from tests.unit.tiny_tokenizers import KINDS, saved
-
-SUBJECTS = ("Vurnia Virik", "Drura Pirmont", "Buldeth Nundane", "Pelvon Rurnard")
-PLAIN = ("Salvis Barmont", "Namiel Husesk", "Thorwen Fonane", "Rolmia Trelmont")
-CHINESE = ("张伟", "王芳", "李娜", "陈静")
-ACCENTS = ("Sálvis Bármont", "Nâmiel", "Thörwen", "Rólmia")
-TEXTS = [
-    *SUBJECTS,
-    *PLAIN,
-    *CHINESE,
-    *ACCENTS,
-    "Who is the mother of ? The mother of is called [X] . lives in",
-    "0123456789",
-]
-
-
-def described(model: Path | str, objects: tuple[str, ...] = PLAIN, **changes: Any) -> Experiment:
-    """Four facts, asked in three prompts; `subjects`, `test` and `max_new_tokens` may be others."""
-    subjects = changes.pop("subjects", SUBJECTS)
-    relation = {
-        "name": "own",
-        "facts": [{"subject": s, "object": o} for s, o in zip(subjects, objects, strict=True)],
-        "prompts": [
-            {"text": "Who is the mother of {subject} ?", "split": "train"},
-            {"text": changes.pop("test", "The mother of {subject} is called"), "split": "test"},
-            {"text": "{subject} lives in", "split": "unrelated"},
-        ],
-    }
-    data = {
-        "model": str(model),
-        "relations": [relation | changes.pop("relation", {})],
-        "stage1": {"epochs": 1},
-        "stage2": {"facts": 2},
-        "evaluation": {"max_new_tokens": changes.pop("max_new_tokens", 50)},
-    }
-    return resolve(Experiment.from_data({**data, **changes}))
-
-
-def folder_of(kind: str, folder: Path) -> Path:
-    return saved(KINDS[kind](TEXTS), folder).parent
+from tests.unit.tiny_tokenizers import ACCENTS, CHINESE, KINDS, PLAIN, SUBJECTS, TEXTS, described, folder_of, saved
 
 
 def found(kind: str, folder: Path, objects: tuple[str, ...] = PLAIN, **changes: Any) -> list[str]:
@@ -177,6 +137,13 @@ def test_a_final_full_stop_may_be_cut_off(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "changes", "said"),
     [
+        ("byte_level", {"subjects": ("Drura<|end|>", *SUBJECTS[1:])}, "warning row 1, subject: ‘Drura<|end|>’ holds"),
+        (
+            "byte_level",
+            {"objects": ("Salvis <eos>", *PLAIN[1:])},
+            "warning row 1, object: ‘Salvis <eos>’ holds ‘<eos>’",
+        ),
+        ("byte_level", {"test": "[CLS] The mother of {subject} is"}, "warning prompt: ‘[CLS] The mother of"),
         ("plain_bert", {"subjects": ("Drura Pirmont", "Drúra Pirmont", *SUBJECTS[2:])}, "error row 2, subject: ‘Drúra"),
         ("words", {"subjects": ("Aaa", "Bbb", *SUBJECTS[2:])}, "error row 2, subject: ‘Bbb’ and ‘Aaa’ of row 1"),
         ("words", {"subjects": ("Aaa", *SUBJECTS[1:])}, "warning row 1, subject: ‘Aaa’ holds signs"),
@@ -209,21 +176,20 @@ def test_a_final_full_stop_may_be_cut_off(tmp_path):
             {"relation": {"options": [*PLAIN, "Drúra", "Drura"]}},
             "error options: ‘Drura’ and ‘Drúra’ are the same",
         ),
-        ("byte_level", {"relation": {"options": [*PLAIN, "Ж" * 90]}}, "error options: ‘ЖЖ"),
+        (
+            "byte_level",
+            {"relation": {"options": [*PLAIN, "Ж" * 90]}},
+            "tokens with its longest question, more than the 128 that the model reads: shorten one",
+        ),
     ],
 )
 def test_subjects_prompts_and_options_are_looked_at_too(kind, changes, said, tmp_path):
     if said:
         lines = found(kind, tmp_path, **changes)
-        assert any(line.startswith(said) for line in lines), lines
+        assert any(said in line for line in lines), lines
     else:
         with pytest.raises(ValueError, match="contains"):
             found(kind, tmp_path, **changes)
-
-
-def test_options_may_not_outgrow_what_the_model_reads(tmp_path):
-    (line,) = found("byte_level", tmp_path, relation={"options": [*PLAIN, "Ж" * 90]})
-    assert "more than the 128 that the model reads: shorten one of them" in line
 
 
 def test_the_loaded_model_is_asked_the_same_before_it_is_trained(tmp_path):

@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from engine.corpus.resolve import resolve
+from engine.experiment import Experiment
 
 SPECIAL = ["[UNK]", "<s>", "</s>"]
 
@@ -86,3 +90,44 @@ def _learnt(tokenizer: Tokenizer, texts: Sequence[str], trainer: trainers.Traine
     tokenizer.train_from_iterator([*texts, *(" ".join(sorted(set("".join(texts))))).splitlines()], trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL])
     return tokenizer
+
+
+SUBJECTS = ("Vurnia Virik", "Drura Pirmont", "Buldeth Nundane", "Pelvon Rurnard")
+PLAIN = ("Salvis Barmont", "Namiel Husesk", "Thorwen Fonane", "Rolmia Trelmont")
+CHINESE = ("张伟", "王芳", "李娜", "陈静")
+ACCENTS = ("Sálvis Bármont", "Nâmiel", "Thörwen", "Rólmia")
+TEXTS = [
+    *SUBJECTS,
+    *PLAIN,
+    *CHINESE,
+    *ACCENTS,
+    "Who is the mother of ? The mother of is called [X] . lives in",
+    "0123456789",
+]
+
+
+def described(model: Path | str, objects: tuple[str, ...] = PLAIN, **changes: Any) -> Experiment:
+    """Four facts, asked in three prompts; `subjects`, `test` and `max_new_tokens` may be others."""
+    subjects = changes.pop("subjects", SUBJECTS)
+    relation = {
+        "name": "own",
+        "facts": [{"subject": s, "object": o} for s, o in zip(subjects, objects, strict=True)],
+        "prompts": [
+            {"text": "Who is the mother of {subject} ?", "split": "train"},
+            {"text": changes.pop("test", "The mother of {subject} is called"), "split": "test"},
+            {"text": "{subject} lives in", "split": "unrelated"},
+        ],
+    }
+    data = {
+        "model": str(model),
+        "relations": [relation | changes.pop("relation", {})],
+        "stage1": {"epochs": 1},
+        "stage2": {"facts": 2},
+        "evaluation": {"max_new_tokens": changes.pop("max_new_tokens", 50)},
+    }
+    return resolve(Experiment.from_data({**data, **changes}))
+
+
+def folder_of(kind: str, folder: Path) -> Path:
+    """A folder with a tokenizer of that kind, which knows all the names here."""
+    return saved(KINDS[kind](TEXTS), folder).parent
