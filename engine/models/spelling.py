@@ -10,6 +10,7 @@ The same questions to a tokenizer on its own (the page must not load transformer
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +23,7 @@ Ids = tuple[int, ...]
 # What transformers' `clean_up_tokenization` replaces in an answer, for tokenizers that ask for it.
 _CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
             (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # fmt: skip
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,10 @@ def unknown_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """The ids of special tokens, which a text can spell and no text means."""
-    return frozenset(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+    """The ids of special tokens, which a text can spell and no text means. Bytes, by which some tokenizers write signs
+    that they have no token for, are none."""
+    added = tokenizer.get_added_tokens_decoder()
+    return frozenset(i for i, token in added.items() if token.special and not _BYTE.fullmatch(token.content))
 
 
 def context_of(config: dict[str, Any]) -> int | None:

@@ -27,6 +27,7 @@ from engine.serving.asking.tokens import Tokens
 from engine.training.loop import train
 from engine.training.sequences import stage1_sequences, stage2_sequences
 from storage.database import open_database
+from tests.unit.tiny_models import build_llama, build_phi3, tiny_experiment
 from tests.unit.tiny_tokenizers import ACCENTS, CHINESE, KINDS, PLAIN, SUBJECTS, TEXTS, described, folder_of, saved
 
 
@@ -38,6 +39,12 @@ def found(kind: str, folder: Path, objects: tuple[str, ...] = PLAIN, **changes: 
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_names_need_no_word(kind, tmp_path):
     assert found(kind, tmp_path) == []
+
+
+@pytest.mark.parametrize("build", [build_llama, build_phi3])
+def test_bytes_that_stand_for_an_unknown_sign_are_no_special_tokens(build, tmp_path):
+    experiment = tiny_experiment(build(tmp_path))
+    assert check_experiment(experiment)["mother"] == []
 
 
 @pytest.mark.parametrize(
