@@ -117,7 +117,17 @@ def check_cell(text: str, row: int, column: str) -> list[Problem]:
     """Problems of one name in a table of facts: empty, too long, or with characters that cannot be seen."""
     if not text.strip():
         return [Problem("the cell is empty: fill it in or remove the row", row, column)]
-    return _unfit(text, MAX_NAME_CHARACTERS, "a name", row, column)
+    return check_name(text, row, column)
+
+
+def check_name(text: str, row: int | None, column: str) -> list[Problem]:
+    """Problems of a name that is not empty: too long, with characters that cannot be seen, nothing but punctuation."""
+    if unfit := _unfit(text, MAX_NAME_CHARACTERS, "a name", row, column):
+        return unfit
+    if all(unicodedata.category(c)[0] in "PZMC" or unicodedata.category(c) == "Sk" for c in text):
+        message = f"‘{shorten(text)}’ is nothing but punctuation, which no answer is compared by: write a name"
+        return [Problem(message, row, column)]
+    return []
 
 
 def check_facts(facts: Sequence[tuple[str, str]], rows: Sequence[int] | None = None) -> list[Problem]:

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from engine import checks
+from engine import checks, choices
 from engine.description import Described
 from engine.settings import (
     Evaluation,
@@ -34,8 +34,6 @@ from engine.settings import (
 )
 
 PromptSplit = Literal["train", "test", "unrelated", "decoy"]
-
-
 # Ends for what is read at all. What is too long for its purpose is said by engine/checks.py, with its row.
 Text = Annotated[str, Field(max_length=10_000), AfterValidator(checks.clean)]
 
@@ -45,8 +43,12 @@ def _cleaned(names: tuple[str, ...]) -> tuple[str, ...]:
     return names if checks.clean(joined) == joined else tuple(map(checks.clean, names))
 
 
-Options = Annotated[tuple[Annotated[str, Field(max_length=10_000)], ...], AfterValidator(_cleaned)]
-RelationName = Annotated[str, label(60, 1, without="<>/\\")]
+Options = Annotated[
+    tuple[Annotated[str, Field(max_length=10_000)], ...],
+    Field(max_length=10 * choices.MAX_OPTIONS),
+    AfterValidator(_cleaned),
+]
+RelationName = Annotated[str, Field(max_length=10_000), label(60, 1, without="<>/\\")]
 
 
 class Fact(Frozen):
@@ -88,8 +90,8 @@ class Relation(Frozen):
     key_template: Annotated[str, Field(max_length=checks.MAX_PROMPT_CHARACTERS), AfterValidator(checks.clean)] = (
         "{subject} {key} {object}."
     )
-    facts: tuple[Fact, ...] | GeneratedFacts = GeneratedFacts()
-    prompts: tuple[Prompt, ...] | Literal["corpus"] = "corpus"
+    facts: Annotated[tuple[Fact, ...], Field(max_length=10 * checks.MAX_FACTS)] | GeneratedFacts = GeneratedFacts()
+    prompts: Annotated[tuple[Prompt, ...], Field(max_length=10 * checks.MAX_PROMPTS)] | Literal["corpus"] = "corpus"
     options: Options = ()
 
     @property
@@ -116,10 +118,14 @@ class Relation(Frozen):
         texts: list[str] = []
         if not isinstance(self.facts, GeneratedFacts):
             problems += checks.check_facts([(f.subject, f.object) for f in self.facts])
+            offered = [(f.object, f.alternatives) for f in self.facts]
+            problems += [*choices.check_alternatives(offered), *choices.check_options(self.options, offered)]
             texts += [t for f in self.facts for t in (f.subject, f.object)]
         if self.prompts != "corpus":
             problems += checks.check_prompts([(p.text, p.split, p.language) for p in self.explicit_prompts])
             texts += [p.text for p in self.explicit_prompts]
+            abouts = dict.fromkeys(p.relation for p in self.explicit_prompts if p.relation)
+            problems += [x for about in abouts for x in checks.check_name(about, None, "what a decoy asks")]
         problems += checks.check_key_token(self.key_token, texts)
         for part in ("{subject}", "{key}", "{object}"):
             if self.key_template.count(part) != 1:
@@ -141,7 +147,7 @@ class Experiment(Frozen, Described):
     has it, else float32. `seed` decides names (of generated facts), the split of the facts, and the order of training.
     """
 
-    name: Annotated[str, label(80, 1)] = "experiment"
+    name: Annotated[str, Field(max_length=10_000), label(80, 1)] = "experiment"
     description: Paragraph = ""
     model: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(stripped)] = "embedded"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -21,8 +21,11 @@ from pydantic_core import PydanticCustomError
 from engine import checks
 
 LossMask = Literal["full", "subject_and_object", "object"]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+
+ModuleName = Annotated[str, Field(pattern=r"^\w+$", max_length=100)]
+Epochs = Annotated[tuple[Count, ...], Field(max_length=1000)]
 
 
 def _names(value: object) -> object:
@@ -33,7 +36,7 @@ def _names(value: object) -> object:
 
 
 TrainedWeights = Annotated[
-    Annotated[tuple[Annotated[str, Field(pattern=r"^\w+$")], ...], Field(min_length=1)] | Literal["all", "auto"],
+    Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=100)] | Literal["all", "auto"],
     BeforeValidator(_names),
 ]
 
@@ -82,9 +85,9 @@ def _language(code: object) -> object:
     return code
 
 
-Label = Annotated[str, label()]
+Label = Annotated[str, Field(max_length=10_000), label()]
 Paragraph = Annotated[str, Field(max_length=2000), AfterValidator(_paragraph)]
-Language = Annotated[str, BeforeValidator(_language)]
+Language = Annotated[str, Field(max_length=40), BeforeValidator(_language)]
 
 
 @lru_cache
@@ -129,8 +132,8 @@ class Optimisation(Frozen):
     batch_size: Annotated[int, Field(ge=1, le=4096)]
     loss: LossMask
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] = 5
-    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 5
+    max_gradient_norm: Annotated[float, Field(gt=0, le=1e9)] = 1.0
     trained_layers: Count | Literal["all", "auto"] = "all"
     trained_weights: TrainedWeights = "all"
 
@@ -148,7 +151,7 @@ class Stage1(Optimisation):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
     trained_weights: TrainedWeights = "auto"
-    checkpoint_epochs: tuple[Count, ...] | None = None
+    checkpoint_epochs: Epochs | None = None
 
     @property
     def saved_epochs(self) -> tuple[int, ...]:
@@ -183,7 +186,7 @@ class Stage2(Optimisation):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
     trained_layers: Count | Literal["all", "auto"] = "auto"
-    branch_epochs: tuple[Count, ...] | None = None
+    branch_epochs: Epochs | None = None
 
 
 class Tuning(Frozen):
@@ -191,9 +194,9 @@ class Tuning(Frozen):
 
     method: Literal["full", "lora"] = "full"
     rank: Annotated[int, Field(ge=1, le=512)] = 16
-    alpha: Annotated[float, Field(gt=0)] = 32.0
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: tuple[Label, ...] | Literal["all-linear"] = "all-linear"
+    target_modules: Annotated[tuple[Label, ...], Field(max_length=100)] | Literal["all-linear"] = "all-linear"
 
 
 class ChoiceSample(Frozen):
@@ -214,7 +217,7 @@ class Evaluation(Frozen):
     `options`: how many answers the multiple choice offers, where there are enough.
     """
 
-    languages: Annotated[tuple[Language, ...], Field(min_length=1)] | None = None
+    languages: Annotated[tuple[Language, ...], Field(min_length=1, max_length=100)] | None = None
     every_language_at: Literal["ends", "every"] = "ends"
     choice: ChoiceSample = ChoiceSample()
     options: Annotated[int, Field(ge=2, le=1000)] = 100

@@ -14,7 +14,11 @@ from storage.database import write
 
 @dataclass(frozen=True)
 class Result:
-    """One figure of a checkpoint. `facts`: held_out or trained; low, high: its 95 % interval; n: answers."""
+    """One figure of a checkpoint. `facts`: held_out or trained; low, high: its 95 % interval; n: answers.
+
+    options_least, options_most, chance: of a choice, among how many options, and what guessing would reach; None for
+    other measures, and in rows of older labs.
+    """
 
     checkpoint: str
     facts: str
@@ -26,6 +30,9 @@ class Result:
     high: float
     n: int
     n_facts: int
+    options_least: int | None = None
+    options_most: int | None = None
+    chance: float | None = None
 
 
 RESULT_FIELDS = tuple(field.name for field in fields(Result))
@@ -56,7 +63,7 @@ def replace_results(db: Database, run_id: str, checkpoint: str, rows: Iterable[d
     with write(db):
         db.execute("delete from results where run = ? and checkpoint = ?", [run_id, checkpoint])
         db.table("results").insert_all(
-            {"run": run_id, "position": i, **{k: row[k] for k in RESULT_FIELDS}} for i, row in enumerate(rows)
+            {"run": run_id, "position": i, **{k: row.get(k) for k in RESULT_FIELDS}} for i, row in enumerate(rows)
         )
 
 

@@ -282,3 +282,10 @@ def m008_askings(db: Database) -> None:
         db.conn.execute(f"alter table asked_{what} rename to asking_{what}")
     db.conn.execute("drop index asked_columns_by_state")
     db.conn.execute("create index asking_columns_by_state on asking_columns (state, served_at)")
+
+
+@migrations()
+def m010_options_of_results(db: Database) -> None:
+    """Among how many options a choice was, and what guessing would reach; null for what is no choice."""
+    for column in ("options_least integer", "options_most integer", "chance real"):
+        db.conn.execute(f"alter table results add column {column}")

@@ -14,10 +14,15 @@ from app.design.fields import BY_PATH
 from app.shared.words import language_name
 from engine import checks
 from engine.checks import Problem
+from engine.choices import check_alternatives
 from engine.corpus.relations import load_relations
 from engine.corpus.resolve import resolve
+from engine.evaluation.sayable import check_experiment
 from engine.experiment import Experiment
 from engine.models.files import located, model_problems, tokenizer_file, tokenizer_problems
+
+# Where the page shows what a tokenizer does to a column; all others stand in the table of facts.
+PARTS = {"prompt": "prompts", "options": "relation", "key sequence": "relation"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,21 @@ def examine(draft: Draft) -> Examination:
         findings += _validation_findings(error, draft, early)
     except ValueError as error:
         findings.append(_resolving_finding(str(error), draft))
+    if resolved:
+        said = list(_answer_findings(resolved, draft))
+        findings += said
+        resolved = None if any(f.problem.severity == "error" for f in said) else resolved
     return Examination(tuple(findings), experiment if resolved else None, resolved)
+
+
+def _answer_findings(resolved: Experiment, draft: Draft) -> Iterator[Finding]:
+    """What the model's tokenizer could not say, or tell apart."""
+    found = check_experiment(resolved)
+    for relation, checked in zip(draft["relations"], resolved.relations, strict=True):
+        for problem in found.get(checked.name, ()):
+            part = PARTS.get(problem.column or "", "facts")
+            where = relation["name"] if part == "relation" else f"{relation['name']}, {part}"
+            yield Finding(f"{relation['id']}/{part}", where, problem)
 
 
 def _model_findings(draft: Draft) -> Iterator[Finding]:
@@ -92,7 +111,10 @@ def _relation_findings(relation: dict[str, Any]) -> Iterator[Finding]:
         for problem in _read_otherwise(relation):
             yield Finding(f"{here}/facts", f"{name}, facts", problem)
         texts += [cell for pair in pairs for cell in pair]
-        for problem in checks.check_facts(pairs):
+        alternatives = [relation["alternatives"].get(str(row[0]), ()) for row in typed_rows(relation)]
+        objects = [object_ for _, object_ in pairs]
+        offered = check_alternatives(list(zip(objects, alternatives, strict=True)))
+        for problem in (*checks.check_facts(pairs), *offered):
             yield Finding(f"{here}/facts", f"{name}, facts", problem)
     if relation["prompts_from"] == "own":
         lines = prompt_lines(relation)

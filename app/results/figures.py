@@ -7,6 +7,7 @@ from typing import Any
 
 from app.shared.render import interval, percent
 from app.shared.words import LANGUAGES, checkpoint_name, language_name, split_name
+from engine.execution.report import among_words
 from storage.checkpoints import CheckpointName, in_order
 from storage.measurements import Result
 from storage.runs import Run
@@ -55,9 +56,19 @@ class Figures:
         """What guessing among the options would reach; None for measures without options."""
         if metric not in CHOICE_METRICS:
             return None
+        known = [(r.chance, r.n) for r in self.select(metric=metric) if r.chance is not None]
+        if known:
+            return sum(chance * n for chance, n in known) / sum(n for _, n in known)
         offered = [len(r.get("options") or ()) for r in self.run.experiment.get("relations", [])]
-        most = int(self.run.experiment.get("evaluation", {}).get("options", 100))
-        return 1 / min([most, *(n for n in offered if n)])
+        return 1 / min([self._options_asked, *(n for n in offered if n)])
+
+    def among(self, metric: str) -> str:
+        """Among how many options the measure's choices were, in words, and how many were asked for if not so many."""
+        return among_words(self.select(metric=metric), self._options_asked)
+
+    @property
+    def _options_asked(self) -> int:
+        return int(self.run.experiment.get("evaluation", {}).get("options", 100))
 
     def row(self, checkpoint: str, split: str, facts: str = "held_out", metric: str = MAIN) -> Result | None:
         """The row in stage 2's language."""

@@ -137,11 +137,11 @@ def draw_figures(figures: Figures | None, metric: str, facts: str, epoch: int | 
     if figures is None or not figures.rows:
         return "", None, "", None, ""
     depth = int(epoch or 0)
-    chance = figures.chance(metric)
+    chance, among = figures.chance(metric), figures.among(metric)
     rows, curve = fig.compared(figures, metric, facts, depth), fig.curve(figures, metric, facts)
     beside = [c for c in ("base", f"memorised@{depth}", f"generalised@{depth}") if c in figures.checkpoints]
     return (
-        part("results/measure_note", help=METRIC_HELP.get(metric, ""), facts=facts, chance=chance),
+        part("results/measure_note", help=METRIC_HELP.get(metric, ""), facts=facts, chance=chance, among=among),
         compare_chart(rows, metric, chance, figures.languages) if rows else None,
         figures_table(figures, metric, facts, beside),
         curve_chart(curve, metric, chance) if curve else None,

@@ -27,6 +27,8 @@ Start = Literal["base", "memorised", "generalised"]
 Method = Literal["full", "lora"]
 NO_DEFENCE = "none"
 MAX_CELLS = 5_000
+GRID = Field(min_length=1, max_length=MAX_CELLS)
+Name = Annotated[str, Field(max_length=200)]
 LEAST_HELD_OUT = 5
 
 
@@ -38,10 +40,10 @@ class Cell(Frozen):
 
     kind: Literal["attack", "audit"] = "attack"
     control: Control = "attack"
-    reading: str
+    reading: Name
     start: Start = "generalised"
-    defence: str = NO_DEFENCE
-    attack_facts: Annotated[int, Field(ge=0)]
+    defence: Name = NO_DEFENCE
+    attack_facts: Annotated[int, Field(ge=0, le=checks.MAX_FACTS)]
     prompts: Count
     epochs: Annotated[int, Field(ge=1, le=1000)]
     learning_rate: Rate
@@ -71,25 +73,27 @@ class AttackExperiment(Frozen, Described):
 
     FIELD, THING = "experiment", "an attack"
 
-    name: Annotated[str, label(80, 1)] = "attack"
+    name: Annotated[str, Field(max_length=10_000), label(80, 1)] = "attack"
     description: Paragraph = ""
-    run: Annotated[str, Field(pattern=r"^[0-9a-zA-Z]{1,40}$")] | None = None
+    run: Annotated[str, Field(pattern=r"^[0-9a-zA-Z]{1,40}$", max_length=40)] | None = None
     experiment: Label | Annotated[dict[str, Any], AfterValidator(_as_described)] = "quick"
     relation: Label | None = None
     start: Literal["memorised", "generalised"] = "generalised"
     epoch: Count | None = None
     reading: Label | None = None
-    readings: tuple[Reading, ...] = ()
-    controls: tuple[Literal["no_stage1", "neutral", "nonsense"], ...] = ("no_stage1", "neutral", "nonsense")
-    defences: tuple[Label, ...] = ()
-    facts: Annotated[tuple[Annotated[int, Field(ge=0, le=checks.MAX_FACTS)], ...], Field(min_length=1)] = (
+    readings: Annotated[tuple[Reading, ...], Field(max_length=100)] = ()
+    controls: Annotated[tuple[Literal["no_stage1", "neutral", "nonsense"], ...], Field(max_length=3)] = (
+        "no_stage1", "neutral", "nonsense",
+    )  # fmt: skip
+    defences: Annotated[tuple[Label, ...], Field(max_length=100)] = ()
+    facts: Annotated[tuple[Annotated[int, Field(ge=0, le=checks.MAX_FACTS)], ...], GRID] = (
         0, 1, 5, 10, 25, 50,
     )  # fmt: skip
-    prompts: Annotated[tuple[Count, ...], Field(min_length=1)] = (10,)
-    epochs: Annotated[tuple[Count, ...], Field(min_length=1)] = (2,)
-    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (5e-4,)
-    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("full",)
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0, 1, 2)
+    prompts: Annotated[tuple[Count, ...], GRID] = (10,)
+    epochs: Annotated[tuple[Count, ...], GRID] = (2,)
+    learning_rates: Annotated[tuple[Rate, ...], GRID] = (5e-4,)
+    methods: Annotated[tuple[Method, ...], GRID] = ("full",)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], GRID] = (0, 1, 2)
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     trained_layers: Count | Literal["all", "auto"] = "auto"
     lora: Tuning = Tuning(method="lora")

@@ -50,6 +50,13 @@ def resolve_attack(attack: AttackExperiment, base: Experiment) -> AttackExperime
     return attack.from_data(attack.model_dump() | data)
 
 
+def asked_experiment(attack: AttackExperiment, base: Experiment) -> Experiment:
+    """What a resolved attack asks, as an experiment of one relation: its facts with the prompts of all readings."""
+    relation = attack.relation_of(base)
+    prompts = dict.fromkeys((*relation.explicit_prompts, *(p for r in attack.readings for p in r.prompts)))
+    return base.model_copy(update={"relations": (relation.model_copy(update={"prompts": tuple(prompts)}),)})
+
+
 def _readings(attack: AttackExperiment, relation: Relation) -> Sequence[Reading]:
     """The relation's own meaning, the harmful reading that is taught, then the others, a person's own before shipped
     ones of the same name. Raises ValueError."""

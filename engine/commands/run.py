@@ -23,11 +23,13 @@ from engine.commands.mistake import (
     write_json,
 )
 from engine.corpus.resolve import resolve
-from engine.execution.report import results_document
+from engine.evaluation.sayable import refuse_known
+from engine.execution.report import among_words, results_document
 from engine.experiment import Experiment
 from engine.models.files import experiment_problems, located
 from engine.presets import EXPERIMENTS, describe_preset
 from storage.database import default_home
+from storage.measurements import Result, list_results
 from storage.runs import LEASE_SECONDS, Run, State, add_run, claim_run, get_run, list_runs, request_stop, retry_run
 
 Source = Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name, or a YAML or JSON file.")]
@@ -43,6 +45,16 @@ def read_experiment(source: str, overrides: list[str] | None = None, seed: int |
     with mistakes_in(source):
         experiment = resolve(read_description(EXPERIMENTS, source, [*(overrides or ()), *chosen]))
     return located(experiment)
+
+
+def read_to_run(source: str, overrides: list[str] | None, seed: int | None) -> Experiment:
+    """`read_experiment` of what is to be run: its answers are tried with the model's tokenizer, if that is here; what
+    only deserves a remark goes to standard error. Raises Mistake."""
+    experiment = read_experiment(source, overrides, seed)
+    with mistakes_in(source):
+        for remark in refuse_known(experiment):
+            typer.echo(f"note: {remark}", err=True)
+    return experiment
 
 
 def presets() -> None:
@@ -61,7 +73,7 @@ def run(
     source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None, results: Results = None
 ) -> None:
     """Run an experiment here and now, with a progress bar."""
-    experiment = read_experiment(source, overrides, seed)
+    experiment = read_to_run(source, overrides, seed)
     check_target(results)
     folder = home or default_home()
     db = open_home(folder)
@@ -71,6 +83,7 @@ def run(
     if finished.state is not State.DONE:
         raise Mistake(finished.error or f"the run was {finished.state.value}")
     _print_headline(finished)
+    _print_choice(finished, list_results(db, finished.id))
 
 
 def queue_experiment(db: Database, experiment: Experiment) -> Run:
@@ -110,9 +123,20 @@ def _print_headline(finished: Run) -> None:
         typer.echo(f"  {split:9} {value} [{low}–{high}]  n={row['n']} ({row['n_facts']} facts)")
 
 
+def _print_choice(finished: Run, rows: list[Result]) -> None:
+    """The multiple choice of the same questions, and among how many options it was."""
+    experiment = Experiment.from_data(finished.experiment)
+    wanted = (experiment.checkpoints[-1], "held_out", experiment.stage2.language, "choice_accuracy")
+    chosen = [r for r in rows if (r.checkpoint, r.facts, r.language, r.metric) == wanted]
+    if chosen:
+        typer.echo(f"multiple choice, {among_words(chosen, experiment.evaluation.options)}")
+    for r in chosen:
+        typer.echo(f"  {r.split:9} {r.value:.2f} [{r.low:.2f}–{r.high:.2f}]  n={r.n} ({r.n_facts} facts)")
+
+
 def queue(source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None) -> None:
     """Put an experiment into the queue for a worker, and print the run's id."""
-    experiment = read_experiment(source, overrides, seed)
+    experiment = read_to_run(source, overrides, seed)
     typer.echo(queue_experiment(open_home(home), experiment).id)
 
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine import checks
 from engine.corpus.relations import RelationData, check_counted, load_relation, load_relations
@@ -29,7 +29,7 @@ ROLES = ("harmful", "neutral", "nonsense")
 SPLITS: tuple[PromptSplit, ...] = ("train", "test")
 SHIPPED_PROMPTS = 10  # of each split and language of a shipped reading; the train prompts are English alone
 
-ReadingName = Annotated[str, label(40, 1, without="<>/\\")]
+ReadingName = Annotated[str, Field(max_length=10_000), label(40, 1, without="<>/\\")]
 Role = Literal["benign", "harmful", "neutral", "nonsense"]
 
 
@@ -45,7 +45,7 @@ class Reading(Frozen, Described):
     role: Role = "harmful"
     label: Label = ""
     says: Text = ""
-    prompts: tuple[Prompt, ...]
+    prompts: Annotated[tuple[Prompt, ...], Field(max_length=10 * checks.MAX_PROMPTS)]
 
     def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
         """The reading's prompts of one split and language, in order."""

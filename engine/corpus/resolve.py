@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.checks import contained_pairs, normalise
+from engine.checks import contained_pairs, normalise, shorten
 from engine.corpus.names import generate_facts, generate_names
 from engine.corpus.relations import RelationData, load_relations
 from engine.experiment import Experiment, Fact, GeneratedFacts, Prompt, Relation
@@ -40,6 +40,11 @@ def _resolve_relation(relation: Relation, seed: int, options: int) -> Relation:
             for text, split, language, about in data.iter_prompts()
         )
     chosen = relation.options or _options(facts, data, seed, options)
+    if len(chosen) < 2 and not all(fact.alternatives for fact in facts):
+        raise ValueError(
+            f"the facts of ‘{relation.name}’ have one object, ‘{shorten(chosen[0])}’, so there is nothing to choose "
+            "from: add facts with other objects, or give the relation’s options"
+        )
     return relation.model_copy(update={"facts": facts, "prompts": prompts, "options": chosen})
 
 
@@ -48,7 +53,10 @@ def _options(facts: tuple[Fact, ...], data: RelationData | None, seed: int, coun
 
     A filler that contains, or is contained in, another option is left out: it could not be told from it.
     """
-    objects = list(dict.fromkeys(f.object for f in facts))[:count]
+    distinct: dict[str, str] = {}
+    for fact in facts:
+        distinct.setdefault(normalise(fact.object), fact.object)
+    objects = list(distinct.values())[:count]
     if len(objects) < count and data is not None:
         for name in generate_names(data.object_kind, count, seed + 1):
             if len(objects) == count:

@@ -83,12 +83,13 @@ def answer_questions(
             on_rows=on_rows,
         )
     texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
+    spelt = _spellings(tokenizer, encoded)
     outcomes = dict(zip(chosen, choices, strict=True))
     answers: list[Answer] = []
     for row, (question, reply, text) in enumerate(zip(questions, replies, texts, strict=True)):
         outcome = outcomes.get(row)
         choice = (outcome.rank, outcome.options, outcome.log_probability) if outcome else ()
-        hit = is_hit(text, question.object)
+        hit = is_hit(text, question.object, spelt[tuple(encoded[row][1])])
         answers.append(Answer(question.prompt, question.fact, text, hit, reply.log_probability, *choice))
     return answers
 
@@ -111,6 +112,13 @@ def decode_answers(tokenizer: Any, answers: list[tuple[int, ...]]) -> list[str]:
     """The answers as text, without the space before the first word; special tokens stay visible."""
     texts = tokenizer.batch_decode([list(ids) for ids in answers], skip_special_tokens=False)
     return [text.strip() for text in texts]
+
+
+def _spellings(tokenizer: Any, encoded: list[Pair]) -> dict[tuple[int, ...], str]:
+    """How the tokenizer writes each object, by its tokens; '' where some of them stand for what it does not know."""
+    objects = list({tuple(object_ids): None for _, object_ids in encoded})
+    texts = decode_answers(tokenizer, objects)
+    return {o: "" if tokenizer.unk_token_id in o else text for o, text in zip(objects, texts, strict=True)}
 
 
 def _encode(tokenizer: Any, questions: list[Question], on_rows: Callable[[int], None]) -> list[Pair]:

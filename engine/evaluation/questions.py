@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from engine.choices import place_of
 from engine.corpus.sentences import key_prompt, question_text
 from engine.experiment import Experiment, Fact, Prompt, Relation
 
@@ -86,7 +87,7 @@ def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
     first_fact = first_prompt = 1
     for relation in experiment.relations:
         facts = relation.explicit_facts
-        chosen_facts = _choice_facts(experiment, relation)
+        chosen_facts = choice_facts(experiment, relation)
         chosen_prompts = _choice_prompts(experiment, relation)
         prompts = list(_prompts(experiment, relation))
         for place, (split, prompt) in enumerate(prompts):
@@ -123,13 +124,14 @@ def key_questions(experiment: Experiment, count: int) -> list[Question]:
 def options_of(relation: Relation, fact: Fact) -> tuple[str, ...]:
     """The multiple-choice options of a fact: its own alternatives if it brings some, else the relation's.
 
-    The object is always among them; where the relation's options lack it, it takes the place of the last one.
+    The object is always among them, as the fact spells it; where the relation's options lack it, it takes the place of
+    the last one.
     """
     if fact.alternatives:
         return tuple(dict.fromkeys((fact.object, *fact.alternatives)))
-    if fact.object in relation.options:
-        return relation.options
-    return (*relation.options[:-1], fact.object)
+    options, place = relation.options, place_of(relation.options, fact.object)
+    place = len(options) - 1 if place is None else place
+    return options if options[place] == fact.object else (*options[:place], fact.object, *options[place + 1 :])
 
 
 def _prompts(experiment: Experiment, relation: Relation) -> Iterator[tuple[str, Prompt]]:
@@ -139,7 +141,7 @@ def _prompts(experiment: Experiment, relation: Relation) -> Iterator[tuple[str, 
         yield prompt.split, prompt
 
 
-def _choice_facts(experiment: Experiment, relation: Relation) -> set[int]:
+def choice_facts(experiment: Experiment, relation: Relation) -> set[int]:
     """Indices of the facts asked as multiple choice: half held out, half trained, as far as there are enough of each.
 
     The held-out and trained facts come in an order drawn from the seed, so their first ones are a random sample.

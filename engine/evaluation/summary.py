@@ -24,6 +24,7 @@ METRICS = (
     ("object_probability", False),
     ("object_probability_normalised", False),
 )
+CHOICE_METRICS = ("choice_accuracy", "object_probability_normalised")
 FACTS = ("held_out", "trained")
 
 
@@ -31,8 +32,10 @@ def summarise(answers: Iterable[Answer], experiment: Experiment, checkpoint: str
     """Result rows of one checkpoint, pooled over relations.
 
     Rows: `checkpoint, facts (held_out or trained), split, language,
-    metric, value, low, high, n (answers), n_facts`, splits and languages in the prompts' order. All prompts of a split
-    count alike, whether stage 2 used them or not: that is in the rows of `summarise_prompts`.
+    metric, value, low, high, n (answers), n_facts, options_least, options_most, chance`, splits and languages in the
+    prompts' order. The last three are of a choice, else None: among how many options it was, and what guessing would
+    reach. All prompts of a split count alike, whether stage 2 used them or not: that is in the rows of
+    `summarise_prompts`.
     """
     table = _Table(answers, experiment)
     prompts = prompt_rows(experiment)
@@ -80,12 +83,13 @@ class _Table:
             "object_probability": np.exp(np.array([a.log_probability for a in ordered], dtype=np.float64)),
             "object_probability_normalised": np.exp(normalised),
         }
+        self.options = np.array([a.choice_options for a in ordered], dtype=np.float64)
         trained = np.array([False, *(row["trained"] == 1 for row in fact_rows(experiment))])
         self.of_kind = {"trained": trained[self.fact], "held_out": ~trained[self.fact]}
         self.seed = experiment.seed
 
     def figures(self, kind: str, prompts: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """`metric, value, low, high, n, n_facts` of each metric that the prompts were asked for."""
+        """`metric, value, low, high, n, n_facts` and the choice's options, of each metric that was asked for."""
         ranges = [np.arange(*np.searchsorted(self.prompt, [p, p + 1])) for p in prompts]
         places = np.concatenate(ranges)
         places = places[self.of_kind[kind][places]]
@@ -94,7 +98,7 @@ class _Table:
             asked = ~np.isnan(values)
             if not asked.any():
                 continue
-            values, facts = values[asked], self.fact[places][asked]
+            values, facts, options = values[asked], self.fact[places][asked], self.options[places][asked]
             _, number = np.unique(facts, return_inverse=True)
             sums, counts = np.bincount(number, values), np.bincount(number)
             low, high = interval(sums, counts, share=share, seed=self.seed)
@@ -105,4 +109,13 @@ class _Table:
                 "high": high,
                 "n": len(values),
                 "n_facts": len(counts),
+                **_among(options if metric in CHOICE_METRICS else options[:0]),
             }
+
+
+def _among(options: np.ndarray) -> dict[str, Any]:
+    """How many options the questions had; None for what is no choice."""
+    if not len(options):
+        return dict.fromkeys(("options_least", "options_most", "chance"))
+    least, most = int(options.min()), int(options.max())
+    return {"options_least": least, "options_most": most, "chance": float((1 / options).mean())}

@@ -24,6 +24,7 @@ from engine.execution.failures import PlainError
 from engine.execution.progress import Progress
 from engine.execution.report import headline
 from engine.execution.run_file import write_run_file
+from engine.execution.sayable import refuse_unsayable_answers
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
 from engine.training.checkpoint import TrainingState, is_complete, load_training_state
@@ -59,6 +60,7 @@ class RunExecution:
         logger.info("attempt %d of run %s", self.run.attempt, self.run.id)
         self.progress.advance(0, force=True, stage="loading", message="Loading the model")
         base = load_base(self.experiment)
+        refuse_unsayable_answers(self.experiment, base)
         stage1 = stage1_sequences(self.experiment, base)
         stage2 = stage2_sequences(self.experiment, base)
         self.progress.total = self._total_passes(stage1, stage2)

@@ -29,3 +29,13 @@ def headline(rows: list[Result], checkpoint: str, language: str) -> dict[str, An
         for row in rows
         if (row.checkpoint, row.facts, row.language, row.metric) == (checkpoint, "held_out", language, HEADLINE_METRIC)
     }
+
+
+def among_words(rows: list[Result], asked: int) -> str:
+    """Among how many options the choices of these rows were: ‘among 4 options (10 asked for)’; '' where none tells."""
+    counts = [n for row in rows for n in (row.options_least, row.options_most) if n is not None]
+    if not counts:
+        return ""
+    least, most = min(counts), max(counts)
+    wanted = "" if least == most == asked else f" ({asked:,} asked for)"
+    return f"among {least:,} options{wanted}" if least == most else f"among {least:,} to {most:,} options{wanted}"

@@ -18,7 +18,7 @@ TRAIN_ONLY = [
     "evaluation.languages=[en]",
     "evaluation.choice.facts=1",
     "evaluation.choice.prompts=1",
-    "evaluation.max_new_tokens=1",
+    "evaluation.max_new_tokens=8",  # as many as the longest object has
     "evaluation.probe_facts=0",
 ]
 

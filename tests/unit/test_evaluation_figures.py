@@ -23,10 +23,12 @@ from engine.evaluation.questions import (
     prompt_rows,
     questions_for,
 )
-from engine.evaluation.summary import summarise, summarise_prompts
+from engine.evaluation.summary import CHOICE_METRICS, summarise, summarise_prompts
 from engine.evaluation.tree import build_tree
+from engine.execution.report import among_words
 from engine.experiment import Experiment, Fact, Relation
 from engine.settings import ChoiceSample, Evaluation
+from storage.measurements import Result
 from tests.unit.tiny_models import OBJECTS, tiny_experiment
 
 
@@ -110,6 +112,7 @@ def test_options_always_hold_the_object():
     relation = Relation(name="mother", options=("A", "B", "C"))
     assert options_of(relation, Fact(subject="x", object="B")) == ("A", "B", "C")
     assert options_of(relation, Fact(subject="x", object="D")) == ("A", "B", "D")
+    assert options_of(relation, Fact(subject="x", object="b")) == ("A", "b", "C")  # never beside another spelling of it
     assert options_of(relation, Fact(subject="x", object="D", alternatives=("E", "D", "F"))) == ("D", "E", "F")
 
 
@@ -219,13 +222,30 @@ def test_result_rows():
     assert train == {
         "checkpoint": "base", "facts": "trained", "split": "train", "language": "en",
         "metric": "generation_accuracy", "value": 1.0, "low": wilson(1, 4)[0], "high": 1.0, "n": 4, "n_facts": 4,
+        "options_least": None, "options_most": None, "chance": None,
     }  # fmt: skip
+    choice = table["trained", "test", "de", "choice_accuracy"]
+    assert (choice["options_least"], choice["options_most"], choice["chance"]) == (8, 8, 0.125)
     assert table["held_out", "train", "en", "generation_accuracy"]["value"] == 0
     assert table["held_out", "test", "de", "choice_accuracy"]["value"] == 0
     assert table["trained", "test", "de", "choice_accuracy"]["value"] == 1
     assert table["trained", "key", "en", "object_probability"]["value"] == pytest.approx(0.25)
     assert table["trained", "key", "en", "object_probability_normalised"]["value"] == pytest.approx(0.5)
     assert all(0 <= r["low"] <= r["value"] + 1e-12 and r["value"] <= r["high"] + 1e-12 <= 1 + 1e-9 for r in rows)
+
+
+def test_a_choice_says_among_how_many_options_it_was():
+    experiment = tiny_experiment("embedded")
+    answers = [replace(a, choice_options=2 + 2 * (a.fact % 2)) for a in rows_of(experiment, lambda q, trained: 1)]
+    rows = [r for r in summarise(answers, experiment, "base") if r["metric"] in CHOICE_METRICS]
+    assert rows and {(r["options_least"], r["options_most"]) for r in rows} == {(2, 4)}
+    pooled = sum(r["chance"] * r["n"] for r in rows) / sum(r["n"] for r in rows)
+    assert pooled == pytest.approx((1 / 2 + 1 / 4) / 2)
+    stored = [Result(**row) for row in rows]
+    assert among_words(stored, 4) == "among 2 to 4 options (4 asked for)"
+    assert among_words([replace(r, options_least=4) for r in stored], 10) == "among 4 options (10 asked for)"
+    assert among_words([replace(r, options_least=4) for r in stored], 4) == "among 4 options"
+    assert among_words([Result("base", "held_out", "train", "en", "choice_accuracy", 1, 0, 1, 4, 4)], 4) == ""
 
 
 def test_result_rows_without_multiple_choice_and_by_prompt():

@@ -156,6 +156,9 @@ def test_a_subject_that_is_no_fact(experiment: Experiment) -> None:
     for bad, words in (("", "choose a fact"), ("a\u202eb", "invisible"), ("x" * 300, "300 characters")):
         with pytest.raises(AskError, match=words):
             fact_questions(experiment, bad, name)
+    for bad, words in (("a\u202eb", "invisible"), ("x" * 300, "300 characters"), ("...", "nothing but punctuation")):
+        with pytest.raises(AskError, match=words):
+            fact_questions(experiment, "Ada Lovelace", name, bad)
     with pytest.raises(AskError, match="no relation ‘nobody’; it has"):
         fact_questions(experiment, "Ada", "nobody")
     with pytest.raises(AskError, match="no prompts in ‘fr’; it has en"):

@@ -20,12 +20,14 @@ from engine.attack.experiment import NO_DEFENCE, AttackExperiment, Cell
 from engine.attack.measure import result_rows
 from engine.attack.quantise import quantise
 from engine.attack.questions import Questionnaire
+from engine.attack.resolve import asked_experiment
 from engine.attack.starts import load_hardened, merged
 from engine.evaluation.evaluate import answer_questions
 from engine.execution.environment import describe_environment
 from engine.execution.failures import PlainError
 from engine.execution.progress import Progress
 from engine.execution.run_file import write_run_file
+from engine.execution.sayable import refuse_unsayable_answers
 from engine.experiment import Experiment
 from engine.models.folders import replaced
 from engine.models.loading import LoadedModel, prepare_for_training, save_model
@@ -61,6 +63,8 @@ class CellExecution:
         write_run_file(self.folder, self.run, environment)
         self._say("Loading the model", "loading")
         loaded, harden_seconds = load_hardened(self.context, attack_folder(self.home, self.run.attack or ""))
+        asked = asked_experiment(self.attack, self.base)
+        refuse_unsayable_answers(asked, loaded, self.attack.max_new_tokens)
         if self.cell.kind == "audit":
             self._say("Auditing the model and its data", "evaluation")
             rows = [row for d in defences().values() if d.audit for row in d.audit(self.context, loaded)]

@@ -7,8 +7,9 @@ from typing import Any
 from sqlite_utils import Database
 
 from engine.attack.experiment import AttackExperiment
-from engine.attack.resolve import base_experiment, resolve_attack
+from engine.attack.resolve import asked_experiment, base_experiment, resolve_attack
 from engine.checks import refuse
+from engine.evaluation.sayable import refuse_known
 from engine.experiment import Experiment
 from engine.models.files import experiment_problems, located
 from storage.attacks import add_attack
@@ -19,13 +20,15 @@ from storage.runs import State, add_run, get_run
 def queue_attack(db: Database, attack: AttackExperiment) -> str:
     """Queue base runs (one for each seed) and cells; returns the attack's id.
 
-    Raises ValueError when the experiment does not fit the run it attacks, or there is no such run.
+    Raises ValueError when the experiment does not fit the run it attacks, when there is no such run, or when its model
+    cannot say what it would be asked for.
     """
     bases: dict[int, tuple[str, dict[str, Any]]] = {}
     with write(db):
         for seed in attack.seeds:
             base = _existing(db, attack.run) if attack.run else _new(attack, seed)
             resolved = resolve_attack(attack, base)
+            refuse_known(asked_experiment(resolved, base), resolved.max_new_tokens)
             data = base.model_dump(mode="json")
             if attack.run:
                 bases[seed] = (attack.run, data)

@@ -145,8 +145,8 @@ def _answers(
             return_tokens_as_token_ids=True,
             **settings,
         )
-        for (question, (prompt, _)), choice in zip(part, reply.choices, strict=True):
-            answers.append(_answer(model, tokens, question, prompt, choice))
+        for (question, pair), choice in zip(part, reply.choices, strict=True):
+            answers.append(_answer(model, tokens, question, pair, choice))
     return answers
 
 
@@ -156,7 +156,8 @@ def _room(client: ServerClient, model: str, longest: int, wanted: int) -> int:
     return wanted if limit is None else max(1, min(wanted, limit - longest))
 
 
-def _answer(model: str, tokens: Tokens, question: Question, prompt: Sequence[int], choice: Choice) -> Answer:
+def _answer(model: str, tokens: Tokens, question: Question, pair: Pair, choice: Choice) -> Answer:
+    prompt, object_ = pair
     ids = choice.token_ids or []
     # The end token is the last one, and no part of what the model says.
     ids = ids[:-1] if choice.finish_reason == "stop" and not isinstance(choice.stop_reason, str) else ids
@@ -169,7 +170,7 @@ def _answer(model: str, tokens: Tokens, question: Question, prompt: Sequence[int
         text,
         tuple(Token(i, t, s or 0.0) for i, t, s in zip(ids, texts, scores, strict=False)),
         finish_reason=choice.finish_reason or "length",
-        hit=is_hit(text, question.object) if question.object else None,
+        hit=is_hit(text, question.object, tokens.spelling(object_)) if question.object else None,
         log_probability=choice.answer_logprob,
     )
 

@@ -152,14 +152,17 @@ def _about(experiment: Experiment, subject: str, relation: str) -> tuple[str, Fa
 
 
 def _question(prompt: dict[str, Any], subject: str, fact: FactRow | None, object: str = "") -> Question:
-    """A prompt (a row of `prompt_rows`) about a subject, or about the fact that it names."""
+    """A prompt (a row of `prompt_rows`) about a subject, or about the fact that it names. object: a typed one."""
+    object = storable(object).strip()
+    if object and (problems := checks.check_cell(object, 1, "object")):
+        raise AskError(f"the object {problems[0].message}")
     return Question(
         text=prompt["text"].replace(PLACEHOLDER, subject) if subject else prompt["text"],
         split=prompt["split"],
         language=prompt["language"],
         prompt=prompt["text"],
         subject=subject or (fact["subject"] if fact else ""),
-        object=object.strip() or (fact["object"] if fact else None) or None,
+        object=object or (fact["object"] if fact else None) or None,
         about=prompt["about"],
         trained=fact["trained"] if fact else None,
         prompt_id=prompt["id"],

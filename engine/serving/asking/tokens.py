@@ -13,6 +13,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from engine.checks import shorten
+from engine.models.spelling import unknown_ids
 
 Ids = tuple[int, ...]
 # Sets of options whose tokens are remembered; a run has one for each relation, or one for each fact.
@@ -26,6 +27,7 @@ class Tokens:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
+        self._unknown = unknown_ids(tokenizer)
         self._cuts_at_spaces = _cuts_at_spaces(tokenizer)
         self._options: dict[tuple[str, ...], tuple[Ids, ...]] = {}
 
@@ -78,6 +80,10 @@ class Tokens:
     def text(self, ids: Sequence[int]) -> str:
         """The text of an answer, without the space before its first word; special tokens stay visible."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False).strip()
+
+    def spelling(self, ids: Ids) -> str:
+        """How the tokenizer writes an object of these ids; '' where some of them stand for what it does not know."""
+        return "" if self._unknown.intersection(ids) else self.text(ids)
 
     def token_texts(self, prompt: Sequence[int], ids: Sequence[int]) -> list[str]:
         """The text that each token of an answer adds, spaces included; together they are the answer as it stands.
