@@ -282,3 +282,10 @@ def m008_askings(db: Database) -> None:
         db.conn.execute(f"alter table asked_{what} rename to asking_{what}")
     db.conn.execute("drop index asked_columns_by_state")
     db.conn.execute("create index asking_columns_by_state on asking_columns (state, served_at)")
+
+
+@migrations()
+def m009_spaces_of_processes(db: Database) -> None:
+    """Which start of the machine and which container a process id is of: see storage/processes.py."""
+    for table in ("workers", "servers", "devices"):
+        db.conn.execute(f"alter table {table} add column space text not null default ''")

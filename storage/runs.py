@@ -142,11 +142,12 @@ def _filter(search: str, state: str) -> tuple[str, list[Any]]:
 def claim_run(
     db: Database, worker: str, lease_seconds: float, run_id: str | None = None, *, attack: str | None = None
 ) -> Run | None:
-    """Take the oldest run that waits, or whose worker let its lease lapse; None when there is none.
+    """Take the oldest run that waits, or whose worker is gone; None when there is none.
 
     `run_id` claims that run only, `attack` cells of that attack only. A run that needs another waits for its end.
     Atomic: of many workers exactly one gets a run. A run that was being stopped when its worker died is claimed too,
-    so that its stop is carried out.
+    so that its stop is carried out. A lapsed lease is not enough while its worker is registered: the clock may have
+    been set, and who finds a worker dead makes it unregistered (`expire_lease`, `remove_worker`).
     """
     clock = time.time()
     claim = {"worker": worker, "until": clock + lease_seconds, "now": now()}
@@ -159,11 +160,13 @@ def claim_run(
                     started_at = coalesce(started_at, :now)
                 where id = (
                     select id from runs
-                    where (state = 'queued' or (state in ('running', 'stopping') and lease_until < :clock))
+                    where (state = 'queued' or (state in ('running', 'stopping')
+                            and lease_until < :clock and (lease_until = 0
+                                or worker not in (select id from workers where id <> :worker))))
                         and (:id is null or id = :id) and (:attack is null or attack = :attack)
                         and (needs is null or needs not in
                             (select id from runs where state in ('queued', 'running', 'stopping')))
-                    order by created_at, rowid limit 1)
+                    order by rowid limit 1)
                 returning *""",
                 claim | {"clock": clock, "id": run_id, "attack": attack},
             )

@@ -148,7 +148,7 @@ def test_drafts_keep_whatever_was_typed(db) -> None:
 
 def test_workers_are_known_by_their_last_beat(db) -> None:
     workers.beat(db, worker="w", process=ProcessName("h", 1, 2.0), run=None)
-    assert workers.list_workers(db)[0]["heartbeat"] == pytest.approx(time.time(), abs=5)
+    assert workers.list_workers(db)[0].heartbeat == pytest.approx(time.time(), abs=5)
     workers.remove_worker(db, "w")
     assert workers.list_workers(db) == []
 
