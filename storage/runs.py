@@ -262,23 +262,18 @@ def request_stop(db: Database, run_id: str) -> State:
 
 
 def retry_run(db: Database, run_id: str) -> State:
-    """Queue a failed or cancelled run again; it goes on from its last checkpoint. Raises KeyError."""
+    """Queue an ended run again; it goes on from its last checkpoint. Raises KeyError.
+
+    A done one is read through: checkpoints that are missing or damaged are trained again, the others stay. What was
+    measured elsewhere, and has no models here, stays as it is.
+    """
     with write(db):
         run = get_run(db, run_id)
-        if run.state not in (State.FAILED, State.CANCELLED):
+        if not run.ended or (run.attack and not run.needs):
             return run.state
         db.table("runs").update(run_id, {"state": "queued", "error": None, "finished_at": None, "stalls": 0})
         add_event(db, run_id, "queued", "Queued again")
         return State.QUEUED
-
-
-def delete_run(db: Database, run_id: str) -> None:
-    """Delete an ended or queued run with everything stored about it. Raises KeyError, or ValueError while it runs."""
-    with write(db):
-        run = get_run(db, run_id)
-        if run.state in (State.RUNNING, State.STOPPING):
-            raise ValueError("a run cannot be deleted while it runs: cancel it first")
-        db.table("runs").delete(run_id)
 
 
 def add_event(db: Database, run_id: str, kind: str, message: str) -> None:

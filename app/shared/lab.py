@@ -15,8 +15,9 @@ from sqlite_utils import Database
 from storage.answers import ANSWERS_NAME, open_answers
 from storage.attacks import delete_attack, list_cells
 from storage.database import open_database
+from storage.deletion import delete_run
 from storage.folders import attack_folder, log_lines, run_folder
-from storage.runs import Run, State, count_runs, delete_run, get_run, list_runs
+from storage.runs import Run, State, count_runs, get_run, list_runs
 from storage.workers import WorkerRow, list_workers
 
 WORKER_SILENT_SECONDS = 30
@@ -66,7 +67,7 @@ class Lab:
             return read(db)
 
     def delete(self, run_id: str) -> None:
-        """Delete a run with its files. Raises KeyError, or ValueError while it runs."""
+        """Delete a run with its files. Raises KeyError, or ValueError while it runs or something hangs on it."""
         delete_run(self.db, run_id)
         shutil.rmtree(self.folder(run_id), ignore_errors=True)
 
