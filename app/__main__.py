@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -19,9 +20,11 @@ from app.asking.model_server import ModelServer
 from app.server.first_start import bring_recorded_attack, queue_first_run
 from app.server.worker_process import WorkerProcess
 from app.shared.lab import Lab
+from app.shared.words import sentence
 from engine.serving.guard import LOCAL_HOSTS
 from engine.serving.processes.plans import CannotServe
-from storage.database import default_home
+from storage.database import check_whole, default_home
+from storage.trouble import say_trouble
 
 DEFAULT_PORT = 7860
 PORTS_TRIED = 50
@@ -43,7 +46,11 @@ def main(
     listener = open_port(host, port)
     os.environ.update({k: v for k, v in QUIET.items() if k not in os.environ})
     try:
-        serve(listener, host, (home or default_home()).expanduser().resolve(), worker)
+        home = (home or default_home()).expanduser().resolve()
+        check_whole(home)
+        serve(listener, host, home, worker)
+    except sqlite3.Error as error:
+        fail(sentence(say_trouble(error)))
     except OSError as error:
         fail(f"The lab's folder cannot be used: {error}.")
 

@@ -28,6 +28,7 @@ from app.runs.page import runs_page
 from app.server.missing import add_missing_page
 from app.server.security import protect
 from app.server.theme import lab_theme
+from app.server.trouble import say_troubles
 from app.shared.frame import page_frame
 from app.shared.lab import Lab
 from app.shared.vega import Bundle
@@ -127,6 +128,7 @@ def build_site(
         )
     # As often as Gradio looks for work on Windows; elsewhere it does a thousand times a second, also with no page open.
     pages._queue.sleep_when_free, pages._queue.progress_update_sleep_when_free = 0.05, 1.0
+    say_troubles(site, pages)
     add_missing_page(site, lab)
     protect(site, hosts)
     return site
