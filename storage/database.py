@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 
 from storage.migrations import migrations
-from storage.trouble import UnusableDatabase, damaged, say_trouble
+from storage.trouble import DamagedDatabase, UnusableDatabase, damaged, is_damage, say_trouble
 
 DATABASE_NAME = "lab.db"
 BUSY_SECONDS = 60
@@ -38,7 +38,7 @@ def open_database(home: Path) -> Database:
     path = home / DATABASE_NAME
     try:
         if path.is_file() and not path.stat().st_size and any((home / "runs").glob("*")):
-            raise UnusableDatabase(damaged(path, "it is empty, although there are runs"))
+            raise DamagedDatabase(damaged(path, "it is empty, although there are runs"))
     except OSError as error:
         raise UnusableDatabase(say_trouble(error, path)) from error
     return open_file(path, migrations)
@@ -60,7 +60,7 @@ def open_file(path: Path, migrations: Migrations) -> Database:
     except (sqlite3.Error, OSError) as error:
         if db is not None:
             db.close()
-        raise UnusableDatabase(say_trouble(error, path)) from error
+        raise _unusable(error, path) from error
     return db
 
 
@@ -71,22 +71,26 @@ def check_whole(home: Path) -> None:
         try:
             found = db.conn.execute("pragma quick_check(1)").fetchone()[0]
         except sqlite3.Error as error:
-            raise UnusableDatabase(say_trouble(error, path)) from error
+            raise _unusable(error, path) from error
         if found != "ok":
-            raise UnusableDatabase(damaged(path, " ".join(str(found).split())[:160]))
+            raise DamagedDatabase(damaged(path, " ".join(str(found).split())[:160]))
+
+
+def _unusable(error: Exception, path: Path) -> UnusableDatabase:
+    return (DamagedDatabase if is_damage(error) else UnusableDatabase)(say_trouble(error, path))
 
 
 def _look_at(path: Path, migrations: Migrations) -> None:
     """Raises UnusableDatabase for what is not ours, or of a newer lab, before anything could be written to it."""
     if path.is_dir():
-        raise UnusableDatabase(damaged(path, "it is a folder"))
+        raise DamagedDatabase(damaged(path, "it is a folder"))
     if not path.exists() or not path.stat().st_size:
         return
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
     with closing(Database(connection)) as db:
         applied = {m.name for m in migrations.applied(db)}
         if not applied and (tables := db.table_names()):
-            raise UnusableDatabase(damaged(path, f"it holds {', '.join(tables[:3])}"))
+            raise DamagedDatabase(damaged(path, f"it holds {', '.join(tables[:3])}"))
         if newer := applied - _known(migrations):
             raise UnusableDatabase(
                 f"{path} was used by a newer version of the lab ({', '.join(sorted(newer))}): start that version, or "

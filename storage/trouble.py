@@ -18,6 +18,10 @@ class UnusableDatabase(sqlite3.DatabaseError):
     """A database cannot be used; the message is one sentence that says what to do."""
 
 
+class DamagedDatabase(UnusableDatabase):
+    """It is not merely in use, of a newer lab or not to be written: what it held cannot be read any more."""
+
+
 def say_trouble(error: BaseException, path: Path | None = None) -> str:
     """One sentence, without a full stop, for a sqlite3.Error or an OSError. `path`: the database, where it is known."""
     if isinstance(error, UnusableDatabase):
@@ -41,6 +45,12 @@ def is_disk_full(error: BaseException, path: Path | None = None) -> bool:
         return "disk is full" in text or ("disk i/o" in text and (path is None or _no_space(path)))
     # safetensors wraps the operating system's error in one of its own and keeps only the words.
     return "no space left on device" in text or "os error 28" in text
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite says that what a file holds cannot be read."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, DamagedDatabase) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def damaged(where: object, why: str) -> str:

@@ -21,7 +21,7 @@ from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.evaluation.summary import summarise
 from engine.execution.environment import describe_environment
 from engine.execution.failures import PlainError
-from engine.execution.kept import KeptCheckpoints
+from engine.execution.kept import KeptCheckpoints, usable_answers
 from engine.execution.progress import Progress
 from engine.execution.report import headline
 from engine.execution.run_file import write_run_file
@@ -33,14 +33,7 @@ from engine.models.source import ModelError
 from engine.training.checkpoint import DamagedCheckpoint, TrainingState
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
-from storage.answers import (
-    all_answers,
-    evaluated_checkpoints,
-    forget_answers,
-    open_answers,
-    store_answers,
-    store_questions,
-)
+from storage.answers import all_answers, evaluated_checkpoints, forget_answers, store_answers, store_questions
 from storage.checkpoints import BASE, CheckpointName
 from storage.folders import checkpoint_folder, resume_folder
 from storage.measurements import add_measurements, list_results, replace_results
@@ -61,7 +54,7 @@ class RunExecution:
     def __init__(self, db: Database, folder: Path, run: Run) -> None:
         self.db, self.folder, self.run = db, folder, run
         self.experiment = Experiment.from_data(run.experiment)
-        self.answers = open_answers(folder)
+        self.answers = usable_answers(db, folder, run.id)
         self.waiting: list[dict[str, Any]] = []
         self.kept = KeptCheckpoints(db, folder, run.id, self.experiment)
         self.progress = Progress(0, self._write_progress)

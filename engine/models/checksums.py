@@ -2,6 +2,7 @@
 
 write_checksums(folder)     # the last file that is written into it
 damage(folder)              # what is wrong, in words; '' for a sound one, and for one of before there were checksums
+check_intact(folder)        # raises ModelError that says what to do
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
+
+from engine.models.source import ModelError
 
 CHECKSUMS = "checksums.json"
 
@@ -39,6 +42,19 @@ def damage(folder: Path) -> str:
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
     return ""
+
+
+def check_intact(folder: Path) -> None:
+    """Raises ModelError when a file of a kept checkpoint, or of a prepared base, is not as it was written."""
+    problem = damage(folder)
+    if problem and folder.parent.name == "checkpoints":
+        name, run = folder.name.removeprefix(".").removesuffix(".old"), folder.parents[1].name
+        raise ModelError(
+            f"the checkpoint {name} of run {run} is damaged ({problem}): `rote-lab retry {run}` sets it aside and "
+            "trains it again"
+        )
+    if problem:
+        raise ModelError(f"{folder} is damaged ({problem}): delete that folder, and it is made anew")
 
 
 def _checksum(path: Path) -> str:

@@ -135,7 +135,9 @@ def kill_all(lab: Lab, killing: Killing, queue: Callable[[], Run], peaceful: Run
             at.append(str(lab.run(run.id).progress.get("message", "before it began")))
             killing.kill()
         ended = lab.wait_for_end(run.id)
-        wait_until(lambda run=run: not (lab.home / "runs" / run.id / "resume").exists(), "the end of its process")
+        resume = lab.home / "runs" / run.id / "resume"
+        while resume.exists():  # the end of its process, a moment after that of the run
+            time.sleep(0.1)
         problems = []
         if ended.state != "done":
             problems.append(f"lost, {ended.state.value}: {ended.error}")
