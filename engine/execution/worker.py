@@ -164,7 +164,7 @@ class Worker:
         return True
 
     def _carry_out(self, run: Run) -> None:
-        out_of_memory_before = out_of_memory_kills()
+        out_of_memory_before, began = out_of_memory_kills(), {run.id: run.progress.get("fraction", 0)}
         process = self._start(run)
         try:
             run, killed_for_stop = self._watch(run, process)
@@ -184,7 +184,8 @@ class Worker:
         elif killed_for_stop or after.state is State.STOPPING:
             finish_run(self.db, run.id, run.attempt, State.CANCELLED)
         else:
-            self._died(run, after, process.returncode, out_of_memory_kills() > out_of_memory_before)
+            advanced = after.progress.get("fraction", 0) - began.get(run.id, 0) > PROGRESS_WORTH_A_RETRY
+            self._died(run, process.returncode, advanced, out_of_memory_kills() > out_of_memory_before)
 
     def _start(self, run: Run) -> subprocess.Popen[bytes]:
         folder = run_folder(self.home, run.id)
@@ -233,9 +234,8 @@ class Worker:
             _wait(process, 0.1)
         return None
 
-    def _died(self, run: Run, after: Run, code: int, out_of_memory: bool) -> None:
+    def _died(self, run: Run, code: int, advanced: bool, out_of_memory: bool) -> None:
         """The training process ended without an end of the run: go on from the last checkpoint, or give up."""
-        advanced = after.progress.get("fraction", 0) - run.progress.get("fraction", 0) > PROGRESS_WORTH_A_RETRY
         stalls = run.stalls + 1 if out_of_memory or not advanced else 0
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         if code > 0 or stalls >= (MAX_OUT_OF_MEMORY if out_of_memory else MAX_STALLS):
