@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from sqlite_utils import Database
 
 from storage.database import write
-from storage.runs import Run, get_run
+from storage.runs import Run, State, get_run
 
 
 def delete_run(db: Database, run_id: str) -> None:
-    """Delete an ended run with everything stored about it.
+    """Delete an ended or queued run with everything stored about it.
 
-    Raises KeyError, or ValueError while it waits or runs, or while something hangs on it, which the message names.
+    Raises KeyError, or ValueError while it runs, or while something hangs on it, which the message names.
     """
     with write(db):
         run = get_run(db, run_id)
-        if not run.ended:
-            raise ValueError("a run cannot be deleted while it waits or runs: cancel it first")
+        if run.state in (State.RUNNING, State.STOPPING):
+            raise ValueError("a run cannot be deleted while it runs: cancel it first")
         if reason := _hangs_on(db, run):
             raise ValueError(reason)
         db.table("runs").delete(run_id)

@@ -209,6 +209,7 @@ def test_damaged_answers_are_asked_again(sound: tuple[Lab, Run]) -> None:
         db.conn.execute("pragma wal_checkpoint(truncate)")
     whole = answers.read_bytes()
     for content in (b"no database" * 1000, whole[: 3 * 4096]):
+        answers.unlink()  # another file: this process may have the old one open
         answers.write_bytes(content)
         for rest in ("-wal", "-shm"):  # SQLite would mend it with these
             answers.with_name(answers.name + rest).unlink(missing_ok=True)

@@ -78,7 +78,6 @@ def test_a_model_folder_that_is_not_there_is_one_sentence(lab: Lab) -> None:
 
 def test_a_run_deleted_with_its_folder_leaves_the_worker_alive(lab: Lab) -> None:
     gone, kept = lab.queue(SMALL), lab.queue([*SMALL, "stage1.epochs=1"], seed=2)
-    request_stop(lab.db, gone.id)
     delete_run(lab.db, gone.id)
     shutil.rmtree(lab.home / "runs" / gone.id, ignore_errors=True)
     assert lab.worker("--once").wait() == 0

@@ -19,7 +19,7 @@ from app.server.worker_process import WorkerProcess
 from app.shared.lab import Lab
 from storage.attacks import attack_counts, base_runs, list_attacks, stop_attack
 from storage.processes import ProcessName
-from storage.runs import list_runs, request_stop
+from storage.runs import list_runs
 from storage.workers import beat
 
 
@@ -71,7 +71,6 @@ def test_the_default_experiment_is_queued_once_in_the_life_of_a_home(tmp_path: P
     stop_attack(lab.db, attack.id)
     lab.delete_attack(attack.id)
     assert list_attacks(lab.db) == []
-    request_stop(lab.db, run.id)
     lab.delete(run.id)
     assert queue_first_run(Lab(tmp_path)) is None
     assert list_runs(lab.db) == []
