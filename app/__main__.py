@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -21,9 +22,11 @@ from app.server.sign_in import Access, NotSafe, access
 from app.server.uploads import make_uploads
 from app.server.worker_process import WorkerProcess
 from app.shared.lab import Lab
+from app.shared.words import sentence
 from engine.serving.connections import server_settings
 from engine.serving.processes.plans import CannotServe
-from storage.database import default_home
+from storage.database import check_whole, default_home
+from storage.trouble import say_trouble
 
 DEFAULT_PORT = 7860
 PORTS_TRIED = 50
@@ -65,7 +68,11 @@ def main(
         fail(str(error))
     os.environ.update({k: v for k, v in QUIET.items() if k not in os.environ})
     try:
-        serve(listener, allowed, (home or default_home()).expanduser().resolve(), worker)
+        home = (home or default_home()).expanduser().resolve()
+        check_whole(home)
+        serve(listener, allowed, home, worker)
+    except sqlite3.Error as error:
+        fail(sentence(say_trouble(error)))
     except OSError as error:
         fail(f"The lab's folder cannot be used: {error}.")
 

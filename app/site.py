@@ -30,6 +30,7 @@ from app.server.missing import add_missing_page
 from app.server.security import protect
 from app.server.sign_in import THIS_MACHINE, Access
 from app.server.theme import lab_theme
+from app.server.trouble import say_troubles
 from app.server.uploads import KEPT_SECONDS, make_uploads
 from app.shared.frame import page_frame
 from app.shared.lab import Lab
@@ -129,6 +130,7 @@ def build_site(
             max_file_size="20mb",
             ssr_mode=False,
         )
+    say_troubles(site, pages)
     keep_used_routes(site)
     add_missing_page(site, lab)
     protect(site, access)

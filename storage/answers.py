@@ -93,6 +93,12 @@ def store_answers(db: Database, checkpoint: str, answers: Iterable[Any]) -> None
         db.table("evaluated").insert({"checkpoint": checkpoint, "at": now()}, replace=True)
 
 
+def forget_answers(db: Database, checkpoint: str) -> None:
+    """Have a checkpoint asked again, since it was trained again; until then its older answers are shown."""
+    with write(db):
+        db.execute("delete from evaluated where checkpoint = ?", [checkpoint])
+
+
 def evaluated_checkpoints(db: Database) -> list[str]:
     """The checkpoints whose answers are complete, in the order of their evaluation."""
     return [row["checkpoint"] for row in db.query("select checkpoint from evaluated order by at, rowid")]

@@ -55,7 +55,9 @@ class _Queue:
     def claim(self, db: Database, lease_seconds: float) -> dict[str, Any] | None:
         """The key of the row that was taken; None when nothing waits. Atomic, so that many may claim."""
         clock = time.time()
-        stamp = f", {self.stamp} = {clock!r}" if self.stamp else ""
+        # Later than every other, also after the clock was set back.
+        latest = f"(select coalesce(max({self.stamp}), 0) + 0.001 from {self.table})"
+        stamp = f", {self.stamp} = max({clock!r}, {latest})" if self.stamp else ""
         with write(db):
             rows = db.query(
                 f"""update {self.table} set state = 'asking', lease_until = ?{stamp} where rowid =
@@ -73,8 +75,8 @@ class _Queue:
             return db.execute(sql, [*values, *key, *states]).rowcount
 
 
-# A claim whose lease lapsed was that of an asker that died.
-_CLAIMABLE = "(state = 'waiting' or (state = 'asking' and lease_until < ?))"
+# A claim whose lease lapsed was that of an asker that died. None is for an hour: the clock was set back since.
+_CLAIMABLE = "(state = 'waiting' or (state = 'asking' and abs(lease_until - 1800 - ?) > 1800))"
 # The columns take turns: the one that was served the longest ago comes first.
 _COLUMNS = _Queue("asking_columns", ("asking", "model"), "served_at, rowid", "served_at")
 _PLACES = _Queue("asking_alternatives", ("asking", "model", "number", "place"), "rowid")

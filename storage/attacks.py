@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlite_utils import Database
 
 from storage.database import now, write
-from storage.runs import State, add_event, request_stop, retry_run
+from storage.deletion import asked_now
+from storage.runs import ENDED, State, add_event, request_stop, retry_run
 
 RESULT_FIELDS = (
     "reading", "role", "checkpoint", "facts", "split", "language", "metric", "value", "low", "high", "n", "n_facts",
@@ -199,15 +201,20 @@ def stop_attack(db: Database, attack: str) -> None:
 
 
 def retry_attack(db: Database, attack: str) -> None:
-    """Queue the failed and cancelled cells again, and their base runs."""
-    for run in (*base_runs(db, attack), *(cell.run for cell in list_cells(db, attack))):
-        retry_run(db, run)
+    """Queue the failed and cancelled cells again, and their base runs, done ones too: a checkpoint may be damaged."""
+    cells = [cell for cell in list_cells(db, attack) if cell.state in (State.FAILED, State.CANCELLED)]
+    for run in (*dict.fromkeys(cell.needs for cell in cells), *(cell.run for cell in cells)):
+        with suppress(KeyError):  # a base run that is gone: the cell says so
+            retry_run(db, run)
 
 
 def delete_attack(db: Database, attack: str) -> None:
-    """Delete an attack with its cells. Raises KeyError, or ValueError while a cell runs."""
+    """Delete an attack with its cells. Raises KeyError, or ValueError while a cell waits or runs, or is being asked."""
     with write(db):
         get_attack(db, attack)
-        if any(cell.state in (State.RUNNING, State.STOPPING) for cell in list_cells(db, attack)):
-            raise ValueError("an attack cannot be deleted while one of its cells runs: stop it first")
+        cells = list_cells(db, attack)
+        if any(cell.state not in ENDED for cell in cells):
+            raise ValueError("an attack cannot be deleted while one of its cells waits or runs: stop it first")
+        if reason := asked_now(db, [cell.run for cell in cells]):
+            raise ValueError(reason)
         db.table("attacks").delete(attack)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
 from storage.migrations import migrations
+from storage.trouble import DamagedDatabase, UnusableDatabase, damaged, is_damage, say_trouble
 
 DATABASE_NAME = "lab.db"
 BUSY_SECONDS = 60
@@ -29,29 +31,90 @@ def default_home() -> Path:
 def open_database(home: Path) -> Database:
     """Open (and on first use create) the database of a home folder, with every migration applied.
 
-    One connection serves one thread. Raises OSError when the folder cannot be made, sqlite3.Error when the file is
-    not a database.
+    One connection serves one thread. Raises UnusableDatabase (an sqlite3.Error) with a sentence when the file is
+    damaged, of a newer lab, of another program, in use for too long or not to be written, and OSError when the folder
+    cannot be made. Nothing is written to a file that is refused.
     """
-    return open_file(home / DATABASE_NAME, migrations)
+    path = home / DATABASE_NAME
+    try:
+        if path.is_file() and not path.stat().st_size and any((home / "runs").glob("*")):
+            raise DamagedDatabase(damaged(path, "it is empty, although there are runs"))
+    except OSError as error:
+        raise UnusableDatabase(say_trouble(error, path)) from error
+    return open_file(path, migrations)
 
 
 def open_file(path: Path, migrations: Migrations) -> Database:
-    """The database of a file, which is made with its folder if need be, with these migrations applied."""
+    """The database of a file, which is made with its folder if need be, with these migrations applied. Raises as
+    `open_database` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    db = connect(path)
-    if migrations.pending(db):
-        with write(db):
-            migrations.apply(db)
+    db = None
+    try:
+        _look_at(path, migrations)
+        db = connect(path)
+        if migrations.pending(db):
+            with write(db):
+                migrations.apply(db)
+    except UnusableDatabase:
+        raise
+    except (sqlite3.Error, OSError) as error:
+        if db is not None:
+            db.close()
+        raise _unusable(error, path) from error
     return db
+
+
+def check_whole(home: Path) -> None:
+    """Read the database of a home folder through, if there is one. Raises UnusableDatabase when it is damaged."""
+    with closing(open_database(home)) as db:
+        path = home / DATABASE_NAME
+        try:
+            found = db.conn.execute("pragma quick_check(1)").fetchone()[0]
+        except sqlite3.Error as error:
+            raise _unusable(error, path) from error
+        if found != "ok":
+            raise DamagedDatabase(damaged(path, " ".join(str(found).split())[:160]))
+
+
+def _unusable(error: Exception, path: Path) -> UnusableDatabase:
+    return (DamagedDatabase if is_damage(error) else UnusableDatabase)(say_trouble(error, path))
+
+
+def _look_at(path: Path, migrations: Migrations) -> None:
+    """Raises UnusableDatabase for what is not ours, or of a newer lab, before anything could be written to it."""
+    if path.is_dir():
+        raise DamagedDatabase(damaged(path, "it is a folder"))
+    if not path.exists() or not path.stat().st_size:
+        return
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+    with closing(Database(connection)) as db:
+        applied = {m.name for m in migrations.applied(db)}
+        if not applied and (tables := db.table_names()):
+            raise DamagedDatabase(damaged(path, f"it holds {', '.join(tables[:3])}"))
+        if newer := applied - _known(migrations):
+            raise UnusableDatabase(
+                f"{path} was used by a newer version of the lab ({', '.join(sorted(newer))}): start that version, or "
+                "name another folder with --home"
+            )
+
+
+@cache
+def _known(migrations: Migrations) -> frozenset[str]:
+    with closing(Database(memory=True)) as empty:
+        return frozenset(m.name for m in migrations.pending(empty))
 
 
 def connect(path: Path) -> Database:
     """A connection fit for several writing processes: WAL, foreign keys, and patience instead of `locked` errors."""
     connection = sqlite3.connect(str(path), timeout=BUSY_SECONDS, check_same_thread=False)
-    connection.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000}")
-    connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma synchronous = normal")
-    connection.execute("pragma foreign_keys = on")
+    try:
+        connection.execute(f"pragma busy_timeout = {BUSY_SECONDS * 1000}")
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = normal")
+        connection.execute("pragma foreign_keys = on")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return Database(connection)
 
 

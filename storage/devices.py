@@ -33,8 +33,8 @@ def device_holds(db: Database, device: str) -> list[Hold]:
     """Every living hold of a device, and every living wish for it, oldest first."""
     rows = db.query("select * from devices where device = ? order by since, holder", [device])
     holds = [
-        Hold(r["device"], r["holder"], r["kind"], r["state"], ProcessName(r["host"], r["pid"], r["process_started"]),
-             r["since"])
+        Hold(r["device"], r["holder"], r["kind"], r["state"],
+             ProcessName(r["host"], r["pid"], r["process_started"], r["space"]), r["since"])
         for r in rows
     ]  # fmt: skip
     return [hold for hold in holds if hold.process.lives]
@@ -73,5 +73,5 @@ def release_device(db: Database, device: str, holder: str) -> None:
 
 def _put(db: Database, device: str, holder: str, kind: Kind, state: str, process: ProcessName) -> None:
     row = {"device": device, "holder": holder, "kind": kind, "state": state, "since": now()}
-    who = {"host": process.host, "pid": process.pid, "process_started": process.started}
+    who = {"host": process.host, "pid": process.pid, "process_started": process.started, "space": process.space}
     db.table("devices").insert({**row, **who}, replace=True)

@@ -114,7 +114,7 @@ class DraftStore:
         """Queue a run of the resolved experiment (as plain data); a second call at once returns the same run."""
         with write(self._db):
             last = load_draft(self._db, f"{draft_id}/start")
-            if last and time.time() - last["at"] < SAME_START_SECONDS:
+            if last and abs(time.time() - last["at"]) < SAME_START_SECONDS:
                 try:
                     run = get_run(self._db, last["run"])
                 except KeyError:

@@ -5,6 +5,7 @@ HOME/runs/ID/log.txt               everything the training process printed
 HOME/runs/ID/answers.db            every single answer
 HOME/runs/ID/checkpoints/NAME/     memorised@3, generalised@3, …
 HOME/runs/ID/resume/STAGE/         the newest epoch of a stage that is under way
+HOME/runs/ID/damaged/NAME/         what was found damaged and set aside; may be deleted
 HOME/attacks/ID/                   what the cells of an attack share: starts that a defence has hardened
 """
 
@@ -36,6 +37,11 @@ def checkpoint_folder(folder: Path, name: str) -> Path:
 def resume_folder(folder: Path, stage: str) -> Path:
     """The folder of the newest epoch of a stage that is under way."""
     return folder / "resume" / stage
+
+
+def damaged_folder(folder: Path) -> Path:
+    """The folder of what was found damaged in the run in `folder` and set aside."""
+    return folder / "damaged"
 
 
 def log_lines(log: Path, start: int = 0) -> list[str]:

@@ -285,6 +285,13 @@ def m008_askings(db: Database) -> None:
 
 
 @migrations()
+def m009_spaces_of_processes(db: Database) -> None:
+    """Which start of the machine and which container a process id is of: see storage/processes.py."""
+    for table in ("workers", "servers", "devices"):
+        db.conn.execute(f"alter table {table} add column space text not null default ''")
+
+
+@migrations()
 def m010_options_of_results(db: Database) -> None:
     """Among how many options a choice was, and what guessing would reach; null for what is no choice."""
     for column in ("options_least integer", "options_most integer", "chance real"):

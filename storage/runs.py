@@ -142,11 +142,12 @@ def _filter(search: str, state: str) -> tuple[str, list[Any]]:
 def claim_run(
     db: Database, worker: str, lease_seconds: float, run_id: str | None = None, *, attack: str | None = None
 ) -> Run | None:
-    """Take the oldest run that waits, or whose worker let its lease lapse; None when there is none.
+    """Take the oldest run that waits, or whose worker is gone; None when there is none.
 
     `run_id` claims that run only, `attack` cells of that attack only. A run that needs another waits for its end.
     Atomic: of many workers exactly one gets a run. A run that was being stopped when its worker died is claimed too,
-    so that its stop is carried out.
+    so that its stop is carried out. A lapsed lease is not enough while its worker is registered: the clock may have
+    been set, and who finds a worker dead makes it unregistered (`expire_lease`, `remove_worker`).
     """
     clock = time.time()
     claim = {"worker": worker, "until": clock + lease_seconds, "now": now()}
@@ -159,11 +160,13 @@ def claim_run(
                     started_at = coalesce(started_at, :now)
                 where id = (
                     select id from runs
-                    where (state = 'queued' or (state in ('running', 'stopping') and lease_until < :clock))
+                    where (state = 'queued' or (state in ('running', 'stopping')
+                            and lease_until < :clock and (lease_until = 0
+                                or worker not in (select id from workers where id <> :worker))))
                         and (:id is null or id = :id) and (:attack is null or attack = :attack)
                         and (needs is null or needs not in
                             (select id from runs where state in ('queued', 'running', 'stopping')))
-                    order by created_at, rowid limit 1)
+                    order by rowid limit 1)
                 returning *""",
                 claim | {"clock": clock, "id": run_id, "attack": attack},
             )
@@ -259,23 +262,18 @@ def request_stop(db: Database, run_id: str) -> State:
 
 
 def retry_run(db: Database, run_id: str) -> State:
-    """Queue a failed or cancelled run again; it goes on from its last checkpoint. Raises KeyError."""
+    """Queue an ended run again; it goes on from its last checkpoint. Raises KeyError.
+
+    A done one is read through: checkpoints that are missing or damaged are trained again, the others stay. What was
+    measured elsewhere, and has no models here, stays as it is.
+    """
     with write(db):
         run = get_run(db, run_id)
-        if run.state not in (State.FAILED, State.CANCELLED):
+        if not run.ended or (run.attack and not run.needs):
             return run.state
         db.table("runs").update(run_id, {"state": "queued", "error": None, "finished_at": None, "stalls": 0})
         add_event(db, run_id, "queued", "Queued again")
         return State.QUEUED
-
-
-def delete_run(db: Database, run_id: str) -> None:
-    """Delete an ended or queued run with everything stored about it. Raises KeyError, or ValueError while it runs."""
-    with write(db):
-        run = get_run(db, run_id)
-        if run.state in (State.RUNNING, State.STOPPING):
-            raise ValueError("a run cannot be deleted while it runs: cancel it first")
-        db.table("runs").delete(run_id)
 
 
 def add_event(db: Database, run_id: str, kind: str, message: str) -> None:

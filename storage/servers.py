@@ -40,9 +40,9 @@ def add_server(db: Database, *, backend: str, serves: str, reason: str, owner: P
     server = secrets.token_hex(4)
     row = {"id": server, "backend": backend, "serves": serves, "reason": reason, "state": "starting"}
     row |= {"plan": ""}  # not used any more
-    who = {"host": owner.host, "owner_pid": owner.pid, "owner_started": owner.started, "started_at": now()}
+    who = {"host": owner.host, "owner_pid": owner.pid, "owner_started": owner.started, "space": owner.space}
     with write(db):
-        db.table("servers").insert({**row, **who})
+        db.table("servers").insert({**row, **who, "started_at": now()})
     return server
 
 
@@ -69,12 +69,12 @@ def remove_server(db: Database, server: str) -> None:
 
 
 def left_servers(db: Database) -> list[ServerRow]:
-    """Servers of this machine whose owner is gone."""
+    """Servers whose owner is gone: of this machine, since of others nothing is known."""
     return [row for row in list_servers(db) if not row.owner.lives]
 
 
 def _row(r: dict[str, Any]) -> ServerRow:
-    keeper = ProcessName(r["host"], r["pid"], r["process_started"]) if r["pid"] else None
-    owner = ProcessName(r["host"], r["owner_pid"], r["owner_started"])
+    keeper = ProcessName(r["host"], r["pid"], r["process_started"], r["space"]) if r["pid"] else None
+    owner = ProcessName(r["host"], r["owner_pid"], r["owner_started"], r["space"])
     same = ("id", "backend", "state", "message", "port", "restarts", "start_seconds")
     return ServerRow(**{name: r[name] for name in same}, keeper=keeper, owner=owner)

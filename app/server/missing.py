@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -26,7 +28,11 @@ def add_missing_page(site: FastAPI, lab: Lab) -> None:
         if request.method not in ("GET", "HEAD") or fetched:
             return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
         words = error.detail if first == "export" else ""
-        return HTMLResponse(render("server/missing.html", header=header("", lab.worker_state()), words=words), 404)
+        try:
+            worker = lab.worker_state()
+        except sqlite3.Error:  # a damaged database: the page is missing all the same
+            worker = "unknown"
+        return HTMLResponse(render("server/missing.html", header=header("", worker), words=words), 404)
 
     mounted = [route.app for route in site.routes if isinstance(route, Mount)]
     for app in (site, *mounted):

@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlite_utils import Database
 
 from storage.answers import ANSWERS_NAME, open_answers
 from storage.attacks import delete_attack, list_cells
 from storage.database import open_database
+from storage.deletion import delete_run
 from storage.folders import attack_folder, log_lines, run_folder
-from storage.processes import ProcessName
-from storage.runs import Run, State, count_runs, delete_run, get_run, list_runs
-from storage.workers import list_workers
+from storage.runs import Run, State, count_runs, get_run, list_runs
+from storage.workers import WorkerRow, list_workers
 
 WORKER_SILENT_SECONDS = 30
 Read = TypeVar("Read")
@@ -67,7 +67,7 @@ class Lab:
             return read(db)
 
     def delete(self, run_id: str) -> None:
-        """Delete a run with its files. Raises KeyError, or ValueError while it runs."""
+        """Delete a run with its files. Raises KeyError, or ValueError while it runs or something hangs on it."""
         delete_run(self.db, run_id)
         shutil.rmtree(self.folder(run_id), ignore_errors=True)
 
@@ -92,14 +92,17 @@ class Lab:
                 return self.run(run.id)
         return None
 
-    def workers_alive(self) -> list[dict[str, Any]]:
-        """The workers that gave a sign of life lately."""
-        alive = [w for w in list_workers(self.db) if time.time() - w["heartbeat"] < WORKER_SILENT_SECONDS]
-        return [w for w in alive if ProcessName(w["host"], w["pid"], w["process_started"]).lives]
+    def workers_alive(self) -> list[WorkerRow]:
+        """The workers that live: those of this machine for certain, others by a sign of life lately."""
+
+        def lately(worker: WorkerRow) -> bool:
+            return abs(time.time() - worker.heartbeat) < WORKER_SILENT_SECONDS
+
+        return [w for w in list_workers(self.db) if (w.process.lives if w.process.certain else lately(w))]
 
     def worker_state(self) -> str:
         """How the lab's worker is: `busy`, `ready`, `starting`, or `absent`."""
         workers = self.workers_alive()
-        if any(w["run"] for w in workers):
+        if any(w.run for w in workers):
             return "busy"
         return "ready" if workers else "starting" if self._worker_starts() else "absent"

@@ -15,6 +15,7 @@ from peft import PeftModel
 from engine.attack.context import Context
 from engine.attack.defences import defences
 from engine.attack.experiment import NO_DEFENCE
+from engine.models.checksums import damage
 from engine.models.folders import replaced, whole
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, save_model
 
@@ -53,7 +54,8 @@ def load_hardened(context: Context, shared: Path) -> tuple[LoadedModel, float]:
     folder = shared / f"{defence.name}-{context.cell.seed}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=HARDEN_SECONDS):
-        if whole(folder) is None:
+        kept = whole(folder)
+        if kept is None or damage(kept):
             loaded, started = load_start(context), time.monotonic()
             defence.harden(context, loaded)
             with replaced(folder) as new:

@@ -45,7 +45,7 @@ def carry_out_here(
                     continue
                 me.beat(running.id, force=True)
                 # Another worker may take it over while this process sleeps: its end then comes from there.
-                with LeaseKeeper(home, running), contextlib.suppress(LostRunError):
+                with LeaseKeeper(home, me, running), contextlib.suppress(LostRunError):
                     execute_run(db, home, running)
                 running = None
     except KeyboardInterrupt:

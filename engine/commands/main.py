@@ -13,6 +13,7 @@ Exit code 0 only on success; a user's mistake is one line on standard error and 
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 
 import typer
@@ -25,6 +26,7 @@ from engine.commands.program import options
 from engine.commands.readings import readings_command
 from engine.commands.serve import serve
 from engine.commands.worker import worker
+from storage.trouble import say_trouble
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.callback()(options)
@@ -49,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         # For an option's value this text also names the option.
         context = getattr(error, "ctx", None)
         message = error.format_message() + (f" (see {context.command_path} --help)" if context else "")
+    except (sqlite3.Error, OSError) as error:
+        message = say_trouble(error)
     except (typer.Abort, KeyboardInterrupt):
         message = "stopped"
     print(f"error: {' '.join(message.split())}", file=sys.stderr)

@@ -16,6 +16,7 @@ from sqlite_utils import Database
 from engine.description import MAX_FILE_BYTES, override, read_mapping
 from engine.presets import Kind, Presets
 from storage.database import default_home, open_database
+from storage.trouble import say_trouble
 
 Home = Annotated[Path | None, typer.Option(help="Where the lab keeps its data (default: ~/.rote-lab).")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `runs` lists it.")]
@@ -74,7 +75,9 @@ def open_home(home: Path | None) -> Database:
     home = home or default_home()
     try:
         return open_database(home)
-    except (OSError, sqlite3.Error) as error:
+    except sqlite3.Error as error:
+        raise Mistake(say_trouble(error)) from error
+    except OSError as error:
         raise Mistake(f"{home} cannot be used as the lab's home: {error}") from error
 
 

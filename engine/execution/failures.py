@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 
 import torch
+
+from storage.trouble import is_disk_full, say_trouble
 
 
 class PlainError(Exception):
@@ -27,18 +28,11 @@ def explain_failure(error: BaseException) -> str:
         )
     if is_disk_full(error):
         return "The disk is full: free some space (old runs can be deleted on the Runs page), then retry."
+    if isinstance(error, sqlite3.Error):
+        words = say_trouble(error)
+        return f"{words[:1].upper()}{words[1:]}."
     if isinstance(error, PermissionError):
         return f"A file may not be read or written ({error.filename or text}): mend its permissions, then retry."
     if isinstance(error, (PlainError, ValueError)) and text:
         return text if text.endswith((".", "!", "?")) else f"{text}."
     return f"Something unforeseen went wrong ({type(error).__name__}: {text[:200]}): the log has the details."
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether the error says, in any of its dialects, that no space is left."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    text = str(error).lower()
-    sqlite_full = isinstance(error, sqlite3.Error) and ("disk is full" in text or "disk i/o" in text)
-    # safetensors wraps the operating system's error in one of its own and keeps only the words.
-    return sqlite_full or "no space left on device" in text or "os error 28" in text

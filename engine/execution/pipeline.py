@@ -21,16 +21,20 @@ from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.evaluation.summary import summarise
 from engine.execution.environment import describe_environment
 from engine.execution.failures import PlainError
+from engine.execution.kept import KeptCheckpoints, usable_answers
 from engine.execution.progress import Progress
 from engine.execution.report import headline
 from engine.execution.run_file import write_run_file
 from engine.execution.sayable import refuse_unsayable_answers
 from engine.experiment import Experiment
+from engine.models.folders import whole
+from engine.models.identity import base_key, check_same_base
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
-from engine.training.checkpoint import TrainingState, is_complete, load_training_state
+from engine.models.source import ModelError
+from engine.training.checkpoint import DamagedCheckpoint, TrainingState
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
-from storage.answers import all_answers, evaluated_checkpoints, open_answers, store_answers, store_questions
+from storage.answers import all_answers, evaluated_checkpoints, forget_answers, store_answers, store_questions
 from storage.checkpoints import BASE, CheckpointName
 from storage.folders import checkpoint_folder, resume_folder
 from storage.measurements import add_measurements, list_results, replace_results
@@ -41,14 +45,19 @@ logger = logging.getLogger("engine")
 RESUME_EVERY_SECONDS = 30
 
 
+class _Enough(Exception):
+    """Every epoch that was to be kept is there; those after it are not needed."""
+
+
 class RunExecution:
     """The state of one execution: which model is in memory, which series wait to be written."""
 
     def __init__(self, db: Database, folder: Path, run: Run) -> None:
         self.db, self.folder, self.run = db, folder, run
         self.experiment = Experiment.from_data(run.experiment)
-        self.answers = open_answers(folder)
+        self.answers = usable_answers(db, folder, run.id)
         self.waiting: list[dict[str, Any]] = []
+        self.kept = KeptCheckpoints(db, folder, run.id, self.experiment)
         self.progress = Progress(0, self._write_progress)
 
     def go(self) -> dict[str, Any]:
@@ -82,24 +91,29 @@ class RunExecution:
         self.progress.advance(0, force=True, stage="loading", message=words)
 
     def _stage1(self, loaded: LoadedModel, sequences: list[TrainingSequence]) -> None:
+        """Train until every kept epoch is there; one that was damaged or deleted is made again from what is before."""
         settings = self.experiment.stage1
-        kept = {e: checkpoint_folder(self.folder, f"memorised@{e}") for e in settings.saved_epochs}
-        newest = self._newest("stage1", kept)
+        names = {epoch: f"memorised@{epoch}" for epoch in settings.saved_epochs}
+        there = {epoch: state for epoch, name in names.items() if (state := self.kept.sound(name))}
+        missing = {e: checkpoint_folder(self.folder, name) for e, name in names.items() if e not in there}
         tokens = PASSES_PER_TRAINED_TOKEN * sum(len(s.input_ids) for s in sequences)
-        self.progress.skip(tokens * (newest[0] if newest else 0))
-        if newest and newest[0] == settings.epochs:
-            return
-        self._train(loaded, "stage1", "Memorising", sequences, settings, kept, newest)
+        if missing:
+            begin = [state for epoch, state in there.items() if epoch < min(missing)]
+            start = self.kept.newest("stage1", begin, before=min(missing))
+            if start is None and there:
+                self.kept.check_base(loaded.base, there.values())
+            self.progress.skip(tokens * (start.epoch if start else 0))
+            self._train(loaded, "stage1", "Memorising", sequences, settings, missing, start)
+        self.progress.skip(tokens * (settings.epochs - max(missing, default=0)))
 
     def _branch(self, epoch: int, sequences: list[TrainingSequence]) -> None:
         """Evaluate one kept stage 1 epoch, and what stage 2 makes of it."""
         memorised, generalised = f"memorised@{epoch}", f"generalised@{epoch}"
-        target = checkpoint_folder(self.folder, generalised)
         branches = epoch in self.experiment.branch_epochs
-        trained = is_complete(target)
+        trained = branches and self.kept.sound(generalised) is not None
         loaded = None
         if not self._evaluated(memorised) or (branches and not trained):
-            loaded = load_checkpoint(self.experiment, checkpoint_folder(self.folder, memorised))
+            loaded = self._load(memorised)
         self._evaluate(memorised, loaded)
         if not branches:
             return
@@ -108,22 +122,23 @@ class RunExecution:
         if trained:
             self.progress.skip(tokens * settings.epochs)
             if not self._evaluated(generalised):
-                loaded = load_checkpoint(self.experiment, target)
+                loaded = self._load(generalised)
         else:
             assert loaded is not None
-            kept = {settings.epochs: target}
-            newest = self._newest(stage, kept)
-            self.progress.skip(tokens * (newest[0] if newest else 0))
-            self._train(loaded, stage, f"Generalising from epoch {epoch}", sequences, settings, kept, newest)
+            kept = {settings.epochs: checkpoint_folder(self.folder, generalised)}
+            start = self.kept.newest(stage, [], before=settings.epochs)
+            self.progress.skip(tokens * (start.epoch if start else 0))
+            self._train(loaded, stage, f"Generalising from epoch {epoch}", sequences, settings, kept, start)
         self._evaluate(generalised, loaded)
 
-    def _newest(self, stage: str, kept: dict[int, Path]) -> tuple[int, Path] | None:
-        """The newest whole checkpoint of a stage as (epoch, folder), or None."""
-        found = [(e, path) for e, path in kept.items() if is_complete(path)]
-        rolling = resume_folder(self.folder, stage)
-        if is_complete(rolling):
-            found.append((load_training_state(rolling).epoch, rolling))
-        return max(found, default=None)
+    def _load(self, checkpoint: str) -> LoadedModel:
+        folder = checkpoint_folder(self.folder, checkpoint)
+        try:
+            return load_checkpoint(self.experiment, folder)
+        except ModelError as error:
+            # One of before there were checksums: found sound by its size alone.
+            check_same_base(whole(folder) or folder, base_key(self.experiment))
+            raise self.kept.given_up(folder, error) from error
 
     def _train(
         self,
@@ -133,13 +148,12 @@ class RunExecution:
         sequences: list[TrainingSequence],
         settings: Any,
         kept: dict[int, Path],
-        newest: tuple[int, Path] | None,
+        start: TrainingState | None,
     ) -> None:
-        start: TrainingState | None = None
-        if newest:
-            start = load_training_state(newest[1])
-            add_event(self.db, self.run.id, "resumed", f"{words}: goes on after epoch {newest[0]}")
-            logger.info("%s: goes on after epoch %d", stage, newest[0])
+        """Train from `start` until the last of the `kept` epochs is stored."""
+        if start:
+            add_event(self.db, self.run.id, "resumed", f"{words}: goes on after epoch {start.epoch}")
+            logger.info("%s: goes on after epoch %d", stage, start.epoch)
         saved_at = time.monotonic()
         steps_an_epoch = -(-len(sequences) // settings.batch_size)
 
@@ -166,16 +180,25 @@ class RunExecution:
                 self.waiting.append({**point, "value": recall})
             if epoch in kept:
                 trainer.save(kept[epoch])
+                forget_answers(self.answers, kept[epoch].name)
                 saved_at = time.monotonic()
                 logger.info("%s: kept epoch %d", stage, epoch)
+                if epoch == max(kept) < settings.epochs:
+                    raise _Enough
             elif time.monotonic() - saved_at > RESUME_EVERY_SECONDS:
                 trainer.save(resume_folder(self.folder, stage))
                 saved_at = time.monotonic()
 
-        train(
-            loaded, sequences, settings, seed=self.experiment.seed, stage=stage, start=start,
-            on_step=on_step, on_epoch=on_epoch,
-        )  # fmt: skip
+        try:
+            train(
+                loaded, sequences, settings, seed=self.experiment.seed, stage=stage, start=start,
+                on_step=on_step, on_epoch=on_epoch,
+            )  # fmt: skip
+        except _Enough:
+            pass
+        except DamagedCheckpoint as error:
+            assert start is not None
+            raise self.kept.given_up(start.folder, error) from error
         self._flush()
 
     def _evaluated(self, checkpoint: str) -> bool:
@@ -226,7 +249,7 @@ class RunExecution:
         """Refuse to start what cannot be stored: weights and two moments for each checkpoint still to come."""
         each = sum(3 * p.numel() * p.element_size() for p in loaded.model.parameters() if p.requires_grad)
         names = self.experiment.checkpoints[1:]
-        missing = sum(not is_complete(checkpoint_folder(self.folder, name)) for name in names)
+        missing = sum(self.kept.sound(name) is None for name in names)
         needed, free = each * missing, shutil.disk_usage(self.folder).free
         if needed > free:
             raise PlainError(

@@ -44,11 +44,12 @@ from storage.runs import (
     release_run,
     renew_lease,
 )
-from storage.workers import beat, list_workers, remove_worker
+from storage.workers import WorkerRow, beat, list_workers, remove_worker
 
 logger = logging.getLogger("engine.execution.worker")
 
 BEAT_SECONDS = 5.0
+SILENT_SECONDS = 60.0
 POLL_SECONDS = 0.5
 STOP_PATIENCE_SECONDS = 20.0
 # Deaths of the training process in a row, without progress in between, after which a run is given up.
@@ -58,36 +59,47 @@ PROGRESS_WORTH_A_RETRY = 0.01
 
 
 class Registration:
-    """This process in the table of workers, and the lease of the run it holds."""
+    """This process in the table of workers, and what it knows of the others there."""
 
     def __init__(self, db: Database) -> None:
         self.db = db
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._process = ProcessName.of()
-        self._beaten = 0.0
+        self._beaten = float("-inf")
+        self._seen: dict[str, tuple[float, float]] = {}  # worker → its last heartbeat, and when that came, by our clock
 
-    def beat(self, run: str | None, force: bool = False) -> None:
-        """Say that this process lives, at most every few seconds."""
+    def beat(self, run: str | None, force: bool = False, db: Database | None = None) -> None:
+        """Say that this process lives, at most every few seconds. `db`: the calling thread's, if that is another."""
         if force or time.monotonic() - self._beaten > BEAT_SECONDS:
             self._beaten = time.monotonic()
-            beat(self.db, worker=self.id, process=self._process, run=run)
+            beat(db or self.db, worker=self.id, process=self._process, run=run)
 
     def release_dead_workers(self) -> None:
-        """Free the runs of workers of this machine that no longer exist, without waiting for their leases."""
+        """Free the runs of workers that are gone: at once those of this machine, others after a long silence."""
         for worker in list_workers(self.db):
-            if not ProcessName(worker["host"], worker["pid"], worker["process_started"]).lives:
-                expire_lease(self.db, worker["id"])
-                remove_worker(self.db, worker["id"])
+            if worker.id != self.id and self._gone(worker):
+                expire_lease(self.db, worker.id)
+                remove_worker(self.db, worker.id)
+
+    def _gone(self, worker: WorkerRow) -> bool:
+        if worker.process.certain and not worker.process.lives:
+            return True
+        # Clocks are set, and those of two machines differ: what counts is that we saw no beat for long.
+        beat, since = self._seen.get(worker.id, (None, 0.0))
+        if beat != worker.heartbeat:
+            self._seen[worker.id] = (worker.heartbeat, time.monotonic())
+            return False
+        return time.monotonic() - since > SILENT_SECONDS
 
 
 class LeaseKeeper:
-    """Renews the lease of a run from a thread, for a process that carries the run out itself.
+    """Renews the lease of a run, and its worker's beat, from a thread: for a process that carries the run out itself.
 
-    with LeaseKeeper(home, registration_id, run): …
+    with LeaseKeeper(home, registration, run): …
     """
 
-    def __init__(self, home: Path, run: Run) -> None:
-        self._home, self._run, self._end = home, run, threading.Event()
+    def __init__(self, home: Path, worker: Registration, run: Run) -> None:
+        self._home, self._worker, self._run, self._end = home, worker, run, threading.Event()
         self._thread = threading.Thread(target=self._keep, name="keep-lease", daemon=True)
 
     def __enter__(self) -> LeaseKeeper:
@@ -102,6 +114,7 @@ class LeaseKeeper:
         with contextlib.closing(open_database(self._home)) as db:
             while not self._end.wait(BEAT_SECONDS):
                 try:
+                    self._worker.beat(self._run.id, db=db)
                     renew_lease(db, self._run.id, self._run.attempt, LEASE_SECONDS)
                 except LostRunError:
                     return
@@ -134,6 +147,8 @@ class Worker:
             remove_worker(self.db, self.me.id)
 
     def _take_one(self) -> bool:
+        if held_run(self.db, self.me.id):
+            expire_lease(self.db, self.me.id)  # an error kept this worker from giving it back
         self.me.release_dead_workers()
         self.me.beat(None)
         run = claim_run(self.db, self.me.id, LEASE_SECONDS)
@@ -149,7 +164,7 @@ class Worker:
         return True
 
     def _carry_out(self, run: Run) -> None:
-        out_of_memory_before = out_of_memory_kills()
+        out_of_memory_before, began = out_of_memory_kills(), {run.id: run.progress.get("fraction", 0)}
         process = self._start(run)
         try:
             run, killed_for_stop = self._watch(run, process)
@@ -169,7 +184,8 @@ class Worker:
         elif killed_for_stop or after.state is State.STOPPING:
             finish_run(self.db, run.id, run.attempt, State.CANCELLED)
         else:
-            self._died(run, after, process.returncode, out_of_memory_kills() > out_of_memory_before)
+            advanced = after.progress.get("fraction", 0) - began.get(run.id, 0) > PROGRESS_WORTH_A_RETRY
+            self._died(run, process.returncode, advanced, out_of_memory_kills() > out_of_memory_before)
 
     def _start(self, run: Run) -> subprocess.Popen[bytes]:
         folder = run_folder(self.home, run.id)
@@ -218,9 +234,8 @@ class Worker:
             _wait(process, 0.1)
         return None
 
-    def _died(self, run: Run, after: Run, code: int, out_of_memory: bool) -> None:
+    def _died(self, run: Run, code: int, advanced: bool, out_of_memory: bool) -> None:
         """The training process ended without an end of the run: go on from the last checkpoint, or give up."""
-        advanced = after.progress.get("fraction", 0) - run.progress.get("fraction", 0) > PROGRESS_WORTH_A_RETRY
         stalls = run.stalls + 1 if out_of_memory or not advanced else 0
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         if code > 0 or stalls >= (MAX_OUT_OF_MEMORY if out_of_memory else MAX_STALLS):

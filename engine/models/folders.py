@@ -17,6 +17,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from engine.models.checksums import write_checksums
+
 
 def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(f".{folder.name}.{ending}")
@@ -34,9 +36,10 @@ def whole(folder: Path) -> Path | None:
 def replaced(folder: Path) -> Iterator[Path]:
     """Write a new version of `folder` into the yielded empty sibling; it is put in place when the block ends well.
 
-    One writer at a time. Everything is on the disk before the names change; a process killed at any moment leaves one
-    whole version for `whole` to find, and what it left half done is cleaned by the next call. When the block fails,
-    the old version stays. Raises OSError (also for a full disk met by safetensors, whose own error is none).
+    One writer at a time. Everything, with its checksums, is on the disk before the names change; a process killed at
+    any moment leaves one whole version for `whole` to find, and what it left half done is cleaned by the next call.
+    When the block fails, the old version stays. Raises OSError (also for a full disk met by safetensors, whose own
+    error is none).
     """
     new, old = _beside(folder, "new"), _beside(folder, "old")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +53,7 @@ def replaced(folder: Path) -> Iterator[Path]:
     new.mkdir()
     try:
         yield new
+        write_checksums(new)
         _flush(new)
     except SafetensorError as error:
         shutil.rmtree(new, ignore_errors=True)

@@ -31,6 +31,7 @@ from transformers.utils import logging as transformers_logging
 
 from engine.experiment import Experiment
 from engine.models.adapter_check import ADAPTER_CONFIG, check_adapter
+from engine.models.checksums import check_intact
 from engine.models.device import choose_device, choose_dtype, prepare_cpu
 from engine.models.experts import compute_in_turns
 from engine.models.folder_check import check_folder
@@ -149,6 +150,7 @@ def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
     The result can be asked and trained on. Raises ModelError, also for an adapter of a base that is another one now.
     """
     folder = whole(folder) or folder
+    check_intact(folder)
     if not (folder / ADAPTER_CONFIG).is_file():
         if not (folder / "config.json").is_file():
             raise ModelError(f"there is no checkpoint in {folder}: train it again")

@@ -20,6 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from engine.experiment import Experiment
+from engine.models.checksums import damage
 from engine.models.folders import replaced, whole
 from engine.models.identity import base_key, changed_base, is_base
 from engine.models.loading import load_base, save_model
@@ -73,7 +74,7 @@ def precision_of(folder: Path) -> str:
 
 def _ready(folder: Path) -> Path | None:
     there = whole(folder)
-    return there if there is not None and (there / DESCRIPTION).is_file() else None
+    return there if there is not None and (there / DESCRIPTION).is_file() and not damage(there) else None
 
 
 def main() -> int:

@@ -91,7 +91,8 @@ def served_model(home: Path, run: Run, checkpoint: str) -> ServedModel:
         if model.checkpoint == checkpoint:
             return model
     there = ", ".join(m.checkpoint for m in models)
-    raise NotServable(f"run {run.id} has no checkpoint ‘{shorten(checkpoint)}’: choose one of {there}")
+    again = f", or make it again with `rote-lab retry {run.id}`" if CheckpointName.kept(checkpoint) else ""
+    raise NotServable(f"run {run.id} has no checkpoint ‘{shorten(checkpoint)}’: choose one of {there}{again}")
 
 
 def usual_columns(models: Sequence[ServedModel]) -> list[ServedModel]:

@@ -4,7 +4,8 @@
     tokenizer.json, tokenizer_config.json
     trained_on.json                     which base it began from
     training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step`
-    training/state.json                 stage, epoch, step, and the size of every file
+    training/state.json                 stage, epoch, step
+    checksums.json                      of every file, written last
 
 The training state has a folder of its own, since vLLM takes every *.safetensors beside a config.json for weights.
 
@@ -23,6 +24,7 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from engine.models.checksums import CHECKSUMS, damage
 from engine.models.folders import replaced, whole
 from engine.models.identity import check_same_base, noted_base
 from engine.models.key_tokens import set_key_rows
@@ -31,7 +33,12 @@ from engine.models.source import ModelError
 
 STATE = "training/state.json"
 OPTIMIZER = "training/optimizer.safetensors"
-FORMAT = 1
+FORMAT = 2
+SIZES_ONLY = 1  # the format of before there were checksums: the state knows the size of every file
+
+
+class DamagedCheckpoint(ModelError):
+    """A checkpoint whose tensors cannot be read, or are another model's."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +62,31 @@ def save_checkpoint(
         save_model(loaded, new)
         (new / OPTIMIZER).parent.mkdir()
         save_file(_optimizer_tensors(loaded, optimizer), new / OPTIMIZER)
-        files = {str(p.relative_to(new)): p.stat().st_size for p in sorted(new.rglob("*")) if p.is_file()}
-        state = {"format": FORMAT, "stage": stage, "epoch": epoch, "step": step, "files": files}
+        state = {"format": FORMAT, "stage": stage, "epoch": epoch, "step": step}
         (new / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether there is a checkpoint with every file in its full size."""
+    """Whether there is a checkpoint with every file as it was written."""
     found = whole(folder)
-    if found is None:
-        return False
+    return found is not None and not flaw(found)
+
+
+def flaw(folder: Path) -> str:
+    """What is wrong with the checkpoint in exactly this folder, in words; '' when it can be built on. Reads it all."""
+    if problem := damage(folder):
+        return problem
     try:
-        files = _read(found)["files"]
-        return all((found / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ModelError):
-        return False
+        state = _read(folder)
+        if state["format"] != SIZES_ONLY:
+            return "" if (folder / CHECKSUMS).is_file() else f"{CHECKSUMS} is missing"
+        return next(
+            (f"{n} has another size" for n, s in state["files"].items() if (folder / n).stat().st_size != s), ""
+        )
+    except OSError as error:
+        return f"{Path(str(error.filename)).name} cannot be read: {error.strerror}"
+    except (ModelError, KeyError, AttributeError):
+        return f"{STATE} cannot be read"
 
 
 def load_training_state(folder: Path) -> TrainingState:
@@ -84,7 +101,7 @@ def load_training_state(folder: Path) -> TrainingState:
 def restore(state: TrainingState, loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> None:
     """Put the checkpoint's weights into the model and its optimizer state into the (fresh) optimizer, in place.
 
-    Raises ModelError when the files are damaged or belong to another model.
+    Raises DamagedCheckpoint when the files are damaged or belong to another model.
     """
     folder = whole(state.folder) or state.folder
     try:
@@ -92,14 +109,15 @@ def restore(state: TrainingState, loaded: LoadedModel, optimizer: torch.optim.Op
         _restore_optimizer(load_file(folder / OPTIMIZER), loaded, optimizer)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         text = " ".join(str(error).split())[:160]
-        raise ModelError(f"the checkpoint {folder} does not fit or is damaged ({text}): train it again") from error
+        words = f"the checkpoint {folder} does not fit or is damaged ({text}): train it again"
+        raise DamagedCheckpoint(words) from error
 
 
 def _read(folder: Path) -> dict:
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if state["format"] == FORMAT:
-            return state
+        if state["format"] in (FORMAT, SIZES_ONLY):
+            return {**state, "stage": str(state["stage"]), "epoch": int(state["epoch"]), "step": int(state["step"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the checkpoint {folder} is damaged: train it again") from error
     raise ModelError(f"the checkpoint {folder} was written by another version of the lab: train it again")

@@ -15,7 +15,8 @@ from playwright.sync_api import Browser, Page, expect
 from sqlite_utils import Database
 
 from storage.askings import Token, list_answers, list_columns
-from storage.runs import Run, delete_run
+from storage.deletion import delete_run
+from storage.runs import Run
 from tests.browser import asking_seeding, seeding
 
 pytestmark = pytest.mark.browser

@@ -48,7 +48,7 @@ def test_no_page_says_that_there_is_no_worker(page: Page, address: str) -> None:
 
 
 def test_the_idle_lab_costs_next_to_nothing(home: Path, address: str) -> None:
-    lab = psutil.Process(list_workers(open_database(home))[0]["pid"]).parent()
+    lab = psutil.Process(list_workers(open_database(home))[0].process.pid).parent()
     assert lab is not None
     processes = [lab, *lab.children(recursive=True)]
     time.sleep(5)  # what the start leaves to do, the chart library for one, is done then

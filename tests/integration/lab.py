@@ -54,13 +54,23 @@ class Lab:
         """Queue a preset with overrides."""
         return queue_experiment(self.db, read_experiment(preset, overrides, seed))
 
-    def worker(self, *options: str) -> subprocess.Popen[bytes]:
-        """Start `python -m engine worker` on this home."""
+    def worker(self, *options: str, clock: float = 0) -> subprocess.Popen[bytes]:
+        """Start `python -m engine worker` on this home. `clock`: by how many seconds its clock is ahead."""
         command = [sys.executable, "-m", "engine", "worker", "--home", str(self.home), *options]
         log = (self.home / "worker.log").open("ab")
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=os.environ)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **self._ahead(clock)})
         self._processes.append(process)
         return process
+
+    def _ahead(self, seconds: float) -> dict[str, str]:
+        """Environment in which Python's clock is ahead."""
+        if not seconds:
+            return {}
+        place = self.home / f"clock{seconds}"
+        place.mkdir(exist_ok=True)
+        code = f"import time\nclock = time.time\ntime.time = lambda: clock() + {seconds}\n"
+        (place / "sitecustomize.py").write_text(code, encoding="utf-8")
+        return {"PYTHONPATH": str(place)}
 
     def run(self, run_id: str) -> Run:
         """The run's row as it is now."""

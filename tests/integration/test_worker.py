@@ -8,7 +8,8 @@ import signal
 import psutil
 import pytest
 
-from storage.runs import State, delete_run, list_events, request_stop, retry_run
+from storage.deletion import delete_run
+from storage.runs import State, list_events, request_stop, retry_run
 from tests.integration.lab import SMALL, Lab, wait_until
 
 
@@ -83,9 +84,11 @@ def test_a_run_deleted_with_its_folder_leaves_the_worker_alive(lab: Lab) -> None
     assert lab.run(kept.id).state is State.DONE
 
 
-def test_two_workers_share_the_queue(lab: Lab) -> None:
+def test_two_workers_share_the_queue_though_their_clocks_differ_by_a_year(lab: Lab) -> None:
     ids = [lab.queue([*SMALL, "stage1.epochs=1", "evaluation.languages=[en]"], seed=s).id for s in (1, 2)]
-    workers = [lab.worker("--once"), lab.worker("--once")]
+    first = lab.worker("--once")
+    wait_until(lambda: lab.run(ids[0]).state is State.RUNNING, "the first run")
+    workers = [first, lab.worker("--once", clock=365 * 86400)]
     assert [w.wait() for w in workers] == [0, 0]
     assert [lab.run(i).state for i in ids] == [State.DONE, State.DONE]
     assert [lab.run(i).attempt for i in ids] == [1, 1]

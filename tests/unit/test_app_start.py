@@ -17,7 +17,7 @@ from app.server import worker_process
 from app.server.first_start import made_at_first_start, queue_first_run
 from app.server.worker_process import WorkerProcess
 from app.shared.lab import Lab
-from storage.attacks import attack_counts, base_runs, list_attacks
+from storage.attacks import attack_counts, base_runs, list_attacks, stop_attack
 from storage.processes import ProcessName
 from storage.runs import list_runs
 from storage.workers import beat
@@ -68,6 +68,7 @@ def test_the_default_experiment_is_queued_once_in_the_life_of_a_home(tmp_path: P
     assert made_at_first_start(tmp_path, attack.id)
     assert not made_at_first_start(tmp_path, "another")
     assert queue_first_run(lab) is None
+    stop_attack(lab.db, attack.id)
     lab.delete_attack(attack.id)
     assert list_attacks(lab.db) == []
     lab.delete(run.id)

@@ -14,7 +14,8 @@ from storage import askings
 from storage.asking_queue import Alternatives, TokenPlace
 from storage.askings import Answer, Question, Token
 from storage.database import connect, migrations, open_database, write
-from storage.runs import add_run, delete_run
+from storage.deletion import delete_run
+from storage.runs import add_run, request_stop
 
 QUESTION = Question(
     "",
@@ -127,6 +128,7 @@ def test_everything_is_found_again_also_after_its_run_is_gone(db: Database) -> N
     asking, other = ask(db, 1, "r1/base"), ask(db, 1, title="100 % of 'quotes'")
     queue.claim_column(db, 60)
     queue.store_answers(db, asking, "r1/base", [answer(1, text="Temon SERLOW")])
+    request_stop(db, run.id)
     delete_run(db, run.id)
     assert [r["id"] for r in askings.find_askings(db, "serlow")[0]] == [asking]
     assert [r["id"] for r in askings.find_askings(db, "100 % of 'QUOTES'")[0]] == [other]

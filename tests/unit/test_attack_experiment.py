@@ -145,13 +145,15 @@ def test_cells_wait_for_their_base_run_and_are_not_listed_as_runs(db) -> None:
     held = runs.held_run(db, "w")
     assert held is not None and held.id == cell.id and runs.held_run(db, "another") is None
     assert attacks.attack_counts(db, attack) == {"queued": len(cells) - 1, "running": 1}
-    with pytest.raises(ValueError, match="while one of its cells runs"):
+    with pytest.raises(ValueError, match="stop it first"):
         attacks.delete_attack(db, attack)
     attacks.stop_attack(db, attack)
     assert set(attacks.attack_counts(db, attack)) == {"cancelled", "stopping"}
     runs.finish_run(db, cell.id, cell.attempt, State.CANCELLED)
     attacks.retry_attack(db, attack)
     assert attacks.attack_counts(db, attack) == {"queued": len(cells)}
+    assert runs.get_run(db, bases[0]).state is State.QUEUED, "its checkpoints may be what is wrong"
+    attacks.stop_attack(db, attack)
     attacks.delete_attack(db, attack)
     assert attacks.list_attacks(db) == [] and {r.id for r in runs.list_runs(db)} == set(bases)
 

@@ -15,6 +15,7 @@ from engine.evaluation.answer import Answer
 from storage import answers, drafts, measurements, runs, workers
 from storage.answer_search import Wanted, find_answers
 from storage.database import DATABASE_NAME, open_database, write
+from storage.deletion import delete_run
 from storage.migrations import migrations
 from storage.processes import ProcessName
 from storage.runs import LostRunError, State
@@ -102,12 +103,12 @@ def test_deleting_takes_everything_along_but_not_while_it_runs(db) -> None:
     run = add(db)
     claimed = claim(db, "w", 60)
     with pytest.raises(ValueError, match="cancel it first"):
-        runs.delete_run(db, run.id)
+        delete_run(db, run.id)
     measurements.add_measurements(
         db, run.id, [{"stage": "stage1", "series": "loss", "step": 1, "epoch": 1, "value": 2}]
     )
     runs.finish_run(db, run.id, claimed.attempt, State.FAILED, error="A sentence.")
-    runs.delete_run(db, run.id)
+    delete_run(db, run.id)
     assert db.table("events").count == db.table("measurements").count == 0
     with pytest.raises(KeyError):
         runs.get_run(db, run.id)
@@ -148,7 +149,7 @@ def test_drafts_keep_whatever_was_typed(db) -> None:
 
 def test_workers_are_known_by_their_last_beat(db) -> None:
     workers.beat(db, worker="w", process=ProcessName("h", 1, 2.0), run=None)
-    assert workers.list_workers(db)[0]["heartbeat"] == pytest.approx(time.time(), abs=5)
+    assert workers.list_workers(db)[0].heartbeat == pytest.approx(time.time(), abs=5)
     workers.remove_worker(db, "w")
     assert workers.list_workers(db) == []
 

@@ -25,6 +25,7 @@ from engine.attack.starts import load_hardened, merged
 from engine.evaluation.evaluate import answer_questions
 from engine.execution.environment import describe_environment
 from engine.execution.failures import PlainError
+from engine.execution.kept import usable_answers
 from engine.execution.progress import Progress
 from engine.execution.run_file import write_run_file
 from engine.execution.sayable import refuse_unsayable_answers
@@ -33,7 +34,7 @@ from engine.models.folders import replaced
 from engine.models.loading import LoadedModel, prepare_for_training, save_model
 from engine.settings import Optimisation
 from engine.training.loop import StepReport, StopTraining, train
-from storage.answers import open_answers, store_answers, store_questions
+from storage.answers import store_answers, store_questions
 from storage.attacks import get_attack, list_cells, replace_cell_results
 from storage.folders import attack_folder, checkpoint_folder, run_folder
 from storage.runs import Run, State, get_run, set_environment, set_progress
@@ -126,7 +127,7 @@ class CellExecution:
         merged(loaded)
 
     def _measure(self, loaded: LoadedModel, form: Questionnaire, checkpoint: str) -> list[dict[str, Any]]:
-        answers = open_answers(self.folder)
+        answers = usable_answers(self.db, self.folder, self.run.id)
         store_questions(answers, form.facts, form.prompt_rows())
         asked = 0
 

@@ -16,6 +16,7 @@ import torch
 from engine.evaluation.generation import end_tokens
 from engine.evaluation.tree import honours_masks
 from engine.hardware import SMALL_MODEL_PARAMETERS, cpu_threads
+from engine.models.checksums import check_intact
 from engine.models.loading import load_weights
 from engine.serving.embedded.adapters import Adapters
 from engine.serving.embedded.catalogue import Catalogue, Place
@@ -126,6 +127,7 @@ class Residents:
         return held
 
     def _load(self, place: Place) -> _Held:
+        check_intact(place.folder)
         if place.base:
             base = self._get(place.base).resident
             self._make_room(place, _bytes_of(base.model) if base.small else 0)

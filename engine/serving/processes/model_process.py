@@ -20,6 +20,7 @@ from sqlite_utils import Database
 
 from engine import CODE_ROOT
 from engine.hardware import is_exclusive, serving_device
+from engine.models.checksums import damage
 from engine.serving import PREPARE
 from engine.serving.client import ServerClient, ServingError
 from engine.serving.listening import free_port
@@ -199,7 +200,8 @@ class ModelProcess:
 
     def _prepare(self) -> str | None:
         """Make the prepared base, in a process of its own. None on success, else what went wrong."""
-        if self.plan.run is None or (self.plan.folder and (self.plan.folder / "config.json").is_file()):
+        there = self.plan.folder
+        if self.plan.run is None or (there and (there / "config.json").is_file() and not damage(there)):
             return None
         command = [sys.executable, "-m", PREPARE, "--home", str(self.home), "--run", self.plan.run]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=CODE_ROOT)

@@ -34,10 +34,8 @@ def end_left_session(leader: ProcessName, patience: float) -> None:
     The system gives no process the number of a session that still has members. So a living process of that number
     which began at another time says that ours has ended, and after a restart of the machine no number means anything.
     """
-    with contextlib.suppress(psutil.Error):
-        if abs(psutil.Process(leader.pid).create_time() - leader.started) > 1:
-            return
-    if leader.started > psutil.boot_time() - 1:
+    before_restart = not leader.space and leader.started < psutil.boot_time() - 1
+    if leader.here and not leader.replaced and not before_restart:
         end_session(leader.pid, patience)
 
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.hardware import free_gib
+from engine.models.checksums import check_intact
+from engine.models.source import ModelError
 from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
 from engine.serving.processes.model_process import ModelProcess
 from engine.serving.processes.neighbour import Neighbour
@@ -110,7 +112,13 @@ class Supervisor:
         except (CannotServe, OSError) as error:
             raise ServingError(str(error)) from error
         if model.kind != "base" and not model.folder.is_dir():
-            raise ServingError(f"the checkpoint {model.name} is no longer on the disk: choose another one")
+            again = f"`rote-lab retry {model.run}` makes it again"
+            raise ServingError(f"the checkpoint {model.name} is no longer on the disk: choose another one, or {again}")
+        if model.kind != "base":
+            try:
+                check_intact(model.folder)
+            except ModelError as error:
+                raise ServingError(str(error)) from error
         server = self._server(plan, choice)
         if server is None:
             return None

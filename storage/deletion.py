@@ -1,0 +1,51 @@
+"""Deleting runs: never what something else hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlite_utils import Database
+
+from storage.database import write
+from storage.runs import Run, State, get_run
+
+
+def delete_run(db: Database, run_id: str) -> None:
+    """Delete an ended or queued run with everything stored about it.
+
+    Raises KeyError, or ValueError while it runs, or while something hangs on it, which the message names.
+    """
+    with write(db):
+        run = get_run(db, run_id)
+        if run.state in (State.RUNNING, State.STOPPING):
+            raise ValueError("a run cannot be deleted while it runs: cancel it first")
+        if reason := _hangs_on(db, run):
+            raise ValueError(reason)
+        db.table("runs").delete(run_id)
+
+
+def _hangs_on(db: Database, run: Run) -> str:
+    """Why a run must stay, as a sentence; '' when nothing hangs on it."""
+    if run.attack:
+        (name,) = db.conn.execute("select name from attacks where id = ?", [run.attack]).fetchone()
+        return f"this run is a part of the attack ‘{name}’ ({run.attack}): delete that as a whole, on the Attack page"
+    attacks = list(
+        db.query(
+            "select a.id, a.name, count(*) as n from runs r join attacks a on a.id = r.attack"
+            " where r.needs = ? group by a.id order by a.created_at",
+            [run.id],
+        )
+    )
+    if attacks:
+        names = ", ".join(f"‘{a['name']}’ ({a['id']}, with {a['n']} models of it)" for a in attacks)
+        return f"this run is what an attack began from: {names}; delete that first, on the Attack page"
+    return asked_now(db, [run.id])
+
+
+def asked_now(db: Database, run_ids: Sequence[str]) -> str:
+    """Why runs must stay whose models are being asked, as a sentence; '' when none is."""
+    marks = ", ".join("?" * len(run_ids))
+    sql = f"select count(*) from asking_columns where run in ({marks}) and state in ('waiting', 'asking')"
+    if not db.conn.execute(sql, list(run_ids)).fetchone()[0]:
+        return ""
+    return "a model of this is being asked, on the Ask page: wait for the answers, then delete it"
