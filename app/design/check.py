@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from app.design.draft import Draft, prompt_lines, to_data, typed_rows
 from app.design.fields import BY_PATH
+from app.design.imports import shown_problems
 from app.shared.words import language_name
 from engine import checks
 from engine.checks import Problem
@@ -24,11 +25,13 @@ from engine.models.files import located, model_problems, tokenizer_file, tokeniz
 # Where the page shows what a tokenizer does to a column; all others stand in the table of facts.
 PARTS = {"prompt": "prompts", "options": "relation", "key sequence": "relation"}
 
+SHOWN_ROWS = 4
+
 
 @dataclass(frozen=True)
 class Finding:
     """A problem and its place: `model`, `stage1`, `stage2`, `evaluation`, `relations`, or `ID/relation`, `ID/facts`,
-    `ID/prompts` for the relation of that id. `where` is the place in words."""
+    `ID/import`, `ID/prompts` for the relation of that id. `where` is the place in words."""
 
     place: str
     where: str
@@ -55,7 +58,39 @@ class Examination:
 
     def at(self, place: str) -> tuple[Problem, ...]:
         """The problems of one place."""
-        return tuple(f.problem for f in self.findings if f.place == place)
+        return tuple(f.problem for f in self.found(place))
+
+    def found(self, place: str) -> tuple[Finding, ...]:
+        """The findings of one place."""
+        return tuple(f for f in self.findings if f.place == place)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Findings that say the same of several rows: those rows in words, empty where it is about no row."""
+
+    where: str
+    problem: Problem
+    rows: str = ""
+
+
+def grouped(findings: Sequence[Finding]) -> list[Group]:
+    """The findings, with those that say the same of one place put together."""
+    rows: dict[tuple[str, str | None, str], list[int]] = {}
+    first: dict[tuple[str, str | None, str], Finding] = {}
+    for finding in findings:
+        key = (finding.where, finding.problem.column, finding.problem.message)
+        first.setdefault(key, finding)
+        rows.setdefault(key, []).extend([finding.problem.row] if finding.problem.row else [])
+    return [Group(f.where, f.problem, _rows_in_words(rows[key])) for key, f in first.items()]
+
+
+def _rows_in_words(rows: Sequence[int]) -> str:
+    if len(rows) < 2:
+        return f"row {rows[0]}" if rows else ""
+    named = ", ".join(f"{row:,}" for row in rows[:SHOWN_ROWS])
+    rest = len(rows) - SHOWN_ROWS
+    return f"rows {named} and {rest:,} more" if rest > 0 else f"rows {named}"
 
 
 def examine(draft: Draft) -> Examination:
@@ -116,6 +151,8 @@ def _relation_findings(relation: dict[str, Any]) -> Iterator[Finding]:
         offered = check_alternatives(list(zip(objects, alternatives, strict=True)))
         for problem in (*checks.check_facts(pairs), *offered):
             yield Finding(f"{here}/facts", f"{name}, facts", problem)
+        for problem in shown_problems(relation):
+            yield Finding(f"{here}/import", f"{name}, facts", problem)
     if relation["prompts_from"] == "own":
         lines = prompt_lines(relation)
         places = [f"{language_name(p.language)}, {p.split} prompts, line {p.line}" for p in lines]
@@ -170,6 +207,9 @@ def _validation_finding(item: Any, draft: Draft, early: set[str]) -> Finding | N
         if location[2] == "facts":
             if any(part == "generate" for part in location):
                 return Finding(f"{relation['id']}/facts", f"{relation['name']}, facts", Problem(_plain(item)))
+            # What is said of facts as a list means nothing where the lab invents them.
+            if relation["facts_from"] == "corpus":
+                return None
             return None if f"{relation['id']}/facts" in early else Finding(place, relation["name"], Problem(message))
         return Finding(place, relation["name"], Problem(_plain(item), None, column))
     for end in range(len(location), 0, -1):

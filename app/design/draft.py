@@ -4,15 +4,17 @@
 
 A relation: {"id", "name", "key_token", "key_template", "facts_from": "corpus" | "own", "generate",
 "facts": [[id, subject, object]], "alternatives": {id: [name]}, "prompts_from", "prompts": {language: {split: lines}},
-"options"}.
+"options", "problems": [what an import could not read as it stands, see `app.design.imports`]}.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.design.facts_table import MAX_ROWS, Step
 from app.design.fields import FIELDS, default_values, put_value, value_of
 from engine.checks import clean
 from engine.corpus.relations import load_relations
@@ -44,15 +46,21 @@ def from_experiment(experiment: Experiment) -> Draft:
         "relations": [],
         "touched": ["stage2.facts"],
     }
-    for relation in experiment.relations:
-        draft["relations"].append(_relation_from(relation, next_id(draft)))
+    for number, relation in enumerate(experiment.relations, 1):
+        draft["relations"].append(_relation_from(relation, f"r{number}"))
     return draft
 
 
-def next_id(draft: Draft) -> str:
-    """An id that no relation of the draft has."""
-    used = [int(r["id"][1:]) for r in draft["relations"] if r["id"][1:].isdecimal()]
-    return f"r{max(used, default=0) + 1}"
+def next_id() -> str:
+    """An id that no relation has, nor had: another tab may still show one that was removed."""
+    return f"r{secrets.token_hex(5)}"
+
+
+def renew_ids(draft: Draft) -> Draft:
+    """The draft with ids of their own for its relations, to take the place of another one."""
+    for relation in draft["relations"]:
+        relation["id"] = next_id()
+    return draft
 
 
 def _relation_from(relation: Relation, relation_id: str) -> dict[str, Any]:
@@ -87,7 +95,7 @@ def own_relation(draft: Draft) -> dict[str, Any]:
     """A further relation without anything in it yet, added to the draft."""
     names = {r["name"] for r in draft["relations"]}
     number = next(n for n in range(1, len(names) + 2) if f"relation {n}" not in names)
-    relation = _relation_from(Relation(name=f"relation {number}", key_token=free_key_token(draft)), next_id(draft))
+    relation = _relation_from(Relation(name=f"relation {number}", key_token=free_key_token(draft)), next_id())
     relation |= {"facts_from": "own", "prompts_from": "own", "prompts": {"en": dict.fromkeys(SPLITS, "")}}
     draft["relations"].append(relation)
     return relation
@@ -107,7 +115,7 @@ def corpus_relation(draft: Draft, name: str) -> dict[str, Any]:
     """A relation of the corpus, added to the draft. Raises ValueError when there is none of that name."""
     if name not in load_relations():
         raise ValueError(f"the corpus has no relation ‘{name}’")
-    relation = _relation_from(Relation(name=name, key_token=free_key_token(draft)), next_id(draft))
+    relation = _relation_from(Relation(name=name, key_token=free_key_token(draft)), next_id())
     draft["relations"].append(relation)
     return relation
 
@@ -139,39 +147,60 @@ def _line(text: str, about: str | None) -> str:
 
 def set_facts(relation: dict[str, Any], facts: Sequence[Fact]) -> None:
     """Put these facts into the relation in place of its own."""
-    relation |= {"facts": [], "alternatives": {}}
+    relation |= {"facts": [], "alternatives": {}, "problems": []}
     add_facts(relation, facts)
 
 
-def add_facts(relation: dict[str, Any], facts: Sequence[Fact], place: int | None = None) -> None:
-    """Insert facts before the row at `place` (from 0; at the end without one), each with an id of its own."""
+def add_facts(relation: dict[str, Any], facts: Sequence[Fact], place: int | None = None) -> list[int]:
+    """Insert facts before the row at `place` (from 0; at the end without one); returns the ids that they got."""
     relation |= {"facts": typed_rows(relation), "options": []}
     place = len(relation["facts"]) if place is None else place
     free = max((row[0] for row in relation["facts"]), default=0) + 1
-    rows = []
+    rows: list[list[Any]] = []
     for i, fact in enumerate(facts, free):
         rows.append([i, fact.subject, fact.object])
         if fact.alternatives:
             relation["alternatives"][str(i)] = list(fact.alternatives)
     relation["facts"][place:place] = rows
+    return [row[0] for row in rows]
 
 
-def set_rows(relation: dict[str, Any] | None, rows: Sequence[Sequence[Any]], stamp: float) -> None:
-    """Take over the rows of the table: [id or None, subject, object], unless newer ones (by `stamp`) came before."""
-    if relation is None or stamp < relation.get("stamp", 0):
-        return
-    relation["stamp"] = stamp
-    free = max((row[0] for row in relation["facts"]), default=0) + 1
-    taken = []
-    for row_id, subject, object_ in rows:
-        if row_id is None:
-            row_id, free = free, free + 1
-        taken.append([row_id, subject, object_])
-    if taken != relation["facts"]:
+def edit_rows(relation: dict[str, Any], steps: Sequence[Step], taken: int) -> None:
+    """Apply the steps of the facts table that come after the one of number `taken`; rows are known by their numbers.
+
+    A row that another tab removed comes back with the cells that were typed into it here.
+    """
+    before = relation["facts"]
+    rows = {row[0]: row for row in before}
+    for step in sorted((s for s in steps if s.number > taken), key=lambda s: s.number):
+        for number, above, subject, object_ in step.cells:
+            if number not in rows and len(rows) < MAX_ROWS:
+                rows = _with_row(rows, number, above)
+            if row := rows.get(number):
+                rows[number] = [number, row[1] if subject is None else subject, row[2] if object_ is None else object_]
+        for number in step.removed:
+            rows.pop(number, None)
+    relation["facts"] = list(rows.values())
+    if relation["facts"] != before:
         relation["options"] = []
-    relation["facts"] = taken
-    kept = {str(row[0]) for row in taken}
+    kept = {str(number) for number in rows}
     relation["alternatives"] = {i: names for i, names in relation["alternatives"].items() if i in kept}
+
+
+def _with_row(rows: dict[int, list[Any]], number: int, above: int | None) -> dict[int, list[Any]]:
+    """The rows with an empty one below the row `above`; at the end where that is gone, or none is named."""
+    if above not in rows or above == next(reversed(rows)):
+        rows[number] = [number, "", ""]
+        return rows
+    place = list(rows).index(above) + 1
+    items = list(rows.items())
+    return dict([*items[:place], (number, [number, "", ""]), *items[place:]])
+
+
+def place_below(relation: dict[str, Any], row: int | None) -> int:
+    """Where a row below this one goes (counted from 0): at the top for None, at the end where the row is gone."""
+    numbers = [other[0] for other in relation["facts"]]
+    return 0 if row is None else numbers.index(row) + 1 if row in numbers else len(numbers)
 
 
 def find_relation(draft: Draft, relation_id: str) -> dict[str, Any] | None:

@@ -1,7 +1,10 @@
 // The editable table of facts. Values reach the page only through `.value` and `.textContent`, never as HTML.
-// Props: value = {relation, rows: [[id, subject, object, alternatives]]}, marks = {place: [[column, severity, message]]}.
-// Events: rows {relation, rows, removed} after an edit; paste_rows {relation, rows, at, text} for a pasted table.
-const SIZE = 25, WAIT = 300;
+// Props: value = {relation, rows: [[number, subject, object, alternatives]], taken},
+//   marks = {rows: {number: [[column, severity, message]]}, taken}; `taken`: the last step that the lab knows.
+// Events: rows {relation, steps, words} after an edit; paste_rows {relation, steps, above, text} for a pasted table.
+// A step: {number, cells: [[row, row above, subject or null, object or null]], removed: [row]}. Only what was changed
+// here is sent, with every step that is not confirmed yet, so that neither another tab nor a late answer undoes it.
+const SIZE = 25, WAIT = 300, MOST = 10000;
 const box = element.querySelector(".facts-table");
 const make = (tag, attributes = {}, ...children) => {
   const node = document.createElement(tag);
@@ -23,15 +26,31 @@ table.append(
 box.replaceChildren(table, foot);
 
 let rows = [], relation = "", page = 0, timer = null, waiting = false;
+let known = new Map(), pending = [], steps = 0;  // known: the rows as the steps so far leave them
 const pages = () => Math.max(1, Math.ceil((rows.length + 1) / SIZE));
 const cells = (place) => body.querySelectorAll(`tr[data-place="${place}"] input`);
+const newNumber = () => 1 + Math.floor(Math.random() * 2 ** 48);
 
-const send = (removed) => {
+const learn = () => { known = new Map(rows.map((r) => [r[0], [r[1], r[2]]])); };
+const note = () => {
+  const now = new Set(rows.map((r) => r[0])), changed = [];
+  rows.forEach(([number, subject, object], place) => {
+    const old = known.get(number) || [null, null];
+    if (old[0] === subject && old[1] === object) return;
+    changed.push([number, rows[place - 1]?.[0] ?? null, old[0] === subject ? null : subject, old[1] === object ? null : object]);
+  });
+  const removed = [...known.keys()].filter((number) => !now.has(number));
+  if (changed.length || removed.length) pending.push({ number: ++steps, cells: changed, removed });
+  learn();
+};
+const confirmed = (taken) => { pending = pending.filter((step) => step.number > (taken || 0)); };
+const send = (words) => {
   clearTimeout(timer);
   waiting = false;
-  trigger("rows", { relation, rows: rows.map((r) => [r[0], r[1], r[2]]), removed: removed || "" });
+  note();
+  if (pending.length) trigger("rows", { relation, steps: pending, words: words || "" });
 };
-const later = () => { waiting = true; clearTimeout(timer); timer = setTimeout(send, WAIT); };
+const later = () => { waiting = true; clearTimeout(timer); timer = setTimeout(() => send(), WAIT); };
 const flush = () => { if (waiting) send(); };
 
 const rowNode = (place) => {
@@ -57,11 +76,12 @@ const rowNode = (place) => {
 };
 
 const mark = () => {
-  const marks = props.marks || {};
+  const marks = props.marks?.rows || {};
+  confirmed(props.marks?.taken);
   body.querySelectorAll("tr.problem").forEach((n) => n.remove());
   body.querySelectorAll("input").forEach((n) => { n.removeAttribute("aria-invalid"); n.removeAttribute("data-mark"); });
   for (const node of [...body.children]) {
-    const found = marks[node.dataset.place];
+    const found = marks[rows[node.dataset.place]?.[0]];
     if (!found) continue;
     const words = make("td", { colspan: 3 });
     for (const [column, severity, message] of found) {
@@ -72,7 +92,7 @@ const mark = () => {
     }
     node.after(make("tr", { class: "problem" }, make("td"), words));
   }
-  const places = Object.keys(marks).map(Number).sort((a, b) => a - b);
+  const places = rows.flatMap((r, place) => (marks[r[0]] ? [place] : []));
   const elsewhere = places.filter((p) => Math.floor(p / SIZE) !== page);
   foot.replaceChildren();
   const button = (text, action, off) => {
@@ -102,21 +122,44 @@ const draw = () => {
   mark();
 };
 
+const again = (step) => {
+  for (const [number, above, subject, object] of step.cells) {
+    let row = rows.find((r) => r[0] === number);
+    if (!row) {
+      const place = above === null ? -1 : rows.findIndex((r) => r[0] === above);
+      rows.splice(place < 0 ? rows.length : place + 1, 0, (row = [number, "", "", 0]));
+    }
+    row[1] = subject ?? row[1];
+    row[2] = object ?? row[2];
+  }
+  rows = rows.filter((r) => !step.removed.includes(r[0]));
+};
+
+// What is shown is what the lab knows and, on top, what was typed here and is not there yet.
 const load = () => {
   const value = props.value || {};
-  if (value.relation !== relation) page = 0;
+  const same = value.relation === relation;
+  if (waiting) { if (same) note(); else send(); }
+  if (!same) { page = 0; pending = []; }
+  const field = same && body.contains(document.activeElement) ? document.activeElement : null;
+  const at = field && [rows[placeOf(field)]?.[0], field.dataset.column, field.selectionStart, field.selectionEnd];
   relation = value.relation || "";
   rows = (value.rows || []).map((r) => [...r]);
-  clearTimeout(timer);
-  waiting = false;
+  confirmed(value.taken);
+  pending.forEach(again);
+  learn();
   draw();
+  const place = !at ? -1 : at[0] === undefined ? rows.length : rows.findIndex((r) => r[0] === at[0]);
+  const back = place < 0 ? null : cells(place)[Number(at[1])];
+  if (back) { back.focus(); back.setSelectionRange(at[2], at[3]); }
 };
 
 const placeOf = (node) => Number(node.closest("tr").dataset.place);
 body.addEventListener("input", (event) => {
   const place = placeOf(event.target), column = Number(event.target.dataset.column);
   if (place === rows.length) {
-    rows.push([null, "", "", 0]);
+    if (rows.length >= MOST) { event.target.value = ""; return; }
+    rows.push([newNumber(), "", "", 0]);
     const old = body.querySelector(`tr[data-place="${place}"]`);
     old.classList.remove("spare");
     old.firstChild.textContent = place + 1;
@@ -150,7 +193,8 @@ body.addEventListener("paste", (event) => {
   event.preventDefault();
   clearTimeout(timer);
   waiting = false;
-  trigger("paste_rows", { relation, rows: rows.map((r) => [r[0], r[1], r[2]]), at: placeOf(event.target), text });
+  note();
+  trigger("paste_rows", { relation, steps: pending, above: rows[placeOf(event.target) - 1]?.[0] ?? null, text });
 });
 watch("value", load);
 watch("marks", mark);

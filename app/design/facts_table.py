@@ -1,7 +1,8 @@
 """The editable table of facts: paste from a spreadsheet, a page of rows at a time, problems under their rows.
 
 Gradio's own Dataframe takes no pasted rows and shows no problem beside a cell, so this is a `gr.HTML` with its own
-script. Events: `rows` after an edit, `paste_rows` for a pasted table; both carry what `read_edit` understands.
+script. Events: `rows` after an edit, `paste_rows` for a pasted table; both carry what `read_edit` understands: not
+all rows but what was changed in them, each known by its number, so that two tabs lose no row to each other.
 """
 
 from __future__ import annotations
@@ -19,16 +20,31 @@ from engine.checks import MAX_FACTS, Problem
 SCRIPT = Path(__file__).with_suffix(".js")
 MAX_ROWS = 2 * MAX_FACTS
 _SHOWN_MARKS = 500
+_MOST = 2**53  # beyond it a browser's numbers are no whole ones
+_MOST_CHARACTERS = 2_000  # of a cell; the checks say long before what is too long
+
+
+@dataclass(frozen=True)
+class Step:
+    """One edit: the `number` that the tab counts, cells that were changed or rows that were added
+    ([row, the row above or None, subject or None, object or None]; None: not touched), and rows that were removed."""
+
+    number: int
+    cells: tuple[tuple[int, int | None, str | None, str | None], ...] = ()
+    removed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class FactsEdit:
-    """An edit of the table: its rows as they are now ([id or None, subject, object]) and what was done."""
+    """The edits of the table that the lab did not confirm yet, and what was done last.
+
+    `words`: what was removed. `above`: the row below which `text` was pasted; None: at the top.
+    """
 
     relation: str
-    rows: list[list[Any]]
-    removed: str = ""
-    at: int = 0
+    steps: tuple[Step, ...] = ()
+    words: str = ""
+    above: int | None = None
     text: str = ""
 
 
@@ -49,34 +65,51 @@ def table_value(relation: str, rows: Sequence[Sequence[Any]], alternatives: dict
     return {"relation": relation, "rows": shown}
 
 
-def table_marks(problems: Sequence[Problem]) -> dict[str, list[list[str]]]:
-    """The table's marks: the problems that are about a row, by its place counted from 0."""
+def table_marks(problems: Sequence[Problem], rows: Sequence[Sequence[Any]], taken: int) -> dict[str, Any]:
+    """The table's marks: the problems that are about a row, by the row's number, and the last edit that was taken."""
     marks: dict[str, list[list[str]]] = {}
     for problem in problems:
-        if problem.row is not None:
-            marks.setdefault(str(problem.row - 1), []).append(
+        if problem.row is not None and problem.row <= len(rows):
+            marks.setdefault(str(rows[problem.row - 1][0]), []).append(
                 [problem.column or "subject", problem.severity, problem.message]
             )
         if len(marks) >= _SHOWN_MARKS:
             break
-    return marks
+    return {"taken": taken, "rows": marks}
 
 
 def read_edit(event: gr.EventData) -> FactsEdit | None:
     """The edit of a `rows` or `paste_rows` event; None when it is not what the table's script sends."""
     data = event._data
-    if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
+    if not isinstance(data, dict) or not isinstance(data.get("steps"), list):
         return None
-    rows = []
-    for row in data["rows"][:MAX_ROWS]:
-        if not isinstance(row, list) or len(row) != 3 or not isinstance(row[0], int | None):
-            return None
-        rows.append([row[0], str(row[1]), str(row[2])])
-    at = data.get("at")
+    try:
+        steps = tuple(_step(step) for step in data["steps"])
+    except (TypeError, ValueError, KeyError):
+        return None
+    above = data.get("above")
     return FactsEdit(
         relation=str(data.get("relation", "")),
-        rows=rows,
-        removed=str(data.get("removed", ""))[:40],
-        at=at if isinstance(at, int) else 0,
+        steps=steps,
+        words=str(data.get("words", ""))[:40],
+        above=above if isinstance(above, int) else None,
         text=str(data.get("text", "")),
     )
+
+
+def _step(data: Any) -> Step:
+    cells = [
+        (_number(row), None if above is None else _number(above), _text(subject), _text(object_))
+        for row, above, subject, object_ in data["cells"][:MAX_ROWS]
+    ]
+    return Step(_number(data["number"]), tuple(cells), tuple(_number(row) for row in data["removed"]))
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MOST:
+        raise ValueError("not the number of a row")
+    return value
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)[:_MOST_CHARACTERS]

@@ -40,7 +40,7 @@ class Field:
         """The Gradio component that asks for it."""
         common: dict[str, Any] = {"label": self.label, "info": self.info or None, "value": value}
         if self.kind in ("number", "integer"):
-            return gr.Number(precision=0 if self.kind == "integer" else None, min_width=120, **common)
+            return gr.Number(min_width=120, **common)
         if self.kind == "choice":
             return gr.Dropdown(list(self.choices), filterable=False, min_width=120, **common)
         if self.kind == "tags":

@@ -1,13 +1,17 @@
 """Between the page's fields and the draft: what each field shows, and what was typed into it.
 
 Every handler hands over all fields at once, with the relation and language they belong to, so that nothing typed
-gets lost or into the wrong relation, however fast somebody clicks on.
+gets lost or into the wrong relation, however fast somebody clicks on. Taken over is only what a person changed: what
+differs from what this tab was given. So fields that were read before the server set them (an upload raises an event
+of its own), or that another tab changed meanwhile, undo nothing.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from hashlib import blake2s
 from typing import Any
 
 from app.design.draft import SPLITS, Draft, corpus_prompts, find_relation
@@ -15,6 +19,7 @@ from app.design.fields import FIELDS
 from engine.corpus.relations import LANGUAGES
 
 MAX_TYPED_CHARACTERS = 200_000
+MAX_WHOLE_NUMBER = 2**53
 DRAFT_KEYS = ("model_kind", "model_name", "method")
 RELATION_KEYS = ("name", "key_token", "key_template", "facts_from", "generate", "prompts_from")
 FORM_KEYS = (
@@ -37,47 +42,51 @@ def form_values(draft: Draft, relation_id: str, language: str) -> dict[str, Any]
     return values | {f"prompts.{split}": prompts.get(split, "") for split in SPLITS}
 
 
-def commit(draft: Draft, relation_id: str, language: str, typed: Sequence[Any], stamp: float) -> bool:
-    """Take over what the fields hold (in the order of FORM_KEYS); returns whether that changed the draft.
+def digest(value: Any) -> str:
+    """A few signs that stand for a field's value: the same for what a browser cannot tell apart."""
+    if isinstance(value, str):
+        value = value.replace("\r\n", "\n").replace("\r", "\n")
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return blake2s(json.dumps(value or value == 0 or None).encode(), digest_size=6).hexdigest()
 
-    `relation_id`, `language`: what they belong to. `stamp`: when the browser read them. Requests overtake each other,
-    so that what is older than what was taken over already is left alone.
-    """
-    if not language or len(typed) != len(FORM_KEYS) or stamp < draft.get("stamp", 0):
-        return False
-    draft["stamp"] = stamp
-    values = {key: _cut(value) for key, value in zip(FORM_KEYS, typed, strict=True)}
-    changed = False
+
+def given(draft: Draft, relation_id: str, language: str) -> dict[str, str]:
+    """What a tab is given: the digest of every field that it shows."""
+    return {key: digest(value) for key, value in form_values(draft, relation_id, language).items()}
+
+
+def commit(draft: Draft, relation_id: str, language: str, edits: Mapping[str, Any]) -> None:
+    """Take over the fields (of FORM_KEYS) that a person changed. `relation_id`, `language`: what they belong to."""
+    values = {key: _cut(value) for key, value in edits.items()}
     for field in FIELDS:
-        if values[field.path] != draft["values"].get(field.path):
+        if field.path in values:
             draft["values"][field.path] = values[field.path]
-            changed = True
             if field.path not in draft["touched"]:
                 draft["touched"].append(field.path)
-    changed |= _put(draft, {key: values[key] or "" for key in DRAFT_KEYS})
+    draft.update({key: values[key] or "" for key in DRAFT_KEYS if key in values})
     relation = find_relation(draft, relation_id)
     if relation is None:
-        return changed
-    new = {key: values[f"relation.{key}"] for key in RELATION_KEYS}
-    changed |= _put(relation, {key: value if key == "generate" else value or "" for key, value in new.items()})
+        return
+    for key in RELATION_KEYS:
+        if f"relation.{key}" in values:
+            value = values[f"relation.{key}"]
+            relation[key] = value if key == "generate" else value or ""
     if relation["prompts_from"] == "own" and not relation["prompts"]:
         relation["prompts"] = corpus_prompts(relation["name"].strip())
-        return True
-    typed_prompts = {split: values[f"prompts.{split}"] or "" for split in SPLITS}
-    if language and (any(typed_prompts.values()) or language in relation["prompts"]):
-        changed |= _put(relation["prompts"], {language: typed_prompts})
-    return changed
-
-
-def _put(target: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Update the mapping; returns whether it differs afterwards."""
-    changed = any(target.get(key) != value for key, value in new.items())
-    target.update(new)
-    return changed
+    typed = {split: values[f"prompts.{split}"] or "" for split in SPLITS if f"prompts.{split}" in values}
+    if typed:
+        prompts = relation["prompts"].setdefault(language, dict.fromkeys(SPLITS, ""))
+        prompts.update(typed)
 
 
 def _cut(value: Any) -> Any:
-    """A runaway paste into a small field must not fill the database; the checks say long before what is too long."""
+    """A runaway paste into a small field must not fill the database; the checks say long before what is too long.
+
+    Numbers come as fractions, so that 2.5 where a whole number is wanted is refused and not rounded.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < MAX_WHOLE_NUMBER:
+        return int(value)
     return value[:MAX_TYPED_CHARACTERS] if isinstance(value, str) else value
 
 

@@ -6,7 +6,7 @@ hold, changes the draft, and answers with what is to be seen. So a reload, a sec
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from typing import Any
 import gradio as gr
 
 from app.design import actions
+from app.design import fact_actions as facts
 from app.design.form import FORM_KEYS
+from app.design.lanes import Lanes
 from app.design.sections import (
     Components,
     model_section,
@@ -24,29 +26,34 @@ from app.design.sections import (
     side_panel,
     start_bar,
 )
-from app.design.show import Screen, Shown
+from app.design.show import Shown
+from app.design.tabs import Request, Screen
 from app.shared.frame import QUIET, html
 from app.shared.lab import Lab
+from engine.corpus.import_choices import ROLES
 from storage.drafts import valid_id
+
+Action = Callable[..., dict[str, Any]]
+Reader = Callable[..., tuple[Any, ...]]
 
 # The secret only keeps the draft's id from lying readable in the browser's storage; a fixed one lets a second visit
 # read what the first one wrote.
 BROWSER_KEY, BROWSER_SECRET = "rote-lab-draft", "rote-lab"
-# One draft's changes come in the order in which they were made.
-IN_ORDER: dict[str, Any] = {
-    "show_progress": "hidden",
-    "api_visibility": "private",
-    "concurrency_id": "design",
-    "concurrency_limit": 1,
-}
-# Requests may overtake each other: each says when the browser read its fields.
-STAMP = "(...values) => { values[values.length - 1] = performance.timeOrigin + performance.now(); return values; }"
+# One draft's changes come in the order in which they were made, and no draft waits for another: see `lanes`.
+BESIDE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+# Requests may overtake each other: each tab counts its own.
+STEP = (
+    "(...values) => { values[values.length - 1] = window.designSteps = (window.designSteps || 0) + 1; return values; }"
+)
+# How often a page looks whether another tab changed its draft.
+LOOK_SECONDS = 3
 # A Textbox tells of its input only when keys are pressed (not of pasting, cutting, composing), and of its change also
 # when the server made it, field by field while others are still old. So the page listens to the fields themselves.
 TYPING = """
 let timer = null;
 const tell = () => { clearTimeout(timer); timer = null; trigger("typed"); };
-const mine = (node) => node.closest(".design-columns") && !node.closest(".facts-table, .paste-panel, fieldset");
+const foreign = ".facts-table, .paste-panel, .question-panel, fieldset, input[type=file]";
+const mine = (node) => node.closest(".design-columns") && !node.closest(foreign);
 document.addEventListener("input", (event) => {
   if (!mine(event.target)) return;
   clearTimeout(timer);
@@ -75,69 +82,91 @@ def design_page(home: Path) -> None:
     # In the browser, beside the fields they belong to: which relation and language those show, and where to go.
     c["editing"] = gr.Textbox(visible=False)
     c["go"] = gr.Textbox(visible=False)
-    c["stamp"] = gr.Number(visible=False)
+    c["step"] = gr.Number(visible=False)
+    c["latest"] = gr.Textbox(visible=False)
     _wire(c, Shown(Lab(home)))
 
 
 def _wire(c: Components, shown: Shown) -> None:
     names = [name for name in c if name != "draft_id"]
     outputs = [c[name] for name in names]
-    form = [c["draft_id"], c["editing"], *(c[key] for key in FORM_KEYS), c["stamp"]]
+    form = [c["draft_id"], c["editing"], *(c[key] for key in FORM_KEYS), c["step"]]
+    lanes = Lanes()
 
-    def handler(action: Callable[..., dict[str, Any]], extra: int) -> Callable[..., list[Any]]:
-        """Give an action the draft's id, what was typed and its own inputs; turn its answer into outputs."""
+    def handler(action: Action, extra: int, read: Reader | None = None) -> Callable[..., Awaitable[list[Any]]]:
+        """Give an action the draft's id, what was typed and its own inputs; turn its answer into outputs.
 
-        def run(*values: Any) -> list[Any]:
-            own, (draft_id, editing, *typed, stamp) = values[:extra], values[extra:]
+        `read`: what makes the action's arguments of its own inputs, and may take its time.
+        """
+
+        async def run(*values: Any) -> list[Any]:
+            own, (draft_id, editing, *typed, step) = values[:extra], values[extra:]
             if not valid_id(draft_id):
                 return [gr.skip()] * len(names)
-            answer = action(shown, actions.Request(Screen.read(draft_id, editing or ""), typed, stamp or 0), *own)
+            if read:
+                own = await lanes.read(partial(read, *own))
+            request = Request(Screen.read(draft_id, editing or ""), typed, int(step or 0))
+            answer = await lanes.edit(draft_id, partial(action, shown, request, *own))
             known = dict(zip(FORM_KEYS, typed, strict=True))
             return [_update(answer, name, known) for name in names]
 
         return run
 
-    def on(event: Any, action: Callable[..., dict[str, Any]], *inputs: str, **settings: Any) -> Any:
+    def on(event: Any, action: Action, *inputs: str, read: Reader | None = None, **settings: Any) -> Any:
         own = [c[name] for name in inputs]
-        return event(handler(action, len(inputs)), [*own, *form], outputs, js=STAMP, **{**IN_ORDER, **settings})
+        run = handler(action, len(inputs), read)
+        return event(run, [*own, *form], outputs, js=STEP, **{**BESIDE, **settings})
 
-    def from_table(event: Any, action: Callable[..., dict[str, Any]]) -> None:
+    def from_table(event: Any, action: Action, read: Reader) -> None:
         """An event of the facts table, whose data say what was done."""
 
-        def run(event_data: gr.EventData, *values: Any) -> list[Any]:
-            return handler(partial(action, event=event_data), 0)(*values)
+        async def run(event_data: gr.EventData, *values: Any) -> list[Any]:
+            return await handler(action, 0, partial(read, event_data))(*values)
 
-        event(run, form, outputs, js=STAMP, trigger_mode="multiple", **IN_ORDER)
+        event(run, form, outputs, js=STEP, trigger_mode="multiple", **BESIDE)
 
-    def opened(request: gr.Request, draft_id: Any) -> list[Any]:
-        answer = actions.open_page(shown, draft_id, str(request.query_params.get("clone", "")))
+    async def opened(request: gr.Request, draft_id: Any) -> list[Any]:
+        clone = str(request.query_params.get("clone", ""))
+        lane = str(draft_id) if valid_id(draft_id) else ""
+        answer = await lanes.edit(lane, partial(actions.open_page, shown, draft_id, clone))
         return [answer["draft_id"], *(answer.get(name, gr.skip()) for name in names)]
 
+    def look(draft_id: Any, editing: Any) -> Any:
+        latest = actions.look(shown, draft_id, editing or "") if valid_id(draft_id) else None
+        return gr.skip() if latest is None else str(latest)
+
     # With inputs of its own, `gr.on(None, …)` would run again whenever they change.
-    loaded = gr.on(None, None, **QUIET).then(opened, c["draft_id"], [c["draft_id"], *outputs], **IN_ORDER)
+    loaded = gr.on(None, None, **QUIET).then(opened, c["draft_id"], [c["draft_id"], *outputs], **BESIDE)
     loaded.then(None, js=FORGET_CLONE, **QUIET)
 
     on(c["typing"].typed, actions.edit, trigger_mode="always_last")
     chosen = [c[key].input for key in FORM_KEYS if isinstance(c[key], gr.Dropdown | gr.Radio)]
     on(partial(gr.on, chosen), actions.edit, trigger_mode="always_last")
+    gr.Timer(LOOK_SECONDS).tick(look, [c["draft_id"], c["editing"]], c["latest"], **QUIET)
+    on(c["latest"].change, actions.edit, trigger_mode="always_last")
 
     on(c["picker"].input, actions.pick, "picker")
     on(c["language"].input, actions.pick_language, "language")
     on(c["add_corpus"].input, actions.add_corpus, "add_corpus")
     on(c["add_own"].click, actions.add_own, trigger_mode="once")
     on(c["remove"].click, actions.remove, trigger_mode="once")
-    from_table(c["table"].rows, actions.table_rows)
-    from_table(c["table"].paste_rows, actions.table_paste)
-    on(c["upload"].upload, actions.upload_facts, "upload", show_progress="minimal")
-    on(c["paste_add"].click, partial(actions.paste_facts, replace=False), "paste_text", trigger_mode="once")
-    on(c["paste_replace"].click, partial(actions.paste_facts, replace=True), "paste_text", trigger_mode="once")
-    on(c["clear"].click, actions.clear_facts, trigger_mode="once")
-    on(c["copy_generated"].click, actions.copy_generated, trigger_mode="once")
+    from_table(c["table"].rows, facts.table_rows, facts.read_rows)
+    from_table(c["table"].paste_rows, facts.table_paste, facts.read_pasted_rows)
+    busy = {"trigger_mode": "once", "show_progress": "minimal"}
+    on(c["upload"].upload, facts.take_file, "upload", read=facts.read_upload, **busy)
+    for button, replace in (("paste_add", False), ("paste_replace", True)):
+        read = partial(facts.read_paste, replace=replace)
+        on(c[button].click, facts.take_file, "paste_text", read=read, **busy)
+    _wire_questions(c, on, busy)
+    on(c["import_keep"].click, facts.keep_rows, trigger_mode="once")
+    on(c["import_drop"].click, facts.leave_out_rows, trigger_mode="once")
+    on(c["clear"].click, facts.clear_facts, trigger_mode="once")
+    on(c["copy_generated"].click, facts.copy_generated, trigger_mode="once")
 
     on(c["preset"].input, actions.load_preset, "preset")
     on(c["earlier"].input, actions.load_run, "earlier")
-    on(c["file_load"].click, actions.load_text, "file_text", trigger_mode="once")
-    on(c["file_upload"].upload, actions.load_file, "file_upload")
+    on(c["file_load"].click, actions.load_description, "file_text", read=actions.read_description, **busy)
+    on(c["file_upload"].upload, actions.load_description, "file_upload", read=actions.read_description_file, **busy)
     on(c["start_over"].click, actions.start_over, trigger_mode="once")
     on(c["undo"].click, actions.undo, trigger_mode="once")
 
@@ -147,6 +176,17 @@ def _wire(c: Components, shown: Shown) -> None:
 
     on(c["yaml_panel"].expand, actions.show_yaml)
     on(c["start"].click, actions.start, trigger_mode="once").then(None, c["go"], js=GO_TO_RUN, **QUIET)
+
+
+def _wire_questions(c: Components, on: Callable[..., Any], busy: dict[str, Any]) -> None:
+    """What is asked of a file: it is read again by each answer, and taken when there is nothing more to ask."""
+    columns = [f"question_{role}" for role in ROLES]
+    answers = ["question_about", "upload", "paste_text", "question_choice", *columns]
+    chosen = [c[name].input for name in ("question_choice", *columns)]
+    look, take = facts.look_by_answers, facts.take_file
+    on(partial(gr.on, chosen), look, *answers, read=facts.read_by_answers, **busy | {"trigger_mode": "always_last"})
+    on(c["question_take"].click, take, *answers, read=facts.read_by_answers, **busy)
+    on(c["question_drop"].click, facts.drop_question, trigger_mode="once")
 
 
 def _update(answer: dict[str, Any], name: str, known: dict[str, Any]) -> Any:

@@ -8,7 +8,8 @@ import gradio as gr
 
 from app.design.facts_table import facts_table
 from app.design.fields import BY_PATH, FIELDS
-from app.shared.frame import html
+from app.shared.frame import html, offered
+from engine.corpus.import_choices import ROLES
 from engine.corpus.relations import load_relations
 from engine.models.source import EMBEDDED
 from engine.presets import EXPERIMENTS, describe_preset
@@ -115,7 +116,7 @@ def _facts(c: Components) -> None:
     )
     with gr.Row(visible=False, elem_classes="corpus-facts") as c["generate_row"]:
         c["relation.generate"] = gr.Number(
-            label="How many", info="Fictional names from the seed", precision=0, min_width=140, scale=1
+            label="How many", info="Fictional names from the seed", min_width=140, scale=1
         )
         c["generated"] = html(None, "slot")
     c["copy_generated"] = gr.Button(
@@ -135,8 +136,30 @@ def _facts(c: Components) -> None:
             with gr.Row(elem_classes="quiet-row"):
                 c["paste_add"] = gr.Button("Add to the table", size="sm", scale=0, min_width=140)
                 c["paste_replace"] = gr.Button("Replace the table", size="sm", scale=0, min_width=140)
+        _question(c)
         c["import_report"] = html(None, "slot")
+        with gr.Column(visible=False, elem_classes="import-problems") as c["import_panel"]:
+            c["import_problems"] = html(None)
+            with gr.Row(elem_classes="quiet-row"):
+                c["import_drop"] = gr.Button("Leave these rows out", size="sm", scale=0, min_width=170)
+                c["import_keep"] = gr.Button("Keep them as they are", size="sm", scale=0, min_width=170)
     c["problems.facts"] = html(None, "slot")
+
+
+def _question(c: Components) -> None:
+    """What a file does not say of itself: the question, its answers, and how the first rows are read by them."""
+    with gr.Column(visible=False, elem_classes="question-panel") as c["question_panel"]:
+        c["question"] = html(None)
+        c["question_choice"] = offered(gr.Dropdown([], label="Answer", filterable=False, visible=False))
+        with gr.Row(visible=False) as c["question_columns"]:
+            for role in ROLES:
+                label = "Alternatives" if role == "alternatives" else role.capitalize()
+                c[f"question_{role}"] = offered(gr.Dropdown([], label=label, filterable=False, min_width=140))
+        c["question_preview"] = html(None)
+        c["question_about"] = gr.Textbox(visible=False)
+        with gr.Row(elem_classes="quiet-row"):
+            c["question_take"] = gr.Button("Read it this way", size="sm", scale=0, min_width=150, variant="primary")
+            c["question_drop"] = gr.Button("Don’t take it", size="sm", scale=0, min_width=120)
 
 
 def _prompts(c: Components) -> None:
@@ -188,6 +211,7 @@ def side_panel(c: Components) -> None:
     with gr.Column(elem_classes="design-card side"):
         c["summary"] = html(elem_id="summary")
         c["start"] = gr.Button("Start the run", variant="primary", elem_id="start")
+        c["news"] = html(None, "slot", elem_id="news")
         c["saved"] = html(elem_id="saved")
 
 

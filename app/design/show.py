@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
 import yaml
 
-from app.design.check import Examination, examine
+from app.design.check import Examination, examine, grouped
 from app.design.draft import Draft, fact_count, find_relation, new_draft, typed_rows
 from app.design.estimate import estimate_for
 from app.design.facts_table import table_marks, table_value
 from app.design.fields import LOSSES
 from app.design.form import form_values, prompt_languages
+from app.design.imports import shown_problems
+from app.design.tabs import Screen, present
 from app.shared.lab import Lab
 from app.shared.render import part, render
 from app.shared.words import language_name
@@ -31,37 +32,12 @@ from storage.runs import list_runs
 EARLIER_RUNS = 30
 EXAMPLES = 2
 SHOWN_RELATIONS = 3
-MAX_TABS = 1000
+SHOWN_PROBLEMS = 8
 # Writing YAML takes a second for thousands of facts: more than this only when the panel is opened.
 LIVE_YAML_FACTS = 300
 SAVED = '<div class="lab saved"><p class="small muted">Draft saved at {}</p></div>'
 NO_YAML = "# Comes as soon as nothing is left to mend."
 LATER_YAML = "# Many facts: close and open this panel to see the present state."
-
-
-@dataclass(frozen=True)
-class Screen:
-    """What one tab of a browser shows: whose draft, which of its relations, its prompts of which language."""
-
-    draft_id: str
-    tab: str = ""
-    relation_id: str = ""
-    language: str = ""
-
-    @classmethod
-    def read(cls, draft_id: str, text: str) -> Screen:
-        """The screen by the text that the page keeps beside its fields: `RELATION LANGUAGE TAB`."""
-        relation_id, language, tab = (*text.split(" "), "", "", "")[:3]
-        return cls(draft_id, tab, relation_id, language)
-
-    @property
-    def text(self) -> str:
-        """What `read` reads."""
-        return f"{self.relation_id} {self.language} {self.tab}"
-
-    def on(self, relation_id: str = "", language: str = "") -> Screen:
-        """The same tab with another relation."""
-        return replace(self, relation_id=relation_id, language=language)
 
 
 class Shown:
@@ -70,46 +46,53 @@ class Shown:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.drafts = DraftStore(lambda: lab.db, new_draft)
-        self._screens: OrderedDict[str, Screen] = OrderedDict()
-
-    def present(self, screen: Screen) -> Screen:
-        """What the tab shows as soon as it has all answers: a request may tell of what it showed just before."""
-        return self._screens.get(screen.tab, screen)
 
     def everything(self, screen: Screen) -> dict[str, Any]:
         """All fields with the draft's values, and all that follows; the first relation where none is named."""
-        draft = self.drafts.read(screen.draft_id)
-        relation = find_relation(draft, screen.relation_id) or next(iter(draft["relations"]), None)
-        relation_id = relation["id"] if relation else ""
-        languages = prompt_languages(draft, relation_id)
-        language = screen.language if screen.language in languages else languages[0]
-        screen = screen.on(relation_id, language)
-        self._screens[screen.tab] = screen
-        self._screens.move_to_end(screen.tab)
-        if len(self._screens) > MAX_TABS:
-            self._screens.popitem(last=False)
-        answer: dict[str, Any] = dict(form_values(draft, relation_id, language))
-        answer |= self.consequences(screen, draft)
-        answer |= {
-            "draft_id": screen.draft_id,
-            "editing": screen.text,
-            "language": gr.update(choices=[(language_name(x), x) for x in languages], value=language),
-            "import_report": "",
-            "file_report": "",
-            "preset": None,
-            "earlier": gr.update(choices=self._earlier_runs(), value=None),
-        }
-        answer["picker"]["value"] = relation_id or None
-        if relation:
-            answer["table"]["value"] = table_value(relation_id, relation["facts"], relation["alternatives"])
+        return self._answer(screen, anew=True) | {"file_report": "", "preset": None}
+
+    def outcome(self, screen: Screen) -> dict[str, Any]:
+        """What follows from an edit, and the fields that it, or another tab, changed."""
+        return self._answer(screen, anew=False)
+
+    def _answer(self, screen: Screen, anew: bool) -> dict[str, Any]:
+        with self.drafts.change(screen.draft_id, tab=screen.tab) as change:
+            draft = change.draft
+            shown = change.tab.get("shows") if not anew else None
+            wanted = screen.on(*shown) if shown else screen
+            if find_relation(draft, wanted.relation_id) is None:
+                anew = anew or bool(draft["relations"] or wanted.relation_id)
+                wanted = wanted.on(draft["relations"][0]["id"] if draft["relations"] else "")
+            languages = prompt_languages(draft, wanted.relation_id)
+            if wanted.language not in languages:
+                wanted = wanted.on(wanted.relation_id, languages[0])
+            told, rows_needed, sentences = present(change, wanted, anew)
+            taken = change.tab.get("rows", 0)
+        answer: dict[str, Any] = dict(form_values(draft, told.relation_id, told.language))
+        answer |= self._consequences(told, draft, taken)
+        answer["editing"] = told.text
+        relation = find_relation(draft, told.relation_id)
+        if sentences:
+            answer["news"] = part("design/news", time=time.strftime("%H:%M"), sentences=sentences)
+        if anew:
+            answer |= {
+                "draft_id": told.draft_id,
+                "language": gr.update(choices=[(language_name(x), x) for x in languages], value=told.language),
+                "earlier": gr.update(choices=self._earlier_runs(), value=None),
+                "import_report": "",
+            }
+            answer["picker"]["value"] = told.relation_id or None
+        if relation and rows_needed:
+            rows = table_value(told.relation_id, relation["facts"], relation["alternatives"])
+            answer["table"]["value"] = rows | {"taken": taken}
         return answer
 
-    def consequences(self, screen: Screen, draft: Draft) -> dict[str, Any]:
+    def _consequences(self, screen: Screen, draft: Draft, taken: int) -> dict[str, Any]:
         """What follows from the draft, without the values of its fields."""
         examination = examine(draft)
         answer = self._verdict(examination)
-        answer |= self._editor(draft, screen.relation_id, examination)
-        label = self.drafts.undo_label(screen.draft_id)
+        answer |= self._editor(draft, screen.relation_id, examination, taken)
+        label = self.drafts.undo_label(screen.draft_id, screen.tab)
         used = {r["name"] for r in draft["relations"]}
         answer |= {
             "picker": gr.update(choices=[(_label(r, examination), r["id"]) for r in draft["relations"]]),
@@ -130,7 +113,9 @@ class Shown:
         estimate = estimate_for(self.lab, resolved) if resolved else []
         errors, warnings = examination.errors, examination.warnings
         answer: dict[str, Any] = {
-            "summary": render("design/summary.html", errors=errors, warnings=warnings, estimate=estimate),
+            "summary": render(
+                "design/summary.html", errors=grouped(errors), warnings=grouped(warnings), estimate=estimate
+            ),
             "start": gr.update(interactive=not errors),
             "examples": examples(resolved),
         }
@@ -139,14 +124,15 @@ class Shown:
             answer[f"problems.{place}"] = problem_list(problems)
         return answer
 
-    def _editor(self, draft: Draft, relation_id: str, examination: Examination) -> dict[str, Any]:
+    def _editor(self, draft: Draft, relation_id: str, examination: Examination, taken: int) -> dict[str, Any]:
         relation = find_relation(draft, relation_id)
         if relation is None:
             return {"editor": gr.update(visible=False)}
         own_facts, own_prompts = relation["facts_from"] == "own", relation["prompts_from"] == "own"
-        facts = examination.at(f"{relation_id}/facts")
+        facts, found = examination.at(f"{relation_id}/facts"), examination.found(f"{relation_id}/import")
+        imported = shown_problems(relation, origin=True) if found else []
         general = [p for p in facts if p.row is None]
-        in_rows = len({p.row for p in facts} - {None})
+        in_rows = len({p.row for p in (*facts, *imported)} - {None})
         rows = len(typed_rows(relation))
         if not rows and own_facts:
             general, more = (
@@ -163,7 +149,10 @@ class Shown:
             "own_prompts": gr.update(visible=own_prompts),
             "generated": "" if own_facts else generated_sample(relation, draft["values"]["seed"]),
             "corpus_prompts": "" if own_prompts else corpus_prompt_sample(relation),
-            "table": gr.update(marks=table_marks(facts)),
+            "table": gr.update(marks=table_marks([*facts, *imported], relation["facts"], taken)),
+            "import_panel": gr.update(visible=bool(found)),
+            "import_problems": part("design/import_problems", groups=grouped(found), limit=SHOWN_PROBLEMS),
+            "import_drop": gr.update(visible=any(p.row and p.severity == "error" for p in imported)),
             "problems.relation": problem_list(examination.at(f"{relation_id}/relation")),
             "problems.facts": problem_list(general, more=more),
             "problems.prompts": problem_list(examination.at(f"{relation_id}/prompts")),
@@ -196,7 +185,7 @@ def full_yaml(examination: Examination) -> str:
         return "# Some text cannot be written as YAML."
 
 
-def problem_list(problems: Sequence[Problem], limit: int = 8, more: str = "") -> str:
+def problem_list(problems: Sequence[Problem], limit: int = SHOWN_PROBLEMS, more: str = "") -> str:
     """Problems as a list under the field they belong to; empty when there are none."""
     return part("design/problem_list", problems=problems, limit=limit, more=more) if problems or more else ""
 

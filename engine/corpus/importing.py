@@ -35,7 +35,9 @@ class ImportedFacts:
 
     `reading`: what is wrong with the file itself; `notes`: what a person should know, though nothing is wrong.
     `asked`: what must be chosen, or confirmed, before the facts are used; until then they are as the guesses give them.
-    `taken`: what the file was read with. `preview`: its first rows, shortened, as they were read.
+    `general`: the part of `reading` about the file as a whole; `in_rows`: every problem of a row, where `reading` has
+    the first ones of each kind. `taken`: what the file was read with. `preview`: its first rows, shortened, as they
+    were read.
     """
 
     facts: tuple[Fact, ...] = ()
@@ -43,6 +45,8 @@ class ImportedFacts:
     relations: tuple[str, ...] = ()
     reading: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    general: tuple[Problem, ...] = ()
+    in_rows: tuple[Problem, ...] = ()
     asked: tuple[ImportQuestion, ...] = ()
     preview: tuple[tuple[str, ...], ...] = ()
     taken: ImportChoices = NO_CHOICES
@@ -150,8 +154,8 @@ def _facts_of(table: Table) -> ImportedFacts:
     blank = len(table.records) - table.first - len(facts)
     if blank:
         notes.append(f"{blank:,} blank row{'s' * (blank > 1)} left out")
-    reading = (*table.problems, *odd.problems)
-    return ImportedFacts(tuple(facts), tuple(rows), tuple(relations), reading, tuple(notes))
+    general, reading = tuple(table.problems), (*table.problems, *odd.problems)
+    return ImportedFacts(tuple(facts), tuple(rows), tuple(relations), reading, tuple(notes), general, odd.all)
 
 
 def _least_words(table: Table) -> int | None:
@@ -191,6 +195,10 @@ class _Odd:
     def add(self, message: str, row: int, column: str | None = None, severity: str = "error") -> None:
         problem = Problem(message, row, column, "warning" if severity == "warning" else "error")
         self._found.setdefault((severity, column), []).append(problem)
+
+    @property
+    def all(self) -> tuple[Problem, ...]:
+        return tuple(problem for found in self._found.values() for problem in found)
 
     @property
     def problems(self) -> list[Problem]:

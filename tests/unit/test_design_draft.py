@@ -10,7 +10,8 @@ import pytest
 
 from app.design import draft as drafts
 from app.design.check import examine
-from app.design.form import FORM_KEYS, commit, form_values, language_code
+from app.design.facts_table import Step
+from app.design.form import commit, language_code
 from app.shared.lab import Lab
 from engine import checks
 from engine.corpus.resolve import resolve
@@ -33,10 +34,9 @@ def store(lab: Lab) -> DraftStore:
     return DraftStore(lambda: lab.db, drafts.new_draft)
 
 
-def typed(draft: drafts.Draft, relation: str = "r1", language: str = "en", **changes: object) -> list[object]:
-    """What the fields hold after these changes."""
-    values = form_values(draft, relation, language) | {k.replace("__", "."): v for k, v in changes.items()}
-    return [values[key] for key in FORM_KEYS]
+def type_into(draft: drafts.Draft, **changes: object) -> None:
+    """Change fields as a person does."""
+    commit(draft, "r1", "en", {key.replace("__", "."): value for key, value in changes.items()})
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS.names())
@@ -44,8 +44,7 @@ def test_an_experiment_comes_back_from_its_draft(name: str) -> None:
     for experiment in (load_preset(name), resolve(load_preset(name))):
         draft = drafts.from_experiment(experiment)
         assert Experiment.from_data(drafts.to_data(draft)) == experiment
-        language = next(iter(draft["relations"][0]["prompts"]), "en")
-        assert not commit(draft, "r1", language, typed(draft, language=language), 1.0), "the fields say the same"
+        commit(draft, "r1", next(iter(draft["relations"][0]["prompts"]), "en"), {})
         assert Experiment.from_data(drafts.to_data(draft)) == experiment
 
 
@@ -68,40 +67,30 @@ def test_new_drafts_are_ready_and_k_fits_until_it_is_touched() -> None:
     draft = drafts.new_draft()
     assert examine(draft).errors == ()
     assert drafts.default_name(draft) == "mother"
-    commit(draft, "r1", "en", typed(draft, relation__generate=30), 1.0)
+    type_into(draft, relation__generate=30)
     assert drafts.adapt(draft)
     assert draft["values"]["stage2.facts"] == 15
-    commit(draft, "r1", "en", typed(draft, stage2__facts=3), 2.0)
-    commit(draft, "r1", "en", typed(draft, relation__generate=80), 3.0)
+    type_into(draft, stage2__facts=3)
+    type_into(draft, relation__generate=80)
     assert not drafts.adapt(draft)
     assert draft["values"]["stage2.facts"] == 3
-
-
-def test_requests_that_were_overtaken_change_nothing() -> None:
-    draft = drafts.new_draft()
-    older, newer = typed(draft, name="a"), typed(draft, name="ab")
-    assert commit(draft, "r1", "en", newer, 20.0)
-    assert not commit(draft, "r1", "en", older, 10.0)
-    assert draft["values"]["name"] == "ab"
-    relation = draft["relations"][0]
-    drafts.set_rows(relation, [[None, "A", "B"]], 20.0)
-    drafts.set_rows(relation, [], 10.0)
-    assert relation["facts"] == [[1, "A", "B"]]
 
 
 def test_alternatives_stay_with_their_rows() -> None:
     relation = drafts.own_relation(draft := drafts.new_draft())
     drafts.set_facts(relation, [Fact(subject="A", object="B", alternatives=("X",)), Fact(subject="C", object="D")])
-    drafts.set_rows(relation, [[2, "C", "D"], [None, "E", "F"], [1, "A", "Bee"], [None, "", ""]], 1.0)
+    cells = ((77, 2, "E", "F"), (1, None, None, "Bee"), (78, 1, "", ""))
+    drafts.edit_rows(relation, [Step(1, cells)], 0)
     data = drafts.to_data(draft)["relations"][1]
-    assert [(f["subject"], f["alternatives"]) for f in data["facts"]] == [("C", []), ("E", []), ("A", ["X"])]
-    drafts.set_rows(relation, [[2, "C", "D"]], 2.0)
+    assert [(f["subject"], f["alternatives"]) for f in data["facts"]] == [("A", ["X"]), ("", []), ("C", []), ("E", [])]
+    drafts.edit_rows(relation, [Step(2, removed=(1, 77, 78))], 1)
+    assert relation["facts"] == [[2, "C", "D"]]
     assert relation["alternatives"] == {}
 
 
 def test_own_prompts_begin_with_the_corpus() -> None:
     draft = drafts.new_draft()
-    commit(draft, "r1", "en", typed(draft, relation__prompts_from="own"), 1.0)
+    type_into(draft, relation__prompts_from="own")
     relation = draft["relations"][0]
     assert relation["prompts"]["en"]["train"].startswith("Who is {subject}'s mother?")
     resolved = examine(draft).resolved
@@ -115,6 +104,8 @@ def test_own_prompts_begin_with_the_corpus() -> None:
     ("change", "place", "says"),
     [
         ({"stage1__epochs": None}, "stage1", "is empty"),
+        ({"stage1__epochs": 2.5}, "stage1", "whole number"),
+        ({"relation__generate": 2.5}, "r1/facts", "whole number"),
         ({"stage1__checkpoint_epochs": "3, x"}, "stage1", "whole numbers"),
         ({"stage1__checkpoint_epochs": "3, 99"}, "stage1", "beyond the last epoch"),
         ({"stage2__branch_epochs": "4"}, "stage2", "not among the kept"),
@@ -130,7 +121,7 @@ def test_own_prompts_begin_with_the_corpus() -> None:
 )
 def test_mistakes_have_their_place(change: dict[str, Any], place: str, says: str) -> None:
     draft = drafts.new_draft()
-    commit(draft, "r1", "en", typed(draft, **change), 1.0)
+    type_into(draft, **change)
     errors = examine(draft).errors
     assert [f.place for f in errors] == [place]
     assert says in errors[0].problem.message
@@ -159,15 +150,15 @@ def test_two_relations_need_two_key_tokens() -> None:
 
 
 def test_steps_can_be_undone_and_a_failing_one_leaves_no_trace(store: DraftStore) -> None:
-    with store.change(ID, "emptying") as draft:
-        draft["relations"] = []
+    with store.change(ID, "emptying") as change:
+        change.draft["relations"] = []
     assert store.read(ID)["relations"] == []
     assert store.undo_label(ID) == "emptying"
     assert store.undo(ID)
     assert len(store.read(ID)["relations"]) == 1
     assert not store.undo(ID)
-    with pytest.raises(ValueError, match="no"), store.change(ID, "failing") as draft:
-        draft["relations"] = []
+    with pytest.raises(ValueError, match="no"), store.change(ID, "failing") as change:
+        change.draft["relations"] = []
         raise ValueError("no")
     assert store.undo_label(ID) is None
     assert len(store.read(ID)["relations"]) == 1
