@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import gradio as gr
 from anyio.to_thread import run_sync
+from pydantic import ConfigDict, ValidationError, validate_call
 
 from app.ask.exports import kept_document
 from app.ask.grid import near
@@ -165,16 +166,20 @@ def ask_api(lab: Lab, asker: Asker) -> None:
 
 
 def saying(function: Callable[P, R] | Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-    """The function, whose caller's mistakes are said to the caller as they are."""
+    """The function, whose caller's mistakes (values of another kind too) are said to the caller as they are."""
+    names = inspect.signature(function)
+    checked: Callable[..., Any] = validate_call(config=ConfigDict(allow_inf_nan=False))(function)
 
     @wraps(function)
     async def said(*arguments: P.args, **named: P.kwargs) -> R:
         try:
             if any(isinstance(value, str) and value != storable(value) for value in (*arguments, *named.values())):
                 raise AskError(NO_TEXT)
-            if inspect.iscoroutinefunction(function):
-                return await function(*arguments, **named)
-            return cast(R, await run_sync(partial(function, *arguments, **named)))
+            call = partial(checked, **names.bind(*arguments, **named).arguments)
+            return cast(R, await (call() if inspect.iscoroutinefunction(function) else run_sync(call)))
+        except ValidationError as error:
+            wrong = "; ".join(f"{item['loc'][0]}: {item['msg'][:200]}" for item in error.errors(include_url=False))
+            raise gr.Error(sentence(wrong), print_exception=False) from error
         except AskError as error:
             raise gr.Error(sentence(str(error)), print_exception=False) from error
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.database import open_database
 from storage.runs import add_run, claim_run
-from tests.fuzz.target import Target
+from tests.fuzz.target import Target, fed
 from tests.fuzz.texts import ANYTHING, NUMBERS, TEXT, mostly
 from tests.integration.lab import ROOT
 from tests.unit.tiny_models import SUBJECTS, build_qwen2, tiny_experiment
@@ -86,7 +85,7 @@ def _call(name: str, data: list[Any]) -> str:
     return outcome
 
 
-@given(st.data())
+@fed(st.data())
 def functions_for_scripts(data: st.DataObject) -> str:
     """Each function that scripts may call, with anything in its arguments."""
     name, inputs = data.draw(st.sampled_from(_app().named))
@@ -120,7 +119,7 @@ ADDRESSES = (
 )
 
 
-@given(
+@fed(
     st.sampled_from(ADDRESSES), st.text("abc/.%\\:?#&= 0é", max_size=20) | TEXT,
     st.dictionaries(st.sampled_from(["draft", "run", "asked", "id", "relation", "x"]), TEXT, max_size=3),
 )  # fmt: skip

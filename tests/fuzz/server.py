@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from tests.fuzz.target import Target
+from tests.fuzz.target import Target, fed
 from tests.fuzz.texts import ANYTHING, NUMBERS, TEXT, mostly
 from tests.unit.serving_home import add_run, serving
 from tests.unit.tiny_models import build_qwen2
@@ -83,7 +82,7 @@ REQUESTS: SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@given(REQUESTS)
+@fed(REQUESTS)
 def completions(body: dict[str, Any]) -> str:
     """A request with any values in its fields, and after it a plain one, which gets its usual answer."""
     outcome = _sane(_ask(body))
@@ -113,7 +112,7 @@ OTHER: SearchStrategy[tuple[str, Any]] = st.one_of(
 )
 
 
-@given(OTHER)
+@fed(OTHER)
 def other_requests(asked: tuple[str, Any]) -> str:
     """The server's other addresses, and bodies that are no requests at all."""
     path, body = asked

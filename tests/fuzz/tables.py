@@ -7,7 +7,6 @@ import io
 import json
 from typing import Any
 
-from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -16,7 +15,7 @@ from engine import checks
 from engine.checks import invisible_character
 from engine.corpus.import_cells import parse_alternatives
 from engine.corpus.importing import ImportedFacts, read_facts
-from tests.fuzz.target import Target
+from tests.fuzz.target import Target, fed
 from tests.fuzz.texts import NAMES, PLAIN_NAMES, TEXT, mostly
 
 CELLS = NAMES.filter(lambda text: "\0" not in text and "\r" not in text)
@@ -41,13 +40,13 @@ def _consistent(imported: ImportedFacts) -> str:
     return "refused" if any(p.severity == "error" for p in imported.problems) else "accepted"
 
 
-@given(st.binary(max_size=300) | TEXT | st.text("ab,;\t\"'\r\n= |", max_size=80))
+@fed(st.binary(max_size=300) | TEXT | st.text("ab,;\t\"'\r\n= |", max_size=80))
 def any_file(source: bytes | str) -> str:
     """Any bytes or text as a table."""
     return _consistent(read_facts(source, "facts.csv"))
 
 
-@given(ROWS, st.sampled_from([",", ";", "\t"]), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]), st.booleans())
+@fed(ROWS, st.sampled_from([",", ";", "\t"]), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]), st.booleans())
 def written_table(rows: list[tuple[str, str]], delimiter: str, encoding: str, header: bool) -> str:
     """A table as a spreadsheet writes it: the facts are its cells, or something is said of what differs."""
     buffer = io.StringIO()
@@ -65,7 +64,7 @@ def written_table(rows: list[tuple[str, str]], delimiter: str, encoding: str, he
     return outcome
 
 
-@given(st.lists(PLAIN_NAMES, min_size=2, max_size=6, unique=True), st.sampled_from(sorted(FORMS)))
+@fed(st.lists(PLAIN_NAMES, min_size=2, max_size=6, unique=True), st.sampled_from(sorted(FORMS)))
 def written_list(names: list[str], form: str) -> str:
     """A list of names as programmes write it: these names, or refused; never fewer, never joined."""
     read, problem = parse_alternatives(FORMS[form](names))
@@ -75,7 +74,7 @@ def written_list(names: list[str], form: str) -> str:
     return "accepted"
 
 
-@given(TEXT)
+@fed(TEXT)
 def any_list(cell: str) -> str:
     """Any text in place of a list of alternatives."""
     names, problem = parse_alternatives(cell)
@@ -90,7 +89,7 @@ PROMPTS: SearchStrategy[tuple[str, str, str]] = st.tuples(
 )
 
 
-@given(
+@fed(
     st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=6),
     st.lists(PROMPTS, max_size=5),
     mostly(st.just("[X]"), TEXT),
@@ -110,7 +109,7 @@ LIVE = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 BEFORE = " \t\r\n\v\f\u00a0\u200b\u200c\u200d\ufeff\u2060\u3000'\"\0"
 
 
-@given(st.lists(TEXT, min_size=1, max_size=4), st.sampled_from(["", *LIVE, " =", "\ufeff=", "\r=", ";=", "\n+"]))
+@fed(st.lists(TEXT, min_size=1, max_size=4), st.sampled_from(["", *LIVE, " =", "\ufeff=", "\r=", ";=", "\n+"]))
 def exported(cells: list[str], start: str) -> str:
     """Cells of an exported table: no spreadsheet takes one for a formula, with whatever sign it splits the lines."""
     written = "".join(csv_lines(["a"], [{"a": start + cell} for cell in cells]))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from engine.checks import clean
 
 
 @dataclass
@@ -48,28 +51,39 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Fed:
+    """A function that looks at one input and says what became of it, with the inputs that it is fed."""
+
+    look: Callable[..., str]
+    inputs: SearchStrategy[Any]
+
+
+def fed(*inputs: SearchStrategy[Any]) -> Callable[[Callable[..., str]], Fed]:
+    """Feed a function with values of these strategies, one for each of its arguments."""
+    return lambda look: Fed(look, st.tuples(*inputs))
+
+
+@dataclass(frozen=True)
 class Target:
-    """`test` is a function under `@given` that returns what became of the input; `share` of all inputs are its own."""
+    """`share` of all inputs is its own. `shrinks`: a faulty input is made smaller; slow where a process is asked."""
 
     name: str
-    test: Callable[..., Any]
+    fed: Fed
     share: int
-    shrinks: bool = True  # a fault's input is made smaller: too slow where a process is asked
+    shrinks: bool = True
 
     @staticmethod
     def cleaned(text: str) -> str:
-        """A text in the form in which the lab keeps names: NFC, single spaces, none around it."""
-        return " ".join(unicodedata.normalize("NFC", text).split())
+        """A text in the form in which the lab keeps names: composed accents, single spaces, none around it."""
+        return clean(text)
 
     def run(self, inputs: int, at: int) -> Report:
         """Look at `inputs` inputs, from the seed `at`."""
         outcomes: Counter[str] = Counter()
-        inner = self.test.hypothesis.inner_test  # type: ignore[attr-defined]
 
-        def counted(*arguments: Any, **named: Any) -> None:
-            outcomes[inner(*arguments, **named) or "accepted"] += 1
+        def counted(arguments: tuple[Any, ...]) -> None:
+            outcomes[self.fed.look(*arguments)] += 1
 
-        self.test.hypothesis.inner_test = counted  # type: ignore[attr-defined]
         chosen = settings(
             max_examples=inputs, deadline=None, database=None, print_blob=False,
             suppress_health_check=list(HealthCheck), phases=[Phase.generate, *([Phase.shrink] * self.shrinks)],
@@ -77,11 +91,9 @@ class Target:
         start = time.monotonic()
         fault: BaseException | None = None
         try:
-            seed(at)(chosen(self.test))()
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
+            seed(at)(chosen(given(self.fed.inputs)(counted)))()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # Hypothesis raises a group of all that it found
             fault = error
-        finally:
-            self.test.hypothesis.inner_test = inner  # type: ignore[attr-defined]
         return Report(self.name, outcomes, time.monotonic() - start, fault)

@@ -30,6 +30,7 @@ from engine.evaluation.batches import EvaluationError
 from engine.hardware import SettingError, cpu_threads
 from engine.models.device import choose_device
 from engine.models.source import ModelError
+from engine.serving.connections import server_settings
 from engine.serving.embedded.admission import BODY_SECONDS, MOST_BYTES, Admission
 from engine.serving.embedded.catalogue import Catalogue, UnknownModel
 from engine.serving.embedded.replies import CompletionJob, OptionsJob
@@ -58,7 +59,6 @@ logger = logging.getLogger("engine.serving")
 POLL_SECONDS = 0.1
 CLIENT_CLOSED = 499
 # Beyond it a connection is refused with status 503; each one open takes a file handle and a little memory.
-MOST_CONNECTIONS = 512
 UNKNOWN_PATH = "there is nothing at this address: ask POST /v1/completions, or GET /v1/models"
 CUT_OFF = (
     f"the request is over {MOST_BYTES // 2**20} MiB, or did not come to its end within {BODY_SECONDS:.0f} s: ask fewer "
@@ -265,9 +265,8 @@ def main(arguments: list[str] | None = None) -> int:
         with take_port(wanted.port) as listening:
             app = build_app(EmbeddedServer(wanted.home, tuple(wanted.run)))
             config = uvicorn.Config(
-                app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75,
-                limit_concurrency=MOST_CONNECTIONS,
-            )  # fmt: skip
+                app, log_level="warning", timeout_graceful_shutdown=5, timeout_keep_alive=75, **server_settings()
+            )
             print(f"http://{HOST}:{listening.getsockname()[1]}", flush=True)
             uvicorn.Server(config).run(sockets=[listening])
     except (PortInUse, ModelError, SettingError) as error:
