@@ -15,12 +15,12 @@ from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
 from engine.evaluation.plain import Pair
 from engine.evaluation.questions import Question, key_questions, questions_for
-from engine.evaluation.tree import honours_masks
+from engine.evaluation.tree import fast_length
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel
 from engine.models.tokenise import tokenise_questions
 
-# How many answers try out whether a model honours masks; a few show it.
+# How many answers try out whether the fast ways are the model's own; a few show it.
 PROBED_ANSWERS = 8
 # Well under a second's work, so that a run can be cancelled meanwhile.
 TOKENISED_AT_ONCE = 2000
@@ -64,14 +64,14 @@ def answer_questions(
     tokenizer: Any = loaded.tokenizer
     encoded = _encode(tokenizer, questions, on_rows)
     with _asking(loaded) as model:
-        masks = _masks_work(model, encoded)
+        limit = _fast_length(model, encoded, max_new_tokens)
         replies = reply_to(
             model,
             encoded,
             [question.prompt for question in questions],
             max_new_tokens=max_new_tokens,
             ends=end_tokens(model, tokenizer),
-            draft=masks,
+            limit=limit,
             on_rows=on_rows,
         )
         choices = answer_choices(
@@ -79,7 +79,7 @@ def answer_questions(
             tokenizer,
             [questions[row] for row in chosen],
             [encoded[row] for row in chosen],
-            trees=masks,
+            limit=limit,
             on_rows=on_rows,
         )
     texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
@@ -122,12 +122,13 @@ def _encode(tokenizer: Any, questions: list[Question], on_rows: Callable[[int], 
     return encoded
 
 
-def _masks_work(model: Any, encoded: list[Pair]) -> bool:
-    """Tried out on the first prompt and made-up answers: objects with the prompt's tokens behind them, so that the
-    tree is deep and wide also where every object is one token."""
+def _fast_length(model: Any, encoded: list[Pair], max_new_tokens: int) -> int:
+    """Tried out on a prompt and made-up answers: objects with the prompt's tokens behind them, so that the tree is deep
+    and wide also where every object is one token, and as long as the longest prompt with its answer."""
     prompt = encoded[0][0]
     answers = dict.fromkeys((*object_ids, *prompt[:3]) for _, object_ids in encoded[: 4 * PROBED_ANSWERS])
-    return honours_masks(model, prompt, list(answers)[:PROBED_ANSWERS])
+    longest = max(len(prompt) + max(len(object_ids), max_new_tokens) for prompt, object_ids in encoded)
+    return fast_length(model, prompt, list(answers)[:PROBED_ANSWERS], longest)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Continue many prompts at once, each as it asks: greedily or sampled, with the log-probabilities that it wants.
 
     texts = [Continuation(wish) for wish in wishes]
-    for finished in decode(model, texts, masked=True): ...
+    for finished in decode(model, texts, limit=fast_length(…)): ...
 
 Prompts of equal length are read together, without padding; then all rows go on together, one token a step, whatever
 their lengths. `decode` stops after each piece of work, so that its caller can turn to other questions in between.
@@ -20,7 +20,7 @@ from transformers import DynamicCache
 
 from engine.evaluation.batches import DIVERGED, EvaluationError, log_softmax, plan_batches, rows_that_fit
 from engine.evaluation.cache import roomy
-from engine.evaluation.plain import log_probabilities
+from engine.evaluation.plain import last_logits, log_probabilities
 from engine.evaluation.rows import Rows, merge, select, step
 
 Ids = tuple[int, ...]
@@ -82,28 +82,49 @@ class Continuation:
 
 
 def decode(
-    model: Any, texts: Sequence[Continuation], *, masked: bool, wanted: Callable[[int], bool] = lambda row: True
+    model: Any, texts: Sequence[Continuation], *, limit: int, wanted: Callable[[int], bool] = lambda row: True
 ) -> Iterator[list[int]]:
     """Continue the texts, piece by piece; yields after each piece the rows (places in `texts`) that ended in it.
 
-    masked=False: the model does not honour masks and positions, so only rows of equal length go on together;
-    wanted(row): asked again and again; rows that are no longer wanted are dropped. Every step must run in
-    `torch.inference_mode()`. Raises EvaluationError on logits that are not numbers.
+    limit: up to how many tokens rows of any lengths may go on together (`fast_length`); longer ones are read anew, whole,
+    for each token, as nothing but that is known to be right for every kind of model; wanted(row): asked again and
+    again; rows that are no longer wanted are dropped. Every step must run in `torch.inference_mode()`. Raises
+    EvaluationError on logits that are not numbers.
     """
     order = sorted(range(len(texts)), key=lambda row: len(texts[row].wish.prompt))
+    # Rows that go on together fill as many columns of the cache as the longest of them, and its answer behind that.
+    behind = max((max(len(t.wish.answer), t.wish.max_tokens) for t in texts), default=0)
+    fast = [row for row in order if len(texts[row].wish.prompt) + behind <= limit]
     longest = max((len(t.wish.prompt) + t.wish.max_tokens for t in texts), default=1)
     together = min(MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
-    for start in range(0, len(order), together):
+    for start in range(0, len(fast), together):
         waiting: list[Rows] = []
-        for rows in _batches(model, [r for r in order[start : start + together] if wanted(r)], texts):
-            part, ended = _read(model, rows, texts, masked)
+        for rows in _batches(model, [r for r in fast[start : start + together] if wanted(r)], texts):
+            part, ended = _read(model, rows, texts)
             yield ended
-            if not masked:
-                yield from _go_on(model, part, texts, masked, wanted)
-            elif len(part.rows):
+            if len(part.rows):
                 waiting.append(part)
         if waiting:
-            yield from _go_on(model, merge(waiting), texts, masked, wanted)
+            yield from _go_on(model, merge(waiting), texts, wanted)
+    for rows in _batches(model, [r for r in order[len(fast) :] if wanted(r)], texts):
+        yield from _continue_plainly(model, rows, texts, wanted)
+
+
+def _continue_plainly(
+    model: Any, rows: list[int], texts: Sequence[Continuation], wanted: Callable[[int], bool]
+) -> Iterator[list[int]]:
+    """Continue prompts of equal length, without a cache."""
+    here = [texts[row] for row in rows]
+    _score_answers_apart(model, here)
+    whole = torch.tensor([text.wish.prompt for text in here], device=model.device)
+    if here[0].wish.prompt_top is not None:
+        _score_prompts(last_logits(model, whole, whole.shape[1]), whole, here)
+    while rows:
+        new, going, ended = _choose(last_logits(model, whole, 1)[:, -1], rows, texts)
+        yield ended
+        going = [place for place in going if wanted(rows[place])]
+        whole = torch.cat([whole, new[:, None]], 1)[going]
+        rows = [rows[place] for place in going]
 
 
 def _batches(model: Any, rows: list[int], texts: Sequence[Continuation]) -> Iterator[list[int]]:
@@ -120,7 +141,7 @@ def _rows_at_once(model: Any, everywhere: bool, wide: int, length: int) -> int:
     return rows_that_fit(model, length + 1 + wide, (length if everywhere else 1) + wide)
 
 
-def _read(model: Any, rows: list[int], texts: Sequence[Continuation], masked: bool) -> tuple[Rows, list[int]]:
+def _read(model: Any, rows: list[int], texts: Sequence[Continuation]) -> tuple[Rows, list[int]]:
     """Feed prompts of equal length and choose the first tokens.
 
     Answers to be scored are fed behind their prompts, and hidden from what follows.
@@ -130,9 +151,6 @@ def _read(model: Any, rows: list[int], texts: Sequence[Continuation], masked: bo
     prompts = torch.tensor([text.wish.prompt for text in here], device=device)
     length, scores = prompts.shape[1], here[0].wish.prompt_top is not None
     answers = [text.wish.answer for text in here]
-    if not masked:
-        _score_answers_apart(model, here)
-        answers = [()] * len(rows)
     width = max(map(len, answers))
     behind = torch.tensor([[*a, *[0] * (width - len(a))] for a in answers], dtype=torch.long, device=device)
     cache = DynamicCache()
@@ -165,7 +183,7 @@ def _score_answers_apart(model: Any, texts: Sequence[Continuation]) -> None:
 
 
 def _go_on(
-    model: Any, rows: Rows, texts: Sequence[Continuation], masked: bool, wanted: Callable[[int], bool]
+    model: Any, rows: Rows, texts: Sequence[Continuation], wanted: Callable[[int], bool]
 ) -> Iterator[list[int]]:
     live = list(range(len(rows.rows)))
     while True:
@@ -176,7 +194,7 @@ def _go_on(
         if len(live) <= (1 - DROP_SHARE) * len(numbers):
             rows = select(rows, torch.tensor(live, device=rows.rows.device))
             numbers, live = [numbers[place] for place in live], list(range(len(live)))
-        logits = step(model, rows, masked=masked)
+        logits = step(model, rows)
         chosen = torch.tensor(live, device=logits.device)
         new, going, ended = _choose(logits[chosen], [numbers[place] for place in live], texts)
         rows.token = rows.token.index_copy(0, chosen, new)
