@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 
+from engine.evaluation.answer import ROUNDING, rank_of
 from engine.evaluation.batches import EvaluationError, in_halves, rows_that_fit
 from engine.evaluation.parallel import Stopped, compute
 from engine.evaluation.plain import Pair, context, log_probabilities
@@ -49,9 +51,9 @@ class OptionBatch:
     pairs: tuple[Pair, ...] = ()
 
 
-def judge(scores: np.ndarray, truth: int) -> Choice:
-    """The outcome from ln P of every option (options) and the index of the true one."""
-    rank = 1 + int((np.delete(scores, truth) >= scores[truth]).sum())
+def judge(scores: np.ndarray, truth: int, rounding: float = ROUNDING) -> Choice:
+    """The outcome from ln P of every option (options) and the index of the true one; `rounding` as in `rank_of`."""
+    rank = rank_of(scores.tolist(), truth, rounding)
     return Choice(rank, len(scores), float(scores[truth] - np.logaddexp.reduce(scores)))
 
 
@@ -69,7 +71,9 @@ def answer_choices(
     encoded: (prompt ids, object ids) of each question; the rest as for `score_options`.
     """
     scores = score_options(model, list(encode_options(tokenizer, questions, encoded)), limit=limit, on_rows=on_rows)
-    return [judge(line, q.options.index(q.object)) for line, q in zip(scores, questions, strict=True)]
+    # Where an option stands in a tree moves what is computed in fewer digits by a part of the last one.
+    rounding = max(ROUNDING, torch.finfo(model.dtype).eps / 4)
+    return [judge(line, q.options.index(q.object), rounding) for line, q in zip(scores, questions, strict=True)]
 
 
 def score_options(

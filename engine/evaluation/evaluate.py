@@ -9,21 +9,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from engine.checks import shorten
 from engine.evaluation.answer import Answer
 from engine.evaluation.choice import answer_choices
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
-from engine.evaluation.plain import Pair
+from engine.evaluation.plain import Pair, context
 from engine.evaluation.questions import Question, key_questions, questions_for
 from engine.evaluation.tree import fast_length
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel
+from engine.models.source import ModelError
 from engine.models.tokenise import tokenise_questions
 
 # How many answers try out whether the fast ways are the model's own; a few show it.
 PROBED_ANSWERS = 8
 # Well under a second's work, so that a run can be cancelled meanwhile.
 TOKENISED_AT_ONCE = 2000
+# A byte each, and as many again for what a normaliser makes longer.
+TOKENS_PER_BYTE = 2
 
 
 def evaluate_checkpoint(
@@ -105,6 +109,34 @@ def probe_key_tokens(loaded: LoadedModel, experiment: Experiment, count: int) ->
     longest = max(len(object_ids) for _, object_ids in _encode(loaded.tokenizer, questions, lambda rows: None))
     answers = answer_questions(loaded, questions, max_new_tokens=longest)
     return sum(answer.hit for answer in answers) / len(answers)
+
+
+def check_lengths(loaded: LoadedModel, experiment: Experiment) -> int:
+    """See before training that the model can read every question with its object and its options.
+
+    Returns how many answers may be cut short because the model's context ends before `max_new_tokens`. Raises ModelError
+    for a question that is too long.
+    """
+    most, room = context(loaded.causal), experiment.evaluation.max_new_tokens
+    cut = 0
+    for question in questions_for(experiment, experiment.checkpoints[-1]):
+        answers = dict.fromkeys((question.object, *question.options))
+        # No tokenizer makes more than so many of a text: most questions need no closer look.
+        if TOKENS_PER_BYTE * _bytes(question.text) + max(room, TOKENS_PER_BYTE * max(map(_bytes, answers))) <= most:
+            continue
+        pairs = tokenise_questions(loaded.tokenizer, [(question.text, answer) for answer in answers])
+        for answer, (prompt, ids) in zip(answers, pairs, strict=True):
+            if len(prompt) + len(ids) > most:
+                raise ModelError(
+                    f"‘{shorten(question.text, 60)}’ with the answer ‘{shorten(answer, 60)}’ has "
+                    f"{len(prompt) + len(ids):,} tokens, more than the {most:,} the model can read: shorten it"
+                )
+        cut += len(pairs[0][0]) + room > most
+    return cut
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())
 
 
 def decode_answers(tokenizer: Any, answers: list[tuple[int, ...]]) -> list[str]:

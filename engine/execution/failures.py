@@ -7,6 +7,8 @@ import sqlite3
 
 import torch
 
+from engine.evaluation.batches import EvaluationError
+
 
 class PlainError(Exception):
     """An error whose message is already a sentence for the person."""
@@ -29,7 +31,7 @@ def explain_failure(error: BaseException) -> str:
         return "The disk is full: free some space (old runs can be deleted on the Runs page), then retry."
     if isinstance(error, PermissionError):
         return f"A file may not be read or written ({error.filename or text}): mend its permissions, then retry."
-    if isinstance(error, (PlainError, ValueError)) and text:
+    if isinstance(error, (PlainError, ValueError, EvaluationError)) and text:
         return text if text.endswith((".", "!", "?")) else f"{text}."
     return f"Something unforeseen went wrong ({type(error).__name__}: {text[:200]}): the log has the details."
 

@@ -73,6 +73,10 @@ def load_base(experiment: Experiment) -> LoadedModel:
     """
     source = resolve_source(experiment.model)
     loaded = load_weights(source, experiment.precision)
+    if broken := next((name for name, p in loaded.causal.named_parameters() if not p.isfinite().all()), None):
+        raise ModelError(
+            f"the base {source} is broken: its weights hold NaN or infinity (in {broken}): copy the model again"
+        )
     keys = [relation.key_token for relation in experiment.relations]
     loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys)
     loaded.base = base_key(experiment)

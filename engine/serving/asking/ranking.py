@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.evaluation.answer import rank_of
 from engine.serving.asking.turns import after_answers
 from engine.serving.client import Ids, ServerClient
 from engine.serving.protocol import MOST_LOGPROB_TOKEN_IDS, SCORE_OPTIONS, TOKEN_ID
@@ -37,7 +38,7 @@ def rank(client: ServerClient, model: str, questions: Sequence[Ranked]) -> list[
         sets = {options: place for place, options in enumerate(by_options)}
         pairs = [(q.prompt, sets[q.options]) for q in questions]
         lines = client.score_options(model, pairs, list(sets)) if pairs else []
-        return [sum(s >= line[q.truth] for s in line) for q, line in zip(questions, lines, strict=True)]
+        return [rank_of(line, q.truth) for q, line in zip(questions, lines, strict=True)]
     ranks = [0] * len(questions)
     for options, numbers in by_options.items():
         values = walk(client, model, options, [questions[n] for n in numbers])

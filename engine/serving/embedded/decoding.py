@@ -22,6 +22,7 @@ from engine.evaluation.batches import DIVERGED, EvaluationError, log_softmax, pl
 from engine.evaluation.cache import roomy
 from engine.evaluation.plain import last_logits, log_probabilities
 from engine.evaluation.rows import Rows, merge, select, step
+from engine.serving.embedded.drawing import draw
 
 Ids = tuple[int, ...]
 MOST_TOGETHER = 512
@@ -51,6 +52,11 @@ class Wish:
     ends: frozenset[int] = frozenset()
     stops: Callable[[list[int]], str | None] | None = None
     answer: Ids = ()
+
+    @property
+    def length(self) -> int:
+        """How many tokens it comes to at most."""
+        return len(self.prompt) + max(len(self.answer), self.max_tokens)
 
     @property
     def samples(self) -> bool:
@@ -92,22 +98,40 @@ def decode(
     EvaluationError on logits that are not numbers.
     """
     order = sorted(range(len(texts)), key=lambda row: len(texts[row].wish.prompt))
-    # Rows that go on together fill as many columns of the cache as the longest of them, and its answer behind that.
-    behind = max((max(len(t.wish.answer), t.wish.max_tokens) for t in texts), default=0)
-    fast = [row for row in order if len(texts[row].wish.prompt) + behind <= limit]
-    longest = max((len(t.wish.prompt) + t.wish.max_tokens for t in texts), default=1)
+    longest = max((text.wish.length for text in texts), default=1)
     together = min(MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
-    for start in range(0, len(fast), together):
+    long = [row for row in order if texts[row].wish.length > limit]
+    short = [row for row in order if texts[row].wish.length <= limit]
+    for group in _groups(short, texts, limit, together):
         waiting: list[Rows] = []
-        for rows in _batches(model, [r for r in fast[start : start + together] if wanted(r)], texts):
+        for rows in _batches(model, [r for r in group if wanted(r)], texts):
             part, ended = _read(model, rows, texts)
             yield ended
             if len(part.rows):
                 waiting.append(part)
         if waiting:
             yield from _go_on(model, merge(waiting), texts, wanted)
-    for rows in _batches(model, [r for r in order[len(fast) :] if wanted(r)], texts):
+    for rows in _batches(model, [r for r in long if wanted(r)], texts):
         yield from _continue_plainly(model, rows, texts, wanted)
+
+
+def _groups(rows: Sequence[int], texts: Sequence[Continuation], limit: int, most: int) -> Iterator[list[int]]:
+    """Rows, the shortest prompts first, cut into groups that may go on together.
+
+    Such rows fill as many columns of the cache as their longest prompt, and their longest answer behind that.
+    """
+    group: list[int] = []
+    behind = 0
+    for row in rows:
+        wish = texts[row].wish
+        more = max(behind, len(wish.answer), wish.max_tokens)
+        if len(group) == most or (group and len(wish.prompt) + more > limit):
+            yield group
+            group, more = [], max(len(wish.answer), wish.max_tokens)
+        group.append(row)
+        behind = more
+    if group:
+        yield group
 
 
 def _continue_plainly(
@@ -214,7 +238,10 @@ def _choose(
         raise EvaluationError(DIVERGED)
     here = [texts[row] for row in rows]
     if drawn := [i for i, text in enumerate(here) if text.wish.samples]:
-        tokens[drawn] = _draw(logits[drawn].float(), [here[i] for i in drawn]).to(tokens.dtype)
+        chosen = [here[i] for i in drawn]
+        heats, shares = [t.wish.temperature for t in chosen], [t.wish.top_p for t in chosen]
+        aims = [t.chance.random() for t in chosen]
+        tokens[drawn] = draw(logits[drawn].float(), heats, shares, aims).to(tokens.dtype)
     going: list[int] = []
     ended: list[int] = []
     marks = _marks(logits, tokens, [text.wish for text in here])
@@ -259,21 +286,6 @@ def _marks(logits: torch.Tensor, tokens: torch.Tensor, wishes: Sequence[Wish]) -
             beside = zip(wish.watched, scored[place, list(wish.watched)].tolist(), strict=False)
         marks.append({token: scores[place], **dict(beside)})
     return marks
-
-
-def _draw(logits: torch.Tensor, texts: Sequence[Continuation]) -> torch.Tensor:
-    """A token of each row (rows, vocabulary) by chance: among the likeliest that together reach top_p."""
-    device = logits.device
-    heat = torch.tensor([t.wish.temperature for t in texts], device=device)
-    shares, order = (logits / heat[:, None]).softmax(-1).sort(-1, descending=True)
-    before = shares.cumsum(-1) - shares
-    kept = shares * (before < torch.tensor([t.wish.top_p for t in texts], device=device)[:, None])
-    reach = kept.cumsum(-1)
-    aim = torch.tensor([t.chance.random() for t in texts], device=device)[:, None] * reach[:, -1:]
-    place = torch.searchsorted(reach, aim, right=True).clamp(max=logits.shape[1] - 1)
-    # Rounding may lead one past the last token that is kept.
-    place = torch.minimum(place, (kept > 0).sum(-1, keepdim=True) - 1)
-    return order.gather(-1, place)[:, 0]
 
 
 def _score_prompts(logits: torch.Tensor, prompts: torch.Tensor, texts: Sequence[Continuation]) -> None:
