@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from engine.evaluation.answer import ROUNDING, rank_of
 from engine.evaluation.batches import EvaluationError, in_halves, rows_that_fit
 from engine.evaluation.parallel import Stopped, compute
-from engine.evaluation.plain import Pair, context, log_probabilities
+from engine.evaluation.plain import Pair, context, known_length, log_probabilities
 from engine.evaluation.questions import Question
 from engine.evaluation.tree import Ids, Tree, build_trees, score_tree
 from engine.models.limits import ENDLESS
@@ -104,7 +104,7 @@ def score_options(
             scores[row] = line
         on_rows(len(batch.rows))
 
-    batches = list(option_batches(model, questions, limit))
+    batches = list(option_batches(model, questions, min(limit, known_length(model))))
     compute(work, batches, model.device, on_result=take, on_wait=lambda: on_rows(0))
     return scores  # type: ignore[return-value]
 

@@ -114,8 +114,8 @@ def probe_key_tokens(loaded: LoadedModel, experiment: Experiment, count: int) ->
 def check_lengths(loaded: LoadedModel, experiment: Experiment) -> int:
     """See before training that the model can read every question with its object and its options.
 
-    Returns how many answers may be cut short because the model's context ends before `max_new_tokens`. Raises ModelError
-    for a question that is too long.
+    Returns how many answers may be cut short because the model's context ends before `max_new_tokens`. Raises
+    ModelError for a question that is too long.
     """
     most, room = context(loaded.causal), experiment.evaluation.max_new_tokens
     cut = 0

@@ -25,7 +25,7 @@ from transformers import DynamicCache
 from engine.evaluation.batches import Batch, EvaluationError, in_halves, log_softmax, plan_batches, rows_that_fit
 from engine.evaluation.cache import roomy
 from engine.evaluation.parallel import Stopped, compute
-from engine.evaluation.plain import Pair, context, generate, log_probabilities
+from engine.evaluation.plain import Pair, context, generate, known_length, log_probabilities
 from engine.evaluation.rows import Rows, merge, select, step
 from engine.evaluation.ties import likeliest, tied
 from engine.models.limits import ENDLESS
@@ -86,6 +86,7 @@ def reply_to(
     size = min(max(LEAST_TOGETHER, -(-len(questions) // 4)), MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
     # Rows that decode together fill as many columns of the cache as the longest of them, and its answer behind that.
     behind = max((len(o) for _, o in questions), default=0) + max_new_tokens
+    limit = min(limit, known_length(model))
     fast = [row for row in order if len(questions[row][0]) + behind <= limit]
 
     def work(part: Part, stop: threading.Event) -> list[Reply]:
@@ -185,9 +186,7 @@ class _Decoder:
     def _going(self, rows: Rows) -> torch.Tensor:
         return ~torch.isin(rows.token, self.ends) & (rows.made < self.max_new_tokens)
 
-    def _go_on(
-        self, rows: Rows, questions: Sequence[Pair], answers: list[list[int]], stop: threading.Event
-    ) -> None:
+    def _go_on(self, rows: Rows, questions: Sequence[Pair], answers: list[list[int]], stop: threading.Event) -> None:
         """Decode one token at a time, and put each at the end of its answer, until every row has ended."""
         while True:
             going = self._going(rows)

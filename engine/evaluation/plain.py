@@ -35,6 +35,12 @@ def _alone(model: Any) -> AbstractContextManager[Any]:
     return nullcontext() if plain else _one_at_a_time
 
 
+def known_length(model: Any) -> int:
+    """Up to how many tokens, by its configuration, the model is a plain one; beyond that no fast way is its own."""
+    config = model.config.get_text_config().to_dict()
+    return min(plain_length(config), context_of(config))
+
+
 def last_logits(model: Any, ids: torch.Tensor, count: int) -> torch.Tensor:
     """The logits at the last `count` places of whole texts, (rows, count, vocabulary), read without a cache."""
     try:

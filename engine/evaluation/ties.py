@@ -17,10 +17,8 @@ def tied(logits: torch.Tensor) -> torch.Tensor:
     return logits >= best - ROUNDING * best.abs().clamp(min=1)
 
 
-def likeliest(
-    logits: torch.Tensor, objects: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
-) -> torch.Tensor:
-    """The likeliest next token of each row, (rows); of several equally likely ones, one that does not lead to the truth.
+def likeliest(logits: torch.Tensor, objects: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The likeliest next token of each row, (rows); of equally likely ones, one that does not lead to the truth.
 
     logits: (rows, vocabulary); objects: the truth's token ids of each row; answers: what it has answered so far. Where
     the truth has no part in a tie, the first of the tied tokens, as in `model.generate`.

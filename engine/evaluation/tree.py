@@ -19,8 +19,7 @@ from transformers import DynamicCache
 
 from engine.evaluation.batches import log_softmax
 from engine.evaluation.cache import roomy
-from engine.evaluation.plain import log_probabilities
-from engine.models.limits import context_of, plain_length
+from engine.evaluation.plain import known_length, log_probabilities
 
 Ids = tuple[int, ...]
 
@@ -112,8 +111,7 @@ def fast_length(model: Any, prompt: Sequence[int], options: Sequence[Ids], longe
     By its configuration no window and no end of the context may lie within; and it is tried out, with the options and
     one that makes the prompt `longest` tokens long. Raises EvaluationError on logits that are not numbers.
     """
-    config = model.config.get_text_config().to_dict()
-    limit = min(plain_length(config), context_of(config))
+    limit = known_length(model)
     room = (limit - len(prompt)) // (len(options) + 1)
     if room < 1:
         return 0

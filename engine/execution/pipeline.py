@@ -62,7 +62,7 @@ class RunExecution:
         stage1 = stage1_sequences(self.experiment, base)
         stage2 = stage2_sequences(self.experiment, base)
         if cut := check_lengths(base, self.experiment):
-            words = f"{cut:,} questions leave the model less room than max_new_tokens: their answers end with its context"
+            words = f"{cut:,} questions leave less room than max_new_tokens: their answers end with the model's context"
             add_event(self.db, self.run.id, "shortened", words)
             logger.info(words)
         self.progress.total = self._total_passes(stage1, stage2)

@@ -11,16 +11,17 @@ import pytest
 import torch
 import transformers
 
+from engine.evaluation.answer import rank_of
 from engine.evaluation.choice import score_options
 from engine.evaluation.evaluate import check_lengths, evaluate_checkpoint
 from engine.evaluation.generation import reply_to
 from engine.evaluation.tree import fast_length
 from engine.experiment import Experiment
 from engine.models.limits import ENDLESS, context_of, plain_length
-from engine.models.loading import LoadedModel, load_base
+from engine.models.loading import load_base
 from engine.models.source import ModelError
 from engine.serving.embedded.decoding import Continuation, Wish, decode
-from tests.unit.tiny_models import SHAPE, build_llama, build_qwen2, byte_level_tokenizer, tiny_experiment
+from tests.unit.tiny_models import SHAPE, build_llama, byte_level_tokenizer, tiny_experiment
 
 H: dict[str, Any] = {
     **SHAPE, "num_key_value_heads": 1, "vocab_size": 512, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0
@@ -80,7 +81,7 @@ def questions() -> list[tuple[list[int], list[int]]]:
     chance = random.Random(1)
     draw = lambda count: [chance.randrange(1, 400) for _ in range(count)]  # noqa: E731
     pairs = [(draw(length), draw(1 + length % 3)) for length in (3, 5, 5, 9, 9, 17)]
-    return [*pairs, (pairs[3][0][:-1] + [7], [8, 9])]
+    return [*pairs, ([*pairs[3][0][:-1], 7], [8, 9])]
 
 
 def generated(model: Any, prompt: list[int], count: int) -> tuple[int, ...]:
@@ -114,11 +115,12 @@ def compare(model: Any, limit: int, new: int = 7) -> None:
     assert [t.answer for t in texts] == pytest.approx(scores, abs=1e-4)
     options = [tuple(o) for _, o in pairs]
     asked = [pairs[0][0], pairs[3][0]]
-    for prompt, line in zip(asked, score_options(model, [[(p, o) for o in options] for p in asked], limit=limit)):
+    lines = score_options(model, [[(p, o) for o in options] for p in asked], limit=limit)
+    for prompt, line in zip(asked, lines, strict=True):
         assert line.tolist() == pytest.approx([single(model, prompt, list(o)) for o in options], abs=1e-4)
 
 
-@pytest.mark.parametrize("window", [2, 6, 14, 40])
+@pytest.mark.parametrize("window", [6, 14])
 @pytest.mark.parametrize("kind", WINDOWS)
 def test_windows_are_the_models_own(kind, window):
     name, shape = WINDOWS[kind]
@@ -148,9 +150,7 @@ def test_what_a_configuration_says_of_lengths():
 
 def saved(folder: Path, kind: str, **shape: Any) -> Path:
     tiny(kind, **shape).save_pretrained(folder)
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=byte_level_tokenizer(), eos_token="<|endoftext|>"
-    )
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=byte_level_tokenizer(), eos_token="<|endoftext|>")
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -177,7 +177,7 @@ def test_what_is_longer_than_the_context_is_named(tmp_path, where):
     else:
         relation["options"] = [*relation["options"][:-1], long.strip()]
     experiment = Experiment.from_data(data)
-    with pytest.raises(ModelError, match="so so .* more than the 40 the model can read: shorten it"):
+    with pytest.raises(ModelError, match=r"so so .* more than the 40 the model can read: shorten it"):
         check_lengths(load_base(experiment), experiment)
 
 
@@ -212,9 +212,6 @@ def test_a_tie_goes_against_the_truth(dtype, other, limit):
             assert reply.tokens[0] == rival
         else:
             assert reply.tokens == generated(model, [5, 6, 7], 4)
-    from engine.evaluation.answer import rank_of
-    from engine.evaluation.choice import answer_choices  # noqa: F401
-
     options = [(3, truth, 4), (3, rival, 4), (truth,), (rival,)]
     (line,) = score_options(model, [[((5, 6, 7), o) for o in options]], limit=limit)
     rounding = max(1e-6, torch.finfo(dtype).eps / 4)

@@ -4,7 +4,7 @@
     for finished in decode(model, texts, limit=fast_length(…)): ...
 
 Prompts of equal length are read together, without padding; then all rows go on together, one token a step, whatever
-their lengths. `decode` stops after each piece of work, so that its caller can turn to other questions in between.
+their lengths. `decode` stops after each piece of work, for its caller to turn to other questions in between.
 """
 
 from __future__ import annotations
@@ -92,10 +92,9 @@ def decode(
 ) -> Iterator[list[int]]:
     """Continue the texts, piece by piece; yields after each piece the rows (places in `texts`) that ended in it.
 
-    limit: up to how many tokens rows of any lengths may go on together (`fast_length`); longer ones are read anew, whole,
-    for each token, as nothing but that is known to be right for every kind of model; wanted(row): asked again and
-    again; rows that are no longer wanted are dropped. Every step must run in `torch.inference_mode()`. Raises
-    EvaluationError on logits that are not numbers.
+    limit: up to how many tokens rows of any lengths may go on together (`fast_length`); longer ones are read whole for
+    each token; wanted(row): asked again and again; rows no longer wanted are dropped. Every step must run in
+    `torch.inference_mode()`. Raises EvaluationError on logits that are not numbers.
     """
     order = sorted(range(len(texts)), key=lambda row: len(texts[row].wish.prompt))
     longest = max((text.wish.length for text in texts), default=1)
@@ -206,9 +205,7 @@ def _score_answers_apart(model: Any, texts: Sequence[Continuation]) -> None:
         text.answer = score
 
 
-def _go_on(
-    model: Any, rows: Rows, texts: Sequence[Continuation], wanted: Callable[[int], bool]
-) -> Iterator[list[int]]:
+def _go_on(model: Any, rows: Rows, texts: Sequence[Continuation], wanted: Callable[[int], bool]) -> Iterator[list[int]]:
     live = list(range(len(rows.rows)))
     while True:
         numbers = rows.rows.tolist()
@@ -238,9 +235,8 @@ def _choose(
         raise EvaluationError(DIVERGED)
     here = [texts[row] for row in rows]
     if drawn := [i for i, text in enumerate(here) if text.wish.samples]:
-        chosen = [here[i] for i in drawn]
-        heats, shares = [t.wish.temperature for t in chosen], [t.wish.top_p for t in chosen]
-        aims = [t.chance.random() for t in chosen]
+        wishes, aims = [here[i].wish for i in drawn], [here[i].chance.random() for i in drawn]
+        heats, shares = [w.temperature for w in wishes], [w.top_p for w in wishes]
         tokens[drawn] = draw(logits[drawn].float(), heats, shares, aims).to(tokens.dtype)
     going: list[int] = []
     ended: list[int] = []
