@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+# Equal sums of float32 may come out this much apart, relative to them, when they are added up in another order.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +26,9 @@ class Answer:
     choice_rank: int | None = None
     choice_options: int | None = None
     log_probability_normalised: float | None = None
+
+
+def rank_of(scores: Sequence[float], truth: int, rounding: float = ROUNDING) -> int:
+    """The rank of the true option among ln P of all: 1 is best. A tie, also one but for rounding, goes against it."""
+    least = scores[truth] - rounding * max(1.0, abs(scores[truth]))
+    return sum(score >= least for score in scores)

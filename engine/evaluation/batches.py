@@ -87,8 +87,10 @@ def rows_that_fit(model: Any, tokens: int, logit_positions: int, many: bool = Fa
     """
     config = model.config.get_text_config()
     width = model.dtype.itemsize
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # A model without heads keeps a state in place of keys and values; as large as theirs, to be on the safe side.
+    queries = _number(config, "num_attention_heads") or 1
+    heads = _number(config, "num_key_value_heads") or queries
+    head_size = _number(config, "head_dim") or config.hidden_size // queries
     cache = 4 * config.num_hidden_layers * heads * head_size * width * tokens
     logits = logit_positions * config.vocab_size * (width + 8)
     if model.device.type == "cuda":
@@ -96,6 +98,12 @@ def rows_that_fit(model: Any, tokens: int, logit_positions: int, many: bool = Fa
     else:
         budget, most = CPU_BYTES, GPU_ROWS if many else CPU_ROWS
     return max(1, min(most, int(budget // (cache + logits))))
+
+
+def _number(config: Any, name: str) -> int:
+    """A size in a configuration; the largest where each layer has its own, 0 where there is none."""
+    value = getattr(config, name, None)
+    return max(value, default=0) if isinstance(value, list | tuple) else value or 0
 
 
 def in_halves(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:

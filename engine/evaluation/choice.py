@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 
-from engine.evaluation.batches import in_halves, rows_that_fit
+from engine.evaluation.answer import ROUNDING, rank_of
+from engine.evaluation.batches import EvaluationError, in_halves, rows_that_fit
 from engine.evaluation.parallel import Stopped, compute
-from engine.evaluation.plain import Pair, log_probabilities
+from engine.evaluation.plain import Pair, context, known_length, log_probabilities
 from engine.evaluation.questions import Question
-from engine.evaluation.tree import Ids, Tree, build_tree, score_tree
+from engine.evaluation.tree import Ids, Tree, build_trees, score_tree
+from engine.models.limits import ENDLESS
 from engine.models.tokenise import tokenise_questions
 
 # Measured: on a CPU batches of about this many tokens are fastest; larger ones outgrow the processor's cache.
@@ -40,17 +43,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class OptionBatch:
-    """Questions (rows) whose prompts are equally long, with one tree; or one question with options of its own."""
+    """Questions (rows) whose prompts are equally long, with trees of their options; or one question's pairs."""
 
     rows: tuple[int, ...]
     prompts: tuple[Ids, ...] = ()
-    tree: Tree | None = None
+    trees: tuple[Tree, ...] = ()
     pairs: tuple[Pair, ...] = ()
 
 
-def judge(scores: np.ndarray, truth: int) -> Choice:
-    """The outcome from ln P of every option (options) and the index of the true one."""
-    rank = 1 + int((np.delete(scores, truth) >= scores[truth]).sum())
+def judge(scores: np.ndarray, truth: int, rounding: float = ROUNDING) -> Choice:
+    """The outcome from ln P of every option (options) and the index of the true one; `rounding` as in `rank_of`."""
+    rank = rank_of(scores.tolist(), truth, rounding)
     return Choice(rank, len(scores), float(scores[truth] - np.logaddexp.reduce(scores)))
 
 
@@ -60,31 +63,36 @@ def answer_choices(
     questions: Sequence[Question],
     encoded: Sequence[Pair],
     *,
-    trees: bool = True,
+    limit: int = ENDLESS,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Choice]:
     """The outcome of every question, in their order; each needs `options` that contain its object.
 
     encoded: (prompt ids, object ids) of each question; the rest as for `score_options`.
     """
-    scores = score_options(model, list(encode_options(tokenizer, questions, encoded)), trees=trees, on_rows=on_rows)
-    return [judge(line, q.options.index(q.object)) for line, q in zip(scores, questions, strict=True)]
+    scores = score_options(model, list(encode_options(tokenizer, questions, encoded)), limit=limit, on_rows=on_rows)
+    # Where an option stands in a tree moves what is computed in fewer digits by a part of the last one.
+    rounding = max(ROUNDING, torch.finfo(model.dtype).eps / 4)
+    return [judge(line, q.options.index(q.object), rounding) for line, q in zip(scores, questions, strict=True)]
 
 
 def score_options(
     model: Any,
     questions: Sequence[Sequence[Pair]],
     *,
-    trees: bool = True,
+    limit: int = ENDLESS,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[np.ndarray]:
     """ln P(option | prompt) of every option of every question, each an array of float64 (options).
 
-    questions: (prompt ids, option ids) of each option; trees=False, for models that do not honour masks, scores every
-    option as a sequence of its own; on_rows(n) is told of n more finished questions, also of 0 as a sign of life, and
-    may raise to stop. Raises EvaluationError on logits that are not numbers.
+    questions: (prompt ids, option ids) of each option; limit: up to how many tokens trees are the model's own way
+    (`fast_length`), what is longer is scored as a sequence of its own; on_rows(n) is told of n more finished questions,
+    also of 0 as a sign of life, and may raise to stop. Raises EvaluationError on logits that are not numbers, and for
+    an option that the model cannot read behind its prompt.
     """
     scores: list[np.ndarray | None] = [None] * len(questions)
+    if max((len(p) + len(o) for pairs in questions for p, o in pairs), default=0) > (most := context(model)):
+        raise EvaluationError(f"A prompt with one of its options has more than the {most} tokens the model can read.")
 
     def work(batch: OptionBatch, stop: threading.Event) -> list[np.ndarray]:
         if stop.is_set():
@@ -96,39 +104,43 @@ def score_options(
             scores[row] = line
         on_rows(len(batch.rows))
 
-    batches = list(option_batches(model, questions, trees))
+    batches = list(option_batches(model, questions, min(limit, known_length(model))))
     compute(work, batches, model.device, on_result=take, on_wait=lambda: on_rows(0))
     return scores  # type: ignore[return-value]
 
 
 def score_batch(model: Any, batch: OptionBatch) -> list[np.ndarray]:
     """ln P of every option of each question of a batch: arrays of float64 (options)."""
-    if batch.tree is None:
+    if not batch.trees:
         return [np.array(in_halves(lambda part: log_probabilities(model, part), batch.pairs))]
-    tree = batch.tree
-    return in_halves(lambda part: list(score_tree(model, part, tree)), batch.prompts)
+
+    def score(part: Sequence[Ids]) -> list[np.ndarray]:
+        return list(np.concatenate([score_tree(model, part, tree) for tree in batch.trees], 1))
+
+    return in_halves(score, batch.prompts)
 
 
-def option_batches(model: Any, questions: Sequence[Sequence[Pair]], trees: bool) -> Iterator[OptionBatch]:
+def option_batches(model: Any, questions: Sequence[Sequence[Pair]], limit: int) -> Iterator[OptionBatch]:
     """Cut questions, as `score_options` takes them, into what is computed at once. Depends on nothing but these."""
     together: dict[tuple[Ids, ...], dict[int, list[tuple[int, Ids]]]] = {}
     for row, pairs in enumerate(questions):
         prompt = pairs[0][0]
-        if trees and all(p == prompt for p, _ in pairs):
+        longest = len(prompt) + max(len(o) for _, o in pairs)
+        if longest <= limit and all(p == prompt for p, _ in pairs):
             options = tuple(tuple(o) for _, o in pairs)
             together.setdefault(options, {}).setdefault(len(prompt), []).append((row, tuple(prompt)))
         else:
             yield OptionBatch((row,), pairs=tuple(pairs))
     for options, by_length in together.items():
-        tree = build_tree(options)
-        nodes = len(tree.tokens)
         for length, asked in sorted(by_length.items()):
+            trees = build_trees(options, limit - length)
+            nodes = max(len(tree.tokens) for tree in trees)
             size = rows_that_fit(model, length + nodes, nodes + 1)
             if model.device.type == "cpu":
                 size = max(1, min(size, CPU_TOKENS // (length + nodes)))
             for start in range(0, len(asked), size):
                 rows, prompts = zip(*asked[start : start + size], strict=True)
-                yield OptionBatch(rows, prompts, tree)
+                yield OptionBatch(rows, prompts, trees)
 
 
 def encode_options(

@@ -9,21 +9,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from engine.checks import shorten
 from engine.evaluation.answer import Answer
 from engine.evaluation.choice import answer_choices
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
-from engine.evaluation.plain import Pair
+from engine.evaluation.plain import Pair, context
 from engine.evaluation.questions import Question, key_questions, questions_for
-from engine.evaluation.tree import honours_masks
+from engine.evaluation.tree import fast_length
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel
+from engine.models.source import ModelError
 from engine.models.tokenise import tokenise_questions
 
-# How many answers try out whether a model honours masks; a few show it.
+# How many answers try out whether the fast ways are the model's own; a few show it.
 PROBED_ANSWERS = 8
 # Well under a second's work, so that a run can be cancelled meanwhile.
 TOKENISED_AT_ONCE = 2000
+# A byte each, and as many again for what a normaliser makes longer.
+TOKENS_PER_BYTE = 2
 
 
 def evaluate_checkpoint(
@@ -64,14 +68,14 @@ def answer_questions(
     tokenizer: Any = loaded.tokenizer
     encoded = _encode(tokenizer, questions, on_rows)
     with _asking(loaded) as model:
-        masks = _masks_work(model, encoded)
+        limit = _fast_length(model, encoded, max_new_tokens)
         replies = reply_to(
             model,
             encoded,
             [question.prompt for question in questions],
             max_new_tokens=max_new_tokens,
             ends=end_tokens(model, tokenizer),
-            draft=masks,
+            limit=limit,
             on_rows=on_rows,
         )
         choices = answer_choices(
@@ -79,7 +83,7 @@ def answer_questions(
             tokenizer,
             [questions[row] for row in chosen],
             [encoded[row] for row in chosen],
-            trees=masks,
+            limit=limit,
             on_rows=on_rows,
         )
     texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
@@ -108,6 +112,34 @@ def probe_key_tokens(loaded: LoadedModel, experiment: Experiment, count: int) ->
     return sum(answer.hit for answer in answers) / len(answers)
 
 
+def check_lengths(loaded: LoadedModel, experiment: Experiment) -> int:
+    """See before training that the model can read every question with its object and its options.
+
+    Returns how many answers may be cut short because the model's context ends before `max_new_tokens`. Raises
+    ModelError for a question that is too long.
+    """
+    most, room = context(loaded.causal), experiment.evaluation.max_new_tokens
+    cut = 0
+    for question in questions_for(experiment, experiment.checkpoints[-1]):
+        answers = dict.fromkeys((question.object, *question.options))
+        # No tokenizer makes more than so many of a text: most questions need no closer look.
+        if TOKENS_PER_BYTE * _bytes(question.text) + max(room, TOKENS_PER_BYTE * max(map(_bytes, answers))) <= most:
+            continue
+        pairs = tokenise_questions(loaded.tokenizer, [(question.text, answer) for answer in answers])
+        for answer, (prompt, ids) in zip(answers, pairs, strict=True):
+            if len(prompt) + len(ids) > most:
+                raise ModelError(
+                    f"‘{shorten(question.text, 60)}’ with the answer ‘{shorten(answer, 60)}’ has "
+                    f"{len(prompt) + len(ids):,} tokens, more than the {most:,} the model can read: shorten it"
+                )
+        cut += len(pairs[0][0]) + room > most
+    return cut
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())
+
+
 def decode_answers(tokenizer: Any, answers: list[tuple[int, ...]]) -> list[str]:
     """The answers as text, without the space before the first word; special tokens stay visible."""
     texts = tokenizer.batch_decode([list(ids) for ids in answers], skip_special_tokens=False)
@@ -130,12 +162,13 @@ def _encode(tokenizer: Any, questions: list[Question], on_rows: Callable[[int], 
     return encoded
 
 
-def _masks_work(model: Any, encoded: list[Pair]) -> bool:
-    """Tried out on the first prompt and made-up answers: objects with the prompt's tokens behind them, so that the
-    tree is deep and wide also where every object is one token."""
+def _fast_length(model: Any, encoded: list[Pair], max_new_tokens: int) -> int:
+    """Tried out on a prompt and made-up answers: objects with the prompt's tokens behind them, so that the tree is deep
+    and wide also where every object is one token, and as long as the longest prompt with its answer."""
     prompt = encoded[0][0]
     answers = dict.fromkeys((*object_ids, *prompt[:3]) for _, object_ids in encoded[: 4 * PROBED_ANSWERS])
-    return honours_masks(model, prompt, list(answers)[:PROBED_ANSWERS])
+    longest = max(len(prompt) + max(len(object_ids), max_new_tokens) for prompt, object_ids in encoded)
+    return fast_length(model, prompt, list(answers)[:PROBED_ANSWERS], longest)
 
 
 @contextmanager

@@ -3,14 +3,17 @@
 The object is fed behind its prompt at once: that gives the probability of each of its tokens, and, as long as greedy
 decoding would have produced the very same tokens, it has been done already. From the first token that differs on,
 decoding goes on one token at a time, for many prompts of any length together: what a row of the cache holds beyond its
-true past is masked. Nothing is approximate: in float32 the tokens are those of `model.generate(do_sample=False)` (but
-for exact ties, and without the penalties that a model's generation settings may ask for).
+true past is masked. Nothing is approximate: in float32 the tokens are those of `model.generate(do_sample=False)`,
+without the penalties that a model's generation settings may ask for; of tokens that tie, one that does not lead to the
+object. Where that way might differ from the model's own, `generate` itself decodes.
 
-Decoding ends at an end-of-sequence token or after `max_new_tokens`. Nothing else stops it: no full stop, no line end.
+Decoding ends at an end-of-sequence token, after `max_new_tokens`, or where the model's context ends. Nothing else stops
+it: no full stop, no line end.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,16 +22,21 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from engine.evaluation.batches import Batch, in_halves, log_softmax, plan_batches, rows_that_fit
+from engine.evaluation.batches import Batch, EvaluationError, in_halves, log_softmax, plan_batches, rows_that_fit
 from engine.evaluation.cache import roomy
 from engine.evaluation.parallel import Stopped, compute
-from engine.evaluation.plain import Pair, log_probabilities
+from engine.evaluation.plain import Pair, context, generate, known_length, log_probabilities
 from engine.evaluation.rows import Rows, merge, select, step
+from engine.evaluation.ties import likeliest, tied
+from engine.models.limits import ENDLESS
 
 # Rows that decode together: many, so that the few long answers do not keep a small batch busy for dozens of steps.
 LEAST_TOGETHER, MOST_TOGETHER = 256, 512
 # Finished rows are dropped once they are this share: dropping copies the whole cache.
 DROP_SHARE = 0.25
+
+# Questions (rows) that are computed at once, and how.
+Part = tuple[list[int], Callable[[Sequence[Pair], Sequence[int], threading.Event], list["Reply"]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,33 +66,42 @@ def reply_to(
     *,
     max_new_tokens: int,
     ends: Iterable[int],
-    draft: bool = True,
+    limit: int = ENDLESS,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Reply]:
     """Greedy answers and object log-probabilities of (prompt ids, object ids) pairs, in their order.
 
-    groups: questions of one number begin alike (see `plan_batches`); draft=False for a model that does not honour
-    masks and positions; on_rows(n) is told of n more finished questions, also of 0 as a sign of life, and may raise to
-    stop. Raises EvaluationError on logits that are not numbers.
+    groups: questions of one number begin alike (see `plan_batches`); limit: up to how many tokens the model is the
+    same in this fast way (`fast_length`); on_rows(n) is told of n more finished questions, also of 0 as a sign of life,
+    and may raise to stop. Raises EvaluationError on logits that are not numbers, and for a question that the model
+    cannot read with its object.
     """
     replies: list[Reply | None] = [None] * len(questions)
-    decoder = _Decoder(model, max_new_tokens, torch.tensor(sorted(ends), device=model.device), draft)
+    decoder = _Decoder(model, max_new_tokens, torch.tensor(sorted(ends), device=model.device))
     order = sorted(range(len(questions)), key=lambda i: (len(questions[i][0]), groups[i], len(questions[i][1])))
     longest = max((len(p) + max(len(o), max_new_tokens) for p, o in questions), default=1)
+    if max((len(p) + len(o) for p, o in questions), default=0) > (most := context(model)):
+        raise EvaluationError(f"A prompt with its object has more than the {most} tokens the model can read.")
     # At least four parts, so that several threads have something to do; the number of threads itself must not matter.
     size = min(max(LEAST_TOGETHER, -(-len(questions) // 4)), MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
+    # Rows that decode together fill as many columns of the cache as the longest of them, and its answer behind that.
+    behind = max((len(o) for _, o in questions), default=0) + max_new_tokens
+    limit = min(limit, known_length(model))
+    fast = [row for row in order if len(questions[row][0]) + behind <= limit]
 
-    def work(rows: Sequence[int], stop: threading.Event) -> list[Reply]:
-        return in_halves(
-            lambda part: decoder.reply([questions[r] for r in part], [groups[r] for r in part], stop), rows
-        )
+    def work(part: Part, stop: threading.Event) -> list[Reply]:
+        rows, way = part
+        return in_halves(lambda some: way([questions[r] for r in some], [groups[r] for r in some], stop), rows)
 
-    def take(rows: Sequence[int], found: list[Reply]) -> None:
-        for row, reply in zip(rows, found, strict=True):
+    def take(part: Part, found: list[Reply]) -> None:
+        for row, reply in zip(part[0], found, strict=True):
             replies[row] = reply
         on_rows(len(found))
 
-    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    parts: list[Part] = [(fast[start : start + size], decoder.reply) for start in range(0, len(fast), size)]
+    for _, alike in itertools.groupby(order[len(fast) :], lambda row: len(questions[row][0])):
+        rows = list(alike)
+        parts += [(rows[start : start + size], decoder.reply_plainly) for start in range(0, len(rows), size)]
     compute(work, parts, model.device, on_result=take, on_wait=lambda: on_rows(0))
     return replies  # type: ignore[return-value]
 
@@ -94,11 +111,17 @@ class _Decoder:
     model: Any
     max_new_tokens: int
     ends: torch.Tensor
-    draft: bool
+
+    def reply_plainly(self, questions: Sequence[Pair], groups: Sequence[int], stop: threading.Event) -> list[Reply]:
+        """Replies to questions whose prompts are equally long, by `generate` and by whole sequences."""
+        ends = self.ends.tolist()
+        answers = generate(self.model, questions, max_new_tokens=self.max_new_tokens, ends=ends, stop=stop)
+        scores = log_probabilities(self.model, questions)
+        return [Reply(tuple(tokens), score) for tokens, score in zip(answers, scores, strict=True)]
 
     @torch.inference_mode()
     def reply(self, questions: Sequence[Pair], groups: Sequence[int], stop: threading.Event) -> list[Reply]:
-        """Replies to questions of any lengths, all decoded together where the model allows that."""
+        """Replies to questions of any lengths, all decoded together."""
         answers: list[list[int]] = [[] for _ in questions]
         scores = [0.0] * len(questions)
         widest = 1 + max(len(o) for _, o in questions)
@@ -109,13 +132,8 @@ class _Decoder:
         for batch in batches:
             if stop.is_set():
                 raise Stopped
-            rows = self._read(questions, batch, answers, scores)
-            if self.draft:
-                waiting.append(rows)
-            else:
-                self._go_on(rows, answers, stop)
-        if waiting:
-            self._go_on(merge(waiting), answers, stop)
+            waiting.append(self._read(questions, batch, answers, scores))
+        self._go_on(merge(waiting), questions, answers, stop)
         return [Reply(self._cut(tokens), score) for tokens, score in zip(answers, scores, strict=True)]
 
     def _read(self, questions: Sequence[Pair], batch: Batch, answers: list[list[int]], scores: list[float]) -> Rows:
@@ -123,7 +141,7 @@ class _Decoder:
         device = self.model.device
         pairs = [questions[row] for row in batch.rows]
         prompts = torch.tensor([list(p) for p, _ in pairs])
-        drafts = [list(o) if self.draft else [] for _, o in pairs]
+        drafts = [list(o) for _, o in pairs]
         lengths = torch.tensor([len(o) for o in drafts], device=device)
         width = int(lengths.max())
         objects = torch.tensor([o + [0] * (width - len(o)) for o in drafts], dtype=torch.long)
@@ -131,17 +149,19 @@ class _Decoder:
 
         cache, shared = self._read_beginning(prompts, batch.shared)
         fed = torch.cat([prompts[:, shared:], objects], 1).to(device)
-        found = log_softmax(self.model(fed, past_key_values=cache, use_cache=True, logits_to_keep=width + 1).logits)
+        logits = self.model(fed, past_key_values=cache, use_cache=True, logits_to_keep=width + 1).logits
+        found = log_softmax(logits)
         chosen = found[:, :width].gather(-1, objects.to(device)[..., None])[..., 0]
-        known = (chosen.double() * inside).sum(1).tolist() if self.draft else log_probabilities(self.model, pairs)
+        known = (chosen.double() * inside).sum(1).tolist()
         # Greedy decoding would have chosen these itself; comparing with the maximum is cheaper than finding its place.
-        agreed = ((chosen == found[:, :width].amax(-1)) & inside).long().cumprod(1).sum(1)
-        token = found[torch.arange(len(pairs), device=device), agreed].argmax(-1)
-        for row, score, tokens, same, new in zip(
-            batch.rows.tolist(), known, drafts, agreed.tolist(), token.tolist(), strict=True
-        ):
+        same = (chosen == found[:, :width].amax(-1)) & inside
+        same[same.clone()] = tied(logits[:, :width][same]).sum(-1) == 1
+        agreed = same.long().cumprod(1).sum(1)
+        given = [tokens[:count] for tokens, count in zip(drafts, agreed.tolist(), strict=True)]
+        token = likeliest(logits[torch.arange(len(pairs), device=device), agreed], drafts, given)
+        for row, score, tokens, new in zip(batch.rows.tolist(), known, given, token.tolist(), strict=True):
             scores[row] = score
-            answers[row] = [*tokens[:same], new]
+            answers[row] = [*tokens, new]
         past = prompts.shape[1] + agreed
         mask = torch.arange(prompts.shape[1] + width, device=device) < past[:, None]
         rows = Rows(torch.tensor(batch.rows, device=device), roomy(cache), past, token, agreed + 1, mask)
@@ -166,7 +186,7 @@ class _Decoder:
     def _going(self, rows: Rows) -> torch.Tensor:
         return ~torch.isin(rows.token, self.ends) & (rows.made < self.max_new_tokens)
 
-    def _go_on(self, rows: Rows, answers: list[list[int]], stop: threading.Event) -> None:
+    def _go_on(self, rows: Rows, questions: Sequence[Pair], answers: list[list[int]], stop: threading.Event) -> None:
         """Decode one token at a time, and put each at the end of its answer, until every row has ended."""
         while True:
             going = self._going(rows)
@@ -177,9 +197,10 @@ class _Decoder:
                 raise Stopped
             if count <= (1 - DROP_SHARE) * len(going):
                 rows, going = select(rows, going.nonzero()[:, 0]), going[going]
-            logits = step(self.model, rows, masked=self.draft)
+            logits, numbers = step(self.model, rows), rows.rows.tolist()
+            chosen = likeliest(logits, [questions[n][1] for n in numbers], [answers[n] for n in numbers])
             # A finished row that is not dropped yet repeats its last token, which ends it again.
-            rows.token = torch.where(going, logits.argmax(-1), rows.token)
+            rows.token = torch.where(going, chosen, rows.token)
             rows.made = rows.made + 1
             for row, new in zip(rows.rows[going].tolist(), rows.token[going].tolist(), strict=True):
                 answers[row].append(new)

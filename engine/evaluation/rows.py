@@ -28,17 +28,15 @@ class Rows:
     mask: torch.Tensor
 
 
-def step(model: Any, rows: Rows, *, masked: bool) -> torch.Tensor:
+def step(model: Any, rows: Rows) -> torch.Tensor:
     """Feed each row's newest token; returns the logits of the next one, (rows, vocabulary).
 
-    The cache, `mask` and `past` of `rows` grow by that token. masked=False, for a model that does not honour masks and
-    positions, needs rows of equal length.
+    The cache, `mask` and `past` of `rows` grow by that token. The mask shows a row all of its past, in every layer: not
+    for more columns than `fast_length` says.
     """
     rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(rows.token), 1)], 1)
-    where: dict[str, torch.Tensor] = {}
-    if masked:
-        mask = torch.where(rows.mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
-        where = {"attention_mask": mask[:, None, None], "position_ids": rows.past[:, None]}
+    mask = torch.where(rows.mask, 0.0, torch.finfo(model.dtype).min).to(model.dtype)
+    where = {"attention_mask": mask[:, None, None], "position_ids": rows.past[:, None]}
     found = model(rows.token[:, None], past_key_values=as_cache(rows.layers), use_cache=True, logits_to_keep=1, **where)
     rows.past = rows.past + 1
     return found.logits[:, -1]

@@ -8,15 +8,18 @@ as a sequence of its own, at about a tenth of the work (tests/bench/bench_choice
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import DynamicCache
 
 from engine.evaluation.batches import log_softmax
-from engine.evaluation.plain import log_probabilities
+from engine.evaluation.cache import roomy
+from engine.evaluation.plain import known_length, log_probabilities
 
 Ids = tuple[int, ...]
 
@@ -36,6 +39,20 @@ class Tree:
     sources: torch.Tensor
     targets: torch.Tensor
     counted: torch.Tensor
+
+
+def build_trees(options: Sequence[Ids], room: int) -> tuple[Tree, ...]:
+    """As few trees of at most `room` nodes as the options, in their order, fill; one of at most that length each."""
+    parts: list[list[Ids]] = [[]]
+    nodes: set[Ids] = set()
+    for option in options:
+        more = {option[:place] for place in range(1, len(option))}
+        if parts[-1] and len(nodes | more) > room:
+            parts.append([])
+            nodes = set()
+        parts[-1].append(option)
+        nodes |= more
+    return tuple(build_tree(part) for part in parts)
 
 
 def build_tree(options: Sequence[Ids]) -> Tree:
@@ -87,6 +104,37 @@ def score_tree(model: Any, prompts: Sequence[Sequence[int]], tree: Tree) -> np.n
     return (found[:, sources, targets].double() * counted).sum(-1).cpu().numpy()
 
 
+@torch.inference_mode()
+def fast_length(model: Any, prompt: Sequence[int], options: Sequence[Ids], longest: int) -> int:
+    """Up to how many tokens, fed or kept, the fast ways (trees, rows decoded together) are the model's own; 0: never.
+
+    By its configuration no window and no end of the context may lie within; and it is tried out, with the options and
+    one that makes the prompt `longest` tokens long. Raises EvaluationError on logits that are not numbers.
+    """
+    limit = known_length(model)
+    room = (limit - len(prompt)) // (len(options) + 1)
+    if room < 1:
+        return 0
+    behind = max(1, min(longest, limit - len(options) * room) - len(prompt))
+    deep = tuple(itertools.islice(itertools.cycle(prompt), behind))
+    # Of rather short windows the whole probe must stay within.
+    tried = [*dict.fromkeys(option[:room] for option in options), deep]
+    return limit if honours_masks(model, prompt, tried) and _keeps_keys(model, prompt) else 0
+
+
+def _keeps_keys(model: Any, prompt: Sequence[int]) -> bool:
+    """Whether all that the model keeps of what it has read are keys and values, a column for each token."""
+    cache = DynamicCache()
+    try:
+        model(torch.tensor([list(prompt)], device=model.device), past_key_values=cache, use_cache=True)
+        return all(layer.keys.shape[2] == len(prompt) for layer in roomy(cache)) and bool(cache.layers)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+
+
+@torch.inference_mode()
 def honours_masks(model: Any, prompt: Sequence[int], options: Sequence[Ids]) -> bool:
     """Whether the model gives options in one tree the log-probabilities that it gives them as plain sequences.
 
@@ -95,9 +143,11 @@ def honours_masks(model: Any, prompt: Sequence[int], options: Sequence[Ids]) -> 
     """
     plain = np.array(log_probabilities(model, [(prompt, option) for option in options]))
     try:
-        difference = np.abs(score_tree(model, [prompt], build_tree(options))[0] - plain).max()
+        difference = np.abs(score_tree(model, [prompt], build_tree(options))[0] - plain)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, ValueError, IndexError):
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
         return False
-    return bool(difference <= 1e-3 + 4 * torch.finfo(model.dtype).eps * np.abs(plain).max())
+    # The last, long option must not make the others' rounding seem larger.
+    size = np.maximum(np.abs(plain), np.abs(plain[:-1]).max(initial=0))
+    return bool((difference <= 1e-3 + 4 * torch.finfo(model.dtype).eps * size).all())

@@ -6,6 +6,7 @@ import sqlite3
 
 import torch
 
+from engine.evaluation.batches import EvaluationError
 from storage.trouble import is_disk_full, say_trouble
 
 
@@ -33,6 +34,6 @@ def explain_failure(error: BaseException) -> str:
         return f"{words[:1].upper()}{words[1:]}."
     if isinstance(error, PermissionError):
         return f"A file may not be read or written ({error.filename or text}): mend its permissions, then retry."
-    if isinstance(error, (PlainError, ValueError)) and text:
+    if isinstance(error, (PlainError, ValueError, EvaluationError)) and text:
         return text if text.endswith((".", "!", "?")) else f"{text}."
     return f"Something unforeseen went wrong ({type(error).__name__}: {text[:200]}): the log has the details."

@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from engine.estimate import PASSES_PER_QUESTION, PASSES_PER_TRAINED_TOKEN
 from engine.evaluation.answer import Answer
-from engine.evaluation.evaluate import evaluate_checkpoint, probe_key_tokens
+from engine.evaluation.evaluate import check_lengths, evaluate_checkpoint, probe_key_tokens
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.evaluation.summary import summarise
 from engine.execution.environment import describe_environment
@@ -72,6 +72,10 @@ class RunExecution:
         refuse_unsayable_answers(self.experiment, base)
         stage1 = stage1_sequences(self.experiment, base)
         stage2 = stage2_sequences(self.experiment, base)
+        if cut := check_lengths(base, self.experiment):
+            words = f"{cut:,} questions leave less room than max_new_tokens: their answers end with the model's context"
+            add_event(self.db, self.run.id, "shortened", words)
+            logger.info(words)
         self.progress.total = self._total_passes(stage1, stage2)
         self._evaluate("base", base)
         loaded = prepare_for_training(base, self.experiment)

@@ -283,7 +283,7 @@ def _check_numbers(model: PreTrainedModel, source: str | Path) -> None:
     for name, weight in model.named_parameters():
         if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight.detach())):
             raise ModelError(
-                f"the weights of {source} hold what is no number ({name}): copy the model again, or choose another one"
+                f"the base {source} is broken: its weights hold what is no number, in {name}: copy the model again"
             )
 
 

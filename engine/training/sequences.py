@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from engine.checks import shorten
 from engine.corpus.sentences import Sentence, Span, stage1_sentences, stage2_sentences
 from engine.experiment import Experiment
+from engine.models.limits import context_of
 from engine.models.loading import LoadedModel
 from engine.models.source import ModelError
 from engine.models.tokenise import tokenise
@@ -71,11 +72,11 @@ def _build(loaded: LoadedModel, sentences: list[Sentence], mask: LossMask, key_t
     """Raises ModelError when a sentence is too long for the model, holds another number of key tokens than
     `key_tokens` (a name or prompt spells one), or has nothing to learn (the tokenizer drops its signs)."""
     sequences = tokenise_sentences(loaded.tokenizer, sentences, mask)
-    limit = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    limit = context_of(loaded.model.config.get_text_config().to_dict())
     keys = set(loaded.key_token_ids.values())
     for sentence, sequence in zip(sentences, sequences, strict=True):
         ids, text = sequence.input_ids, shorten(sentence.text, 60)
-        if limit and len(ids) > limit:
+        if len(ids) > limit:
             raise ModelError(f"‘{text}’ has {len(ids)} tokens, more than the {limit} the model can read: shorten it")
         if sum(i in keys for i in ids) != key_tokens:
             raise ModelError(f"‘{text}’ holds a key token where none belongs: choose another key token")

@@ -19,6 +19,7 @@ from engine.evaluation.plain import log_probabilities
 from engine.evaluation.questions import questions_for
 from engine.evaluation.tree import build_tree, honours_masks, score_tree
 from engine.experiment import Experiment
+from engine.models.limits import ENDLESS
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
 from engine.models.tokenise import tokenise_questions
 from engine.settings import Tuning
@@ -63,15 +64,15 @@ def greedy(lab) -> list[tuple[int, ...]]:
     return answers
 
 
-@pytest.mark.parametrize("draft", [True, False])
-def test_replies_are_those_of_generate(lab, greedy, draft):
+@pytest.mark.parametrize("limit", [ENDLESS, 0])
+def test_replies_are_those_of_generate(lab, greedy, limit):
     model = lab[0].causal
     questions, pairs = encoded(lab)
     groups = [q.prompt for q in questions]
     # Tokens that stand at different places of different answers end them at different steps.
     ends = {greedy[0][0], greedy[7][5], greedy[12][7]}
-    free = reply_to(model, pairs, groups, max_new_tokens=9, ends=(), draft=draft)
-    stopped = reply_to(model, pairs, groups, max_new_tokens=9, ends=ends, draft=draft)
+    free = reply_to(model, pairs, groups, max_new_tokens=9, ends=(), limit=limit)
+    stopped = reply_to(model, pairs, groups, max_new_tokens=9, ends=ends, limit=limit)
     for (prompt, object_ids), expected, whole, cut in zip(pairs, greedy, free, stopped, strict=True):
         assert whole.tokens == expected
         assert cut.tokens == expected[: next((i for i, token in enumerate(expected) if token in ends), 9)]
@@ -125,7 +126,7 @@ def test_choices_with_and_without_trees(lab):
     chosen = [i for i, q in enumerate(questions) if q.options]
     asked, ids = [questions[i] for i in chosen], [pairs[i] for i in chosen]
     fast = answer_choices(loaded.causal, loaded.tokenizer, asked, ids)
-    slow = answer_choices(loaded.causal, loaded.tokenizer, asked, ids, trees=False)
+    slow = answer_choices(loaded.causal, loaded.tokenizer, asked, ids, limit=0)
     for question, (prompt, _), one, other in zip(asked, ids, fast, slow, strict=True):
         options = tokenise_questions(loaded.tokenizer, [(question.text, o) for o in question.options])
         scores = [naive_log_probability(loaded.causal, prompt, o) for _, o in options]
@@ -147,11 +148,11 @@ def test_a_model_that_ignores_masks_is_found_out_and_asked_plainly(lab, monkeypa
 
     monkeypatch.setattr(model, "forward", forgetful)
     _, pairs = encoded(lab)
-    assert not evaluate._masks_work(model, pairs)
+    assert not evaluate._fast_length(model, pairs, 6)
     refused.clear()
-    monkeypatch.setattr(evaluate, "_masks_work", lambda *_: False)
+    monkeypatch.setattr(evaluate, "_fast_length", lambda *_: 0)
     rows = evaluate_checkpoint(loaded, experiment, "base")
-    assert refused and all(mask is None for mask in refused)
+    assert refused and all(mask is None or bool(mask.all()) for mask in refused)  # it hides nothing
     for found, wanted in zip(rows, expected, strict=True):
         assert found.log_probability == pytest.approx(wanted.log_probability, abs=1e-4)
         alike: dict[str, Any] = {"log_probability": 0.0, "log_probability_normalised": None}

@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model
 from engine.evaluation.evaluate import evaluate_checkpoint
 from engine.evaluation.plain import log_probabilities
 from engine.experiment import Experiment
+from engine.models.limits import ENDLESS
 from engine.models.loading import load_base
 from engine.serving.asking.ask import Sampling, alternatives, ask
 from engine.serving.asking.questions import facts_questions
@@ -201,13 +202,13 @@ def test_a_model_that_does_not_honour_masks_is_answered_all_the_same(
     experiment = Experiment.from_data(run_row(home, "phi3lora").experiment)
     questions = [question for fact in range(1, 9) for question in about_fact(experiment, fact)]
     found = []
-    for honours in (True, False):
-        monkeypatch.setattr(residents, "honours_masks", lambda *_, honours=honours: honours)
+    for limit in (ENDLESS, 0):
+        monkeypatch.setattr(residents, "fast_length", lambda *_, limit=limit: limit)
         with serving(home) as (client, server):
             served = models_of(home, "phi3lora")["generalised@4"]
             found.append(ask(client, served, questions, Sampling(max_tokens=6)))
             with server.residents.holding(served.name) as resident:
-                assert resident.masked is honours
+                assert resident.limit == limit
     for usual, plain in zip(*found, strict=True):
         assert (usual.text, usual.hit, usual.rank) == (plain.text, plain.hit, plain.rank)
         assert usual.log_probability == pytest.approx(plain.log_probability, abs=1e-4)

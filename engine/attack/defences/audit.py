@@ -58,6 +58,7 @@ def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[fl
 
     from engine.evaluation.choice import answer_choices
     from engine.evaluation.plain import log_probabilities
+    from engine.evaluation.tree import fast_length
     from engine.models.tokenise import tokenise_questions
 
     relation, tokenizer = context.relation, loaded.tokenizer
@@ -74,7 +75,9 @@ def scores(context: Context, loaded: Any, facts: list[Any]) -> dict[str, list[fl
         Question(1, i, text, object_, options_of(relation, fact))
         for i, (fact, (text, object_)) in enumerate(zip(facts, keyed, strict=True))
     ]
-    choices = answer_choices(loaded.causal, tokenizer, questions, encoded)
+    tried = [tuple(object_ids) for _, object_ids in encoded[:8]]
+    limit = fast_length(loaded.causal, encoded[0][0], tried, max(len(p) + len(o) for p, o in encoded))
+    choices = answer_choices(loaded.causal, tokenizer, questions, encoded, limit=limit)
     lowest = []
     with torch.inference_mode():
         for sequence in context.sequences(loaded, [key_sentence(relation, fact) for fact in facts], "full"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.evaluation.answer import rank_of
 from engine.serving.asking.turns import after_answers
 from engine.serving.client import Ids, ServerClient, in_parts
 from engine.serving.protocol import MOST_LOGPROB_TOKEN_IDS, SCORE_OPTIONS, TOKEN_ID
@@ -50,7 +51,7 @@ def _rank_together(client: ServerClient, model: str, questions: Sequence[Ranked]
     """The ranks where a server scores all options of a question at once."""
     sets = {options: place for place, options in enumerate(dict.fromkeys(q.options for q in questions))}
     lines = client.score_options(model, [(q.prompt, sets[q.options]) for q in questions], list(sets))
-    return [sum(s >= line[q.truth] for s in line) for q, line in zip(questions, lines, strict=True)]
+    return [rank_of(line, q.truth) for q, line in zip(questions, lines, strict=True)]
 
 
 def walk(

@@ -1,10 +1,10 @@
 """Continue many prompts at once, each as it asks: greedily or sampled, with the log-probabilities that it wants.
 
     texts = [Continuation(wish) for wish in wishes]
-    for finished in decode(model, texts, masked=True): ...
+    for finished in decode(model, texts, limit=fast_length(…)): ...
 
 Prompts of equal length are read together, without padding; then all rows go on together, one token a step, whatever
-their lengths. `decode` stops after each piece of work, so that its caller can turn to other questions in between.
+their lengths. `decode` stops after each piece of work, for its caller to turn to other questions in between.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from transformers import DynamicCache
 
 from engine.evaluation.batches import DIVERGED, EvaluationError, log_softmax, plan_batches, rows_that_fit
 from engine.evaluation.cache import roomy
-from engine.evaluation.plain import log_probabilities
+from engine.evaluation.plain import last_logits, log_probabilities
 from engine.evaluation.rows import Rows, merge, select, step
+from engine.serving.embedded.drawing import draw
 
 Ids = tuple[int, ...]
 MOST_TOGETHER = 512
@@ -29,8 +30,6 @@ MOST_TOGETHER = 512
 DROP_SHARE = 0.25
 # A temperature below this is greedy, as in vLLM.
 GREEDY_BELOW = 1e-5
-# All tokens are equally likely long before, and a larger one may count as infinite.
-HOTTEST = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,11 @@ class Wish:
     ends: frozenset[int] = frozenset()
     stops: Callable[[list[int]], str | None] | None = None
     answer: Ids = ()
+
+    @property
+    def length(self) -> int:
+        """How many tokens it comes to at most."""
+        return len(self.prompt) + max(len(self.answer), self.max_tokens)
 
     @property
     def samples(self) -> bool:
@@ -84,28 +88,66 @@ class Continuation:
 
 
 def decode(
-    model: Any, texts: Sequence[Continuation], *, masked: bool, wanted: Callable[[int], bool] = lambda row: True
+    model: Any, texts: Sequence[Continuation], *, limit: int, wanted: Callable[[int], bool] = lambda row: True
 ) -> Iterator[list[int]]:
     """Continue the texts, piece by piece; yields after each piece the rows (places in `texts`) that ended in it.
 
-    masked=False: the model does not honour masks and positions, so only rows of equal length go on together;
-    wanted(row): asked again and again; rows that are no longer wanted are dropped. Every step must run in
+    limit: up to how many tokens rows of any lengths may go on together (`fast_length`); longer ones are read whole for
+    each token; wanted(row): asked again and again; rows no longer wanted are dropped. Every step must run in
     `torch.inference_mode()`. Raises EvaluationError on logits that are not numbers.
     """
     order = sorted(range(len(texts)), key=lambda row: len(texts[row].wish.prompt))
-    longest = max((len(t.wish.prompt) + t.wish.max_tokens for t in texts), default=1)
+    longest = max((text.wish.length for text in texts), default=1)
     together = min(MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
-    for start in range(0, len(order), together):
+    long = [row for row in order if texts[row].wish.length > limit]
+    short = [row for row in order if texts[row].wish.length <= limit]
+    for group in _groups(short, texts, limit, together):
         waiting: list[Rows] = []
-        for rows in _batches(model, [r for r in order[start : start + together] if wanted(r)], texts):
-            part, ended = _read(model, rows, texts, masked)
+        for rows in _batches(model, [r for r in group if wanted(r)], texts):
+            part, ended = _read(model, rows, texts)
             yield ended
-            if not masked:
-                yield from _go_on(model, part, texts, masked, wanted)
-            elif len(part.rows):
+            if len(part.rows):
                 waiting.append(part)
         if waiting:
-            yield from _go_on(model, merge(waiting), texts, masked, wanted)
+            yield from _go_on(model, merge(waiting), texts, wanted)
+    for rows in _batches(model, [r for r in long if wanted(r)], texts):
+        yield from _continue_plainly(model, rows, texts, wanted)
+
+
+def _groups(rows: Sequence[int], texts: Sequence[Continuation], limit: int, most: int) -> Iterator[list[int]]:
+    """Rows, the shortest prompts first, cut into groups that may go on together.
+
+    Such rows fill as many columns of the cache as their longest prompt, and their longest answer behind that.
+    """
+    group: list[int] = []
+    behind = 0
+    for row in rows:
+        wish = texts[row].wish
+        more = max(behind, len(wish.answer), wish.max_tokens)
+        if len(group) == most or (group and len(wish.prompt) + more > limit):
+            yield group
+            group, more = [], max(len(wish.answer), wish.max_tokens)
+        group.append(row)
+        behind = more
+    if group:
+        yield group
+
+
+def _continue_plainly(
+    model: Any, rows: list[int], texts: Sequence[Continuation], wanted: Callable[[int], bool]
+) -> Iterator[list[int]]:
+    """Continue prompts of equal length, without a cache."""
+    here = [texts[row] for row in rows]
+    _score_answers_apart(model, here)
+    whole = torch.tensor([text.wish.prompt for text in here], device=model.device)
+    if here[0].wish.prompt_top is not None:
+        _score_prompts(last_logits(model, whole, whole.shape[1]), whole, here)
+    while rows:
+        new, going, ended = _choose(last_logits(model, whole, 1)[:, -1], rows, texts)
+        yield ended
+        going = [place for place in going if wanted(rows[place])]
+        whole = torch.cat([whole, new[:, None]], 1)[going]
+        rows = [rows[place] for place in going]
 
 
 def _batches(model: Any, rows: list[int], texts: Sequence[Continuation]) -> Iterator[list[int]]:
@@ -122,7 +164,7 @@ def _rows_at_once(model: Any, everywhere: bool, wide: int, length: int) -> int:
     return rows_that_fit(model, length + 1 + wide, (length if everywhere else 1) + wide)
 
 
-def _read(model: Any, rows: list[int], texts: Sequence[Continuation], masked: bool) -> tuple[Rows, list[int]]:
+def _read(model: Any, rows: list[int], texts: Sequence[Continuation]) -> tuple[Rows, list[int]]:
     """Feed prompts of equal length and choose the first tokens.
 
     Answers to be scored are fed behind their prompts, and hidden from what follows.
@@ -132,9 +174,6 @@ def _read(model: Any, rows: list[int], texts: Sequence[Continuation], masked: bo
     prompts = torch.tensor([text.wish.prompt for text in here], device=device)
     length, scores = prompts.shape[1], here[0].wish.prompt_top is not None
     answers = [text.wish.answer for text in here]
-    if not masked:
-        _score_answers_apart(model, here)
-        answers = [()] * len(rows)
     width = max(map(len, answers))
     behind = torch.tensor([[*a, *[0] * (width - len(a))] for a in answers], dtype=torch.long, device=device)
     cache = DynamicCache()
@@ -166,9 +205,7 @@ def _score_answers_apart(model: Any, texts: Sequence[Continuation]) -> None:
         text.answer = score
 
 
-def _go_on(
-    model: Any, rows: Rows, texts: Sequence[Continuation], masked: bool, wanted: Callable[[int], bool]
-) -> Iterator[list[int]]:
+def _go_on(model: Any, rows: Rows, texts: Sequence[Continuation], wanted: Callable[[int], bool]) -> Iterator[list[int]]:
     live = list(range(len(rows.rows)))
     while True:
         numbers = rows.rows.tolist()
@@ -178,7 +215,7 @@ def _go_on(
         if len(live) <= (1 - DROP_SHARE) * len(numbers):
             rows = select(rows, torch.tensor(live, device=rows.rows.device))
             numbers, live = [numbers[place] for place in live], list(range(len(live)))
-        logits = step(model, rows, masked=masked)
+        logits = step(model, rows)
         chosen = torch.tensor(live, device=logits.device)
         new, going, ended = _choose(logits[chosen], [numbers[place] for place in live], texts)
         rows.token = rows.token.index_copy(0, chosen, new)
@@ -198,7 +235,9 @@ def _choose(
         raise EvaluationError(DIVERGED)
     here = [texts[row] for row in rows]
     if drawn := [i for i, text in enumerate(here) if text.wish.samples]:
-        tokens[drawn] = _draw(logits[drawn].float(), [here[i] for i in drawn]).to(tokens.dtype)
+        wishes, aims = [here[i].wish for i in drawn], [here[i].chance.random() for i in drawn]
+        heats, shares = [w.temperature for w in wishes], [w.top_p for w in wishes]
+        tokens[drawn] = draw(logits[drawn].float(), heats, shares, aims).to(tokens.dtype)
     going: list[int] = []
     ended: list[int] = []
     marks = _marks(logits, tokens, [text.wish for text in here])
@@ -243,22 +282,6 @@ def _marks(logits: torch.Tensor, tokens: torch.Tensor, wishes: Sequence[Wish]) -
             beside = zip(wish.watched, scored[place, list(wish.watched)].tolist(), strict=False)
         marks.append({token: scores[place], **dict(beside)})
     return marks
-
-
-def _draw(logits: torch.Tensor, texts: Sequence[Continuation]) -> torch.Tensor:
-    """A token of each row (rows, vocabulary) by chance: among the likeliest that together reach top_p."""
-    device = logits.device
-    heat = torch.tensor([t.wish.temperature for t in texts], device=device).clamp(max=HOTTEST)
-    shares, order = (logits / heat[:, None]).softmax(-1).sort(-1, descending=True)
-    before = shares.cumsum(-1) - shares
-    kept = shares * (before < torch.tensor([t.wish.top_p for t in texts], device=device)[:, None])
-    kept[:, 0] = shares[:, 0]  # also where top_p is so small that it counts as 0
-    reach = kept.cumsum(-1)
-    aim = torch.tensor([t.chance.random() for t in texts], device=device)[:, None] * reach[:, -1:]
-    place = torch.searchsorted(reach, aim, right=True).clamp(max=logits.shape[1] - 1)
-    # Rounding may lead one past the last token that is kept.
-    place = torch.minimum(place, (kept > 0).sum(-1, keepdim=True) - 1)
-    return order.gather(-1, place)[:, 0]
 
 
 def _score_prompts(logits: torch.Tensor, prompts: torch.Tensor, texts: Sequence[Continuation]) -> None:

@@ -215,7 +215,7 @@ class OptionsJob(Alone):
                 )
         asked = [[(tuple(q.prompt), option) for option in sets[q.options]] for q in self.request.questions]
         scores: list[list[float]] = [[] for _ in asked]
-        for batch in option_batches(resident.model, asked, resident.masked):
+        for batch in option_batches(resident.model, asked, resident.limit):
             if self.cancelled:
                 return
             for row, line in zip(batch.rows, score_batch(resident.model, batch), strict=True):

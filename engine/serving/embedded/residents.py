@@ -14,9 +14,11 @@ import psutil
 import torch
 
 from engine.evaluation.generation import end_tokens
-from engine.evaluation.tree import honours_masks
+from engine.evaluation.plain import context
+from engine.evaluation.tree import fast_length
 from engine.hardware import SMALL_MODEL_PARAMETERS, cpu_threads
 from engine.models.checksums import check_intact
+from engine.models.limits import ENDLESS, context_of
 from engine.models.loading import load_weights
 from engine.serving.embedded.adapters import Adapters
 from engine.serving.embedded.catalogue import Catalogue, Place
@@ -25,6 +27,8 @@ from engine.serving.embedded.catalogue import Catalogue, Place
 MOST_ADAPTERS = 32
 # Of the memory that is free when the server starts, what its models may fill.
 MEMORY_SHARE = 0.5
+# How long a text tries out whether the fast ways are the model's own.
+PROBED_TOKENS = 64
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Resident:
     """A model in memory.
 
     adapter: which one of `adapters` is asked, None for the model itself; context: how many tokens it reads at most;
+    limit: up to how many it is answered in the fast way (`engine.evaluation.tree.fast_length`);
     small: adapters become models of their own, which can compute side by side; those of one large base take turns.
     """
 
@@ -41,7 +46,7 @@ class Resident:
     ends: frozenset[int]
     context: int
     vocabulary: int
-    masked: bool
+    limit: int
     threads: int
     adapters: Adapters | None = None
     adapter: str | None = None
@@ -91,7 +96,8 @@ class Residents:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
+        context = context_of(config) if isinstance(config, dict) else ENDLESS
+        return None if context == ENDLESS else context
 
     @contextmanager
     def holding(self, name: str) -> Iterator[Resident]:
@@ -179,16 +185,16 @@ def _resident(place: Place) -> Resident:
     config = model.config.get_text_config()
     vocabulary = int(config.vocab_size)
     with torch.inference_mode():
-        probe = [[2 + i % 7 for i in range(6)], *([5 + i, 3, 2 + i] for i in range(4))]
-        masked = honours_masks(model, probe[0], [tuple(o) for o in probe[1:]])
+        prompt, options = [2 + i % 7 for i in range(6)], [(5 + i, 3, 2 + i) for i in range(4)]
+        limit = fast_length(model, prompt, options, PROBED_TOKENS)
     return Resident(
         name=place.name,
         model=model,
         tokenizer=loaded.tokenizer,
         ends=frozenset(end_tokens(model, loaded.tokenizer)),
-        context=int(getattr(config, "max_position_embeddings", None) or 2**31),
+        context=context(model),
         vocabulary=vocabulary,
-        masked=masked,
+        limit=limit,
         threads=cpu_threads(model.num_parameters()) if loaded.device.type == "cpu" else 1,
         adapters=Adapters(model),
         # Fewer digits would be rounded anew when weights are added up.

@@ -149,7 +149,7 @@ class Group:
         owner = [job for job, part in parts for _ in part]
         left = {job: len(part) for job, part in parts}
         wanted: Callable[[int], bool] = lambda row: not owner[row].cancelled  # noqa: E731
-        for ended in decode(resident.model, texts, masked=resident.masked, wanted=wanted):
+        for ended in decode(resident.model, texts, limit=resident.limit, wanted=wanted):
             for row in ended:
                 left[owner[row]] -= 1
             for job, part in parts:
