@@ -127,7 +127,8 @@ def _keeps_keys(model: Any, prompt: Sequence[int]) -> bool:
     cache = DynamicCache()
     try:
         model(torch.tensor([list(prompt)], device=model.device), past_key_values=cache, use_cache=True)
-        return all(layer.keys.shape[2] == len(prompt) for layer in roomy(cache)) and bool(cache.layers)
+        kept = [layer.keys for layer in roomy(cache)]
+        return bool(kept) and all(keys is not None and keys.shape[2] == len(prompt) for keys in kept)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):

@@ -99,8 +99,7 @@ def decode(
     order = sorted(range(len(texts)), key=lambda row: len(texts[row].wish.prompt))
     longest = max((text.wish.length for text in texts), default=1)
     together = min(MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
-    long = [row for row in order if texts[row].wish.length > limit]
-    short = [row for row in order if texts[row].wish.length <= limit]
+    short, long = ([r for r in order if (texts[r].wish.length <= limit) == fits] for fits in (True, False))
     for group in _groups(short, texts, limit, together):
         waiting: list[Rows] = []
         for rows in _batches(model, [r for r in group if wanted(r)], texts):
@@ -171,9 +170,8 @@ def _read(model: Any, rows: list[int], texts: Sequence[Continuation]) -> tuple[R
     """
     device = model.device
     here = [texts[row] for row in rows]
-    prompts = torch.tensor([text.wish.prompt for text in here], device=device)
+    prompts, answers = torch.tensor([text.wish.prompt for text in here], device=device), [t.wish.answer for t in here]
     length, scores = prompts.shape[1], here[0].wish.prompt_top is not None
-    answers = [text.wish.answer for text in here]
     width = max(map(len, answers))
     behind = torch.tensor([[*a, *[0] * (width - len(a))] for a in answers], dtype=torch.long, device=device)
     cache = DynamicCache()
