@@ -282,9 +282,8 @@ def _load_weights(view: Path, source: str | Path, config: Any, dtype: torch.dtyp
 def _check_numbers(model: PreTrainedModel, source: str | Path) -> None:
     for name, weight in model.named_parameters():
         if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight.detach())):
-            raise ModelError(
-                f"the base {source} is broken: its weights hold what is no number, in {name}: copy the model again"
-            )
+            what = "its weights hold what is no number"
+            raise ModelError(f"the base {source} is broken: {what}, in {name}: copy the model again")
 
 
 def _unreachable(source: str, error: Exception) -> ModelError:

@@ -187,7 +187,7 @@ def test_a_base_that_is_broken_is_named(tmp_path):
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 2] = float("nan")
     model.save_pretrained(folder)
-    with pytest.raises(ModelError, match=r"broken: its weights hold what is no number, in .*up_proj.*copy the model again"):
+    with pytest.raises(ModelError, match=r"broken: its weights hold .* in .*up_proj.*copy the model again"):
         load_base(tiny_experiment(folder))
 
 
