@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError, ValidationInfo
 
 from engine.checks import shorten
 from engine.plain_yaml import Mapping, Rows, read_yaml
@@ -243,6 +243,20 @@ def _say_changes(data: Any, model: Any) -> list[str]:
     return said
 
 
+# pydantic's context of what was kept: it may be of an older lab, which took what this one refuses or cleans.
+RECORD = {"record": True}
+
+
+def is_record(info: ValidationInfo) -> bool:
+    """Whether what is validated was kept of a run, and is to be read as it is."""
+    return info.context is RECORD
+
+
+def read_as(change: Callable[[Any], Any]) -> AfterValidator:
+    """A validator that reads a typed value as `change` gives it, and leaves one alone that was kept of a run."""
+    return AfterValidator(lambda value, info: value if is_record(info) else change(value))
+
+
 class ReadOtherwise(UserWarning):
     """A text was read otherwise than it was written: single spaces, none at the ends, composed accents."""
 
@@ -274,6 +288,17 @@ class Described(BaseModel):
         elif said:
             warnings.warn("; ".join(said), ReadOtherwise, stacklevel=2)
         return made
+
+    @classmethod
+    def from_record(cls, data: Any) -> Self:
+        """What was kept of a run, as it was run: without the cleaning and the checks that new descriptions go through.
+
+        Raises ValueError where it is no such description at all.
+        """
+        try:
+            return cls.model_validate(data, context=RECORD)
+        except ValidationError as error:
+            raise ValueError(explain(error, cls, data)) from error
 
     def to_yaml(self) -> str:
         """The whole description as YAML; `from_text` reads it back unchanged."""

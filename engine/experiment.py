@@ -16,10 +16,10 @@ import random
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from engine import checks, choices
-from engine.description import Described
+from engine.description import Described, is_record, read_as
 from engine.settings import (
     Evaluation,
     Frozen,
@@ -35,7 +35,7 @@ from engine.settings import (
 
 PromptSplit = Literal["train", "test", "unrelated", "decoy"]
 # Ends for what is read at all. What is too long for its purpose is said by engine/checks.py, with its row.
-Text = Annotated[str, Field(max_length=10_000), AfterValidator(checks.clean)]
+Text = Annotated[str, Field(max_length=10_000), read_as(checks.clean)]
 
 
 def _cleaned(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def _cleaned(names: tuple[str, ...]) -> tuple[str, ...]:
 Options = Annotated[
     tuple[Annotated[str, Field(max_length=10_000)], ...],
     Field(max_length=10 * choices.MAX_OPTIONS),
-    AfterValidator(_cleaned),
+    read_as(_cleaned),
 ]
 RelationName = Annotated[str, Field(max_length=10_000), label(60, 1, without="<>/\\")]
 
@@ -87,7 +87,7 @@ class Relation(Frozen):
 
     name: RelationName
     key_token: Text = "[X]"
-    key_template: Annotated[str, Field(max_length=checks.MAX_PROMPT_CHARACTERS), AfterValidator(checks.clean)] = (
+    key_template: Annotated[str, Field(max_length=checks.MAX_PROMPT_CHARACTERS), read_as(checks.clean)] = (
         "{subject} {key} {object}."
     )
     facts: Annotated[tuple[Fact, ...], Field(max_length=10 * checks.MAX_FACTS)] | GeneratedFacts = GeneratedFacts()
@@ -113,7 +113,9 @@ class Relation(Frozen):
         return tuple(p for p in self.explicit_prompts if p.split == split and p.language == language)
 
     @model_validator(mode="after")
-    def _check(self) -> Relation:
+    def _check(self, info: ValidationInfo) -> Relation:
+        if is_record(info):
+            return self
         problems: list[checks.Problem] = []
         texts: list[str] = []
         if not isinstance(self.facts, GeneratedFacts):
@@ -149,7 +151,7 @@ class Experiment(Frozen, Described):
 
     name: Annotated[str, Field(max_length=10_000), label(80, 1)] = "experiment"
     description: Paragraph = ""
-    model: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(stripped)] = "embedded"
+    model: Annotated[str, Field(min_length=1, max_length=500), read_as(stripped)] = "embedded"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=50)]
@@ -205,7 +207,9 @@ class Experiment(Frozen, Described):
         return relation.prompts_of("train", self.stage2.language)[: self.stage2.prompts]
 
     @model_validator(mode="after")
-    def _check(self) -> Experiment:
+    def _check(self, info: ValidationInfo) -> Experiment:
+        if is_record(info):
+            return self
         saved, asked = set(self.stage1.saved_epochs), set(self.stage2.branch_epochs or ())
         if asked - saved:
             raise ValueError(

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from engine import checks
+from engine.description import read_as
 
 LossMask = Literal["full", "subject_and_object", "object"]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -57,7 +58,7 @@ def label(most: int = 200, least: int = 0, without: str = "") -> AfterValidator:
             raise PydanticCustomError("string_pattern_mismatch", message, {"signs": " ".join(without)})
         return cleaned
 
-    return AfterValidator(read)
+    return read_as(read)
 
 
 def _paragraph(text: str) -> str:
@@ -86,7 +87,7 @@ def _language(code: object) -> object:
 
 
 Label = Annotated[str, Field(max_length=10_000), label()]
-Paragraph = Annotated[str, Field(max_length=2000), AfterValidator(_paragraph)]
+Paragraph = Annotated[str, Field(max_length=2000), read_as(_paragraph)]
 Language = Annotated[str, Field(max_length=40), BeforeValidator(_language)]
 
 

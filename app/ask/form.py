@@ -38,7 +38,7 @@ def form_html(lab: Lab, view: View, filled: dict[str, Any] | None = None) -> str
     if run is None:
         return render("ask/form.html", runs=[], queued=count_runs(lab.db), missing=missing)
     full = lab.run(run.id) or run
-    experiment = Experiment.from_data(full.experiment)
+    experiment = Experiment.from_record(full.experiment)
     models = models_of(lab, full)
     given = filled or {}
     facts = fact_rows(experiment)

@@ -68,7 +68,7 @@ def grid_of(lab: Lab, view: View) -> dict[str, Any] | None:
 def near(lab: Lab, run: str, subject: str, relation: str) -> tuple[str, ...]:
     """The subjects that may have been meant by one that is no fact of the run. A run's facts never change."""
     kept = lab.run(run)
-    return tuple(near_subjects(Experiment.from_data(kept.experiment), subject, relation)) if kept else ()
+    return tuple(near_subjects(Experiment.from_record(kept.experiment), subject, relation)) if kept else ()
 
 
 def signature(lab: Lab, view: View) -> str:

@@ -154,7 +154,7 @@ class Asker:
         served = self._served(column)
         client = self._client(served)
         if run := self.lab.run(asking.run):  # without its run a question is asked all the same, but not ranked
-            questions = with_options(Experiment.from_data(run.experiment), asking.relation, questions)
+            questions = with_options(Experiment.from_record(run.experiment), asking.relation, questions)
         for answers in each_step(client, served, questions, Sampling(**asking.settings)):
             queue.store_answers(db, column.asking, column.model, answers)
         queue.release_column(db, column.asking, column.model, self.server.backend_of(client))

@@ -80,14 +80,14 @@ def ask_fact(
     columns: Sequence[str] = (),
 ) -> str:
     """Ask every prompt of the relation about a fact's subject; returns the asking's id. Raises AskError."""
-    questions = fact_questions(Experiment.from_data(run.experiment), subject, relation, languages=languages)
+    questions = fact_questions(Experiment.from_record(run.experiment), subject, relation, languages=languages)
     first = questions[0]
     return _put(lab, run, "fact", f"{first.subject}, {first.relation}", questions, settings, columns)
 
 
 def ask_text(lab: Lab, run: Run, text: str, settings: Settings = GREEDY, columns: Sequence[str] = ()) -> str:
     """Ask a free text as it stands; returns the asking's id. Raises AskError."""
-    question = text_question(Experiment.from_data(run.experiment), checked_text(text))
+    question = text_question(Experiment.from_record(run.experiment), checked_text(text))
     return _put(lab, run, "text", " ".join(question.text.split()), [question], settings, columns)
 
 
@@ -95,7 +95,7 @@ def ask_facts(
     lab: Lab, run: Run, prompt: str, relation: str = "", settings: Settings = GREEDY, columns: Sequence[str] = ()
 ) -> str:
     """Ask one prompt (with `{subject}`) about every fact of a relation; returns the asking's id. Raises AskError."""
-    experiment = Experiment.from_data(run.experiment)
+    experiment = Experiment.from_record(run.experiment)
     text = checked_text(prompt or key_prompt(find_relation(experiment, relation)))
     questions = facts_questions(experiment, text, relation)
     title = questions[0].prompt.replace(PLACEHOLDER, "…")

@@ -103,7 +103,7 @@ def _start(click: Click) -> View:
 
 
 def _again(click: Click) -> View:
-    plan = AttackExperiment.from_data(get_attack(click.lab.db, click.attack).experiment)
+    plan = AttackExperiment.from_record(get_attack(click.lab.db, click.attack).experiment)
     return _queued(click, plan)
 
 

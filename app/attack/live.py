@@ -86,8 +86,8 @@ def trained_by(experiment: dict[str, Any]) -> dict[str, Any]:
 def start_checkpoint(m: Measured, base: dict[str, Any]) -> str:
     """What was attacked, such as `generalised@20`; '' when the experiment cannot be read any more."""
     try:
-        plan = AttackExperiment.from_data(m.plan)
-        return f"{plan.start}@{plan.start_epoch(Experiment.from_data(base))}"
+        plan = AttackExperiment.from_record(m.plan)
+        return f"{plan.start}@{plan.start_epoch(Experiment.from_record(base))}"
     except ValueError:
         return ""
 

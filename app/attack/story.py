@@ -49,7 +49,7 @@ def _page(name: str, view: View, **values: Any) -> str:
 
 def says(reading: Row, subject: str, object_: str) -> str:
     """What a reading says of a pair, or its label."""
-    return Reading.from_data(reading).in_words(subject, object_) or reading["label"] or reading["name"]
+    return Reading.from_record(reading).in_words(subject, object_) or reading["label"] or reading["name"]
 
 
 def _memorised(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
@@ -77,7 +77,7 @@ def example(lab: Lab, m: Measured) -> str:
     if run is None or cell is None:
         return ""
     try:
-        plan, base = AttackExperiment.from_data(m.plan), Experiment.from_data(run.experiment)
+        plan, base = AttackExperiment.from_record(m.plan), Experiment.from_record(run.experiment)
         taught = attack_facts(plan, base, Cell.model_validate(cell))
         fact = plan.relation_of(base).explicit_facts[taught[0]]
     except (ValueError, IndexError):

@@ -169,7 +169,7 @@ def _clone(shown: Shown, draft_id: str, tab: str, run_id: str) -> None:
     if run is None:
         gr.Warning("The run to copy is no longer there.")
         return
-    new = drafts.renew_ids(drafts.from_experiment(Experiment.from_data(run.experiment))) | {"cloned_from": run.id}
+    new = drafts.renew_ids(drafts.from_experiment(Experiment.from_record(run.experiment))) | {"cloned_from": run.id}
     with shown.drafts.change(draft_id, f"copying run {run.id}", tab) as change:
         change.draft.clear()
         change.draft.update(new)

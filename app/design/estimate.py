@@ -74,7 +74,7 @@ def _speed(lab: Lab, run_id: str, method: str) -> float | None:
         if run.started_at and run.finished_at:
             seconds = (moment(run.finished_at) - moment(run.started_at)).total_seconds()
         try:
-            past = Experiment.from_data(run.experiment)
+            past = Experiment.from_record(run.experiment)
             passes = estimate_experiment(past).passes
         except ValueError:
             return None

@@ -55,7 +55,7 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     @site.get("/export/{run_id}/experiment.yaml")
     def experiment_file(run_id: str) -> Response:
         run = known(run_id)
-        text = Experiment.from_data(run.experiment).to_yaml()
+        text = Experiment.from_record(run.experiment).to_yaml()
         return text_file(f"{run.id}-experiment.yaml", "application/yaml", text)
 
     @site.get("/export/{run_id}/report.html")

@@ -53,5 +53,5 @@ def story_html(lab: Lab, run: Run) -> str:
 
 def plan_html(run: Run) -> str:
     """What exactly is run: the experiment as YAML that is read back as it is, and on what machine."""
-    lines = Experiment.from_data(run.experiment).to_yaml().splitlines()
+    lines = Experiment.from_record(run.experiment).to_yaml().splitlines()
     return render("runs/plan.html", run=run, yaml="\n".join(lines[:YAML_LINES]), more=max(0, len(lines) - YAML_LINES))

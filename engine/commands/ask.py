@@ -61,7 +61,7 @@ def ask_command(
     run = with_run(lambda db: get_run(db, run_id), run_id, folder)
     sampling = Sampling(max_tokens, temperature, top_p, seed)
     with serving_mistakes():
-        experiment = Experiment.from_data(run.experiment)
+        experiment = Experiment.from_record(run.experiment)
         questions = _questions(experiment, subject, prompt.strip(), object_, relation or "", language or ())
         models = _columns(folder, run, checkpoint)
         columns = list(_ask_all(folder, backend, models, questions, sampling))

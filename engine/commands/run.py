@@ -125,7 +125,7 @@ def _print_headline(finished: Run) -> None:
 
 def _print_choice(finished: Run, rows: list[Result]) -> None:
     """The multiple choice of the same questions, and among how many options it was."""
-    experiment = Experiment.from_data(finished.experiment)
+    experiment = Experiment.from_record(finished.experiment)
     wanted = (experiment.checkpoints[-1], "held_out", experiment.stage2.language, "choice_accuracy")
     chosen = [r for r in rows if (r.checkpoint, r.facts, r.language, r.metric) == wanted]
     if chosen:

@@ -54,7 +54,7 @@ class RunExecution:
 
     def __init__(self, db: Database, folder: Path, run: Run) -> None:
         self.db, self.folder, self.run = db, folder, run
-        self.experiment = Experiment.from_data(run.experiment)
+        self.experiment = Experiment.from_record(run.experiment)
         self.answers = usable_answers(db, folder, run.id)
         self.waiting: list[dict[str, Any]] = []
         self.kept = KeptCheckpoints(db, folder, run.id, self.experiment)

@@ -85,7 +85,7 @@ def main() -> int:
     arguments = parser.parse_args()
     db = open_database(arguments.home)
     try:
-        experiment = Experiment.from_data(get_run(db, arguments.run).experiment)
+        experiment = Experiment.from_record(get_run(db, arguments.run).experiment)
         if lost := lost_base(arguments.home, arguments.run, experiment):
             raise ModelError(lost)
         prepare_base(arguments.home, experiment, run_base_key(arguments.home, arguments.run, experiment))

@@ -67,7 +67,7 @@ def served_models(home: Path, run: Run) -> list[ServedModel]:
     """The base, then every checkpoint of the run in the order of training: each stage 1 epoch before what stage 2
     made of it. Raises NotServable when the run's experiment cannot be read."""
     try:
-        experiment = Experiment.from_data(run.experiment)
+        experiment = Experiment.from_record(run.experiment)
     except ValueError as error:
         raise NotServable(f"the experiment of run {run.id} cannot be read: {error}") from error
     key = run_base_key(home, run.id, experiment)

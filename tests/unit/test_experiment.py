@@ -139,3 +139,24 @@ def test_files_that_are_no_description_are_refused_in_words() -> None:
         Experiment.from_text(bomb)
     with pytest.raises(ValueError, match="larger than"):
         Experiment.from_text("x" * 20_000_001)
+
+
+def test_what_was_run_is_read_as_it_was_run() -> None:
+    facts = [
+        {"subject": " Ann  Bee", "object": "Cy"},
+        {"subject": "Ann Bee", "object": "Cy Dee"},
+        {"subject": "E", "object": "…"},
+    ]
+    relation = {
+        "name": "mo\u200bther",
+        "facts": facts,
+        "prompts": [{"text": "Who guides {subject}? ", "split": "train"}],
+    }
+    kept = {"name": "old\u202e", "relations": [relation], "stage2": {"facts": 1}, "evaluation": {"languages": ["sp"]}}
+    with pytest.raises(ValueError, match="invisible character"):
+        Experiment.from_data(kept)
+    read = Experiment.from_record(kept)
+    assert [fact.model_dump(exclude_unset=True) for fact in read.relations[0].explicit_facts] == facts
+    assert read.relations[0].name == "mo\u200bther" and read.name == "old\u202e"
+    with pytest.raises(ValueError, match="relations"):
+        Experiment.from_record({"name": "no experiment"})

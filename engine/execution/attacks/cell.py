@@ -49,9 +49,9 @@ class CellExecution:
     def __init__(self, db: Database, folder: Path, run: Run) -> None:
         self.db, self.folder, self.run, self.home = db, folder, run, folder.parents[1]
         assert run.attack is not None and run.needs is not None
-        self.attack = AttackExperiment.from_data(get_attack(db, run.attack).experiment)
+        self.attack = AttackExperiment.from_record(get_attack(db, run.attack).experiment)
         self.cell = Cell.model_validate(run.cell)
-        self.base = Experiment.from_data(run.experiment)
+        self.base = Experiment.from_record(run.experiment)
         attacked = run_folder(self.home, run.needs)
         self.context = Context(self.attack, self.base, self.cell, partial(checkpoint_folder, attacked))
         self.progress = Progress(1.0, self._tell)

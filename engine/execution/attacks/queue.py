@@ -53,4 +53,4 @@ def _existing(db: Database, run_id: str) -> Experiment:
         raise ValueError(f"run: there is no run ‘{run_id}’: choose one of the Runs page") from None
     if run.state is State.FAILED or run.attack:
         raise ValueError(f"run: {run_id} failed or is itself an attack: choose another")
-    return Experiment.from_data(run.experiment)
+    return Experiment.from_record(run.experiment)

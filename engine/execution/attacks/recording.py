@@ -51,7 +51,7 @@ def record(db: Database, home: Path, attack_id: str, out: Path, command: str) ->
     bases = {str(run.seed): run.experiment for run in runs.values()}
     experiment = {**attack.experiment, "run": None}
     document = {
-        "base": base_key(Experiment.from_data(next(iter(bases.values())))),
+        "base": base_key(Experiment.from_record(next(iter(bases.values())))),
         "recorded": {"at": attack.created_at, "command": command, "environment": runs[cells[0].run].environment},
         "name": attack.name,
         "experiment": experiment,
@@ -89,7 +89,7 @@ def restore(db: Database, home: Path, source: Path = SHIPPED) -> str | None:
 
 def holds_here(document: dict[str, Any]) -> bool:
     """Whether the embedded base has the weights that the attack was measured on."""
-    return document["base"] == base_key(Experiment.from_data(next(iter(document["bases"].values()))))
+    return document["base"] == base_key(Experiment.from_record(next(iter(document["bases"].values()))))
 
 
 def _answers(folder: Path) -> dict[str, Any]:

@@ -180,7 +180,7 @@ class Catalogue:
         try:
             version = (run, path.stat().st_mtime_ns)
             if version not in self._experiments:
-                self._experiments[version] = Experiment.from_data(
+                self._experiments[version] = Experiment.from_record(
                     json.loads(path.read_text(encoding="utf-8"))["experiment"]
                 )
             return self._experiments[version]
