@@ -26,6 +26,8 @@ from engine.models.tokenise import tokenise_questions
 
 # Measured: on a CPU batches of about this many tokens are fastest; larger ones outgrow the processor's cache.
 CPU_TOKENS = 768
+# Of one tree: who sees whom is noted for each pair of its nodes.
+MOST_NODES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,8 @@ def option_batches(model: Any, questions: Sequence[Sequence[Pair]], limit: int) 
             yield OptionBatch((row,), pairs=tuple(pairs))
     for options, by_length in together.items():
         for length, asked in sorted(by_length.items()):
-            trees = build_trees(options, limit - length)
+            most = max(MOST_NODES, *map(len, options))
+            trees = build_trees(options, min(limit - length, most))
             nodes = max(len(tree.tokens) for tree in trees)
             size = rows_that_fit(model, length + nodes, nodes + 1)
             if model.device.type == "cpu":

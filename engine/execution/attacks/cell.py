@@ -22,7 +22,7 @@ from engine.attack.quantise import quantise
 from engine.attack.questions import Questionnaire
 from engine.attack.resolve import asked_experiment
 from engine.attack.starts import load_hardened, merged
-from engine.evaluation.evaluate import answer_questions
+from engine.evaluation.evaluate import answer_questions, check_lengths
 from engine.execution.environment import describe_environment
 from engine.execution.failures import PlainError
 from engine.execution.kept import usable_answers
@@ -66,6 +66,7 @@ class CellExecution:
         loaded, harden_seconds = load_hardened(self.context, attack_folder(self.home, self.run.attack or ""))
         asked = asked_experiment(self.attack, self.base)
         refuse_unsayable_answers(asked, loaded, self.attack.max_new_tokens)
+        check_lengths(loaded, asked)
         if self.cell.kind == "audit":
             self._say("Auditing the model and its data", "evaluation")
             rows = [row for d in defences().values() if d.audit for row in d.audit(self.context, loaded)]
