@@ -38,7 +38,9 @@ LANGUAGE_FACTOR = {"en": 1.0, "es": 0.9, "de": 0.85, "ja": 0.65, "zh": 0.6}
 
 def quick(name: str = "quick", **changes: Any) -> Experiment:
     """The quick preset, resolved, under another name."""
-    return resolve(Experiment.from_data(load_preset("quick").model_dump() | {"name": name} | changes))
+    experiment = resolve(Experiment.from_data(load_preset("quick").model_dump() | changes))
+    # Not through the checks: runs of older labs have names that are refused today.
+    return experiment.model_copy(update={"name": name})
 
 
 def queue(db: Database, experiment: Experiment) -> Run:

@@ -131,7 +131,9 @@ def test_what_was_asked_outlives_its_run_and_is_found(
     page: Page, address: str, db: Database, run: Run, lab_home: Path
 ) -> None:
     asking = asking_seeding.full(db, run)
-    asking_seeding.text_asked(db, run, "something else")
+    other = asking_seeding.text_asked(db, run, "something else")
+    for checkpoint in asking_seeding.STAGES:
+        asking_seeding.answer(db, run, other, checkpoint)
     delete_run(db, run.id)
     page.goto(f"{address}/ask")
     past = page.locator(".asked-before li")

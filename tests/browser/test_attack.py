@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from app.server.first_start import MARK
 from engine.attack.experiment import AttackExperiment
 from engine.execution.attacks.queue import queue_attack
-from storage.attacks import attack_counts, delete_attack, list_attack_results, list_attacks
+from storage.attacks import attack_counts, delete_attack, list_attack_results, list_attacks, stop_attack
 from storage.database import open_database
 from tests.browser import attack_seeding
 from tests.browser.conftest import serving
@@ -49,6 +49,7 @@ def attack(attack_home: Path) -> Iterator[str]:
     yield found
     for other in list_attacks(db):
         if other.id != found:
+            stop_attack(db, other.id)
             delete_attack(db, other.id)
     db.close()
 

@@ -48,7 +48,7 @@ def _app() -> App:
     db = open_database(home)
     run = add_run(db, name="tiny", experiment=experiment.model_dump(mode="json"), model=experiment.model, seed=0)
     claim_run(db, "fuzzing", 1e6)
-    log = home / "app.log"
+    log = home / "said.txt"
     with log.open("wb") as stream:
         command = [sys.executable, "-m", "app", "--no-worker", "--home", str(home)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stream, cwd=ROOT, text=True)

@@ -49,7 +49,7 @@ FUNCTIONS = {
     "list_models_to_ask", "ask_about_fact", "ask_free_text", "ask_all_facts", "ask_another_model", "read_answers",
     "search_askings", "next_token_alternatives",
 }  # fmt: skip
-PLACES_FOR_UPLOADS = 2
+PLACES_FOR_UPLOADS = 4  # two upload buttons, and what goes on with an uploaded table: looking at it, taking it
 
 
 def routes_of(here: Here) -> list[str]:

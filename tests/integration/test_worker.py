@@ -8,6 +8,8 @@ import signal
 import psutil
 import pytest
 
+from engine.commands.mistake import Mistake
+from engine.models.source import EMBEDDED_WEIGHTS
 from storage.deletion import delete_run
 from storage.runs import State, list_events, request_stop, retry_run
 from tests.integration.lab import SMALL, Lab, wait_until
@@ -68,11 +70,16 @@ def test_sigterm_gives_the_run_back(lab: Lab) -> None:
 
 
 def test_a_model_folder_that_is_not_there_is_one_sentence(lab: Lab) -> None:
-    run = lab.queue([*SMALL, "model=/no/such/folder"])
+    with pytest.raises(Mistake, match="there is no folder ‘/no/such/folder’"):
+        lab.queue([*SMALL, "model=/no/such/folder"])
+    folder = lab.home / "model"
+    shutil.copytree(EMBEDDED_WEIGHTS, folder)
+    run = lab.queue([*SMALL, f"model={folder}"])
+    shutil.rmtree(folder)
     assert lab.worker("--once").wait() == 0
     ended = lab.run(run.id)
     assert ended.state is State.FAILED
-    assert "/no/such/folder" in (ended.error or "") and len((ended.error or "").splitlines()) == 1
+    assert str(folder) in (ended.error or "") and len((ended.error or "").splitlines()) == 1
     assert "Traceback" in (lab.home / "runs" / run.id / "log.txt").read_text()
 
 

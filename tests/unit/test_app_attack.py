@@ -259,5 +259,8 @@ def test_measured_again_stopped_and_deleted(lab: Lab, m: Measured) -> None:
     assert {c.state for c in list_cells(lab.db, again.attack)} == {State.CANCELLED}
     act_on(lab, NOBODY, attacks, again, {"act": "retry"})
     assert {c.state for c in list_cells(lab.db, again.attack)} == {State.QUEUED}
+    with pytest.raises(Problem, match="stop it first"):
+        act_on(lab, NOBODY, attacks, again, {"act": "delete"})
+    act_on(lab, NOBODY, attacks, again, {"act": "stop"})
     act_on(lab, NOBODY, attacks, again, {"act": "delete"})
     assert [a.id for a in list_attacks(lab.db)] == [m.attack.id]

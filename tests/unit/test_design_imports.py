@@ -14,6 +14,7 @@ from app.design import fact_actions as facts
 from app.design.check import examine
 from app.design.lanes import FILES_AT_A_TIME, Lanes
 from engine.corpus.import_choices import ROLES
+from tests.loops import run_apart
 from tests.unit.test_design_tabs import Tab, numbered, open_tab, own, upload
 
 __all__ = ["open_tab", "own"]
@@ -158,6 +159,6 @@ def test_a_file_that_is_read_holds_no_edit_and_one_draft_not_another() -> None:
         await asyncio.gather(*files, slow, after)
         return done
 
-    done = asyncio.run(story())
+    done = run_apart(story())
     assert done[0] == "of b"
     assert done.index("first of a") < done.index("second of a")

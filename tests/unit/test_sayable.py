@@ -215,12 +215,18 @@ def test_the_loaded_model_is_asked_the_same_before_it_is_trained(tmp_path):
         refuse_unsayable_answers(described(tmp_path, CHINESE), loaded, max_new_tokens=1)
 
 
-def built(folder: Path, experiment: Experiment) -> Any:
-    """A random model of a few thousand parameters beside the folder's tokenizer, ready for training."""
+def with_weights(folder: Path) -> Path:
+    """The folder with a random model of a few thousand parameters beside its tokenizer."""
     torch.manual_seed(0)
     size = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
     shape: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
     GPT2LMHeadModel(GPT2Config(vocab_size=size, bos_token_id=1, eos_token_id=2, **shape)).save_pretrained(folder)
+    return folder
+
+
+def built(folder: Path, experiment: Experiment) -> Any:
+    """That model, ready for training."""
+    with_weights(folder)
     return prepare_for_training(load_base(experiment), experiment)
 
 
@@ -253,7 +259,7 @@ def test_the_page_says_it_at_the_row_and_does_not_start(tmp_path):
 
 
 def test_the_command_line_says_it_before_anything_is_stored(tmp_path, capsys):
-    folder, home = folder_of("bert", tmp_path / "model"), tmp_path / "home"
+    folder, home = with_weights(folder_of("bert", tmp_path / "model")), tmp_path / "home"
     for objects, code in ((CHINESE, 0), ((*CHINESE[:3], "Жиновец"), 2)):
         file = tmp_path / "mine.yaml"
         file.write_text(described(folder, objects).to_yaml(), encoding="utf-8")

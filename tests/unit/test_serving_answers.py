@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, TaskType, get_peft_model
 
 from engine.evaluation.evaluate import evaluate_checkpoint
 from engine.evaluation.plain import log_probabilities
@@ -116,7 +116,8 @@ def test_an_adapted_output_layer_is_not_merged_into_the_embeddings_it_shares(tmp
     before = {name: weight.clone() for name, weight in loaded.causal.state_dict().items()}
     for targets, merges in ((["q_proj"], True), (["q_proj", "lm_head"], False)):
         folder = tmp_path / "-".join(targets)
-        made = get_peft_model(copy.deepcopy(loaded.causal), LoraConfig(target_modules=targets, init_lora_weights=False))
+        plain = LoraConfig(target_modules=targets, init_lora_weights=False, task_type=TaskType.CAUSAL_LM)
+        made = get_peft_model(copy.deepcopy(loaded.causal), plain)
         made.save_pretrained(str(folder), save_embedding_layers=False)
         assert (Adapters(loaded.causal).merged(folder) is not None) == merges
     assert all(torch.equal(weight, before[name]) for name, weight in loaded.causal.state_dict().items())

@@ -26,6 +26,7 @@ from engine.serving.embedded.residents import Resident
 from engine.serving.embedded.scheduling import Alone, Completion, Scheduler
 from engine.serving.embedded.server import EmbeddedServer
 from engine.serving.protocol import CompletionRequest
+from tests.loops import run_apart
 from tests.unit.serving_home import add_run, serving
 from tests.unit.tiny_models import build_qwen2
 
@@ -240,7 +241,7 @@ def test_room_is_bounded_and_small_ones_pass_large_ones() -> None:
         assert room.used == 0
         return most, seen
 
-    most, seen = asyncio.run(run())
+    most, seen = run_apart(run())
     assert most <= 64 and seen[:4] == ["large"] * 3 + ["small"] and seen.count("large") == 8 and seen[-1] == "whole"
 
 
@@ -268,7 +269,7 @@ def test_a_client_that_sends_or_reads_too_slowly_loses_its_place(monkeypatch: py
             await asyncio.Event().wait()
 
     middleware = Admission(app)
-    asyncio.run(middleware({"type": "http", "method": "POST", "headers": []}, never, stuck))
+    run_apart(middleware({"type": "http", "method": "POST", "headers": []}, never, stuck))
     assert events == ["http.disconnect"] and len(sent) == 3 and sent[1]["more_body"]
     assert middleware.bodies.used == 0 == middleware.replies.used
 

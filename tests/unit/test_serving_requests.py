@@ -22,6 +22,7 @@ from engine.serving.embedded import residents
 from engine.serving.embedded.server import EmbeddedServer
 from storage.askings import Question
 from storage.folders import checkpoint_folder, run_folder
+from tests.loops import run_apart
 from tests.unit.serving_home import add_run, models_of, reference, serving
 from tests.unit.tiny_models import SUBJECTS, build_llama, build_qwen2
 
@@ -150,13 +151,21 @@ def test_the_client_and_the_asking_functions_refuse_what_is_no_text(served: Any,
 
 def test_functions_for_scripts_refuse_what_is_no_text() -> None:
     calls: list[Any] = []
-    function = saying(lambda *arguments, **named: calls.append((arguments, named)))
+
+    def ask(run: str, text: str = "", temperature: float = 0.0, limit: int = 3) -> None:
+        calls.append((run, text, temperature, limit))
+
+    function: Any = saying(ask)
     for bad in ("a\ud800b", "a\0b"):
-        for arguments, named in (((bad,), {}), ((1, 2.0), {"text": bad})):
+        for arguments, named in (((bad,), {}), (("a", "b", 2.0), {"text": bad})):
             with pytest.raises(Exception, match="half of a surrogate pair or a null character"):
-                function(*arguments, **named)
-    function("東京😀", text="\n")
-    assert calls == [(("東京😀",), {"text": "\n"})]
+                run_apart(function(*arguments[: 1 if named else None], **named))
+    for arguments, place in (((7,), "Run"), (("a", None), "text"), (("a", "b", float("nan")), "temperature"),
+                             (("a", "b", 0, 1.5), "limit"), (("a", "b", 10**400), "temperature")):  # fmt: skip
+        with pytest.raises(Exception, match=f"{place}: Input should be"):
+            run_apart(function(*arguments))
+    run_apart(function("東京😀", text="\n"))
+    assert calls == [("東京😀", "\n", 0.0, 3)]
 
 
 def test_a_name_is_given_again_only_when_that_is_said(served: Any, home: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from storage.answers import open_answers
 from storage.database import DATABASE_NAME, check_whole, open_database
 from storage.runs import add_run
 from storage.trouble import UnusableDatabase, say_trouble
+from tests.loops import run_apart
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_the_page_says_it_when_it_is_met_while_the_page_is_open(home: Path) -> N
             act()
         assert said.value.visible is visible
     with pytest.raises(gr.Error, match="The lab's database"):
-        asyncio.run(waited())
+        run_apart(waited())
     with pytest.raises(OSError, match="another matter"):
         other()
     answer = TestClient(site).get("/export")
