@@ -46,7 +46,7 @@ class Page:
     def __init__(self, lab: Lab, *options: str) -> None:
         self.port = free_port()
         command = [sys.executable, "-m", "app", "--home", str(lab.home), "--port", str(self.port), *options]
-        log = (lab.home / "app.log").open("ab")
+        log = (lab.home / "said.txt").open("ab")
         self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
         log.close()
         wait_until(self.look, "the page")
