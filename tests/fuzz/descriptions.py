@@ -133,7 +133,9 @@ def plain_scalar(field: str, value: str) -> str:
             "name": experiment.name, "object": relation.explicit_facts[0].object, "key_token": relation.key_token,
             "description": experiment.description, "prompt": relation.explicit_prompts[-1].text,
         }[field]  # fmt: skip
-        assert read in _yaml_meanings(value), f"{value!r} was read as {read!r}"
+        # A description may have lines, and keeps what is between its words.
+        kept = Target.cleaned(read) if field == "description" else read
+        assert kept in _yaml_meanings(value), f"{value!r} was read as {read!r}"
     return outcome.name
 
 

@@ -59,7 +59,7 @@ def written_table(rows: list[tuple[str, str]], delimiter: str, encoding: str, he
     outcome = _consistent(imported)
     cells = [(Target.cleaned(a), Target.cleaned(b)) for a, b in rows]
     read = [(fact.subject, fact.object) for fact in imported.facts]
-    said = bool(imported.reading or imported.notes)
+    said = outcome == "refused" or bool(imported.reading or imported.notes)
     assert said or read == [pair for pair in cells if any(pair)], f"{rows} was read as {read}"
     return outcome
 
@@ -90,10 +90,10 @@ PROMPTS: SearchStrategy[tuple[str, str, str]] = st.tuples(
 
 
 @fed(
-    st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=6),
+    st.lists(st.tuples(NAMES, NAMES), min_size=2, max_size=6),
     st.lists(PROMPTS, max_size=5),
     mostly(st.just("[X]"), TEXT),
-    TEXT,
+    mostly(st.just("{object} guides {subject}."), TEXT),
 )
 def checked(facts: list[tuple[str, str]], prompts: list[tuple[str, str, str]], key: str, meaning: str) -> str:
     """Facts, prompts, key tokens and sentences of readings, as the page checks them while somebody types."""
