@@ -43,7 +43,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="part of a target's name")
     arguments = parser.parse_args()
-    reports = run_all(arguments.inputs, arguments.seed, arguments.only)
+    with pages.LASTING, server.LASTING:
+        reports = run_all(arguments.inputs, arguments.seed, arguments.only)
     faults = sum(report.fault is not None for report in reports)
     total, seconds = sum(report.inputs for report in reports), sum(report.seconds for report in reports)
     print(f"{total:,} inputs from seed {arguments.seed} in {seconds:.0f} s: {faults} targets with a fault")
