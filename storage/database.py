@@ -2,6 +2,9 @@
 
 db = open_database(home)            # creates and migrates on first use
 with write(db): ...                 # one transaction, taken at once
+
+Nothing but SQLite opens its files in a process that has the database open: closing one lets go all locks of the
+process on it, and another process may then cut what this one has mapped.
 """
 
 from __future__ import annotations
