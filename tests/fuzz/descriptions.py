@@ -18,7 +18,7 @@ from engine.corpus.resolve import resolve
 from engine.description import override, read_mapping
 from engine.experiment import Experiment
 from tests.fuzz.target import Target, fed, said_in_words
-from tests.fuzz.texts import ANYTHING, NAMES, NUMBERS, PLAIN_NAMES, TEXT, mostly
+from tests.fuzz.texts import ANYTHING, NAMES, NUMBERS, PLAIN_NAMES, TEXT, cleaned, mostly
 
 SPLITS = st.sampled_from(["train", "train", "test", "unrelated", "decoy"])
 LANGUAGES = mostly(st.just("en"), st.sampled_from(["zh", "fr", "sp", "EN", "no"]) | TEXT)
@@ -60,22 +60,18 @@ SETTINGS: SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-def _changes_only_spaces(typed: str, read: str) -> bool:
-    return Target.cleaned(typed) == read
-
-
 def _kept(data: dict[str, Any], experiment: Experiment) -> None:
     """Every name and text that was accepted is the one that was typed, or its documented clean form."""
     assert len(experiment.relations) == len(data["relations"])
     for typed, relation in zip(data["relations"], experiment.relations, strict=True):
-        assert _changes_only_spaces(typed["name"], relation.name)
+        assert cleaned(typed["name"]) == relation.name
         assert len(relation.explicit_facts) == len(typed["facts"])
         for fact, read in zip(typed["facts"], relation.explicit_facts, strict=True):
-            assert _changes_only_spaces(fact["subject"], read.subject)
-            assert _changes_only_spaces(fact["object"], read.object)
-            assert [Target.cleaned(x) for x in fact.get("alternatives", ())] == list(read.alternatives)
+            assert cleaned(fact["subject"]) == read.subject
+            assert cleaned(fact["object"]) == read.object
+            assert [cleaned(x) for x in fact.get("alternatives", ())] == list(read.alternatives)
         if "prompts" in typed:
-            assert [Target.cleaned(p["text"]) for p in typed["prompts"]] == [p.text for p in relation.explicit_prompts]
+            assert [cleaned(p["text"]) for p in typed["prompts"]] == [p.text for p in relation.explicit_prompts]
         for text in (relation.name, relation.key_token, *(f.subject for f in relation.explicit_facts)):
             assert invisible_character(text) is None and len(text) <= checks.MAX_NAME_CHARACTERS
 
@@ -134,7 +130,7 @@ def plain_scalar(field: str, value: str) -> str:
             "description": experiment.description, "prompt": relation.explicit_prompts[-1].text,
         }[field]  # fmt: skip
         # A description may have lines, and keeps what is between its words.
-        kept = Target.cleaned(read) if field == "description" else read
+        kept = cleaned(read) if field == "description" else read
         assert kept in _yaml_meanings(value), f"{value!r} was read as {read!r}"
     return outcome.name
 
@@ -148,7 +144,7 @@ def _yaml_meanings(value: str) -> set[str]:
             meanings.add(loaded["x"])
     except yaml.YAMLError:
         pass
-    return {Target.cleaned(meaning) for meaning in meanings}
+    return {cleaned(meaning) for meaning in meanings}
 
 
 @fed(TEXT | st.text("&*!|>%@`{}[]:,#?-'\" \n\tab01", max_size=80))

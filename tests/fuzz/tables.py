@@ -16,7 +16,7 @@ from engine.checks import invisible_character
 from engine.corpus.import_cells import parse_alternatives
 from engine.corpus.importing import ImportedFacts, read_facts
 from tests.fuzz.target import Target, fed
-from tests.fuzz.texts import NAMES, PLAIN_NAMES, TEXT, mostly
+from tests.fuzz.texts import NAMES, PLAIN_NAMES, TEXT, cleaned, mostly
 
 CELLS = NAMES.filter(lambda text: "\0" not in text and "\r" not in text)
 ROWS = st.lists(st.tuples(CELLS, CELLS), min_size=2, max_size=6)
@@ -57,7 +57,7 @@ def written_table(rows: list[tuple[str, str]], delimiter: str, encoding: str, he
         return "not a file"
     imported = read_facts(source, "facts.csv")
     outcome = _consistent(imported)
-    cells = [(Target.cleaned(a), Target.cleaned(b)) for a, b in rows]
+    cells = [(cleaned(a), cleaned(b)) for a, b in rows]
     read = [(fact.subject, fact.object) for fact in imported.facts]
     said = outcome == "refused" or bool(imported.reading or imported.notes)
     assert said or read == [pair for pair in cells if any(pair)], f"{rows} was read as {read}"
@@ -70,7 +70,7 @@ def written_list(names: list[str], form: str) -> str:
     read, problem = parse_alternatives(FORMS[form](names))
     if problem:
         return "refused"
-    assert list(read) == [Target.cleaned(name) for name in names], f"{FORMS[form](names)!r} was read as {read}"
+    assert list(read) == [cleaned(name) for name in names], f"{FORMS[form](names)!r} was read as {read}"
     return "accepted"
 
 

@@ -13,8 +13,6 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from engine.checks import clean
-
 
 @dataclass
 class Outcome:
@@ -71,11 +69,6 @@ class Target:
     fed: Fed
     share: int
     shrinks: bool = True
-
-    @staticmethod
-    def cleaned(text: str) -> str:
-        """A text in the form in which the lab keeps names: composed accents, single spaces, none around it."""
-        return clean(text)
 
     def run(self, inputs: int, at: int) -> Report:
         """Look at `inputs` inputs, from the seed `at`."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+
+
+def cleaned(text: str) -> str:
+    """How a name is kept: composed accents, single spaces, none around it. Not by the lab's own function."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
 
 HOSTILE = (
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "=HYPERLINK(1)", "＝1+1", "\t=1", "@SUM(A1)", "-2+3",

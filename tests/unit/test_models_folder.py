@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,7 @@ from engine.models.files import model_problems, model_shape
 from engine.models.loading import load_base
 from engine.models.source import ModelError
 from tests.unit.model_folders import INDEX, PARTS, POINTER, edit, in_parts, rewrite
-from tests.unit.tiny_models import BUILDERS, tiny_experiment
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: build(tmp_path_factory.mktemp(name)) for name, build in BUILDERS.items() if name != "phi3"}
-
-
-@pytest.fixture
-def folder(sources: dict[str, Path], tmp_path: Path) -> Path:
-    return shutil.copytree(sources["llama"], tmp_path / "llama")
+from tests.unit.tiny_models import tiny_experiment
 
 
 def parts_and(change: Callable[[Path], object]) -> Callable[[Path], None]:

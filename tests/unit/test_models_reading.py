@@ -23,17 +23,7 @@ from engine.models.loading import load_base, load_weights
 from engine.models.source import ModelError
 from engine.models.view import without_unsafe
 from tests.unit.model_folders import POINTER, edit, in_parts, rewrite
-from tests.unit.tiny_models import BUILDERS, build_qwen2, tiny_experiment
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: build(tmp_path_factory.mktemp(name)) for name, build in BUILDERS.items() if name != "phi3"}
-
-
-@pytest.fixture
-def folder(sources: dict[str, Path], tmp_path: Path) -> Path:
-    return shutil.copytree(sources["llama"], tmp_path / "llama")
+from tests.unit.tiny_models import build_qwen2, tiny_experiment
 
 
 def kernels_and_code(folder: Path) -> None:
