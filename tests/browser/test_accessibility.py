@@ -16,6 +16,7 @@ from tests.browser.conftest import THEMES, serving
 
 pytestmark = pytest.mark.browser
 QUIET_LOOKS = 5
+OPENINGS = 3
 # Whether the header knows how the worker is, and every chart is drawn.
 SETTLED = """() => (document.querySelector('.lab.top .worker[data-state]') || !document.querySelector('.lab.top'))
     && [...document.querySelectorAll('.chart')].every((c) => c.hidden || c.dataset.drawn || !c.offsetWidth)"""
@@ -47,8 +48,7 @@ def test_no_page_breaks_a_rule_of_level_a_or_aa(chromium: Browser, seeded: tuple
         page.tab.evaluate(axe)
         for look in range(2):
             if look:
-                page.tab.evaluate("roteLab.toggleTheme()")
-                page.settle()
+                page.toggle_theme()
             theme = page.tab.evaluate("document.body.classList.contains('dark') ? 'dark' : 'light'")
             seen.add((name, theme))
             found += [f"{theme}, {name}: {line}" for line in page.tab.evaluate(SCAN)]
@@ -58,19 +58,40 @@ def test_no_page_breaks_a_rule_of_level_a_or_aa(chromium: Browser, seeded: tuple
 
 
 class Watched:
-    """A browser tab that knows what it has asked the server for and not yet got."""
+    """A browser tab that knows what it has asked the server for and not yet got, and what went wrong meanwhile."""
 
     def __init__(self, tab: Page) -> None:
         self.tab = tab
+        self._news: list[str] = []
         self._open: set[Request] = set()
         tab.on("request", lambda r: self._open.add(r) if re.search("/gradio_api/run/|/lab/vega.js", r.url) else None)
         tab.on("requestfinished", lambda r: self._open.discard(r))
         tab.on("requestfailed", lambda r: self._open.discard(r))
+        tab.on("requestfailed", lambda r: self._news.append(f"{r.url}: {r.failure}"))
+        tab.on("response", lambda r: self._news.append(f"{r.url}: {r.status}") if r.status >= 500 else None)
+        tab.on("framenavigated", lambda frame: self._news.append(f"now at {frame.url}"))
 
     def open(self, address: str) -> None:
-        """Go there and wait until the page shows what its load events brought."""
-        self.tab.goto(address)
+        """Go there and wait until the page shows what its load events brought.
+
+        A page that came without its script, since a connection broke, is opened again, as a person would.
+        """
+        for _ in range(OPENINGS):
+            self._news.clear()
+            self.tab.goto(address)
+            if self._has_script():
+                break
         self.settle()
+        assert self._has_script(), f"{address} has no script: {self._news}"
+
+    def toggle_theme(self) -> None:
+        """Change to the other theme."""
+        assert self._has_script(), f"{self.tab.url} has lost its script: {self._news}"
+        self.tab.evaluate("roteLab.toggleTheme()")
+        self.settle()
+
+    def _has_script(self) -> bool:
+        return self.tab.evaluate("'roteLab' in window")
 
     def settle(self) -> None:
         """Wait until nothing is asked for and nothing grows."""
