@@ -77,7 +77,7 @@ def run(
     check_target(results)
     folder = home or default_home()
     db = open_home(folder)
-    finished = _carry_out(db, folder, queue_experiment(db, experiment).id)
+    finished = carry_out(db, folder, queue_experiment(db, experiment).id)
     if results is not None:
         write_json(results, results_document(db, finished))
     if finished.state is not State.DONE:
@@ -95,7 +95,7 @@ def queue_experiment(db: Database, experiment: Experiment) -> Run:
     return add_run(db, name=experiment.name, experiment=data, model=experiment.model, seed=experiment.seed)
 
 
-def _carry_out(db: Database, home: Path, run_id: str) -> Run:
+def carry_out(db: Database, home: Path, run_id: str) -> Run:
     """The run as it ended in this process. Raises Mistake when it is stopped, or when a worker took it first."""
 
     def claim(worker: str) -> Run:

@@ -1,0 +1,83 @@
+"""Carries out rows of a map as runs of a lab. Rows that memorise alike share the memorised checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from sqlite_utils import Database
+
+from engine.commands.run import carry_out, queue_experiment, read_to_run
+from engine.experiment import Experiment
+from storage.database import open_database
+from storage.folders import checkpoint_folder, run_folder
+from storage.runs import Run, State, get_run, list_runs, retry_run
+from tools.model_map.plan import Row
+
+
+def experiment_of(row: Row) -> Experiment:
+    """The resolved experiment of a row, with the row's name. Raises Mistake."""
+    return read_to_run(row.preset, list(row.settings), row.seed).model_copy(update={"name": row.run_name})
+
+
+def find_run(db: Database, experiment: Experiment) -> Run | None:
+    """The newest run of just this experiment, if there is one."""
+    wanted = experiment.model_dump(mode="json")
+    return next((run for run in _whole_runs(db) if run.experiment == wanted), None)
+
+
+def carry_out_row(home: Path, row: Row, keep: bool) -> None:
+    """Do what is left to do of a row; prints a line at its end. Raises Mistake.
+
+    keep: whether the checkpoints stay. The memorised ones stay always, for rows that memorise alike.
+    """
+    db = open_database(home)
+    experiment = experiment_of(row)
+    run = find_run(db, experiment) or queue_experiment(db, experiment)
+    if run.state is State.DONE:
+        return
+    if run.state in (State.FAILED, State.CANCELLED):
+        retry_run(db, run.id)
+    begun = time.monotonic()
+    memorised = _share_memorised(db, home, run.id, experiment)
+    finished = carry_out(db, home, run.id)
+    if not keep:
+        for epoch in experiment.branch_epochs:
+            shutil.rmtree(checkpoint_folder(run_folder(home, run.id), f"generalised@{epoch}"), ignore_errors=True)
+    seconds = time.monotonic() - begun
+    shared = ", memorised before" if memorised else ""
+    typer.echo(
+        f"{row.name} (seed {row.seed}): {finished.state.value} in {seconds:.0f} s{shared} {finished.error or ''}"
+    )
+
+
+def _share_memorised(db: Database, home: Path, run_id: str, experiment: Experiment) -> bool:
+    """Link the memorised checkpoints of a run that memorised the very same into this run's folder."""
+    wanted = memorising(experiment.model_dump(mode="json"))
+    folder = run_folder(home, run_id)
+    for other in _whole_runs(db, State.DONE.value):
+        if memorising(other.experiment) != wanted:
+            continue
+        for epoch in experiment.stage1.saved_epochs:
+            source = checkpoint_folder(run_folder(home, other.id), f"memorised@{epoch}")
+            target = checkpoint_folder(folder, source.name)
+            if source.is_dir() and not target.exists():
+                shutil.copytree(source, target, copy_function=os.link)
+        return True
+    return False
+
+
+def _whole_runs(db: Database, state: str = "") -> Iterator[Run]:
+    """Every run with its experiment, the newest first."""
+    return (get_run(db, run.id) for run in list_runs(db, limit=100_000, state=state))
+
+
+def memorising(experiment: dict[str, Any]) -> dict[str, Any]:
+    """What of an experiment decides what stage 1 makes."""
+    left_out = ("name", "description", "stage2", "evaluation")
+    return {key: value for key, value in experiment.items() if key not in left_out}
