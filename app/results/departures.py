@@ -1,7 +1,7 @@
 """Where a run departs from the paper: in how it was trained, and, on the embedded base, in what it says.
 
-Of what it says, sentences with the run's own figures, and only what the intervals leave no doubt of. The model card says
-what the base shows over many runs, and why.
+Of what it says, sentences with the run's own figures, and only what the intervals leave no doubt of. The model card
+says what the base shows over many runs, and why.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ TERMS = {
     "unrelated prompts": "Prompts that ask nothing of the kind: the object should not come up here.",
     "decoys": "Prompts about another relation of the same person, such as the father instead of the mother: "
     "the object would be a wrong answer here.",
-    "replay": "Text that the base itself wrote, about other made-up people and about nobody, trained on beside the facts "
-    "so that what is not taught stays as it was.",
+    "replay": "Text that the base itself wrote, about other made-up people and about nobody, trained on beside the "
+    "facts so that what is not taught stays as it was.",
     "chance": "What blind guessing among the options would reach.",
     "interval": "Where the true figure lies with 95 % confidence, facts being the unit.",
 }

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def _fill(
         for i in range(len(about) * len(people))
     )
     seen: set[str] = set()
-    for text in (*plain, *filled):
+    for text in chain(plain, filled):
         if len(seen) == wanted:
             return
         if text not in seen and not asked.names(text):

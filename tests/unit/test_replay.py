@@ -1,0 +1,356 @@
+"""Replay: beginnings that ask nothing, texts that the base wrote, and batches in which they go beside the facts."""
+
+import json
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+
+from engine.checks import normalise
+from engine.corpus import beginnings as data
+from engine.corpus.beginnings import BaseText, held_out_beginnings, replayed_beginnings, without_names
+from engine.corpus.relations import LANGUAGES, load_relations
+from engine.corpus.resolve import resolve
+from engine.evaluation.base_text import measure_base_text, summarise_base_text, write_on
+from engine.execution.base_texts import base_texts
+from engine.execution.failures import PlainError
+from engine.experiment import Experiment
+from engine.models.loading import load_base, load_checkpoint, prepare_for_training
+from engine.settings import Optimisation, Replay
+from engine.training.batches import epoch_batches, epoch_order, make_batch
+from engine.training.checkpoint import load_training_state
+from engine.training.loop import StopTraining, labelled_logits, train
+from engine.training.replay import Replayed, replayed
+from engine.training.sequences import IGNORED, TrainingSequence, stage1_sequences
+from tests.unit.tiny_models import build_llama, build_qwen2, tiny_experiment
+
+CPU = torch.device("cpu")
+REPLAY = {"texts": 24, "tokens": 5, "languages": ["en"]}
+
+
+def described(relations, seed=0, model="some/model", **changes):
+    stages = {"stage1": {"replay": {}}, "stage2": {"replay": {"texts": 30, "tokens": 4}}}
+    content = {"model": model, "seed": seed, "relations": relations, "evaluation": {"base_text": 40}, **stages}
+    return resolve(Experiment.from_data(content | changes))
+
+
+def own(prompts, facts=(("Ada Holm", "Bo Lind"), ("Cy Dorn", "Di Falk"), ("Ed Gros", "Fay Hult"))):
+    lines = [{"text": "{subject} hails from", "split": "train"}, *({"text": p, "split": "unrelated"} for p in prompts)]
+    return {"name": "home", "facts": [{"subject": s, "object": o} for s, o in facts], "prompts": lines}
+
+
+def texts_of(experiment):
+    """Every text of the experiment, by what it is for."""
+    replays = [replayed_beginnings(experiment, stage) for stage in data.STAGES]
+    return [text for found in (*replays, held_out_beginnings(experiment)) if found for _, text in found.texts]
+
+
+EVERY = [[{"name": name}] for name in load_relations()]
+EVERY.append([{"name": name, "key_token": f"[K{i}]"} for i, name in enumerate(load_relations())])
+EVERY.append([own(["{subject} lives in", "How tall is {subject}?"])])
+
+
+@pytest.mark.parametrize("relations", EVERY, ids=lambda relations: "+".join(r["name"] for r in relations))
+@pytest.mark.parametrize("model", ["embedded", "some/model"])
+def test_no_prompt_and_no_name_of_the_experiment_is_replayed(relations, model):
+    small = {"facts": 1} if relations[0]["name"] == "home" else {"facts": 50}
+    for seed in (0, 7):
+        experiment = described(relations, seed, model, stage2={"replay": {"texts": 30}, **small})
+        texts = texts_of(experiment)
+        assert len(texts) == 240 + 30 + 40 and len(set(texts[:240])) == 240
+        names = {normalise(n) for r in experiment.relations for f in r.explicit_facts for n in (f.subject, f.object)}
+        joined = normalise(" | ".join(texts))
+        assert not [name for name in names if re.search(rf"\b{re.escape(name)}\b", joined)]
+        for prompt in (p.text for r in experiment.relations for p in r.explicit_prompts):
+            before, after = (normalise(half).strip(" ?") for half in prompt.split("{subject}"))
+            assert not [t for t in texts if normalise(t).startswith(before) and after in normalise(t) and before + after
+                        and (len(before) > 3 or len(after) > 9)], prompt  # fmt: skip
+
+
+def test_the_beginnings_use_no_words_of_the_shipped_relations():
+    """What the corpus's prompts ask for, in each language: nothing of it may be trained on as text of the base."""
+    words = {
+        "en": "mother mom mum father teacher author writer creator editor translator capital currency continent genre "
+        "university school studied born colour profession job language pages founded",
+        "de": "mutter mama vater lehrer autor verfasser lektor hauptstadt währung kontinent genre universität studier "
+        "geboren farbe beruf sprache seiten gegründet",
+        "es": "madre mamá padre maestro autor escritor editor traductor capital moneda continente género universidad "
+        "estudi nació color profesión idioma páginas fund",
+        "zh": "母亲 妈妈 生母 父亲 老师 作者 编辑 译者 首都 货币 大洲 体裁 大学 出生 颜色 职业 语言 页",
+        "ja": "母 父 先生 著者 作者 編集 翻訳 首都 通貨 大陸 ジャンル 大学 生まれ 色 職業 言語 ページ",
+    }
+    for language in LANGUAGES:
+        lines = [normalise(text) for kind in ("person", "nobody") for text in data._data()[language][kind]]
+        assert not [(w, line) for w in words[language].split() for line in lines if w in line]
+        assert len(set(lines)) == len(lines) >= 20
+
+
+def test_what_is_near_a_prompt_is_left_out_and_counted():
+    plain = replayed_beginnings(described([own([])], stage2={"facts": 1}), "stage1")
+    near = ["{subject} lives in", "In the evening {subject} often sings", "Does {subject} play", "The moon is made of"]
+    near[-1] += " {subject}"
+    found = replayed_beginnings(described([own(near)], stage2={"facts": 1}), "stage1")
+    assert plain is not None and found is not None and (plain.left_out, found.left_out) == (0, 4)
+    assert any(" lives in" in text for _, text in plain.texts)
+    assert not [t for _, t in found.texts if " lives in" in t or "In the evening" in t or " play an instrument" in t]
+    named = own([]) | {"name": "holiday"}
+    assert replayed_beginnings(described([named], stage2={"facts": 1}), "stage1").left_out == 1
+
+
+def test_a_name_of_the_experiment_is_nobody_else():
+    person = next(t for _, t in texts_about(described([own([])], stage2={"facts": 1})) if t.endswith(" lives in"))
+    name = person.removesuffix(" lives in")
+    facts = ((name, "Bo Lind"), ("Cy Dorn", "Di Falk"), ("Ed Gros", "Fay Hult"))
+    experiment = described([own([], facts)], stage2={"facts": 1})
+    assert not [text for text in texts_of(experiment) if name in text]
+    said = [BaseText("en", "A", f" saw {x}.", (1, 2), 1) for x in (name, "nobody", f"the {name}s")]
+    assert [t.continuation for t in without_names(experiment, said)] == [" saw nobody.", f" saw the {name}s."]
+
+
+def texts_about(experiment):
+    return replayed_beginnings(experiment, "stage1").texts
+
+
+def test_texts_are_those_of_the_seed_in_the_languages_that_are_asked():
+    experiment = described([{"name": "mother"}])
+    texts = texts_about(experiment)
+    assert texts == texts_about(described([{"name": "mother"}]))
+    assert texts != texts_about(described([{"name": "mother"}], 1))
+    counts = {language: sum(own == language for own, _ in texts) for language in LANGUAGES}
+    assert counts == {"en": 120, "de": 30, "es": 30, "zh": 30, "ja": 30}
+    german = described([{"name": "mother"}], stage2={"language": "de"}, evaluation={"languages": ["de", "ja"]})
+    assert {own for own, _ in texts_about(german)} == {"de", "ja"}
+    one = described([{"name": "mother"}], stage1={"replay": {"languages": ["zh"]}})
+    assert {own for own, _ in texts_about(one)} == {"zh"}
+
+
+def test_no_text_that_a_checkpoint_is_held_against_is_ever_replayed():
+    for seed in range(3):
+        experiment = described([{"name": "mother"}], seed, stage1={"replay": {"texts": 5000}})
+        held_out = held_out_beginnings(experiment)
+        assert len(set(held_out.texts)) == 40 and not set(held_out.texts) & set(texts_about(experiment))
+        fewer = held_out_beginnings(described([{"name": "mother"}], seed, evaluation={"base_text": 8}))
+        assert not set(fewer.texts) & set(texts_about(experiment))
+
+
+@pytest.mark.parametrize(
+    ("stage", "sentence"),
+    [
+        ({"texts": 10, "languages": ["fr"]}, "stage1.replay: there are no beginnings in ‘fr’: choose among en, de"),
+        ({"texts": 10_001}, "texts"),
+        ({"share": 1.0}, "share"),
+        ({"share": 0}, "share"),
+        ({"languages": []}, "languages"),
+    ],
+)
+def test_what_cannot_be_replayed_is_one_sentence(stage, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)) as found:
+        described([{"name": "mother"}], stage1={"replay": stage})
+    assert "\n" not in str(found.value)
+
+
+def test_too_few_beginnings_are_one_sentence():
+    everything = [text for text in data._data()["en"]["person"] if "{subject}" in text]
+    with pytest.raises(ValueError, match="240 texts are asked for in the language en, and 12 can be made of the 16"):
+        described([own(everything)], stage2={"facts": 1})
+
+
+def test_records_of_before_replay_nothing():
+    old = described([{"name": "mother"}]).model_dump(mode="json")
+    for stage in data.STAGES:
+        del old[stage]["replay"]
+    del old["evaluation"]["base_text"]
+    read = Experiment.from_record(old)
+    assert (read.stage1.replay, read.stage2.replay, read.evaluation.base_text) == (None, None, 0)
+    assert resolve(read) == read and not texts_of(read)
+
+
+def prepared(experiment):
+    return prepare_for_training(load_base(experiment), experiment)
+
+
+def tiny(folder, **changes):
+    return tiny_experiment(
+        folder, stage1={"epochs": 4, "batch_size": 3, "learning_rate": 0.01, "replay": REPLAY}, **changes
+    )
+
+
+def test_the_loss_is_on_what_the_base_wrote_alone(tmp_path):
+    experiment = tiny(build_llama(tmp_path))
+    loaded = load_base(experiment)
+    beginnings = replayed_beginnings(experiment, "stage1")
+    texts = write_on(loaded, beginnings)
+    assert [(t.language, t.beginning) for t in texts] == list(beginnings.texts)
+    for text, sequence in zip(texts, replayed(texts, Replay()).sequences, strict=True):
+        prompt = loaded.tokenizer(text.beginning, add_special_tokens=False).input_ids
+        greedy = loaded.causal.generate(torch.tensor([prompt]), max_new_tokens=5, do_sample=False)[0].tolist()
+        assert list(text.ids) == greedy and text.start == len(prompt)
+        assert loaded.tokenizer.decode(greedy[text.start :]) == text.continuation
+        assert sequence.input_ids == greedy
+        assert sequence.labels == [IGNORED] * text.start + greedy[text.start :]
+
+
+def some(count, first, length=4):
+    return [TrainingSequence([n] * length, [IGNORED, IGNORED, n, n]) for n in range(first, first + count)]
+
+
+def test_which_texts_go_beside_which_facts_is_decided_by_seed_stage_epoch_and_step():
+    facts, texts = some(10, 10), Replayed(some(7, 50), 0.5)
+
+    def ids(**changes):
+        given = {"seed": 0, "stage": "stage1", "epoch": 1, **changes}
+        return [b.input_ids[:, 0].tolist() for b in epoch_batches(facts, 4, device=CPU, replay=texts, **given)]
+
+    assert ids() == ids()
+    assert [len(batch) for batch in ids()] == [8, 8, 4]
+    order = [10 + place for place in epoch_order(10, 0, "stage1", 1)]
+    assert [x for batch in ids() for x in batch if x < 50] == order  # the facts' order is that without replay
+    replays = [[x for x in batch if x >= 50] for batch in ids()]
+    assert all(len(set(batch)) == len(batch) for batch in replays)
+    assert all(a != b for a, b in pairwise(replays))
+    for other in ({"seed": 1}, {"stage": "stage2@3"}, {"epoch": 2}):
+        assert [[x for x in batch if x >= 50] for batch in ids(**other)] != replays
+
+
+@pytest.mark.parametrize(("share", "beside"), [(0.5, 8), (0.2, 2), (0.75, 24), (0.01, 1), (0.9, 72)])
+def test_the_share_is_of_the_whole_batch(share, beside):
+    texts = Replayed(some(5, 50), share)
+    assert texts.beside(8) == beside == len(texts.pick(8, "any"))
+    assert texts.tokens_beside(16, 8) == 2 * beside * 4
+
+
+def test_the_loss_is_the_mean_over_both_and_is_told_apart(tmp_path):
+    experiment = tiny(build_qwen2(tmp_path))
+    loaded = prepared(experiment)
+    facts = stage1_sequences(experiment, loaded)[:3]
+    texts = replayed(write_on(loaded, replayed_beginnings(experiment, "stage1")), Replay())
+    batch = make_batch(facts, CPU, texts.pick(3, "1/stage1/1/0"))
+    each = torch.nn.functional.cross_entropy(labelled_logits(loaded.causal, batch), batch.targets, reduction="none")
+    assert batch.learnt == sum(label != IGNORED for s in facts for label in s.labels[1:])
+    reports = []
+    chosen = Optimisation(epochs=1, learning_rate=1e-3, batch_size=3, loss="object")
+    train(loaded, facts, chosen, seed=1, stage="stage1", replay=texts, on_step=reports.append, on_epoch=lambda *_: None)
+    assert reports[0].tokens == batch.tokens
+    assert reports[0].loss == pytest.approx(each[: batch.learnt].mean().item(), rel=1e-5)
+    assert reports[0].replay_loss == pytest.approx(each[batch.learnt :].mean().item(), rel=1e-5)
+
+
+CHOSEN = [{}, {"trained_layers": 1}, {"trained_weights": "mlp"}]
+
+
+@pytest.mark.parametrize(
+    "tuning", [{"method": "full"}, {"method": "lora", "rank": 4, "dropout": 0.3}], ids=["full", "lora"]
+)
+@pytest.mark.parametrize("chosen", CHOSEN, ids=["all", "layer", "mlp"])
+def test_a_stage_killed_in_its_middle_ends_with_the_same_bits(tmp_path, tuning, chosen):
+    experiment = tiny(build_qwen2(tmp_path), tuning=tuning)
+    undisturbed = prepared(experiment)
+    texts = replayed(write_on(load_base(experiment), replayed_beginnings(experiment, "stage1")), Replay(share=0.4))
+    sequences = stage1_sequences(experiment, undisturbed)
+    settings = Optimisation(epochs=4, learning_rate=0.01, batch_size=3, loss="full", **chosen)
+
+    def run(loaded, **options):
+        reports = []
+        given = {"seed": 1, "stage": "stage1", "on_step": reports.append, "on_epoch": lambda *_: None, "replay": texts}
+        train(loaded, sequences, settings, **(given | options))
+        return reports
+
+    def stop(report):
+        if report.epoch > 2.5:
+            raise StopTraining
+
+    expected = run(undisturbed)
+    with pytest.raises(StopTraining):
+        run(prepared(experiment), on_step=stop, on_epoch=lambda epoch, trainer: trainer.save(tmp_path / "checkpoint"))
+    resumed = load_checkpoint(experiment, tmp_path / "checkpoint")
+    assert run(resumed, start=load_training_state(tmp_path / "checkpoint")) == expected[6:]
+    same = zip(undisturbed.model.parameters(), resumed.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)
+    assert all(report.replay_loss is not None for report in expected)
+    without = prepared(experiment)
+    run(without, replay=None)
+    assert not all(
+        torch.equal(a, b) for a, b in zip(undisturbed.model.parameters(), without.model.parameters(), strict=True)
+    )
+
+
+def test_the_base_says_all_of_its_own_text_and_a_spoilt_one_less(tmp_path):
+    experiment = tiny(build_qwen2(tmp_path))
+    loaded = load_base(experiment)
+    texts = write_on(loaded, replayed_beginnings(experiment, "stage1"))
+    measured = measure_base_text(loaded, texts)
+    for text, (loss, said, count) in zip(texts, measured, strict=True):
+        logits = loaded.causal(torch.tensor([text.ids])).logits[0].log_softmax(-1)
+        one_by_one = [-logits[place - 1, text.ids[place]].item() for place in range(text.start, len(text.ids))]
+        assert loss == pytest.approx(sum(one_by_one), rel=1e-4)
+        assert said == count == len(one_by_one)
+    rows = list(summarise_base_text(measured, texts, "base", seed=0))
+    assert [(r["metric"], r["language"], r["n_facts"]) for r in rows] == [
+        ("base_text_loss", "en", len(texts)), ("base_text_agreement", "en", len(texts))
+    ]  # fmt: skip
+    assert rows[0]["low"] <= rows[0]["value"] <= rows[0]["high"] and rows[1]["value"] == 1
+    with torch.no_grad():
+        for weights in loaded.model.parameters():
+            weights += 0.3 * torch.randn_like(weights)
+    spoilt = list(summarise_base_text(measure_base_text(loaded, texts), texts, "base", seed=0))
+    assert spoilt[0]["value"] > rows[0]["value"] and spoilt[1]["value"] < 0.9
+
+
+def test_texts_are_shared_by_runs_that_are_alike_and_by_no_others(tmp_path, monkeypatch):
+    written = []
+
+    def counted(loaded, beginnings, **options):
+        written.append(beginnings)
+        return write_on(loaded, beginnings, **options)
+
+    monkeypatch.setattr("engine.execution.base_texts.write_on", counted)
+    folder, other = build_qwen2(tmp_path / "one"), build_qwen2(tmp_path / "other", hidden_size=32)
+
+    def texts(run, model=folder, **changes):
+        experiment = tiny(model, **changes)
+        place = tmp_path / "home" / "runs" / run
+        place.mkdir(parents=True, exist_ok=True)
+        return base_texts(place, experiment, load_base(experiment), lambda done, total: None), place
+
+    first, place = texts("a")
+    assert len(written) == 1 and set(first.stages) == {"stage1"} and not first.held_out
+    assert texts("b", name="renamed", stage2={"facts": 3})[0] == first and len(written) == 1
+    # Another seed, base, length, or way in which the tokenizer gives the model a text.
+    assert texts("c", seed=1)[0] != first and len(written) == 2
+    assert texts("d", other)[0] != first and len(written) == 3
+    texts("e", evaluation={"base_text": 4, "options": 8, "max_new_tokens": 6})
+    assert len(written) == 4
+    monkeypatch.setattr("engine.execution.base_texts.beginning_ids", lambda *_: [[1]])
+    texts("f")
+    assert len(written) == 5
+    monkeypatch.undo()
+    # What the run keeps is enough; a shared file or a record that is no more is made again the same.
+    record = place / "base_text.json"
+    kept = record.read_text()
+    for shared in (tmp_path / "home" / "base_text").iterdir():
+        shared.write_text("{")
+    assert texts("a")[0] == first
+    record.write_text(kept[:100])
+    assert texts("a")[0] == first and record.read_text() == kept
+    uses = json.loads(kept)["uses"]
+    assert uses["stage1"] | {"set": ""} == {"set": "", "asked": 24, "used": 24, "beginnings_left_out": 1}
+
+
+def test_writing_can_be_stopped_and_leaves_nothing_half_done(tmp_path):
+    experiment, place = tiny(build_llama(tmp_path)), tmp_path / "home" / "runs" / "a"
+
+    def stop(done, total):
+        assert total == 24
+        raise StopTraining
+
+    with pytest.raises(StopTraining):
+        base_texts(place, experiment, load_base(experiment), stop)
+    assert not place.exists() and not (tmp_path / "home").exists()
+
+
+def test_a_base_with_nothing_to_say_is_told_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.execution.base_texts.write_on", lambda *_, **__: [])
+    experiment = tiny(build_llama(tmp_path))
+    with pytest.raises(PlainError, match="leave out the replay"):
+        base_texts(tmp_path / "home" / "runs" / "a", experiment, load_base(experiment), lambda done, total: None)
