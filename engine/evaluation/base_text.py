@@ -37,7 +37,8 @@ def beginning_ids(loaded: LoadedModel, beginnings: Beginnings) -> list[list[int]
 def write_on(
     loaded: LoadedModel, beginnings: Beginnings, *, on_rows: Callable[[int], None] = lambda rows: None
 ) -> list[BaseText]:
-    """What the model writes behind each beginning, greedily; one behind which it has nothing to say is left out.
+    """What the model writes behind each beginning, greedily. Left out is one behind which it has nothing to say, says a
+    key token, or what its tokenizer has no token for: rows that mean nothing, and shall not be taught.
 
     `on_rows(n)` is told of n more texts, also of 0 as a sign of life, and may raise to stop. The same texts, bit for
     bit, each time on the same CPU. Raises EvaluationError when the model's outputs are not numbers.
@@ -59,10 +60,11 @@ def write_on(
             on_rows=on_rows,
         )
     tokenizer: Any = loaded.tokenizer
+    words = set(tokenizer.get_vocab().values()) - set(loaded.key_token_ids.values())
     return [
         BaseText(language, text, tokenizer.decode(list(reply.tokens)), (*prompt, *reply.tokens), len(prompt))
         for (language, text), prompt, reply in zip(beginnings.texts, ids, replies, strict=True)
-        if reply.tokens
+        if reply.tokens and words.issuperset(reply.tokens)
     ]
 
 
