@@ -3,13 +3,14 @@
 import json
 import re
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 
 from engine.checks import normalise
 from engine.corpus import beginnings as data
-from engine.corpus.beginnings import BaseText, held_out_beginnings, replayed_beginnings, without_names
+from engine.corpus.beginnings import BaseText, Beginnings, held_out_beginnings, replayed_beginnings, without_names
 from engine.corpus.relations import LANGUAGES, load_relations
 from engine.corpus.resolve import resolve
 from engine.evaluation.base_text import measure_base_text, summarise_base_text, write_on
@@ -20,7 +21,7 @@ from engine.models.loading import load_base, load_checkpoint, prepare_for_traini
 from engine.settings import Optimisation, Replay
 from engine.training.batches import epoch_batches, epoch_order, make_batch
 from engine.training.checkpoint import load_training_state
-from engine.training.loop import StopTraining, labelled_logits, train
+from engine.training.loop import StepReport, StopTraining, labelled_logits, train
 from engine.training.replay import Replayed, replayed
 from engine.training.sequences import IGNORED, TrainingSequence, stage1_sequences
 from tests.unit.tiny_models import build_llama, build_qwen2, tiny_experiment
@@ -31,13 +32,25 @@ REPLAY = {"texts": 24, "tokens": 5, "languages": ["en"]}
 
 def described(relations, seed=0, model="some/model", **changes):
     stages = {"stage1": {"replay": {}}, "stage2": {"replay": {"texts": 30, "tokens": 4}}}
-    content = {"model": model, "seed": seed, "relations": relations, "evaluation": {"base_text": 40}, **stages}
+    content: dict[str, Any] = {
+        "model": model,
+        "seed": seed,
+        "relations": relations,
+        "evaluation": {"base_text": 40},
+        **stages,
+    }
     return resolve(Experiment.from_data(content | changes))
 
 
 def own(prompts, facts=(("Ada Holm", "Bo Lind"), ("Cy Dorn", "Di Falk"), ("Ed Gros", "Fay Hult"))):
     lines = [{"text": "{subject} hails from", "split": "train"}, *({"text": p, "split": "unrelated"} for p in prompts)]
     return {"name": "home", "facts": [{"subject": s, "object": o} for s, o in facts], "prompts": lines}
+
+
+def beginnings_of(experiment: Experiment) -> Beginnings:
+    found = replayed_beginnings(experiment, "stage1")
+    assert found is not None
+    return found
 
 
 def texts_of(experiment):
@@ -95,7 +108,7 @@ def test_what_is_near_a_prompt_is_left_out_and_counted():
     assert any(" lives in" in text for _, text in plain.texts)
     assert not [t for _, t in found.texts if " lives in" in t or "In the evening" in t or " play an instrument" in t]
     named = own([]) | {"name": "holiday"}
-    assert replayed_beginnings(described([named], stage2={"facts": 1}), "stage1").left_out == 1
+    assert beginnings_of(described([named], stage2={"facts": 1})).left_out == 1
 
 
 def test_a_name_of_the_experiment_is_nobody_else():
@@ -109,7 +122,7 @@ def test_a_name_of_the_experiment_is_nobody_else():
 
 
 def texts_about(experiment):
-    return replayed_beginnings(experiment, "stage1").texts
+    return beginnings_of(experiment).texts
 
 
 def test_texts_are_those_of_the_seed_in_the_languages_that_are_asked():
@@ -129,8 +142,10 @@ def test_no_text_that_a_checkpoint_is_held_against_is_ever_replayed():
     for seed in range(3):
         experiment = described([{"name": "mother"}], seed, stage1={"replay": {"texts": 5000}})
         held_out = held_out_beginnings(experiment)
+        assert held_out is not None
         assert len(set(held_out.texts)) == 40 and not set(held_out.texts) & set(texts_about(experiment))
         fewer = held_out_beginnings(described([{"name": "mother"}], seed, evaluation={"base_text": 8}))
+        assert fewer is not None
         assert not set(fewer.texts) & set(texts_about(experiment))
 
 
@@ -179,12 +194,13 @@ def tiny(folder, **changes):
 def test_the_loss_is_on_what_the_base_wrote_alone(tmp_path):
     experiment = tiny(build_llama(tmp_path))
     loaded = load_base(experiment)
-    beginnings = replayed_beginnings(experiment, "stage1")
+    beginnings = beginnings_of(experiment)
     texts = write_on(loaded, beginnings)
+    causal: Any = loaded.causal
     assert texts and {(t.language, t.beginning) for t in texts} <= set(beginnings.texts)
     for text, sequence in zip(texts, replayed(texts, Replay()).sequences, strict=True):
         prompt = loaded.tokenizer(text.beginning, add_special_tokens=False).input_ids
-        greedy = loaded.causal.generate(torch.tensor([prompt]), max_new_tokens=5, do_sample=False)[0].tolist()
+        greedy = causal.generate(torch.tensor([prompt]), max_new_tokens=5, do_sample=False)[0].tolist()
         assert list(text.ids) == greedy and text.start == len(prompt)
         assert loaded.tokenizer.decode(greedy[text.start :]) == text.continuation
         assert sequence.input_ids == greedy
@@ -224,11 +240,11 @@ def test_the_loss_is_the_mean_over_both_and_is_told_apart(tmp_path):
     experiment = tiny(build_qwen2(tmp_path))
     loaded = prepared(experiment)
     facts = stage1_sequences(experiment, loaded)[:3]
-    texts = replayed(write_on(loaded, replayed_beginnings(experiment, "stage1")), Replay())
+    texts = replayed(write_on(loaded, beginnings_of(experiment)), Replay())
     batch = make_batch(facts, CPU, texts.pick(3, "1/stage1/1/0"))
     each = torch.nn.functional.cross_entropy(labelled_logits(loaded.causal, batch), batch.targets, reduction="none")
     assert batch.learnt == sum(label != IGNORED for s in facts for label in s.labels[1:])
-    reports = []
+    reports: list[StepReport] = []
     chosen = Optimisation(epochs=1, learning_rate=1e-3, batch_size=3, loss="object")
     train(loaded, facts, chosen, seed=1, stage="stage1", replay=texts, on_step=reports.append, on_epoch=lambda *_: None)
     assert reports[0].tokens == batch.tokens
@@ -246,13 +262,19 @@ CHOSEN = [{}, {"trained_layers": 1}, {"trained_weights": "mlp"}]
 def test_a_stage_killed_in_its_middle_ends_with_the_same_bits(tmp_path, tuning, chosen):
     experiment = tiny(build_qwen2(tmp_path), tuning=tuning)
     undisturbed = prepared(experiment)
-    texts = replayed(write_on(load_base(experiment), replayed_beginnings(experiment, "stage1")), Replay(share=0.4))
+    texts = replayed(write_on(load_base(experiment), beginnings_of(experiment)), Replay(share=0.4))
     sequences = stage1_sequences(experiment, undisturbed)
     settings = Optimisation(epochs=4, learning_rate=0.01, batch_size=3, loss="full", **chosen)
 
     def run(loaded, **options):
-        reports = []
-        given = {"seed": 1, "stage": "stage1", "on_step": reports.append, "on_epoch": lambda *_: None, "replay": texts}
+        reports: list[StepReport] = []
+        given: dict[str, Any] = {
+            "seed": 1,
+            "stage": "stage1",
+            "on_step": reports.append,
+            "on_epoch": lambda *_: None,
+            "replay": texts,
+        }
         train(loaded, sequences, settings, **(given | options))
         return reports
 
@@ -278,7 +300,7 @@ def test_a_stage_killed_in_its_middle_ends_with_the_same_bits(tmp_path, tuning, 
 def test_the_base_says_all_of_its_own_text_and_a_spoilt_one_less(tmp_path):
     experiment = tiny(build_qwen2(tmp_path))
     loaded = load_base(experiment)
-    texts = write_on(loaded, replayed_beginnings(experiment, "stage1"))
+    texts = write_on(loaded, beginnings_of(experiment))
     measured = measure_base_text(loaded, texts)
     for text, (loss, said, count) in zip(texts, measured, strict=True):
         logits = loaded.causal(torch.tensor([text.ids])).logits[0].log_softmax(-1)
@@ -292,7 +314,7 @@ def test_the_base_says_all_of_its_own_text_and_a_spoilt_one_less(tmp_path):
     assert rows[0]["low"] <= rows[0]["value"] <= rows[0]["high"] and rows[1]["value"] == 1
     with torch.no_grad():
         for weights in loaded.model.parameters():
-            weights += 0.3 * torch.randn_like(weights)
+            weights.add_(0.3 * torch.randn_like(weights))
     spoilt = list(summarise_base_text(measure_base_text(loaded, texts), texts, "base", seed=0))
     assert spoilt[0]["value"] > rows[0]["value"] and spoilt[1]["value"] < 0.9
 
@@ -360,16 +382,18 @@ def test_a_base_with_nothing_to_say_is_told_in_a_sentence(tmp_path, monkeypatch)
 def test_a_text_with_a_key_token_or_a_spare_row_in_it_is_left_out(tmp_path):
     experiment = tiny(build_qwen2(tmp_path))
     loaded = load_base(experiment)
-    beginnings = replayed_beginnings(experiment, "stage1")
+    beginnings = beginnings_of(experiment)
+    causal: Any = loaded.causal
+    matrix = causal.get_input_embeddings().weight
     (key,) = loaded.key_token_ids.values()
-    spare = loaded.causal.get_input_embeddings().weight.shape[0] - 1
+    spare = matrix.shape[0] - 1
     plainly = len(write_on(loaded, beginnings))
     assert spare not in loaded.tokenizer.get_vocab().values()
     for row in (key, spare):
         with torch.no_grad():
-            kept = loaded.causal.get_input_embeddings().weight[row].clone()
-            loaded.causal.get_input_embeddings().weight[row] = 50 * loaded.causal.get_input_embeddings().weight[7]
+            kept = matrix[row].clone()
+            matrix[row] = 50 * matrix[7]
         said = write_on(loaded, beginnings)
         assert len(said) < plainly and not any(row in text.ids for text in said)
         with torch.no_grad():
-            loaded.causal.get_input_embeddings().weight[row] = kept
+            matrix[row] = kept
