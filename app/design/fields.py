@@ -71,10 +71,10 @@ def _replay(stage: str) -> tuple[Field, ...]:
     """The share comes first: without one nothing is replayed, whatever the others say."""
     base = f"{stage}.replay"
     return (
-        Field(f"{base}.share", "Replay, share of a batch", "The base’s own text; empty: none", "number", (), True),
-        Field(f"{base}.texts", "Replay, texts", "The base writes them; empty: 240", "integer", (), True),
-        Field(f"{base}.tokens", "Replay, length", "Tokens of each; empty: 12", "integer", (), True),
-        Field(f"{base}.languages", "Replay, languages", "Empty: all asked", "tags", NAMED_LANGUAGES, True),
+        Field(f"{base}.share", "Share of a batch", "Empty: no replay; 0.5: half of it", "number", (), True),
+        Field(f"{base}.texts", "Texts replayed", "Empty: 240", "integer", (), True),
+        Field(f"{base}.tokens", "Their length", "In tokens; empty: 12", "integer", (), True),
+        Field(f"{base}.languages", "Their languages", "Empty: all that are asked", "tags", NAMED_LANGUAGES, True),
     )
 
 
@@ -112,7 +112,7 @@ FIELDS = (
     Field("evaluation.options", "Options", "Answers to choose from", "integer", (), True),
     Field("evaluation.max_new_tokens", "Longest answer", "In tokens", "integer", (), True),
     Field("evaluation.probe_facts", "Facts probed", "After each epoch of stage 1", "integer", (), True),
-    Field("evaluation.base_text", "Texts of the base", "Of its own, to compare with; 0: none", "integer", (), True),
+    Field("evaluation.base_text", "Base’s own texts", "To compare with; 0: none", "integer", (), True),
 )
 BY_PATH = {field.path: field for field in FIELDS}
 
