@@ -65,10 +65,9 @@ EVERY.append([own(["{subject} lives in", "How tall is {subject}?"])])
 
 
 @pytest.mark.parametrize("relations", EVERY, ids=lambda relations: "+".join(r["name"] for r in relations))
-@pytest.mark.parametrize("model", ["embedded", "some/model"])
-def test_no_prompt_and_no_name_of_the_experiment_is_replayed(relations, model):
+def test_no_prompt_and_no_name_of_the_experiment_is_replayed(relations):
     small = {"facts": 1} if relations[0]["name"] == "home" else {"facts": 50}
-    for seed in (0, 7):
+    for seed, model in ((0, "some/model"), (7, "embedded")):
         experiment = described(relations, seed, model, stage2={"replay": {"texts": 30}, **small})
         texts = texts_of(experiment)
         assert len(texts) == 240 + 30 + 40 and len(set(texts[:240])) == 240
@@ -252,13 +251,11 @@ def test_the_loss_is_the_mean_over_both_and_is_told_apart(tmp_path):
     assert reports[0].replay_loss == pytest.approx(each[batch.learnt :].mean().item(), rel=1e-5)
 
 
-CHOSEN = [{}, {"trained_layers": 1}, {"trained_weights": "mlp"}]
+LORA = {"method": "lora", "rank": 4, "dropout": 0.3}
+CASES = [({}, {}), ({}, {"trained_layers": 1}), (LORA, {}), (LORA, {"trained_weights": "mlp"})]
 
 
-@pytest.mark.parametrize(
-    "tuning", [{"method": "full"}, {"method": "lora", "rank": 4, "dropout": 0.3}], ids=["full", "lora"]
-)
-@pytest.mark.parametrize("chosen", CHOSEN, ids=["all", "layer", "mlp"])
+@pytest.mark.parametrize(("tuning", "chosen"), CASES, ids=["full", "full layer", "lora", "lora mlp"])
 def test_a_stage_killed_in_its_middle_ends_with_the_same_bits(tmp_path, tuning, chosen):
     experiment = tiny(build_qwen2(tmp_path), tuning=tuning)
     undisturbed = prepared(experiment)
