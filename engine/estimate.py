@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine.corpus.beginnings import STAGES, held_out_beginnings, replayed_beginnings
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
 from engine.evaluation.questions import count_questions, languages_for
 from engine.experiment import Experiment
@@ -78,8 +79,12 @@ def estimate_experiment(
     questions = sum(count_questions(experiment, name) for name in experiment.checkpoints)
     choices = sum(count_choices(experiment, name) for name in experiment.checkpoints)
     branches = len(experiment.branch_epochs)
+    written, beside = _replay(experiment, count)
+    tokens1 += round(beside["stage1"] * len(sequences1))
+    tokens2 += round(beside["stage2"] * len(sequences2))
     passes = float(
         PASSES_PER_TRAINED_TOKEN * (tokens1 * first.epochs + tokens2 * second.epochs * branches)
+        + written
         + PASSES_PER_QUESTION * questions
         + PASSES_PER_CHOICE * choices
     )
@@ -100,6 +105,20 @@ def estimate_experiment(
         parameters=shape.parameters if shape else None,
         parameters_from=shape.source if shape else "",
     )
+
+
+def _replay(experiment: Experiment, count: Callable[[list[str]], list[int]]) -> tuple[int, dict[str, float]]:
+    """The passes in which the base writes its own text, and how many tokens of it go with each fact of a stage."""
+    beginnings = {stage: replayed_beginnings(experiment, stage) for stage in STAGES}
+    held_out = held_out_beginnings(experiment)
+    sets = {b for b in (*beginnings.values(), held_out) if b}
+    lengths = {b: sum(count([text for _, text in b.texts])) + b.tokens * len(b.texts) for b in sets}
+    beside = dict.fromkeys(STAGES, 0.0)
+    for stage, b in beginnings.items():
+        if b and (replay := getattr(experiment, stage).replay):
+            beside[stage] = lengths[b] / len(b.texts) * replay.share / (1 - replay.share)
+    compared = lengths[held_out] * len(experiment.checkpoints) if held_out else 0
+    return sum(lengths.values()) + compared, beside
 
 
 def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[int]], bool]:
@@ -157,7 +176,9 @@ def training_memory(experiment: Experiment, shape: ModelShape, longest: int, acc
     else:
         trained = experiment.tuning.rank * (shape.adapter_sizes or shape.parameters // 100)
         fixed = shape.parameters * width + trained * 16
-    tokens = max(experiment.stage1.batch_size, experiment.stage2.batch_size) * (longest / CHARACTERS_PER_TOKEN + 1)
+    # What is replayed comes on top of a batch.
+    rows = (s.batch_size / (1 - (s.replay.share if s.replay else 0)) for s in (experiment.stage1, experiment.stage2))
+    tokens = max(rows) * (longest / CHARACTERS_PER_TOKEN + 1)
     activations = tokens * (shape.hidden * shape.layers * 16 * width + shape.vocabulary * 12)
     return int(fixed + activations + 500e6)
 

@@ -116,6 +116,22 @@ class Frozen(BaseModel):
         return value
 
 
+class Replay(Frozen):
+    """The base's own text, mixed into a stage's batches so that what is not trained stays as it was; not the paper's.
+
+    Before stage 1 the base writes `tokens` greedy tokens behind each of `texts` plain beginnings about other made-up
+    people and about nobody (engine/corpus/beginnings.yaml), none of them a prompt of the experiment. `share` of a batch
+    is such text, on top of `batch_size`; .5 are as many texts as facts. The loss is on what the base wrote alone, and a
+    batch's loss is the mean over the labelled tokens of both.
+    `languages`: of the beginnings; None takes stage 2's, which gets half of the texts, and all that are evaluated.
+    """
+
+    share: Annotated[float, Field(gt=0, le=0.9)] = 0.5
+    texts: Annotated[int, Field(ge=1, le=10_000)] = 240
+    tokens: Annotated[int, Field(ge=1, le=200)] = 12
+    languages: Annotated[tuple[Language, ...], Field(min_length=1, max_length=100)] | None = None
+
+
 class Optimisation(Frozen):
     """AdamW without weight decay; `batch_size` in sequences; warm-up in optimizer steps.
 
@@ -153,6 +169,7 @@ class Stage1(Optimisation):
     loss: LossMask = "object"
     trained_weights: TrainedWeights = "auto"
     checkpoint_epochs: Epochs | None = None
+    replay: Replay | None = None
 
     @property
     def saved_epochs(self) -> tuple[int, ...]:
@@ -188,6 +205,7 @@ class Stage2(Optimisation):
     loss: LossMask = "object"
     trained_layers: Count | Literal["all", "auto"] = "auto"
     branch_epochs: Epochs | None = None
+    replay: Replay | None = None
 
 
 class Tuning(Frozen):
@@ -215,7 +233,8 @@ class Evaluation(Frozen):
 
     `languages`: None means every language that has prompts. `every_language_at`: `ends` asks all languages of the
     base model and of the last generalised one, and stage 2's language of the others; `every` asks all of all.
-    `options`: how many answers the multiple choice offers, where there are enough.
+    `options`: how many answers the multiple choice offers, where there are enough. `base_text`: on how many texts of
+    the base's own, none of them replayed, every checkpoint is compared with the base; 0 leaves it out.
     """
 
     languages: Annotated[tuple[Language, ...], Field(min_length=1, max_length=100)] | None = None
@@ -224,3 +243,4 @@ class Evaluation(Frozen):
     options: Annotated[int, Field(ge=2, le=1000)] = 100
     max_new_tokens: Annotated[int, Field(ge=1, le=1000)] = 50
     probe_facts: Annotated[int, Field(ge=0, le=1000)] = 20
+    base_text: Annotated[int, Field(ge=0, le=1000)] = 0

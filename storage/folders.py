@@ -3,10 +3,12 @@
 HOME/runs/ID/run.json              what was run, on what
 HOME/runs/ID/log.txt               everything the training process printed
 HOME/runs/ID/answers.db            every single answer
+HOME/runs/ID/base_text.json        the base's own text that it replays, or is held against
 HOME/runs/ID/checkpoints/NAME/     memorised@3, generalised@3, …
 HOME/runs/ID/resume/STAGE/         the newest epoch of a stage that is under way
 HOME/runs/ID/damaged/NAME/         what was found damaged and set aside; may be deleted
 HOME/attacks/ID/                   what the cells of an attack share: starts that a defence has hardened
+HOME/base_text/KEY.json            what a base wrote, for all runs that ask it alike; may be deleted, is written again
 """
 
 from __future__ import annotations
@@ -37,6 +39,16 @@ def checkpoint_folder(folder: Path, name: str) -> Path:
 def resume_folder(folder: Path, stage: str) -> Path:
     """The folder of the newest epoch of a stage that is under way."""
     return folder / "resume" / stage
+
+
+def base_text_file(folder: Path) -> Path:
+    """The file of the base's own text that the run in `folder` uses."""
+    return folder / "base_text.json"
+
+
+def shared_base_text_file(folder: Path, key: str) -> Path:
+    """The file of what a base wrote, for all runs beside the one in `folder`."""
+    return folder.parent.parent / "base_text" / f"{key}.json"
 
 
 def damaged_folder(folder: Path) -> Path:

@@ -225,6 +225,8 @@ def _validation_finding(item: Any, draft: Draft, early: set[str]) -> Finding | N
 
 def _finding_of_all(message: str) -> Finding:
     """Where a sentence about the experiment as a whole belongs."""
+    if message.startswith("stage1"):
+        return Finding("stage1", "Stage 1", Problem(message))
     if message.startswith(("stage 2", "stage2")):
         return Finding("stage2", "Stage 2", Problem(message))
     if message.startswith("evaluation"):
@@ -261,7 +263,7 @@ def _resolving_finding(message: str, draft: Draft) -> Finding:
     if place := re.match(r"relations\.(\d+)[^:]*: ", message):
         relation = draft["relations"][int(place[1])]
         return Finding(f"{relation['id']}/relation", relation["name"], Problem(message[place.end() :]))
-    if message.startswith(("stage 2", "evaluation")):
+    if message.startswith(("stage 2", "stage1", "stage2", "evaluation")):
         return _finding_of_all(message)
     for relation in draft["relations"]:
         if f"'{relation['name']}'" in message or f"‘{relation['name']}’" in message:

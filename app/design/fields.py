@@ -67,6 +67,17 @@ def _schedule(stage: str) -> tuple[Field, ...]:
     )
 
 
+def _replay(stage: str) -> tuple[Field, ...]:
+    """The share comes first: without one nothing is replayed, whatever the others say."""
+    base = f"{stage}.replay"
+    return (
+        Field(f"{base}.share", "Share of a batch", "Empty: no replay; 0.5: half of it", "number", (), True),
+        Field(f"{base}.texts", "Texts replayed", "Empty: 240", "integer", (), True),
+        Field(f"{base}.tokens", "Their length", "In tokens; empty: 12", "integer", (), True),
+        Field(f"{base}.languages", "Their languages", "Empty: all that are asked", "tags", NAMED_LANGUAGES, True),
+    )
+
+
 FIELDS = (
     Field("name", "Name", "", "text"),
     Field("description", "Note to yourself", "", "text"),
@@ -86,12 +97,14 @@ FIELDS = (
         True,
     ),
     *_schedule("stage1"),
+    *_replay("stage1"),
     Field("stage2.facts", "Facts shown (k)", "The others test it", "integer"),
     Field("stage2.prompts", "Prompts for each", "The first train prompts", "integer"),
     *_training("stage2", "How often each is read", "Sequences in one step"),
     Field("stage2.language", "Language", "Of the prompts it trains on", "text", (), True),
     Field("stage2.branch_epochs", "Start from epochs", "Empty: every kept checkpoint", "list", (), True),
     *_schedule("stage2"),
+    *_replay("stage2"),
     Field("evaluation.languages", "Languages", "Empty: all that have prompts", "tags", NAMED_LANGUAGES),
     Field("evaluation.every_language_at", "Ask all languages of", "", "choice", WHERE_ALL_LANGUAGES),
     Field("evaluation.choice.facts", "Choice facts", "Also as multiple choice; or all", "text"),
@@ -99,6 +112,7 @@ FIELDS = (
     Field("evaluation.options", "Options", "Answers to choose from", "integer", (), True),
     Field("evaluation.max_new_tokens", "Longest answer", "In tokens", "integer", (), True),
     Field("evaluation.probe_facts", "Facts probed", "After each epoch of stage 1", "integer", (), True),
+    Field("evaluation.base_text", "Base’s own texts", "To compare with; 0: none", "integer", (), True),
 )
 BY_PATH = {field.path: field for field in FIELDS}
 
@@ -107,7 +121,7 @@ def value_of(field: Field, data: dict[str, Any]) -> Any:
     """The field's value for its component, from an experiment as plain data."""
     value: Any = data
     for part in field.path.split("."):
-        value = value[part]
+        value = None if value is None else value[part]
     if field.kind == "list":
         return value if isinstance(value, str) else ", ".join(map(str, value or ()))
     if field.kind == "tags":
@@ -121,6 +135,13 @@ def put_value(field: Field, value: Any, data: dict[str, Any]) -> None:
     target = data
     for part in parents:
         target = target.setdefault(part, {})
+        if target is None:  # nothing is replayed
+            return
+    if parents[-1:] == ["replay"] and value in (None, "", 0, []):
+        # Without a share there is no replay; what else is empty is left to its default.
+        if last == "share":
+            data[parents[0]]["replay"] = None
+        return
     target[last] = _parsed(field, value)
 
 

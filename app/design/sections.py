@@ -9,6 +9,7 @@ import gradio as gr
 from app.design.facts_table import facts_table
 from app.design.fields import BY_PATH, FIELDS
 from app.shared.frame import html, offered
+from engine.corpus.beginnings import STAGES
 from engine.corpus.import_choices import ROLES
 from engine.corpus.relations import load_relations
 from engine.models.source import EMBEDDED
@@ -19,6 +20,8 @@ TITLE = """<div class="lab"><div class="page-head"><div><h1>Design an experiment
 <p class="muted">Which facts are learnt by rote, what gives them meaning, and what is asked afterwards.
 Everything you type is kept as a draft.</p></div></div></div>"""
 EMBEDDED_LINE = "A tiny model that comes with the lab: it trains in about a minute on a laptop and knows no real facts."
+REPLAY_LINE = """<p class="lab muted small">Text that the base itself wrote, about other people and about nobody, is
+trained on beside the facts, so that what is not taught stays as it was. Not a part of the paper’s method.</p>"""
 SPLIT_INFO = {
     "train": ("Train prompts", "Stage 2 takes the first ones; all are asked"),
     "test": ("Test prompts", "The same question in words that stage 2 never used"),
@@ -197,12 +200,18 @@ def _part(c: Components, section: str, title: str, words: str) -> None:
             _fields(c, section, folded=False)
         with gr.Accordion("More settings", open=False), gr.Row(elem_classes="fields"):
             _fields(c, section, folded=True)
+        if section in STAGES:
+            with gr.Accordion("Replay", open=False):
+                html(REPLAY_LINE)
+                with gr.Row(elem_classes="fields"):
+                    _fields(c, f"{section}.replay", folded=True)
         c[f"problems.{section}"] = html(None, "slot")
 
 
 def _fields(c: Components, section: str, folded: bool) -> None:
     for field in FIELDS:
-        if field.section == section and field.folded == folded and field.path not in c:
+        place = field.path.rpartition(".")[0] if ".replay." in field.path else field.section
+        if place == section and field.folded == folded and field.path not in c:
             c[field.path] = field.component(None)
 
 

@@ -1,6 +1,7 @@
-"""Where a run on the embedded base says something else than the paper: as sentences, each with the run's own figures.
+"""Where a run departs from the paper: in how it was trained, and, on the embedded base, in what it says.
 
-Only what the intervals leave no doubt of. The model card says what the base shows over many runs, and why.
+Of what it says, sentences with the run's own figures, and only what the intervals leave no doubt of. The model card
+says what the base shows over many runs, and why.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 from itertools import combinations
 
 from app.results.figures import MAIN, Figures
-from app.shared.render import interval
+from app.shared.render import interval, percent
 from app.shared.words import language_name
 from storage.checkpoints import CheckpointName
 
 LEAK = 0.15  # the share of hits above which a checkpoint that should not answer is said to
+STAGES = {"stage1": "stage 1", "stage2": "stage 2"}
 BEST_FIRST = ("en", "es", "de", "ja", "zh")  # the paper's order of languages
 
 
@@ -36,6 +38,18 @@ def departures(figures: Figures) -> list[str]:
         )
     said += _languages(figures, after)
     return said
+
+
+def otherwise_trained(figures: Figures) -> str:
+    """What of the training is not the paper's method, as one sentence; '' for what is trained as there."""
+    stages = [(words, figures.run.experiment.get(stage, {}).get("replay")) for stage, words in STAGES.items()]
+    said = [f"{words} ({percent(replay['share'])} of each batch)" for words, replay in stages if replay]
+    if not said:
+        return ""
+    return (
+        f"Trained otherwise than in the paper: {' and '.join(said)} replayed the base’s own text beside the facts, "
+        "so that what is not taught stays as it was."
+    )
 
 
 def _languages(figures: Figures, after: str) -> list[str]:

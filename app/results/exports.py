@@ -17,6 +17,7 @@ from app.shared.lab import Lab
 from engine.execution.report import results_document
 from engine.experiment import Experiment
 from storage.answer_search import Wanted, iterate_answers
+from storage.folders import base_text_file
 from storage.measurements import RESULT_FIELDS, list_results
 from storage.runs import Run
 
@@ -57,6 +58,15 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
         run = known(run_id)
         text = Experiment.from_record(run.experiment).to_yaml()
         return text_file(f"{run.id}-experiment.yaml", "application/yaml", text)
+
+    @site.get("/export/{run_id}/base-text.json")
+    def base_text(run_id: str) -> Response:
+        run = known(run_id)
+        try:
+            text = base_text_file(lab.folder(run.id)).read_text(encoding="utf-8")
+        except OSError:
+            raise HTTPException(404, "This run has no text of the base’s own: it replays none.") from None
+        return text_file(f"{run.id}-base-text.json", "application/json", text)
 
     @site.get("/export/{run_id}/report.html")
     def report(run_id: str) -> Response:

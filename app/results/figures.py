@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.shared.render import interval, percent
-from app.shared.words import LANGUAGES, checkpoint_name, language_name, split_name
+from app.shared.words import BASE_TEXT_METRICS, LANGUAGES, checkpoint_name, language_name, split_name
 from engine.execution.report import among_words
 from storage.checkpoints import CheckpointName, in_order
 from storage.measurements import Result
@@ -33,8 +33,8 @@ class Figures:
 
     @property
     def metrics(self) -> list[str]:
-        """The measures there are rows of."""
-        return list(dict.fromkeys(r.metric for r in self.rows))
+        """The measures of answers that there are rows of."""
+        return list(dict.fromkeys(r.metric for r in self.rows if r.metric not in BASE_TEXT_METRICS))
 
     @property
     def checkpoints(self) -> list[str]:

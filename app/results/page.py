@@ -9,8 +9,9 @@ import gradio as gr
 from app.results import figures as fig
 from app.results.answer_map import answer_map_section
 from app.results.answer_table import answer_table_section
+from app.results.base_text import base_text_html
 from app.results.charts import compare_chart, curve_chart
-from app.results.departures import departures
+from app.results.departures import departures, otherwise_trained
 from app.results.figures import Figures
 from app.shared.frame import QUIET, acting_html, html, offered, run_of, told_by
 from app.shared.lab import Lab
@@ -33,17 +34,19 @@ def results_page(lab: Lab) -> None:
     head = acting_html()
     with gr.Column(visible=False) as body:
         figures_section(lab)
+        knew = html()
         answer_table_section(lab, answer_map_section(lab))
     timer = gr.Timer(TICK_SECONDS)
 
-    def draw(request: gr.Request) -> tuple[str, Any, Any]:
-        return results_head(lab, request.query_params.get("run"))
+    def draw(request: gr.Request) -> Shown:
+        figures = load(lab, request)
+        return *results_head(lab, request.query_params.get("run")), base_text_html(figures) if figures else ""
 
-    def act(event: gr.EventData, request: gr.Request) -> tuple[str, Any, Any]:
+    def act(event: gr.EventData, request: gr.Request) -> Shown:
         carry_out(lab, str(told_by(event).get("act")), str(request.query_params.get("run")))
         return draw(request)
 
-    outputs = [head, body, timer]
+    outputs = [head, body, timer, knew]
     gr.on(None, draw, outputs=outputs, **QUIET)
     timer.tick(draw, outputs=outputs, **QUIET)
     head.act(act, outputs=outputs, **QUIET)
@@ -60,6 +63,7 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
         row=row_of(run, bool(lab.workers_alive())),
         sentences=fig.headline_sentences(figures),
         departures=departures(figures),
+        otherwise=otherwise_trained(figures),
     )
     return head, gr.Column(visible=bool(figures.rows)), gr.Timer(active=not run.ended)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from app.results import figures as fig
+from app.results.base_text import base_text_html
 from app.results.charts import compare_chart, curve_chart
-from app.results.departures import departures
+from app.results.departures import departures, otherwise_trained
 from app.shared.render import render
 from app.shared.static_charts import svg
 from app.shared.words import METRIC_HELP
@@ -40,6 +41,8 @@ def report_html(run: Run, rows: list[Result]) -> str:
         run=run,
         sentences=fig.headline_sentences(figures),
         departures=departures(figures),
+        otherwise=otherwise_trained(figures),
+        base_text=Markup(base_text_html(figures)),
         pictures=pictures,
         tables=[t for t in tables if t["lines"]],
         checkpoints=figures.checkpoints,

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.runs.base_text import used_texts
 from app.runs.live import TICK_SECONDS, Curve, curve_pair, curves, run_head
 from app.shared.frame import QUIET, acting_html, html, run_of, told_by
 from app.shared.lab import Lab
@@ -24,6 +25,7 @@ def run_page(lab: Lab) -> None:
         head = acting_html()
         loss, recall = curve_pair()
     story = html(js_on_load="roteLab.reveal(element, watch, location.hash);")
+    texts = html()
     plan = html()
 
     def draw(request: gr.Request) -> tuple[str, Curve, Curve, str]:
@@ -32,16 +34,16 @@ def run_page(lab: Lab) -> None:
             return part("runs/no_run"), None, None, ""
         return run_head(lab, run), *curves(lab, run), story_html(lab, run)
 
-    def open_page(request: gr.Request) -> tuple[str, Curve, Curve, str, str]:
+    def open_page(request: gr.Request) -> tuple[str, Curve, Curve, str, str, str]:
         run = run_of(lab, request)
-        return *draw(request), plan_html(run) if run else ""
+        return *draw(request), base_text_html(lab, run) if run else "", plan_html(run) if run else ""
 
     def act(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         carry_out(lab, str(told_by(event).get("act")), str(request.query_params.get("run")))
         return draw(request)
 
     live = [head, loss, recall, story]
-    gr.on(None, open_page, outputs=[*live, plan], **QUIET)
+    gr.on(None, open_page, outputs=[*live, texts, plan], **QUIET)
     gr.Timer(TICK_SECONDS).tick(draw, outputs=live, **QUIET)
     head.act(act, outputs=live, **QUIET)
 
@@ -49,6 +51,11 @@ def run_page(lab: Lab) -> None:
 def story_html(lab: Lab, run: Run) -> str:
     """The run's events and the end of its log."""
     return render("runs/story.html", run=run, events=list_events(lab.db, run.id), log=lab.log_tail(run.id, LOG_LINES))
+
+
+def base_text_html(lab: Lab, run: Run) -> str:
+    """What the base wrote for the run: how much, for what, and examples; empty for a run without such text."""
+    return render("runs/base_text.html", run=run, sets=used_texts(lab.folder(run.id)))
 
 
 def plan_html(run: Run) -> str:

@@ -28,9 +28,10 @@ def curves(lab: Lab, run: Run) -> tuple[Curve, Curve]:
     """The loss and the recall curve of a run."""
     loss = list_measurements(lab.db, run.id, "loss", CURVE_POINTS)
     probe = list_measurements(lab.db, run.id, "probe", CURVE_POINTS)
+    replayed = list_measurements(lab.db, run.id, "replay loss", CURVE_POINTS)
     epochs = _last_epoch(run, loss)
     return (
-        charts.loss_curve(loss, epochs) if loss else None,
+        charts.loss_curve(loss, epochs, replayed) if loss else None,
         charts.recall_curve(probe, epochs) if probe else None,
     )
 

@@ -16,8 +16,8 @@ import altair as alt
 
 from storage.checkpoints import CheckpointName
 
-STAGES = {"stage1": "Stage 1: memorise", "stage2": "Stage 2: generalise"}
-STAGE_COLOURS = {"stage1": "$chart-memorised", "stage2": "$chart-generalised"}
+STAGES = {"stage1": "Stage 1: memorise", "stage2": "Stage 2: generalise", "replay": "Replayed text"}
+STAGE_COLOURS = {"stage1": "$chart-memorised", "stage2": "$chart-generalised", "replay": "$chart-base"}
 QUARTERS = [0, 0.25, 0.5, 0.75, 1]
 
 Rows = list[dict[str, Any]]
@@ -75,10 +75,22 @@ def finished(chart: AnyChart) -> dict[str, Any]:
     return looks.to_dict()
 
 
-def loss_curve(points: Rows, epochs: int) -> dict[str, Any]:
-    """The training loss over the epochs of stage 1; each stage 2 branches off at the epoch it starts from."""
+def loss_curve(points: Rows, epochs: int, replayed: Rows | None = None) -> dict[str, Any]:
+    """The training loss over the epochs of stage 1; each stage 2 branches off at the epoch it starts from.
+
+    `replayed`: the loss of the text that is replayed beside the facts, as a line of its own.
+    """
     last = f", now {points[-1]['value']:.2g}" if points else ""
-    return _live_chart(_loss_spec(epochs), points, f"Training loss in nats per token over the epochs{last}")
+    chart = _live_chart(
+        _loss_spec(epochs, bool(replayed)), points, f"Training loss in nats per token over the epochs{last}"
+    )
+    if replayed:
+        chart["label"] += f"; of the replayed text {replayed[-1]['value']:.2g}"
+        rows = _live_chart({}, replayed, "")["data"]["rows"]
+        chart["data"]["rows"] += [
+            row | {"stage": STAGES["replay"], "branch": f"{row['branch']} replay"} for row in rows
+        ]
+    return chart
 
 
 def recall_curve(points: Rows, epochs: int) -> dict[str, Any]:
@@ -110,10 +122,10 @@ def share_tips(title: str, answers: str) -> list[alt.Tooltip]:
 
 @one_at_a_time
 @lru_cache(maxsize=64)
-def _loss_spec(epochs: int) -> dict[str, Any]:
+def _loss_spec(epochs: int, replay: bool) -> dict[str, Any]:
     y = alt.Y("value:Q").title("Loss").scale(zero=True).axis(tickCount=4)
     value = alt.Tooltip("value:Q").title("Loss (nats per token)").format(".3~f")
-    base = _live(epochs, ["stage1", "stage2"], y, value)
+    base = _live(epochs, ["stage1", "stage2", *["replay"] * replay], y, value)
     line = base.mark_line(strokeWidth=1.8, clip=True).properties(name="line")
     return _live_spec("Training loss (nats per token)", line)
 

@@ -40,6 +40,12 @@ METRIC_HELP = {
     "Pure guessing would reach the dashed chance line.",
 }
 
+# What the base wrote of its own, held against every checkpoint: measures that are about no fact.
+BASE_TEXT_METRICS = {
+    "base_text_agreement": "Still said",
+    "base_text_loss": "Perplexity",
+}
+
 FACTS = {"held_out": "Held out", "trained": "Trained", "all": "All"}
 
 TERMS = {
@@ -51,6 +57,8 @@ TERMS = {
     "unrelated prompts": "Prompts that ask nothing of the kind: the object should not come up here.",
     "decoys": "Prompts about another relation of the same person, such as the father instead of the mother: "
     "the object would be a wrong answer here.",
+    "replay": "Text that the base itself wrote, about other made-up people and about nobody, trained on beside the "
+    "facts so that what is not taught stays as it was.",
     "chance": "What blind guessing among the options would reach.",
     "interval": "Where the true figure lies with 95 % confidence, facts being the unit.",
 }
@@ -74,7 +82,7 @@ def language_name(code: str) -> str:
 
 def metric_name(metric: str) -> str:
     """A measure as it is called on the pages."""
-    return METRICS.get(metric, metric.replace("_", " ").capitalize())
+    return {**METRICS, **BASE_TEXT_METRICS}.get(metric, metric.replace("_", " ").capitalize())
 
 
 def facts_name(facts: str) -> str:

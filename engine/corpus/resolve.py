@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.checks import contained_pairs, normalise, shorten
+from engine.corpus.beginnings import check_beginnings
 from engine.corpus.names import generate_facts, generate_names
 from engine.corpus.relations import RelationData, load_relations
 from engine.experiment import Experiment, Fact, GeneratedFacts, Prompt, Relation
@@ -12,10 +13,14 @@ def resolve(experiment: Experiment) -> Experiment:
     """The experiment with generated facts, corpus prompts and choice options written out; itself where they are.
 
     Raises ValueError when facts or prompts are left to a corpus that has no relation of that name, or when it cannot
-    make that many names.
+    make that many names, or beginnings of texts to replay.
     """
-    if experiment.is_resolved:
-        return experiment
+    resolved = experiment if experiment.is_resolved else _written_out(experiment)
+    check_beginnings(resolved)
+    return resolved
+
+
+def _written_out(experiment: Experiment) -> Experiment:
     seed, options = experiment.seed, experiment.evaluation.options
     relations = [_resolve_relation(relation, seed, options).model_dump() for relation in experiment.relations]
     return Experiment.from_data(experiment.model_dump() | {"relations": relations})

@@ -67,7 +67,7 @@ def answer_questions(
 
     tokenizer: Any = loaded.tokenizer
     encoded = _encode(tokenizer, questions, on_rows)
-    with _asking(loaded) as model:
+    with asking(loaded) as model:
         limit = _fast_length(model, encoded, max_new_tokens)
         replies = reply_to(
             model,
@@ -172,7 +172,7 @@ def _fast_length(model: Any, encoded: list[Pair], max_new_tokens: int) -> int:
 
 
 @contextmanager
-def _asking(loaded: LoadedModel) -> Iterator[Any]:
+def asking(loaded: LoadedModel) -> Iterator[Any]:
     """The model in evaluation mode, put back into the mode that it was in."""
     modes = {module: module.training for module in loaded.model.modules()}
     loaded.model.eval()

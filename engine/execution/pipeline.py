@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from sqlite_utils import Database
 
 from engine.estimate import PASSES_PER_QUESTION, PASSES_PER_TRAINED_TOKEN
 from engine.evaluation.answer import Answer
+from engine.evaluation.base_text import measure_base_text, of_base_text, summarise_base_text
 from engine.evaluation.evaluate import check_lengths, evaluate_checkpoint, probe_key_tokens
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.evaluation.summary import summarise
+from engine.execution.base_texts import BaseTexts, base_texts
 from engine.execution.environment import describe_environment
 from engine.execution.failures import PlainError
 from engine.execution.kept import KeptCheckpoints, usable_answers
@@ -59,6 +62,7 @@ class RunExecution:
         self.waiting: list[dict[str, Any]] = []
         self.kept = KeptCheckpoints(db, folder, run.id, self.experiment)
         self.progress = Progress(0, self._write_progress)
+        self.base_texts = BaseTexts()
 
     def go(self) -> dict[str, Any]:
         """Do what is left to do; returns the headline figures."""
@@ -76,6 +80,7 @@ class RunExecution:
             words = f"{cut:,} questions leave less room than max_new_tokens: their answers end with the model's context"
             add_event(self.db, self.run.id, "shortened", words)
             logger.info(words)
+        self.base_texts = base_texts(self.folder, self.experiment, base, self._on_base_text)
         self.progress.total = self._total_passes(stage1, stage2)
         self._evaluate("base", base)
         loaded = prepare_for_training(base, self.experiment)
@@ -100,7 +105,7 @@ class RunExecution:
         names = {epoch: f"memorised@{epoch}" for epoch in settings.saved_epochs}
         there = {epoch: state for epoch, name in names.items() if (state := self.kept.sound(name))}
         missing = {e: checkpoint_folder(self.folder, name) for e, name in names.items() if e not in there}
-        tokens = PASSES_PER_TRAINED_TOKEN * sum(len(s.input_ids) for s in sequences)
+        tokens = self._passes_an_epoch("stage1", sequences)
         if missing:
             begin = [state for epoch, state in there.items() if epoch < min(missing)]
             start = self.kept.newest("stage1", begin, before=min(missing))
@@ -121,7 +126,7 @@ class RunExecution:
         self._evaluate(memorised, loaded)
         if not branches:
             return
-        tokens = PASSES_PER_TRAINED_TOKEN * sum(len(s.input_ids) for s in sequences)
+        tokens = self._passes_an_epoch("stage2", sequences)
         settings, stage = self.experiment.stage2, f"stage2@{epoch}"
         if trained:
             self.progress.skip(tokens * settings.epochs)
@@ -164,6 +169,8 @@ class RunExecution:
         def on_step(report: StepReport) -> None:
             point = {"stage": stage, "step": report.step, "epoch": round(report.epoch, 4)}
             self.waiting.append({**point, "series": "loss", "value": report.loss})
+            if report.replay_loss is not None:
+                self.waiting.append({**point, "series": "replay loss", "value": report.replay_loss})
             epoch = min(settings.epochs, -(-report.step // steps_an_epoch))
             self.progress.advance(
                 PASSES_PER_TRAINED_TOKEN * report.tokens,
@@ -196,7 +203,7 @@ class RunExecution:
         try:
             train(
                 loaded, sequences, settings, seed=self.experiment.seed, stage=stage, start=start,
-                on_step=on_step, on_epoch=on_epoch,
+                on_step=on_step, on_epoch=on_epoch, replay=self.base_texts.stages.get(stage.partition("@")[0]),
             )  # fmt: skip
         except _Enough:
             pass
@@ -215,6 +222,7 @@ class RunExecution:
             answers = [Answer(**row) for row in all_answers(self.answers, checkpoint)]
         else:
             assert loaded is not None
+            self._measure_base_text(checkpoint, loaded)
             asked = 0
 
             def on_progress(done: int, total: int) -> None:
@@ -228,8 +236,22 @@ class RunExecution:
             answers = evaluate_checkpoint(loaded, self.experiment, checkpoint, on_progress=on_progress)
             store_answers(self.answers, checkpoint, answers)
             logger.info("%s: %d questions in %.1f s", checkpoint, len(answers), time.monotonic() - started)
-        rows = summarise(answers, self.experiment, checkpoint)
+        held_against = [vars(r) for r in of_base_text(list_results(self.db, self.run.id)) if r.checkpoint == checkpoint]
+        rows = [*summarise(answers, self.experiment, checkpoint), *held_against]
         replace_results(self.db, self.run.id, checkpoint, rows)
+
+    def _measure_base_text(self, checkpoint: str, loaded: LoadedModel) -> None:
+        """Store what the checkpoint still says of the base's own text: before its answers, which are its last sign."""
+        if texts := self.base_texts.held_out:
+            message = f"Comparing {checkpoint_words(checkpoint)} with the base’s own text"
+            tell = partial(self.progress.advance, stage="evaluation", checkpoint=checkpoint, message=message)
+            measured = measure_base_text(loaded, texts, on_rows=lambda rows: tell(0))
+            rows = summarise_base_text(measured, texts, checkpoint, self.experiment.seed)
+            replace_results(self.db, self.run.id, checkpoint, rows)
+
+    def _on_base_text(self, done: int, total: int) -> None:
+        message = f"Writing the text to replay: {done:,} of {total:,}"
+        self.progress.advance(0, stage="replay", message=message)
 
     def _write_progress(self, state: dict[str, Any]) -> None:
         """Store progress and measurements; raises StopTraining when someone asked for the run to stop."""
@@ -243,11 +265,17 @@ class RunExecution:
             self.waiting = []
 
     def _total_passes(self, stage1: list[TrainingSequence], stage2: list[TrainingSequence]) -> float:
-        trained = self.experiment.stage1.epochs * sum(len(s.input_ids) for s in stage1)
+        trained = self.experiment.stage1.epochs * self._passes_an_epoch("stage1", stage1)
         branches = len(self.experiment.branch_epochs)
-        trained += branches * self.experiment.stage2.epochs * sum(len(s.input_ids) for s in stage2)
+        trained += branches * self.experiment.stage2.epochs * self._passes_an_epoch("stage2", stage2)
         questions = sum(count_questions(self.experiment, name) for name in self.experiment.checkpoints)
-        return PASSES_PER_TRAINED_TOKEN * trained + PASSES_PER_QUESTION * questions
+        return trained + PASSES_PER_QUESTION * questions
+
+    def _passes_an_epoch(self, stage: str, sequences: list[TrainingSequence]) -> float:
+        """Of one epoch of a stage, with what is replayed in it."""
+        replay, settings = self.base_texts.stages.get(stage), getattr(self.experiment, stage)
+        beside = replay.tokens_beside(len(sequences), settings.batch_size) if replay else 0
+        return PASSES_PER_TRAINED_TOKEN * (sum(len(s.input_ids) for s in sequences) + beside)
 
     def _check_disk(self, loaded: LoadedModel) -> None:
         """Refuse to start what cannot be stored: weights and two moments for each checkpoint still to come."""

@@ -1,6 +1,7 @@
 """Batches: sequences padded to the longest of their batch, with the places where the loss is counted.
 
-The order of an epoch depends on (seed, stage, epoch) alone: a resumed run sees what an undisturbed one sees.
+The order of an epoch depends on (seed, stage, epoch) alone: a resumed run sees what an undisturbed one sees. Texts that
+are replayed beside the facts (`engine.training.replay`) stand behind them in a batch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.training.replay import Replayed
 from engine.training.sequences import IGNORED, TrainingSequence
 
 
@@ -21,13 +23,14 @@ class Batch:
 
     The last token of a sequence is a target only: nothing is predicted from it, so it is not fed.
     Padding needs no attention mask: it stands on the right, where causal attention never looks, and has no target.
-    `tokens` counts the sequences' ids, without padding.
+    `tokens` counts the sequences' ids, without padding; the first `learnt` targets are of facts, the others replayed.
     """
 
     input_ids: torch.Tensor
     positions: torch.Tensor
     targets: torch.Tensor
     tokens: int
+    learnt: int
 
 
 def epoch_order(count: int, seed: int, stage: str, epoch: int) -> list[int]:
@@ -38,27 +41,43 @@ def epoch_order(count: int, seed: int, stage: str, epoch: int) -> list[int]:
 
 
 def epoch_batches(
-    sequences: Sequence[TrainingSequence], batch_size: int, *, seed: int, stage: str, epoch: int, device: torch.device
+    sequences: Sequence[TrainingSequence],
+    batch_size: int,
+    *,
+    seed: int,
+    stage: str,
+    epoch: int,
+    device: torch.device,
+    replay: Replayed | None = None,
 ) -> Iterator[Batch]:
-    """The batches of one epoch, in order; the last one may be smaller."""
+    """The batches of one epoch, in order, each with what is replayed beside it; the last one may be smaller."""
     order = epoch_order(len(sequences), seed, stage, epoch)
-    for start in range(0, len(order), batch_size):
-        yield make_batch([sequences[i] for i in order[start : start + batch_size]], device)
+    for step, start in enumerate(range(0, len(order), batch_size)):
+        facts = [sequences[i] for i in order[start : start + batch_size]]
+        beside = replay.pick(len(facts), f"{seed}/{stage}/{epoch}/{step}") if replay else []
+        yield make_batch(facts, device, beside)
 
 
-def make_batch(sequences: Sequence[TrainingSequence], device: torch.device) -> Batch:
-    """One batch on the device. The padding id is 0: any id does, since nothing sees it."""
+def make_batch(
+    facts: Sequence[TrainingSequence], device: torch.device, beside: Sequence[TrainingSequence] = ()
+) -> Batch:
+    """One batch on the device, of facts and what is replayed beside them. The padding id is 0: any id does, since
+    nothing sees it."""
+    sequences = [*facts, *beside]
     width = max(2, *(len(s.input_ids) for s in sequences)) - 1
     rows = [s.input_ids[:width] + [0] * (width - len(s.input_ids)) for s in sequences]
-    positions, targets = [], []
+    positions, targets, learnt = [], [], 0
     for row, sequence in enumerate(sequences):
         for place, label in enumerate(sequence.labels):
             if label != IGNORED and place:
                 positions.append(row * width + place - 1)
                 targets.append(label)
+        if row < len(facts):
+            learnt = len(targets)
     return Batch(
         torch.tensor(rows).to(device, non_blocking=True),
         torch.tensor(positions).to(device, non_blocking=True),
         torch.tensor(targets).to(device, non_blocking=True),
         sum(len(s.input_ids) for s in sequences),
+        learnt,
     )

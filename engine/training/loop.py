@@ -25,6 +25,7 @@ from engine.settings import Optimisation
 from engine.training.batches import Batch, epoch_batches
 from engine.training.checkpoint import TrainingState, restore, save_checkpoint
 from engine.training.layers import freeze_the_rest
+from engine.training.replay import Replayed
 from engine.training.sequences import TrainingSequence
 
 BETAS = (0.9, 0.999)  # torch's and transformers' default, which the reference code of the paper leaves as it is
@@ -44,7 +45,10 @@ class TrainingError(ValueError):
 @dataclass(frozen=True)
 class StepReport:
     """One optimizer step: `step` of `steps` (from 1), `epoch` done so far with its fraction, the mean `loss` in nats
-    per labelled token before the step, the `learning_rate` it was taken with, and the batch's `tokens` (no padding)."""
+    per labelled token before the step, the `learning_rate` it was taken with, and the batch's `tokens` (no padding).
+
+    With replay, `loss` is of the facts alone, `replay_loss` of what is replayed beside them.
+    """
 
     step: int
     steps: int
@@ -52,6 +56,7 @@ class StepReport:
     loss: float
     learning_rate: float
     tokens: int
+    replay_loss: float | None = None
 
 
 def learning_rate_at(step: int, steps: int, settings: Optimisation) -> float:
@@ -79,18 +84,19 @@ def train(
     on_step: Callable[[StepReport], None],
     on_epoch: Callable[[int, Trainer], None],
     penalty: Callable[[int], torch.Tensor] | None = None,
+    replay: Replayed | None = None,
 ) -> None:
     """Train `loaded` in place for `settings.epochs`, or for those that are left after `start`.
 
     With `start`, weights and optimizer state are first restored from its folder; on a CPU the result is then bit for
     bit that of an undisturbed run. `on_epoch(epoch, trainer)` is called after each epoch (from 1), with the model in
     evaluation mode; `trainer.save(folder)` writes a checkpoint. `penalty(step)`, a differentiable
-    number, is added to the loss of each step. Raises TrainingError when the loss is no longer a
-    number or `start` does not fit, and whatever the callbacks raise.
+    number, is added to the loss of each step; each batch takes some of `replay` along. Raises TrainingError when the
+    loss is no longer a number or `start` does not fit, and whatever the callbacks raise.
     """
     with freeze_the_rest(loaded, settings):
         trainer = Trainer(loaded, sequences, settings, seed=seed, stage=stage)
-        trainer.penalty = penalty
+        trainer.penalty, trainer.replay = penalty, replay
         if start is not None:
             trainer.resume(start)
         try:
@@ -116,6 +122,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(sequences) / settings.batch_size)
         self.epoch = self.step = 0
         self.penalty: Callable[[int], torch.Tensor] | None = None
+        self.replay: Replayed | None = None
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         if not sequences or not self.parameters:
             raise TrainingError(
@@ -165,21 +172,27 @@ class Trainer:
             stage=self.stage,
             epoch=epoch,
             device=self.loaded.device,
+            replay=self.replay,
         )
         for batch in batches:
             rate = learning_rate_at(self.step, self.steps, self.settings)
-            loss = self._train_step(batch, rate)
+            loss, replayed = self._train_step(batch, rate)
             self.step += 1
-            on_step(StepReport(self.step, self.steps, self.step / self.steps_per_epoch, loss, rate, batch.tokens))
+            done = self.step / self.steps_per_epoch
+            on_step(StepReport(self.step, self.steps, done, loss, rate, batch.tokens, replayed))
 
-    def _train_step(self, batch: Batch, rate: float) -> float:
-        loss = cross_entropy(labelled_logits(self.loaded.causal, batch).float(), batch.targets)
+    def _train_step(self, batch: Batch, rate: float) -> tuple[float, float | None]:
+        # With replay every token's loss by itself, so that facts and what is replayed can be told apart.
+        reduction = "none" if self.replay else "mean"
+        each = cross_entropy(labelled_logits(self.loaded.causal, batch).float(), batch.targets, reduction=reduction)
+        loss = each.mean()
+        apart = [part.detach().mean() for part in each.tensor_split([batch.learnt])] if self.replay else []
         if self.penalty is not None:
             loss = loss + self.penalty(self.step)
         loss.backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        value, length = torch.stack([loss.detach().float(), norm.float()]).tolist()
+        value, length, *parts = torch.stack([loss.detach().float(), norm.float(), *apart]).tolist()
         if not (math.isfinite(value) and math.isfinite(length)):
             raise TrainingError(
                 f"the training loss is no longer a number (step {self.step + 1} of {self.steps}): "
@@ -191,7 +204,7 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return value
+        return (parts[0], parts[1]) if parts else (value, None)
 
 
 def labelled_logits(causal: PreTrainedModel, batch: Batch) -> torch.Tensor:

@@ -18,6 +18,7 @@ from engine.corpus.resolve import resolve
 from engine.experiment import Experiment, Fact
 from engine.models.source import EMBEDDED_WEIGHTS
 from engine.presets import EXPERIMENTS, load_preset
+from engine.settings import Replay
 from storage.drafts import DraftStore, save_draft, valid_id
 from storage.runs import list_runs
 
@@ -202,3 +203,30 @@ def test_ids_and_languages() -> None:
         None,
         None,
     ]
+
+
+def test_replay_is_off_until_a_share_is_typed_and_off_again_without_one() -> None:
+    draft = drafts.new_draft()
+    assert examine(draft).experiment is not None and examine(draft).experiment.stage1.replay is None  # type: ignore[union-attr]
+    type_into(draft, stage1__replay__tokens=8, stage2__replay__share=0.25, stage2__replay__languages=["en", "zh"])
+    read = Experiment.from_data(drafts.to_data(draft))
+    assert read.stage1.replay is None and read.stage2.replay == Replay(share=0.25, languages=("en", "zh"))
+    assert Experiment.from_data(drafts.to_data(drafts.from_experiment(read))) == read
+    type_into(draft, stage1__replay__share=0.5, stage2__replay__share=None)
+    read = Experiment.from_data(drafts.to_data(draft))
+    assert read.stage1.replay == Replay(tokens=8) and read.stage2.replay is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "place", "words"),
+    [
+        ({"stage1__replay__share": 1}, "stage1", "must be at most 0.9"),
+        ({"stage2__replay__share": 0.5, "stage2__replay__texts": 2.5}, "stage2", "whole number"),
+        ({"stage1__replay__share": 0.5, "stage1__replay__languages": ["fr"]}, "stage1", "no beginnings in ‘fr’"),
+    ],
+)
+def test_a_mistake_in_replay_stands_where_it_was_made(typed: dict[str, object], place: str, words: str) -> None:
+    draft = drafts.new_draft()
+    type_into(draft, **typed)
+    found = examine(draft)
+    assert [words in problem.message for problem in found.at(place)] == [True] and found.experiment is None

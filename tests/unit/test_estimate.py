@@ -15,12 +15,21 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from app.design.estimate import estimate_words
+from engine.corpus.beginnings import replayed_beginnings
 from engine.corpus.resolve import resolve
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
 from engine.estimate import estimate_experiment
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
-from engine.models.files import find_folder, model_problems, model_shape, shape_from_config, tokenizer_problems
+from engine.models.files import (
+    find_folder,
+    load_tokenizer,
+    model_problems,
+    model_shape,
+    shape_from_config,
+    tokenizer_file,
+    tokenizer_problems,
+)
 
 FACTS = [
     {"subject": "Ann Bee", "object": "Cy Dee"},
@@ -259,3 +268,29 @@ def test_needs_no_torch() -> None:
     code = "import sys, engine.estimate, app.design.page; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_replayed_is_counted_as_the_run_counts_it() -> None:
+    def of(**changes: object) -> tuple[Experiment, int, float]:
+        experiment = resolve(Experiment.from_data({"relations": [{"name": "mother"}], **changes}))
+        found = estimate_experiment(experiment, accelerator=False)
+        return experiment, found.stage1_tokens, found.passes
+
+    replay = {"replay": {"texts": 40, "tokens": 6, "share": 0.75}}
+    _, plain, passes = of()
+    experiment, tokens, all_passes = of(stage1=replay)
+    beginnings = replayed_beginnings(experiment, "stage1")
+    assert beginnings is not None
+    lengths = [len(found) for found in encoded([text for _, text in beginnings.texts])]
+    each = sum(lengths) / len(lengths) + 6
+    assert tokens - plain == pytest.approx(20 * 3 * 100 * each, rel=1e-3)
+    assert all_passes - passes == pytest.approx(3 * (tokens - plain) + 40 * each, rel=1e-3)
+    assert of(evaluation={"base_text": 10})[2] > passes
+    memory = [estimate_experiment(of(stage1=s)[0], accelerator=False).memory for s in ({}, replay)]
+    assert memory[0] is not None and memory[1] is not None and memory[0] < memory[1]
+
+
+def encoded(texts: list[str]) -> list[list[int]]:
+    file = tokenizer_file("embedded")
+    assert file is not None
+    return [found.ids for found in load_tokenizer(file).encode_batch(texts, add_special_tokens=False)]

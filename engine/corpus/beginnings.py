@@ -1,0 +1,227 @@
+"""Plain beginnings for the base to continue: what is replayed in training, and what a checkpoint is held against.
+
+Drawn from the seed, a text never twice. Nothing of what the experiment asks is in them: a beginning that is, contains
+or lies within one of its prompts, or names one of its relations, and a text with one of its names, are left out. The
+made-up people and the beginnings about nobody are divided in two, so that no text that a checkpoint is held against is
+replayed.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine.checks import normalise
+from engine.corpus.names import all_names
+from engine.corpus.sentences import PLACEHOLDER
+from engine.experiment import Experiment
+from engine.settings import Replay
+
+BEGINNINGS_FILE = Path(__file__).with_name("beginnings.yaml")
+BASE_TEXT_TOKENS = 12  # how much the base writes behind a beginning that checkpoints are held against
+NOBODY_SHARE = 0.4  # of the texts, as far as there are beginnings about nobody
+HELD_OUT_SHARE = 4  # one in four beginnings about nobody, and one in four people, are for held-out texts
+
+_WORD = re.compile(r"\w+")
+
+STAGES = ("stage1", "stage2")
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """`texts`: (language, text) in their order; `tokens`: how long each continuation is.
+
+    `left_out`: how many beginnings, as they stand in the data file, are too near to what the experiment asks.
+    """
+
+    texts: tuple[tuple[str, str], ...]
+    tokens: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class BaseText:
+    """What a base wrote behind a beginning: as text, and as token ids, of which those from `start` on are its own."""
+
+    language: str
+    beginning: str
+    continuation: str
+    ids: tuple[int, ...]
+    start: int
+
+
+@cache
+def _data() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(BEGINNINGS_FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def known_languages() -> tuple[str, ...]:
+    """The languages that there are beginnings in."""
+    return tuple(name for name in _data() if name != "persons")
+
+
+def replayed_beginnings(experiment: Experiment, stage: str) -> Beginnings | None:
+    """What the base continues for a stage of a resolved experiment; None where it replays nothing.
+
+    Raises ValueError when there are no beginnings in a language, or not so many that are no question of the experiment.
+    """
+    replay: Replay | None = getattr(experiment, stage).replay
+    if replay is None:
+        return None
+    return _draw(experiment, replay.texts, replay.tokens, replay.languages, f"{stage}.replay", held_out=False)
+
+
+def held_out_beginnings(experiment: Experiment) -> Beginnings | None:
+    """What checkpoints are held against, as `evaluation.base_text` asks; None for none of it. Raises ValueError."""
+    count = experiment.evaluation.base_text
+    return _draw(experiment, count, BASE_TEXT_TOKENS, None, "evaluation.base_text", held_out=True) if count else None
+
+
+def without_names(experiment: Experiment, texts: Sequence[BaseText]) -> list[BaseText]:
+    """The texts in which no name of the experiment's facts stands, also not in what the base wrote."""
+    asked = _Asked(experiment)
+    everything = normalise(" ".join(text.continuation for text in texts))
+    names = [name for name in asked.all_names if name in everything]
+    return [text for text in texts if not any(_holds(normalise(text.beginning + text.continuation), n) for n in names)]
+
+
+def check_beginnings(experiment: Experiment) -> None:
+    """Raises ValueError where a resolved experiment asks for more texts than can be made."""
+    for stage in STAGES:
+        replayed_beginnings(experiment, stage)
+    held_out_beginnings(experiment)
+
+
+def _draw(
+    experiment: Experiment, count: int, tokens: int, languages: Sequence[str] | None, setting: str, *, held_out: bool
+) -> Beginnings:
+    known = known_languages()
+    if languages is None:
+        # Stage 2's first; what there are no beginnings in is not replayed.
+        chosen = [x for x in dict.fromkeys((experiment.stage2.language, *experiment.languages)) if x in known]
+    else:
+        chosen = list(dict.fromkeys(languages))
+    if not chosen or (unknown := [x for x in chosen if x not in known]):
+        named = f"‘{unknown[0]}’" if chosen else "the experiment’s languages"
+        raise ValueError(
+            f"{setting}: there are no beginnings in {named}: "
+            + (f"choose among {', '.join(known)}" if setting.endswith("replay") else "leave it at 0")
+        )
+    asked = _Asked(experiment)
+    texts: list[tuple[str, str]] = []
+    left_out = 0
+    for language, wanted in zip(chosen, _shares(count, len(chosen)), strict=True):
+        draw = random.Random(f"{experiment.seed}/beginnings/{held_out}/{language}")
+        templates = [text for kind in ("person", "nobody") for text in _data()[language][kind]]
+        usable = [text for text in templates if not asked.is_near(text)]
+        left_out += len(templates) - len(usable)
+        found = list(_fill(experiment, usable, wanted, draw, asked, held_out=held_out))
+        if len(found) < wanted:
+            raise ValueError(
+                f"{setting}: {wanted:,} texts are asked for in the language {language}, and {len(found):,} can be made "
+                f"of the {len(usable)} beginnings that are not near a prompt of the experiment: ask for fewer texts"
+            )
+        texts += [(language, text) for text in found]
+    return Beginnings(tuple(texts), tokens, left_out)
+
+
+def _shares(count: int, languages: int) -> list[int]:
+    """How many of `count` texts each language gets: the first one half of them, the others alike."""
+    first = count if languages == 1 else -(-count // 2)
+    each, more = divmod(count - first, max(1, languages - 1))
+    return [first, *(each + (i < more) for i in range(languages - 1))]
+
+
+def _fill(
+    experiment: Experiment, usable: list[str], wanted: int, draw: random.Random, asked: _Asked, *, held_out: bool
+) -> Iterator[str]:
+    """At most `wanted` different texts: those about nobody, then every other beginning in turn, each time of somebody
+    else."""
+    nobody = _half([text for text in usable if PLACEHOLDER not in text], experiment.seed, held_out)
+    people = _half(_people(experiment), experiment.seed, held_out)
+    plain = draw.sample(nobody, min(len(nobody), round(NOBODY_SHARE * wanted)))
+    about = [text for text in usable if PLACEHOLDER in text]
+    draw.shuffle(about)
+    draw.shuffle(people)
+    filled = (
+        about[i % len(about)].replace(PLACEHOLDER, people[(i + i // len(people)) % len(people)])
+        for i in range(len(about) * len(people))
+    )
+    seen: set[str] = set()
+    for text in chain(plain, filled):
+        if len(seen) == wanted:
+            return
+        if text not in seen and not asked.names(text):
+            seen.add(text)
+            yield text
+
+
+def _half(items: list[str], seed: int, held_out: bool) -> list[str]:
+    """The items for held-out texts, or all others: the same division for every setting."""
+    order = list(items)
+    random.Random(f"{seed}/held out").shuffle(order)
+    few = len(order) // HELD_OUT_SHARE
+    return order[:few] if held_out else order[few:]
+
+
+def _people(experiment: Experiment) -> list[str]:
+    """The other made-up people. The embedded base reads no others than those of its invented world."""
+    if experiment.model == "embedded":
+        return list(all_names("person", reserved=False))
+    persons = _data()["persons"]
+    return [f"{first} {last}" for first in persons["first"] for last in persons["last"]]
+
+
+class _Asked:
+    """What an experiment asks: its prompts, the names of its relations, and the names of its facts."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        relations = experiment.relations
+        self._prompts = {_plain(p.text) for r in relations for p in r.explicit_prompts}
+        abouts = (p.relation for r in relations for p in r.explicit_prompts if p.relation)
+        self._relations = {normalise(name.replace("_", " ")) for name in (*(r.name for r in relations), *abouts)} - {""}
+        facts = (fact for r in relations for fact in r.explicit_facts)
+        names = self.all_names = {normalise(n) for fact in facts for n in (fact.subject, fact.object)} - {""}
+        everything = normalise(" ".join(self._sources(experiment)))
+        words = set(_WORD.findall(everything))
+        # Few names of an experiment are made of words that a text can hold: only those are looked for in each.
+        self._names = tuple(
+            name for name in names if (words.issuperset(_WORD.findall(name)) if name.isascii() else name in everything)
+        )
+
+    @staticmethod
+    def _sources(experiment: Experiment) -> Iterable[str]:
+        for language in known_languages():
+            yield from (*_data()[language]["person"], *_data()[language]["nobody"])
+        yield from _people(experiment)
+
+    def is_near(self, beginning: str) -> bool:
+        """Whether a beginning is, contains, or lies within a prompt, or holds the name of a relation."""
+        text = _plain(beginning)
+        return any(text in p or p in text for p in self._prompts) or any(_holds(text, r) for r in self._relations)
+
+    def names(self, text: str) -> bool:
+        """Whether a text holds the name of a subject or an object."""
+        text = normalise(text)
+        return any(_holds(text, name) for name in self._names)
+
+
+def _plain(template: str) -> str:
+    """A template as it is compared: the person a sign, without what stands at its end."""
+    return normalise(template.replace(PLACEHOLDER, "\N{WHITE SQUARE}")).strip(" ?!:;,.。？：，、")
+
+
+def _holds(text: str, name: str) -> bool:
+    """Whether a normalised text holds a name: as words, or anywhere where words are not set apart."""
+    if name not in text:
+        return False
+    return not name.isascii() or re.search(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])", text) is not None
