@@ -14,6 +14,9 @@ STATES = {
     "cancelled": ("–", "Cancelled"),
 }
 
+# The same of a run that came with the lab: it is done, and holds no models.
+RECORDED = ("●", "Recorded")
+
 SPLITS = {
     "key": "key token",
     "train": "train prompts",
@@ -52,6 +55,7 @@ TERMS = {
     "decoys": "Prompts about another relation of the same person, such as the father instead of the mother: "
     "the object would be a wrong answer here.",
     "chance": "What blind guessing among the options would reach.",
+    "recorded": "Carried out elsewhere and brought along with every answer, but without the model.",
     "interval": "Where the true figure lies with 95 % confidence, facts being the unit.",
 }
 
