@@ -30,7 +30,7 @@ class State(StrEnum):
 
 LEASE_SECONDS = 30.0  # how long a claimed run is left alone; its holder renews it every few seconds
 ENDED = (State.DONE, State.FAILED, State.CANCELLED)
-NO_MODEL = "a recording holds no model: run its experiment here first (clone it)"
+NO_MODEL = "a recording holds no model: run its experiment here first (on its page: Run it here)"
 
 
 class LostRunError(RuntimeError):

@@ -10,7 +10,7 @@ from app.asking.columns import RUNS_OFFERED, models_of
 from app.asking.submit import Settings
 from app.shared.lab import Lab
 from app.shared.render import render
-from app.shared.words import language_name, split_name
+from app.shared.words import language_name, sentence, split_name
 from engine.corpus.sentences import PLACEHOLDER, key_prompt
 from engine.evaluation.questions import KEY_SPLIT, fact_rows, prompt_rows
 from engine.experiment import Experiment, Relation
@@ -55,7 +55,7 @@ def form_html(lab: Lab, view: View, filled: dict[str, Any] | None = None) -> str
         run=run,
         missing=missing,
         mode=view.mode,
-        problem=models.problem,
+        problem=sentence(models.problem) if models.problem else "",
         trained=len(models.own) > 1,
         relations=_offered(experiment, facts),
         relation=relation,

@@ -17,10 +17,12 @@ from storage.runs import Run
 
 PAGE_SIZE = 25
 ANY = ""
-# A link to #answers: there is nothing to scroll to before the first of them are drawn.
+# A link to #answers: charts above them come later and move them, so they are held in view until the reader moves.
 TO_ANSWERS = """if (location.hash === '#answers') {
-    let there = false;
-    watch('value', () => { if (!there) document.getElementById('answers').scrollIntoView(); there = true; });
+    const held = new ResizeObserver(() => document.getElementById('answers')?.scrollIntoView());
+    held.observe(document.body);
+    for (const moved of ['wheel', 'pointerdown', 'keydown', 'touchstart'])
+        addEventListener(moved, () => held.disconnect(), { once: true });
 }"""
 ANY_OF = [("Any", ANY)]
 

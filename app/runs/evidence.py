@@ -15,7 +15,7 @@ from typing import Any
 from app.shared.lab import Lab
 from app.shared.recordings import hardware_of, here_of
 from app.shared.render import percent, render
-from app.shared.words import language_name
+from app.shared.words import LANGUAGES, language_name
 from engine.execution.report import HEADLINE_METRIC
 from storage.checkpoints import CheckpointName, in_order
 from storage.measurements import Result, list_results
@@ -65,6 +65,11 @@ class Line:
     before: Figure | None
     after: Figure | None
 
+    @property
+    def n(self) -> int:
+        """How many answers of one checkpoint its figures stand on, of all seeds."""
+        return max(figure.n for figure in (self.before, self.after) if figure)
+
 
 def evidence_html(lab: Lab) -> str:
     """A card for each recording; empty without any."""
@@ -92,7 +97,7 @@ def _card(lab: Lab, runs: list[Run]) -> dict[str, Any]:
         "runs": runs,
         "recorded": first.recorded,
         "language": first.experiment["stage2"]["language"],
-        "claim": claim(found, first.model, max((row.n_facts for row in rows[first.id]), default=0)),
+        "claim": claim(found, first.model),
         "lines": found,
         "seconds": fmean(spent) if spent else None,
         "hardware": hardware_of(first),
@@ -115,12 +120,13 @@ def lines(runs: list[Run], rows: dict[str, list[Result]]) -> Iterator[Line]:
         )
         return Figure(seeds) if seeds else None
 
-    others = [r.language for r in rows[runs[0].id] if r.split == "test" and r.language != language]
+    present = {r.language for r in rows[runs[0].id] if r.split == "test"}
+    others = sorted(present - {language}, key=lambda code: ([*LANGUAGES, code].index(code), code))
     asked = [
         ("Key token", "key", language, ("memorised",)),
         ("Prompts of stage 2", "train", language, ("memorised", "generalised")),
         ("Other phrasings", "test", language, ("memorised", "generalised")),
-        *((language_name(code), "test", code, ("memorised", "generalised")) for code in dict.fromkeys(others)),
+        *((language_name(code), "test", code, ("memorised", "generalised")) for code in others),
         ("Unrelated prompts", "unrelated", language, ("memorised", "generalised")),
     ]
     for label, split, code, kinds in asked:
@@ -129,11 +135,12 @@ def lines(runs: list[Run], rows: dict[str, list[Result]]) -> Iterator[Line]:
             yield Line(label, split, code, before, after)
 
 
-def claim(found: Iterable[Line], model: str, facts: int) -> str:
+def claim(found: Iterable[Line], model: str) -> str:
     """The main figure as a sentence; empty where it was not measured."""
     main = next((line for line in found if line.split == "train" and line.after), None)
     if main is None or main.after is None:
         return ""
+    facts = main.after.seeds[0].row.n_facts
     name = "the embedded base" if model == "embedded" else model.rstrip("/").rpartition("/")[2]
     before = f", {percent(main.before.mean)} before" if main.before else ""
     return (

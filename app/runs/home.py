@@ -36,7 +36,7 @@ def home_page(lab: Lab) -> None:
         if run is None:
             return part("runs/home_empty"), None, None, ""
         workers = bool(lab.workers_alive())
-        rows = [row_of(r, workers) for r in list_runs(lab.db, limit=RECENT)]
+        rows = [row_of(r, workers) for r in list_runs(lab.db, limit=RECENT, made_here=True)]
         return run_head(lab, run, linked=True), *curves(lab, run), part("runs/recent", rows=rows)
 
     def act(event: gr.EventData) -> Drawn:

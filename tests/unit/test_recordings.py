@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from app.ask.form import default_run, form_html
 from app.ask.view import View
 from app.asking.columns import models_of
+from app.asking.submit import ask_fact, put_to, run_to_ask
 from app.attack.form import form_html as attack_form
 from app.attack.view import View as AttackView
 from app.runs.evidence import evidence_html, lines
@@ -29,6 +30,7 @@ from engine.execution.recorded.record import command_of, record
 from engine.execution.recorded.restore import restore, restore_all
 from engine.experiment import Experiment
 from engine.presets import load_preset
+from engine.serving.asking.questions import AskError
 from storage.answers import all_answers, evaluated_checkpoints, list_facts, list_prompts, open_answers
 from storage.database import open_database
 from storage.folders import run_folder
@@ -43,8 +45,9 @@ def small(seed: int) -> Experiment:
     """Seconds of work: few facts, one epoch, two languages."""
     data = load_preset("quick").model_dump(mode="json") | {"seed": seed, "name": "small evidence"}
     data["relations"][0] |= {"facts": {"generate": 6}}
-    data["stage1"] |= {"epochs": 1, "save_epochs": [1]}
-    data["stage2"] |= {"epochs": 1, "facts": 3}
+    data["stage1"] |= {"epochs": 1, "checkpoint_epochs": [1]}
+    data["evaluation"] |= {"languages": ["en", "ja"], "max_new_tokens": 6, "choice": {"facts": 3}}
+    data["stage2"] |= {"epochs": 1, "facts": 3, "branch_epochs": None}
     return resolve(Experiment.from_data(data))
 
 
@@ -142,7 +145,10 @@ def test_it_is_marked_and_nothing_acts_on_it(lab: Lab) -> None:
         queue_attack(lab.db, AttackExperiment(run=run.id))
     assert models_of(lab, run).problem.startswith("a recording holds no model") and not models_of(lab, run).own
     assert default_run(lab) is None and lab.spotlight() is None
-    assert "a recording holds no model" in form_html(lab, View(run=run.id))
+    assert "A recording holds no model" in form_html(lab, View(run=run.id))
+    for ask in (lambda: ask_fact(lab, run_to_ask(lab, run.id), "x"), lambda: put_to(lab, "x", [f"{run.id}/base"])):
+        with pytest.raises(AskError, match=r"A recording holds no model: .*\."):
+            ask()
     mine = queued(lab.db, small(9))
     assert run.id not in attack_form(lab, AttackView(view="grid"))
     claimed = claim_run(lab.db, "w", 60)
@@ -151,9 +157,9 @@ def test_it_is_marked_and_nothing_acts_on_it(lab: Lab) -> None:
 
 def test_the_command_line_says_what_it_is(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     (run, other) = recorded_runs(lab.db)
-    home = ["--home", str(lab.home)]
+    home, subject = ["--home", str(lab.home)], run.experiment["relations"][0]["facts"][0]["subject"]
     assert main(["runs", *home]) == 0 and capsys.readouterr().out.count("  recorded  ") == 2
-    for command in (["retry", run.id], ["ask", run.id, "--subject", "x"], ["serve", run.id],
+    for command in (["retry", run.id], ["ask", run.id, "--subject", subject], ["serve", run.id],
                     ["record", run.id, other.id, "--to", str(lab.home / "again.json.xz")]):  # fmt: skip
         assert main([*command, *home]) == 2
         said = capsys.readouterr().err
