@@ -302,6 +302,7 @@ def m010_options_of_results(db: Database) -> None:
 def m011_recordings(db: Database) -> None:
     """Runs that were carried out elsewhere and came with the lab, and which of their files were taken in."""
     db.conn.execute("alter table runs add column recorded text")  # JSON: from which file, when, how, on which weights
+    db.conn.execute("create index runs_recorded on runs (id) where recorded is not null")
     db.conn.execute(
         """create table recordings (
             name text primary key,             -- of the file; its runs may have been deleted since

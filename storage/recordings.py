@@ -35,6 +35,17 @@ def recorded_runs(db: Database, name: str | None = None) -> list[Run]:
     return [get_run(db, row["id"]) for row in list(rows)]
 
 
+def seeds_of(db: Database, name: str) -> list[tuple[str, int]]:
+    """(id, seed) of the runs of a recording that are there, by seed."""
+    sql = "select id, seed from runs where recorded is not null and json_extract(recorded, '$.file') = ? order by seed"
+    return [(row["id"], row["seed"]) for row in db.query(sql, [name])]
+
+
+def recorded_ids(db: Database) -> list[str]:
+    """The ids of all recorded runs: changes when they do."""
+    return [row["id"] for row in db.query("select id from runs where recorded is not null order by id")]
+
+
 def replace_recording(db: Database, name: str, digest: str, runs: Iterable[dict[str, Any]]) -> list[str]:
     """Store a recording's runs in place of those of an older file of its name; returns the ids of those.
 

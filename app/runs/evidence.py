@@ -19,7 +19,7 @@ from app.shared.words import LANGUAGES, language_name
 from engine.execution.report import HEADLINE_METRIC
 from storage.checkpoints import CheckpointName, in_order
 from storage.measurements import Result, list_results
-from storage.recordings import recorded_runs
+from storage.recordings import recorded_ids, recorded_runs
 from storage.runs import Run
 
 
@@ -80,7 +80,7 @@ def evidence_html(lab: Lab) -> str:
 
 def evidence_sign(lab: Lab) -> str:
     """Changes when the recorded runs do."""
-    return ",".join(row["id"] for row in lab.db.query("select id from runs where recorded is not null order by id"))
+    return ",".join(recorded_ids(lab.db))
 
 
 def _card(lab: Lab, runs: list[Run]) -> dict[str, Any]:

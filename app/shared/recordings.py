@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
+from app.shared.lab import Lab
 from engine.execution.recorded.restore import Here, here
+from storage.recordings import seeds_of
 from storage.runs import Run
 
 LOOK_SECONDS = 30.0
@@ -21,6 +24,11 @@ def here_of(run: Run) -> Here | None:
         found = here(run)
         _known[run.id] = (time.monotonic(), found)
     return found
+
+
+def recorded_facts(lab: Lab, run: Run) -> dict[str, Any]:
+    """What the template of a recorded run's note needs beside the run: `here`, and its recording's `seeds`."""
+    return {"here": here_of(run), "seeds": seeds_of(lab.db, run.recorded["file"]) if run.recorded else []}
 
 
 def hardware_of(run: Run) -> str:

@@ -27,7 +27,7 @@ from engine.corpus.resolve import resolve
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.execute import execute_run
 from engine.execution.recorded.record import command_of, record
-from engine.execution.recorded.restore import restore, restore_all
+from engine.execution.recorded.restore import ENDING, SHIPPED, restore, restore_all
 from engine.experiment import Experiment
 from engine.presets import load_preset
 from engine.serving.asking.questions import AskError
@@ -206,6 +206,13 @@ def test_a_damaged_file_is_a_sentence_and_leaves_nothing(
     assert len(list((lab.home / "runs").iterdir())) == len(SEEDS)
     (said,) = [r.getMessage() for r in caplog.records]
     assert "small.json.xz cannot be read and is left out" in said and "\n" not in said
+
+
+def test_every_recording_that_comes_with_the_lab_can_be_taken_in(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    names = sorted(path.name.removesuffix(ENDING) for path in SHIPPED.glob(f"*{ENDING}"))
+    assert restore_all(lab.db, tmp_path) == names
+    assert sorted({(r.recorded or {})["file"] for r in recorded_runs(lab.db)}) == names
 
 
 def test_a_model_that_is_not_here_or_has_other_weights_is_said(tmp_path: Path, shipped: Path) -> None:

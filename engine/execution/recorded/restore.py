@@ -38,7 +38,8 @@ SHIPPED = Path(__file__).parent
 ENDING = ".json.xz"
 VERSION = 1
 MOST_BYTES = 500_000_000
-DAMAGE = (OSError, EOFError, lzma.LZMAError, sqlite3.Error, ValueError, KeyError, TypeError, AttributeError, IndexError)
+DAMAGE = (OSError, EOFError, lzma.LZMAError, sqlite3.Error, ValueError, LookupError, TypeError, AttributeError,
+          ArithmeticError, RecursionError, MemoryError)  # fmt: skip
 Here = Literal["same", "other", "absent"]
 
 
