@@ -15,7 +15,7 @@ from typing import Any
 from app.shared.lab import Lab
 from app.shared.recordings import hardware_of, here_of
 from app.shared.render import percent, render
-from app.shared.words import LANGUAGES, language_name
+from app.shared.words import LANGUAGES, language_name, split_name
 from engine.execution.report import HEADLINE_METRIC
 from storage.checkpoints import CheckpointName, in_order
 from storage.measurements import Result, list_results
@@ -123,16 +123,21 @@ def lines(runs: list[Run], rows: dict[str, list[Result]]) -> Iterator[Line]:
     present = {r.language for r in rows[runs[0].id] if r.split == "test"}
     others = sorted(present - {language}, key=lambda code: ([*LANGUAGES, code].index(code), code))
     asked = [
-        ("Key token", "key", language, ("memorised",)),
-        ("Prompts of stage 2", "train", language, ("memorised", "generalised")),
-        ("Other phrasings", "test", language, ("memorised", "generalised")),
+        (named("key"), "key", language, ("memorised",)),
+        (named("train"), "train", language, ("memorised", "generalised")),
+        (named("test"), "test", language, ("memorised", "generalised")),
         *((language_name(code), "test", code, ("memorised", "generalised")) for code in others),
-        ("Unrelated prompts", "unrelated", language, ("memorised", "generalised")),
+        (named("unrelated"), "unrelated", language, ("memorised", "generalised")),
     ]
     for label, split, code, kinds in asked:
         before, after = (figure(k, split, code) if k in kinds else None for k in ("memorised", "generalised"))
         if before or after:
             yield Line(label, split, code, before, after)
+
+
+def named(split: str) -> str:
+    """A split at the head of its line."""
+    return split_name(split).capitalize()
 
 
 def claim(found: Iterable[Line], model: str) -> str:
