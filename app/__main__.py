@@ -17,7 +17,7 @@ import typer
 import uvicorn
 
 from app.asking.model_server import ModelServer
-from app.server.first_start import bring_recorded_attack, queue_first_run
+from app.server.first_start import bring_recorded_attack, bring_recorded_runs, queue_first_run
 from app.server.sign_in import Access, NotSafe, access
 from app.server.uploads import make_uploads
 from app.server.worker_process import WorkerProcess
@@ -139,7 +139,9 @@ def announce(server: object, listener: socket.socket, home: Path) -> None:
     name, port = listener.getsockname()[:2]
     shown = "localhost" if name in ("0.0.0.0", "::") else f"[{name}]" if ":" in name else name
     print(f"Rote Lab is ready at http://{shown}:{port} (data in {home}). Stop it with Ctrl-C.", flush=True)
-    bring_recorded_attack(Lab(home))
+    lab = Lab(home)
+    bring_recorded_runs(lab)
+    bring_recorded_attack(lab)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,11 @@ def evaluated_checkpoints(db: Database) -> list[str]:
     return [row["checkpoint"] for row in db.query("select checkpoint from evaluated order by at, rowid")]
 
 
+def evaluation_times(db: Database) -> dict[str, str]:
+    """When each checkpoint's answers were complete, in the order of their evaluation."""
+    return {row["checkpoint"]: row["at"] for row in db.query("select checkpoint, at from evaluated order by at, rowid")}
+
+
 def all_answers(db: Database, checkpoint: str) -> list[dict[str, Any]]:
     """The answers of one checkpoint, by prompt and fact: rows of `ANSWER_COLUMNS`."""
     columns = ", ".join(ANSWER_COLUMNS)

@@ -7,6 +7,7 @@ HOME/runs/ID/base_text.json        the base's own text that it replays, or is he
 HOME/runs/ID/checkpoints/NAME/     memorised@3, generalised@3, …
 HOME/runs/ID/resume/STAGE/         the newest epoch of a stage that is under way
 HOME/runs/ID/damaged/NAME/         what was found damaged and set aside; may be deleted
+HOME/recordings.lock               while recordings that come with the lab are taken in
 HOME/attacks/ID/                   what the cells of an attack share: starts that a defence has hardened
 HOME/base_text/KEY.json            what a base wrote, for all runs that ask it alike; may be deleted, is written again
 """

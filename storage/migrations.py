@@ -296,3 +296,17 @@ def m010_options_of_results(db: Database) -> None:
     """Among how many options a choice was, and what guessing would reach; null for what is no choice."""
     for column in ("options_least integer", "options_most integer", "chance real"):
         db.conn.execute(f"alter table results add column {column}")
+
+
+@migrations()
+def m011_recordings(db: Database) -> None:
+    """Runs that were carried out elsewhere and came with the lab, and which of their files were taken in."""
+    db.conn.execute("alter table runs add column recorded text")  # JSON: from which file, when, how, on which weights
+    db.conn.execute("create index runs_recorded on runs (id) where recorded is not null")
+    db.conn.execute(
+        """create table recordings (
+            name text primary key,             -- of the file; its runs may have been deleted since
+            hash text not null,
+            at text not null
+        ) strict"""
+    )

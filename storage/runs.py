@@ -30,6 +30,7 @@ class State(StrEnum):
 
 LEASE_SECONDS = 30.0  # how long a claimed run is left alone; its holder renews it every few seconds
 ENDED = (State.DONE, State.FAILED, State.CANCELLED)
+NO_MODEL = "a recording holds no model: run its experiment here first (on its page: Run it here)"
 
 
 class LostRunError(RuntimeError):
@@ -42,6 +43,7 @@ class Run:
 
     attack, cell, cell_place: for a cell of an attack experiment, which and what it does; needs: a run that must have
     ended before this one starts.
+    recorded: of one that was carried out elsewhere and has no models here, see storage/recordings.py.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Run:
     cell: dict[str, Any] | None = None
     cell_place: int | None = None
     needs: str | None = None
+    recorded: dict[str, Any] | None = None
 
     @property
     def ended(self) -> bool:
@@ -75,13 +78,14 @@ class Run:
 
 # Everything but the experiment, which may be megabytes.
 _SUMMARY = """id, name, state, '{}' as experiment, model, seed, cloned_from, created_at, started_at, finished_at,
-    attempt, worker, lease_until, stalls, error, progress, headline, environment, attack, cell, cell_place, needs"""
+    attempt, worker, lease_until, stalls, error, progress, headline, environment, attack, cell, cell_place, needs,
+    recorded"""
 
 
 def _run(row: dict[str, Any]) -> Run:
     decoded = {k: json.loads(row[k]) for k in ("experiment", "progress", "headline", "environment")}
-    cell = json.loads(row["cell"]) if row["cell"] else None
-    return Run(**{**row, **decoded, "cell": cell, "state": State(row["state"])})
+    decoded |= {k: json.loads(row[k]) if row[k] else None for k in ("cell", "recorded")}
+    return Run(**{**row, **decoded, "state": State(row["state"])})
 
 
 def add_run(
@@ -112,12 +116,15 @@ def get_run(db: Database, run_id: str) -> Run:
     raise KeyError(run_id)
 
 
-def list_runs(db: Database, *, limit: int = 50, offset: int = 0, search: str = "", state: str = "") -> list[Run]:
+def list_runs(
+    db: Database, *, limit: int = 50, offset: int = 0, search: str = "", state: str = "", made_here: bool = False
+) -> list[Run]:
     """Runs, newest first, without their experiments (an empty dict stands there). `search` looks in name, id, model.
 
-    The cells of attacks are not among them: see storage/attacks.py.
+    made_here: without recordings, which have no models. The cells of attacks are not among them: see
+    storage/attacks.py.
     """
-    condition, parameters = _filter(search, state)
+    condition, parameters = _filter(search, state, made_here)
     sql = f"select {_SUMMARY} from runs where {condition} order by created_at desc, rowid desc limit ? offset ?"
     return [_run(row) for row in db.query(sql, [*parameters, limit, offset])]
 
@@ -128,8 +135,10 @@ def count_runs(db: Database, *, search: str = "", state: str = "") -> int:
     return next(iter(db.query(f"select count(*) as n from runs where {condition}", parameters)))["n"]
 
 
-def _filter(search: str, state: str) -> tuple[str, list[Any]]:
+def _filter(search: str, state: str, made_here: bool = False) -> tuple[str, list[Any]]:
     condition, parameters = "attack is null", []
+    if made_here:
+        condition += " and recorded is null"
     if search.strip():
         condition += " and (instr(lower(name), ?) or instr(id, ?) or instr(lower(model), ?))"
         parameters += [search.strip().lower()] * 3
@@ -262,13 +271,15 @@ def request_stop(db: Database, run_id: str) -> State:
 
 
 def retry_run(db: Database, run_id: str) -> State:
-    """Queue an ended run again; it goes on from its last checkpoint. Raises KeyError.
+    """Queue an ended run again; it goes on from its last checkpoint. Raises KeyError, or ValueError for a recording.
 
-    A done one is read through: checkpoints that are missing or damaged are trained again, the others stay. What was
-    measured elsewhere, and has no models here, stays as it is.
+    A done one is read through: checkpoints that are missing or damaged are trained again, the others stay. A cell that
+    was measured elsewhere, and has no models here, stays as it is.
     """
     with write(db):
         run = get_run(db, run_id)
+        if run.recorded:
+            raise ValueError(NO_MODEL)
         if not run.ended or (run.attack and not run.needs):
             return run.state
         db.table("runs").update(run_id, {"state": "queued", "error": None, "finished_at": None, "stalls": 0})

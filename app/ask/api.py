@@ -47,7 +47,11 @@ def ask_api(lab: Lab, asker: Asker) -> None:
         run: only of the run of this id. Each entry: {model, run, run_name, description}; `model` is what the other
         functions take.
         """
-        runs = [run_to_ask(lab, run)] if run else [r for r in list_runs(lab.db, limit=LISTED) if r.started_at]
+        runs = (
+            [run_to_ask(lab, run)]
+            if run
+            else [r for r in list_runs(lab.db, limit=LISTED, made_here=True) if r.started_at]
+        )
         return [
             {
                 "model": key_of(model), "run": full.id, "run_name": full.name,

@@ -10,7 +10,7 @@ from app.asking.columns import RUNS_OFFERED, models_of
 from app.asking.submit import Settings
 from app.shared.lab import Lab
 from app.shared.render import render
-from app.shared.words import language_name, split_name
+from app.shared.words import language_name, sentence, split_name
 from engine.corpus.sentences import PLACEHOLDER, key_prompt
 from engine.evaluation.questions import KEY_SPLIT, fact_rows, prompt_rows
 from engine.experiment import Experiment, Relation
@@ -23,7 +23,7 @@ ALL_FACTS_OFFERED = 5000
 
 def default_run(lab: Lab) -> Run | None:
     """The run to ask when nobody named one: the newest finished, else the newest that has begun."""
-    runs = [r for r in list_runs(lab.db, limit=RUNS_OFFERED) if r.started_at]
+    runs = [r for r in list_runs(lab.db, limit=RUNS_OFFERED, made_here=True) if r.started_at]
     return next((r for r in runs if r.state == "done"), runs[0] if runs else None)
 
 
@@ -32,7 +32,7 @@ def form_html(lab: Lab, view: View, filled: dict[str, Any] | None = None) -> str
     run = lab.run(view.run)
     missing = view.run if view.run and run is None else ""
     run = run or default_run(lab)
-    runs = [r for r in list_runs(lab.db, limit=RUNS_OFFERED) if r.started_at]
+    runs = [r for r in list_runs(lab.db, limit=RUNS_OFFERED, made_here=True) if r.started_at]
     if run is not None and all(r.id != run.id for r in runs):
         runs.insert(0, run)
     if run is None:
@@ -55,7 +55,7 @@ def form_html(lab: Lab, view: View, filled: dict[str, Any] | None = None) -> str
         run=run,
         missing=missing,
         mode=view.mode,
-        problem=models.problem,
+        problem=sentence(models.problem) if models.problem else "",
         trained=len(models.own) > 1,
         relations=_offered(experiment, facts),
         relation=relation,

@@ -55,7 +55,7 @@ def other_models(lab: Lab, run: Run) -> list[tuple[Run, list[str]]]:
     """Checkpoints of other runs of the same base model, newest run first."""
     others = [
         (other, [f"{other.id}/{name}" for name in checkpoint_names(lab.home, other.id)])
-        for other in list_runs(lab.db, limit=RUNS_OFFERED)
+        for other in list_runs(lab.db, limit=RUNS_OFFERED, made_here=True)
         if other.id != run.id and other.model == run.model and other.started_at
     ]
     return [(other, kept) for other, kept in others if kept]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.asking.columns import MODEL, MOST_COLUMNS, column_parts, models_of
 from app.shared.lab import Lab
+from app.shared.words import sentence
 from engine.checks import shorten
 from engine.corpus.sentences import PLACEHOLDER, key_prompt
 from engine.experiment import Experiment
@@ -17,7 +18,7 @@ from engine.serving.asking.questions import AskError, fact_questions, facts_ques
 from storage.asking_queue import add_column
 from storage.askings import Question, add_asking
 from storage.database import write
-from storage.runs import Run
+from storage.runs import NO_MODEL, Run
 
 MAX_TEXT_CHARACTERS = 4_000
 MAX_NEW_TOKENS = 200
@@ -63,10 +64,12 @@ def checked_text(text: str) -> str:
 
 
 def run_to_ask(lab: Lab, run_id: str | None) -> Run:
-    """The run of that id. Raises AskError."""
+    """The run of that id. Raises AskError, also for a recording."""
     run = lab.run((run_id or "").strip()[:64])
     if run is None:
         raise AskError(f"There is no run “{shorten(str(run_id or ''))}”: it may have been deleted.")
+    if run.recorded:
+        raise AskError(sentence(NO_MODEL))
     return run
 
 

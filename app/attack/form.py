@@ -24,7 +24,7 @@ def form_html(lab: Lab, view: View) -> str:
     """The form, with its usual values; nothing but in the engineer's half."""
     if view.view != "grid":
         return ""
-    runs = [r for r in list_runs(lab.db, limit=RUNS_OFFERED) if r.state is State.DONE]
+    runs = [r for r in list_runs(lab.db, limit=RUNS_OFFERED, made_here=True) if r.state is State.DONE]
     usual = AttackExperiment()
     return render(
         "attack/form.html", runs=runs, relations=list(load_relations()),

@@ -53,7 +53,11 @@ def _bytes(number: int) -> str:
 
 
 def _speeds(lab: Lab, experiment: Experiment) -> list[float]:
-    runs = (run for run in list_runs(lab.db, limit=50, state=State.DONE.value) if run.model == experiment.model)
+    runs = (
+        run
+        for run in list_runs(lab.db, limit=50, state=State.DONE.value, made_here=True)
+        if run.model == experiment.model
+    )
     speeds: list[float] = []
     for run in runs:
         if speed := _speed(lab, run.id, experiment.tuning.method):

@@ -17,6 +17,13 @@ from storage.runs import Run
 
 PAGE_SIZE = 25
 ANY = ""
+# A link to #answers: charts above them come later and move them, so they are held in view until the reader moves.
+TO_ANSWERS = """if (location.hash === '#answers') {
+    const held = new ResizeObserver(() => document.getElementById('answers')?.scrollIntoView());
+    held.observe(document.body);
+    for (const moved of ['wheel', 'pointerdown', 'keydown', 'touchstart'])
+        addEventListener(moved, () => held.disconnect(), { once: true });
+}"""
 ANY_OF = [("Any", ANY)]
 
 
@@ -33,7 +40,7 @@ def answer_table_section(lab: Lab, detail: gr.HTML) -> None:
             min_width=120,
         )  # fmt: skip
     fact, prompt, number = (gr.Number(visible="hidden", precision=0) for _ in range(3))
-    table = acting_html()
+    table = acting_html(TO_ANSWERS)
     filters: list[gr.components.Component] = [search, checkpoint, split, language, hit, fact, prompt]
 
     def draw(request: gr.Request, *values: Any) -> str:
@@ -46,12 +53,18 @@ def answer_table_section(lab: Lab, detail: gr.HTML) -> None:
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
         checkpoints, splits, languages = choices(lab, run_of(lab, request))
-        newest = checkpoints[-1] if checkpoints else ANY
+        address, newest = request.query_params, checkpoints[-1] if checkpoints else ANY
+        named = [address.get(field, ANY) for field in ("checkpoint", "split", "language")]
+        # Only who names the prompts came for their answers: the map's checkpoint and language stand in the address too.
+        wants = named[1] in splits
+        newest = named[0] if wants and named[0] in checkpoints else newest
+        split = named[1] if wants else ANY
+        language = named[2] if wants and named[2] in languages else ANY
         return (
             gr.Dropdown([*ANY_OF, *((checkpoint_name(c), c) for c in checkpoints)], value=newest),
-            gr.Dropdown([*ANY_OF, *((split_name(s), s) for s in splits)], value=ANY),
-            gr.Dropdown([*ANY_OF, *((language_name(x), x) for x in languages)], value=ANY),
-            *first_page(request, "", newest, ANY, ANY, ANY, None, None),
+            gr.Dropdown([*ANY_OF, *((split_name(s), s) for s in splits)], value=split),
+            gr.Dropdown([*ANY_OF, *((language_name(x), x) for x in languages)], value=language),
+            *first_page(request, "", newest, split, language, ANY, None, None),
         )
 
     def act(event: gr.EventData, request: gr.Request, *values: Any) -> tuple[Any, ...]:

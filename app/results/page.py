@@ -15,6 +15,7 @@ from app.results.departures import departures, otherwise_trained
 from app.results.figures import Figures
 from app.shared.frame import QUIET, acting_html, html, offered, run_of, told_by
 from app.shared.lab import Lab
+from app.shared.recordings import recorded_facts
 from app.shared.render import part, render
 from app.shared.run_actions import carry_out
 from app.shared.run_rows import row_of
@@ -61,6 +62,7 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
     head = render(
         "results/head.html",
         row=row_of(run, bool(lab.workers_alive())),
+        **recorded_facts(lab, run),
         sentences=fig.headline_sentences(figures),
         departures=departures(figures),
         otherwise=otherwise_trained(figures),

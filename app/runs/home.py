@@ -1,9 +1,13 @@
-"""The first page: what the lab is in one sentence, the run that is going on now, and the way to a new experiment."""
+"""The first page: what the lab is in one sentence, what recorded runs show, the run that is going on now, and the way
+to a new experiment."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
+from app.runs.evidence import evidence_html, evidence_sign
 from app.runs.live import TICK_SECONDS, Curve, curve_pair, curves, run_head
 from app.shared.frame import QUIET, acting_html, html, told_by
 from app.shared.lab import Lab
@@ -13,12 +17,15 @@ from app.shared.run_rows import row_of
 from storage.runs import list_runs
 
 RECENT = 6
+HEAD = '<link rel="stylesheet" href="/lab/evidence.css">'
+EVIDENCE_SECONDS = 3  # recordings come in the background, soon after the lab's first start
 Drawn = tuple[str, Curve, Curve, str]
 
 
 def home_page(lab: Lab) -> None:
     """Build the page."""
     html(render("runs/home.html"))
+    evidence, sign = html(head=HEAD), gr.Textbox(visible="hidden")
     with gr.Column(elem_classes="spotlight"):
         head = acting_html()
         loss, recall = curve_pair()
@@ -29,13 +36,19 @@ def home_page(lab: Lab) -> None:
         if run is None:
             return part("runs/home_empty"), None, None, ""
         workers = bool(lab.workers_alive())
-        rows = [row_of(r, workers) for r in list_runs(lab.db, limit=RECENT)]
+        rows = [row_of(r, workers) for r in list_runs(lab.db, limit=RECENT, made_here=True)]
         return run_head(lab, run, linked=True), *curves(lab, run), part("runs/recent", rows=rows)
 
     def act(event: gr.EventData) -> Drawn:
         carry_out(lab, str(told_by(event).get("act")), str(told_by(event).get("run")))
         return draw()
 
+    def look(seen: str | None) -> tuple[Any, Any]:
+        there = evidence_sign(lab)
+        return (gr.skip(), gr.skip()) if there == (seen or "") else (evidence_html(lab), there)
+
+    gr.on(None, lambda: look(""), outputs=[evidence, sign], **QUIET)
+    gr.Timer(EVIDENCE_SECONDS).tick(look, sign, [evidence, sign], **QUIET)
     outputs = [head, loss, recall, recent]
     gr.on(None, draw, outputs=outputs, **QUIET)
     gr.Timer(TICK_SECONDS).tick(draw, outputs=outputs, **QUIET)

@@ -8,6 +8,7 @@ import gradio as gr
 
 from app.shared import charts
 from app.shared.lab import Lab
+from app.shared.recordings import recorded_facts
 from app.shared.render import render
 from app.shared.run_rows import row_of
 from app.shared.vega import vega_chart
@@ -21,7 +22,8 @@ CURVE_POINTS = 600
 
 def run_head(lab: Lab, run: Run, *, linked: bool = False) -> str:
     """Name, state, progress, figures and actions of a run. `linked`: the name leads to the run's page."""
-    return render("runs/head.html", row=row_of(run, bool(lab.workers_alive())), linked=linked)
+    row = row_of(run, bool(lab.workers_alive()))
+    return render("runs/head.html", row=row, linked=linked, **recorded_facts(lab, run))
 
 
 def curves(lab: Lab, run: Run) -> tuple[Curve, Curve]:

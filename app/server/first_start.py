@@ -14,6 +14,7 @@ from engine.attack.presets import ATTACKS
 from engine.corpus.resolve import resolve
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.recording import restore
+from engine.execution.recorded.restore import SHIPPED, restore_all
 from engine.presets import load_preset
 from storage.attacks import list_attacks
 from storage.database import now
@@ -61,6 +62,12 @@ def bring_recorded_attack(lab: Lab) -> None:
     restored = restore(lab.db, lab.home)
     with (lab.home / MARK).open("a", encoding="utf-8") as file:
         file.write(f"{HERE}{restored or 'none for these weights'}\n")
+
+
+def bring_recorded_runs(lab: Lab, folder: Path = SHIPPED) -> None:
+    """Put the recorded runs that came with the lab into it, those that it has not had yet: at the first start, and
+    after an upgrade. Takes seconds where there are such: not to be waited for."""
+    restore_all(lab.db, lab.home, folder)
 
 
 def made_at_first_start(home: Path, attack: str) -> bool:

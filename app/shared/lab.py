@@ -84,11 +84,14 @@ class Lab:
         return "\n".join(log_lines(self.folder(run_id) / "log.txt")[-lines:])
 
     def spotlight(self) -> Run | None:
-        """The run worth looking at now: one that is running, else the newest finished one, else the newest."""
+        """The run worth looking at now: one that is running, else the newest finished one, else the newest.
+
+        Of runs of this lab only: recordings have a place of their own.
+        """
         for state in (State.RUNNING, State.STOPPING, State.QUEUED, State.DONE, State.FAILED, State.CANCELLED):
             # The oldest waiting run is the next to start.
             skip = count_runs(self.db, state=state.value) - 1 if state is State.QUEUED else 0
-            for run in list_runs(self.db, limit=1, state=state.value, offset=max(0, skip)):
+            for run in list_runs(self.db, limit=1, state=state.value, offset=max(0, skip), made_here=True):
                 return self.run(run.id)
         return None
 

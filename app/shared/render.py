@@ -126,6 +126,7 @@ def pretty(data: Any) -> str:
 ENVIRONMENT.filters |= {
     "as_called": as_called,
     "ago": ago,
+    "duration": duration,
     "clock": clock,
     "pretty": pretty,
     "percent": percent,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.shared.recordings import hardware_of
 from app.shared.render import between, duration, figure
-from app.shared.words import STATES
+from app.shared.words import RECORDED, STATES
 from storage.runs import Run
 
 HEADLINE_SPLITS = ("train", "test", "unrelated")  # worth a place in a row, in this order
-PLAIN = ("id", "name", "model", "seed", "created_at", "error", "attack", "cell")
+PLAIN = ("id", "name", "model", "seed", "created_at", "error", "attack", "cell", "recorded")
 
 
 def row_of(run: Run, workers: bool) -> dict[str, Any]:
     """What the templates need to know about a run. `workers`: whether any worker is alive."""
-    sign, label = STATES[run.state]
+    sign, label = RECORDED if run.recorded else STATES[run.state]
     return {
         **{name: getattr(run, name) for name in PLAIN},
         "state": run.state.value,
@@ -26,6 +27,8 @@ def row_of(run: Run, workers: bool) -> dict[str, Any]:
         "headline": [(split, run.headline[split]) for split in HEADLINE_SPLITS if split in run.headline],
         "active": not run.ended,
         "partial": bool(run.started_at),
+        "hardware": hardware_of(run),
+        "badge": "recorded" if run.recorded else run.state.value,
     }
 
 

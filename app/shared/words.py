@@ -14,6 +14,9 @@ STATES = {
     "cancelled": ("–", "Cancelled"),
 }
 
+# The same of a run that came with the lab: it is done, and holds no models.
+RECORDED = ("●", "Recorded")
+
 SPLITS = {
     "key": "key token",
     "train": "train prompts",
@@ -60,6 +63,7 @@ TERMS = {
     "replay": "Text that the base itself wrote, about other made-up people and about nobody, trained on beside the "
     "facts so that what is not taught stays as it was.",
     "chance": "What blind guessing among the options would reach.",
+    "recorded": "Carried out elsewhere and brought along with every answer, but without the model.",
     "interval": "Where the true figure lies with 95 % confidence, facts being the unit.",
 }
 

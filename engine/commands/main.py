@@ -4,6 +4,7 @@ python -m engine presets
 python -m engine readings [RELATION|FILE]
 python -m engine run PRESET|FILE [--set stage1.epochs=10 …] [--seed N] [--home DIR] [--results FILE.json]
 python -m engine attack PRESET|FILE|ID [--home DIR] [--results FILE.json]
+python -m engine record RUN [RUN …] --to FILE.json.xz
 python -m engine worker [--home DIR]
 python -m engine serve RUN [--backend auto|vllm|embedded] [--port N]
 python -m engine ask RUN --subject NAME [--prompt TEXT] [--json]
@@ -24,6 +25,7 @@ from engine.commands.attack import attack
 from engine.commands.mistake import Mistake
 from engine.commands.program import options
 from engine.commands.readings import readings_command
+from engine.commands.record import record_command
 from engine.commands.serve import serve
 from engine.commands.worker import worker
 from storage.trouble import say_trouble
@@ -35,6 +37,7 @@ for command in (run.presets, run.show, run.run, run.queue, run.runs, run.cancel,
     app.command()(command)
 app.command("readings")(readings_command)
 app.command()(attack)
+app.command("record")(record_command)
 app.command()(serve)
 app.command("ask")(ask_command)
 

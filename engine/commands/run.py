@@ -143,7 +143,8 @@ def queue(source: Source, overrides: Overrides = None, seed: Seed = None, home: 
 def runs(home: Home = None) -> None:
     """List the newest runs."""
     for item in list_runs(open_home(home), limit=50):
-        typer.echo(f"{item.id}  {item.state.value:9}  {item.created_at}  {item.name}")
+        state = "recorded" if item.recorded else item.state.value
+        typer.echo(f"{item.id}  {state:9}  {item.created_at}  {item.name}")
 
 
 def cancel(run_id: RunId, home: Home = None) -> None:
@@ -154,7 +155,8 @@ def cancel(run_id: RunId, home: Home = None) -> None:
 
 def retry(run_id: RunId, home: Home = None) -> None:
     """Queue a failed or cancelled run again: it goes on from its last checkpoint."""
-    state = with_run(lambda db: retry_run(db, run_id), run_id, home)
+    with mistakes_in(f"run {run_id}"):
+        state = with_run(lambda db: retry_run(db, run_id), run_id, home)
     typer.echo(f"run {run_id}: {state.value}")
 
 

@@ -10,7 +10,9 @@ from storage.measurements import Result, list_results
 from storage.runs import Run
 
 HEADLINE_METRIC = "generation_accuracy"
-RUN_FIELDS = ("id", "name", "state", "seed", "created_at", "started_at", "finished_at", "error", "environment")
+RUN_FIELDS = (
+    "id", "name", "state", "seed", "created_at", "started_at", "finished_at", "error", "environment", "recorded",
+)  # fmt: skip
 
 
 def results_document(db: Database, run: Run) -> dict[str, Any]:

@@ -58,6 +58,11 @@ def is_base(key: str, experiment: Experiment, *, unread: bool = False) -> bool:
     return key in (base_key(experiment), former_key(experiment))
 
 
+def is_here(experiment: Experiment) -> bool:
+    """Whether the weights of the experiment's model lie on this machine."""
+    return _folder(experiment.model) is not None
+
+
 def is_gone(experiment: Experiment) -> bool:
     """Whether the experiment names a folder that is not there."""
     return _folder(experiment.model) is None and not _is_of_hub(experiment.model)

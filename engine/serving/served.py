@@ -20,7 +20,7 @@ from engine.models.folders import whole
 from engine.models.identity import base_key, changed_base, gone_base, is_base, is_gone, noted_base
 from storage.checkpoints import BASE, KINDS, CheckpointName
 from storage.folders import checkpoint_folder, run_folder
-from storage.runs import Run
+from storage.runs import NO_MODEL, Run
 
 Kind = Literal["base", "adapter", "full"]
 BASE_NAME = re.compile(r"base-([0-9a-f]{12})")
@@ -65,7 +65,9 @@ class ServedModel:
 
 def served_models(home: Path, run: Run) -> list[ServedModel]:
     """The base, then every checkpoint of the run in the order of training: each stage 1 epoch before what stage 2
-    made of it. Raises NotServable when the run's experiment cannot be read."""
+    made of it. Raises NotServable for a recording, or when the run's experiment cannot be read."""
+    if run.recorded:
+        raise NotServable(NO_MODEL)
     try:
         experiment = Experiment.from_record(run.experiment)
     except ValueError as error:

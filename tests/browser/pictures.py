@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, sync_playwright
 from app.attack.view import STEPS
 from storage.attacks import list_attacks
 from storage.database import open_database
+from storage.recordings import recorded_runs
 from storage.runs import State, list_runs
 from tests.browser import asking_seeding, attack_seeding, seeding
 from tests.browser.conftest import CHROMIUM_ARGUMENTS, THEMES, Theme, serving
@@ -64,6 +65,7 @@ def seed(home: Path, shared_attack: Path) -> None:
         seeding.queue(db, seeding.quick(name))
     seeding.failed(db, home)
     seeding.finished(db, home)
+    seeding.recorded(db, home, home / "scratch")
     run = seeding.running(db, home)
     seeding.alive_worker(db, run)
     db.close()
@@ -75,11 +77,13 @@ def addresses(home: Path) -> dict[str, str]:
     pages = {"home": "/", "design": "/design", "runs": "/runs", "results-choose": "/results", "run-none": "/run?run=0"}
     pages |= {"missing": "/no-such-page", "model-card": "/model-card"}
     for state in (State.RUNNING, State.DONE, State.FAILED):
-        for run in list_runs(db, limit=1, state=state.value):
+        for run in list_runs(db, limit=1, state=state.value, made_here=True):
             pages[f"run-{state.value}"] = f"/run?run={run.id}"
             pages[f"results-{state.value}"] = f"/results?run={run.id}"
             if state is State.DONE:
                 pages |= asking_seeding.pages(db, home, run)
+    for run in recorded_runs(db)[:1]:
+        pages |= {"results-recorded": f"/results?run={run.id}", "ask-recorded": f"/ask?run={run.id}"}
     for attack in list_attacks(db, limit=1):
         story = f"/attack?attack={attack.id}"
         pages |= {f"attack-{step}": f"{story}&step={step}&guess=6" for step in STEPS}

@@ -11,13 +11,17 @@ from sqlite_utils import Database
 
 from engine.corpus.resolve import resolve
 from engine.evaluation.answer import Answer
+from engine.execution.recorded.record import record
+from engine.execution.recorded.restore import restore
 from engine.experiment import Experiment, Relation
 from engine.presets import load_preset
 from storage.answers import open_answers, store_answers, store_questions
 from storage.checkpoints import CheckpointName
+from storage.database import open_database
 from storage.folders import run_folder
 from storage.measurements import add_measurements, replace_results
 from storage.processes import ProcessName
+from storage.recordings import recorded_runs
 from storage.runs import Run, State, add_event, add_run, claim_run, finish_run, set_environment, set_progress
 from storage.workers import beat
 
@@ -106,6 +110,22 @@ def finished(db: Database, home: Path, experiment: Experiment | None = None) -> 
     return run
 
 
+def recorded(db: Database, home: Path, scratch: Path, model: str = "gemma-3-270m") -> list[Run]:
+    """Three seeds of a model that is not here, as a recording brings them; made in the folder `scratch`."""
+    other = open_database(scratch)
+    plan = {
+        "model": model,
+        "relations": [{"name": "mother", "key_token": "[Z]", "facts": {"generate": 40}}],
+        "stage1": {"epochs": 20, "checkpoint_epochs": [20]},
+        "stage2": {"facts": 20},
+    }
+    made = [finished(other, scratch, quick("real", seed=seed, **plan)) for seed in (11, 12, 13)]
+    file = scratch / "real.json.xz"
+    record(other, scratch, [run.id for run in made], file, command="rote-lab run real --seed {seed}")
+    restore(db, home, file)
+    return recorded_runs(db, "real")
+
+
 def write_curves(db: Database, run: Run, epochs: int) -> None:
     """Loss and recall of stage 1 up to an epoch."""
     noise = random.Random(run.seed)
@@ -133,11 +153,13 @@ def write_answers(answers: Database, experiment: Experiment, checkpoint: str) ->
     """Drawn answers of one checkpoint, stored; returns its result rows."""
     kind = CheckpointName.parse(checkpoint).kind
     depth = 1 - math.exp(-CheckpointName.parse(checkpoint).epoch / 5) if kind != "base" else 1.0
-    noise = random.Random(checkpoint)
+    noise = random.Random(f"{checkpoint}{experiment.seed or ''}")
     facts: list[dict[str, Any]] = []
     prompts: list[dict[str, Any]] = []
     stored = []
     counts: dict[tuple[str, str, str], list[tuple[int, int, float, int]]] = {}
+    # Seeds differ a little.
+    height = 1 - (experiment.seed * 37 % 10) / 60
     ends = kind == "base" or checkpoint == f"generalised@{experiment.branch_epochs[-1]}"
     for relation in experiment.relations:
         trained = set(experiment.stage2_facts(relation))
@@ -152,7 +174,7 @@ def write_answers(answers: Database, experiment: Experiment, checkpoint: str) ->
             if language != "en" and not ends:
                 continue
             for fact_row in facts[first:]:
-                chance = HEIGHTS[kind][split] * depth * LANGUAGE_FACTOR.get(language, 0.7)
+                chance = HEIGHTS[kind][split] * height * depth * LANGUAGE_FACTOR.get(language, 0.7)
                 hit = int(noise.random() < chance)
                 probability = min(0.98, max(1e-6, chance * noise.uniform(0.5, 1.1) if hit else noise.uniform(0, 0.05)))
                 answer = f"{fact_row['object']}. The next" if hit else f"{noise.choice(relation.options or ('?',))}."

@@ -39,6 +39,45 @@ def test_the_first_page_says_what_the_lab_is_and_shows_a_live_run(
     assert spotlight.locator(".chart").first.get_attribute("data-drawn") == "1", "the chart was redrawn"
 
 
+def test_recorded_evidence_stands_on_the_first_page_and_leads_to_its_answers(
+    page: Page, address: str, db: Database, lab_home: Path, tmp_path: Path
+) -> None:
+    page.goto(address)
+    expect(page.locator(".hero")).to_be_visible()
+    expect(page.locator(".evidence")).to_have_count(0)
+    runs = seeding.recorded(db, lab_home, tmp_path)
+    card = page.locator(".evidence .card")
+    expect(card.locator(".claim")).to_contain_text(
+        re.compile(r"gemma-3-270m answers \d+\s% of the questions about 20 facts")
+    )
+    expect(card).to_contain_text("seeds 11, 12, 13")
+    expect(card).to_contain_text("The model is not on this machine")
+    train = card.locator("li.train")
+    expect(train.locator(".dot.before")).to_have_count(3)
+    expect(train.locator(".dot.after")).to_have_count(3)
+    expect(page.locator(".spotlight")).to_contain_text("Nothing has been run yet")
+    expect(card.get_by_role("link", name="Run it here")).to_have_attribute("href", f"/design?clone={runs[0].id}")
+    train.locator(".dot.after").nth(1).click()
+    expect(page).to_have_url(re.compile(f"/results.run={runs[1].id}"))
+    expect(page.locator(".recorded-note")).to_contain_text("rote-lab run real --seed 12")
+    answers = page.locator("table.answers tbody tr")
+    expect(answers).to_have_count(25)
+    assert {row.split("·")[0].strip() for row in answers.locator("td:nth-child(2) .meta").all_inner_texts()} == {
+        "train prompts"
+    }
+    expect(page.locator("#answers")).to_be_in_viewport()
+    expect(page.get_by_role("link", name="Ask this model")).to_have_count(0)
+    page.goto(address + "/runs")
+    row = page.locator(f"#run-{runs[0].id}")
+    expect(row.locator(".badge")).to_contain_text("Recorded")
+    expect(row.locator("[data-act=retry], [data-act=cancel]")).to_have_count(0)
+    row.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete for good").click()
+    expect(row).to_have_count(0)
+    page.goto(address)
+    expect(card).to_contain_text("seeds 12, 13")
+
+
 def test_an_empty_lab_says_what_to_do(page: Page, address: str, db: Database) -> None:
     page.goto(address + "/runs")
     expect(page.locator(".empty")).to_contain_text("No runs yet")

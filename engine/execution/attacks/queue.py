@@ -14,7 +14,7 @@ from engine.experiment import Experiment
 from engine.models.files import experiment_problems, located
 from storage.attacks import add_attack
 from storage.database import write
-from storage.runs import State, add_run, get_run
+from storage.runs import NO_MODEL, State, add_run, get_run
 
 
 def queue_attack(db: Database, attack: AttackExperiment) -> str:
@@ -51,6 +51,8 @@ def _existing(db: Database, run_id: str) -> Experiment:
         run = get_run(db, run_id)
     except KeyError:
         raise ValueError(f"run: there is no run ‘{run_id}’: choose one of the Runs page") from None
+    if run.recorded:
+        raise ValueError(f"run: {NO_MODEL}")
     if run.state is State.FAILED or run.attack:
         raise ValueError(f"run: {run_id} failed or is itself an attack: choose another")
     return Experiment.from_record(run.experiment)
