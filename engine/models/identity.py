@@ -44,7 +44,8 @@ def base_key(experiment: Experiment) -> str:
 def former_key(experiment: Experiment) -> str:
     """The key that labs of before noted: large files by parts, a model of the hub by its name alone."""
     folder = None if _is_of_hub(experiment.model) else _folder(experiment.model)
-    return _key(experiment, _identity(folder, _sample, ()) if folder else _name(experiment.model))
+    identity = _identity(folder, _sample, ()) if folder else _name(experiment.model)
+    return _key(experiment, identity, _words(experiment))
 
 
 def is_base(key: str, experiment: Experiment, *, unread: bool = False) -> bool:
@@ -127,15 +128,17 @@ def _name(model: str) -> str:
 
 def _around(experiment: Experiment) -> list[Any]:
     """What stands around a text; the settings' own words where the model's files do not say it here."""
-    if experiment.model_text == BARE_TEXT:
-        return []
     try:
         if tokenizer_file(experiment.model):
             around = known_around(experiment.model, experiment.model_text)
             return [] if around == NOTHING else [written(around)]
     except ModelError:
         pass
-    return [experiment.model_text.model_dump()]
+    return _words(experiment)
+
+
+def _words(experiment: Experiment) -> list[Any]:
+    return [] if experiment.model_text == BARE_TEXT else [experiment.model_text.model_dump()]
 
 
 def _key(experiment: Experiment, identity: Any, around: Sequence[Any] = ()) -> str:

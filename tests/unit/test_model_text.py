@@ -12,6 +12,12 @@ import torch
 from tokenizers import AddedToken, Tokenizer, processors
 from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
+from app.design.check import examine
+from app.design.draft import from_experiment
+from app.design.form import form_values
+from app.design.show import examples
+from app.design.text import pieces, text_words
+from app.shared.render import part
 from engine.corpus.resolve import resolve
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
 from engine.estimate import token_counter
@@ -148,10 +154,10 @@ def check_alike(experiment: Experiment, loaded: LoadedModel, saved: Path, merged
     questions = [q for q in questions_for(experiment, "base") if q.options]
     encoded = _encode(loaded.tokenizer, questions, lambda rows: None)
     asked = tokenise_prompts(loaded.tokenizer, [q.text for q in questions])
-    for question, pairs, pair, prompt in zip(
+    for question, pairs, pair, ask in zip(
         questions, encode_options(loaded.tokenizer, questions, encoded), encoded, asked, strict=True
     ):
-        assert pair[0] == prompt == list(theirs.ids(question.text)) == asked_by_server(loaded.tokenizer, question.text)
+        assert pair[0] == ask == list(theirs.ids(question.text)) == asked_by_server(loaded.tokenizer, question.text)
         options = theirs.split_all([(question.text, option) for option in question.options])
         assert [(tuple(p), tuple(o)) for p, o in pairs] == options
     files = file_speller(Path(experiment.model) / "tokenizer.json", ["[X]"], around_in(loaded.tokenizer))
@@ -159,9 +165,9 @@ def check_alike(experiment: Experiment, loaded: LoadedModel, saved: Path, merged
     ours = [(q.text, q.object) for q in questions]
     assert [(list(p), list(o)) for p, o in files.split(ours)] == [(list(p), list(o)) for p, o in mine.split(ours)]
     assert files.extra == mine.extra
-    for (own, answer), (prompt, object_) in zip(mine.split(ours), encoded, strict=True):
-        assert list(answer) == object_
-        assert abs(len(own) + mine.extra - len(prompt)) <= merged
+    for (own, behind), (before, object_) in zip(mine.split(ours), encoded, strict=True):
+        assert list(behind) == object_
+        assert abs(len(own) + mine.extra - len(before)) <= merged
     count, exact = token_counter(experiment)
     assert exact
     plain = next(row for row, question in enumerate(questions) if "[X]" not in question.text)
@@ -225,19 +231,16 @@ def test_chat_turns_are_the_models_own_template(family: str, folders: dict[str, 
     check_alike(experiment, loaded, tmp_path / "saved", merged=2 * (family == "llama2"))
     turns = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": "Cody Ross"}]
     around = around_in(loaded.tokenizer)
-    if family == "llama3":
-        assert "26 Jul 2024" in around.before
-        dated = {"date_string": "26 Jul 2024"}
-    else:
-        dated = {}
+    assert ("26 Jul 2024" in around.before) == (family == "llama3")
+    dated: Any = {"date_string": "26 Jul 2024"}
     whole = AutoTokenizer.from_pretrained(tmp_path / "saved").apply_chat_template(turns, return_dict=False, **dated)
     prompt, answer = tokenise_questions(loaded.tokenizer, [(PROMPT, "Cody Ross")])[0]
     assert whole[: len(prompt) + len(answer)] == prompt + answer
-    assert loaded.tokenizer.decode(answer).strip() == "Cody Ross"
+    assert str(loaded.tokenizer.decode(answer)).strip() == "Cody Ross"
     # `full` counts the text's own tokens, the two others those of its parts; none what the template writes.
     sequence = stage1_sequences(experiment, loaded)[0]
     counted = [i for i, label in zip(sequence.input_ids, sequence.labels, strict=True) if label != IGNORED]
-    assert loaded.tokenizer.decode(counted).replace(" ", "") == "GeneFinley[X]CodyRoss."
+    assert str(loaded.tokenizer.decode(counted)).replace(" ", "") == "GeneFinley[X]CodyRoss."
 
 
 def test_what_a_model_cannot_give_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -301,3 +304,54 @@ def test_the_models_context_counts_what_stands_around(folders: dict[str, Path]) 
     loaded.causal.config.max_position_embeddings = longest
     with pytest.raises(ModelError, match=f"has {longest + 1} tokens, more than the {longest} the model can read"):
         check_lengths(loaded, begun)
+
+
+def draft_on(folder: Path, **text: str) -> Any:
+    return from_experiment(experiment_on(folder, **text))
+
+
+def test_the_page_shows_what_the_model_will_see(folders: dict[str, Path]) -> None:
+    words = {
+        "gemma": "This model begins with &lt;bos&gt;: its family needs it",
+        "llama2": "This model begins with &lt;s&gt;, as its own tokenizer does.",
+        "qwen2": "begin with no token of their own",
+    }
+    for family, expected in words.items():
+        resolved = examine(draft_on(folders[family])).resolved
+        assert resolved is not None
+        assert expected in part("design/text_words", words=text_words(resolved))
+    resolved = examine(draft_on(folders["gemma"])).resolved
+    assert '<span class="around">&lt;bos&gt;</span>Gene Finley <mark>[X]</mark> Cody Ross.' in examples(resolved)
+    resolved = examine(draft_on(folders["llama2"], form="chat")).resolved
+    shown = examples(resolved)
+    assert '<span class="around">&lt;s&gt;[INST] </span>Gene Finley <mark>[X]</mark>' in shown
+    assert '?<span class="around"> [/INST] </span><mark>' in shown
+    # What is shown is what is read.
+    assert resolved is not None
+    loaded = load_base(resolved)
+    text = "".join(t for t, _ in pieces(resolved, stage2_sentences(resolved, resolved.relations[0])[0]))
+    read = loaded.tokenizer.encode(text, add_special_tokens=False)
+    assert read == stage2_sequences(resolved, loaded)[0].input_ids
+
+
+def test_the_page_refuses_what_the_model_cannot_give(folders: dict[str, Path]) -> None:
+    for text, words in (({"beginning": "always"}, "no beginning token"), ({"form": "chat"}, "no chat template")):
+        found = examine(draft_on(folders["qwen2"], **text)).errors
+        assert [f.place for f in found] == ["model"]
+        assert words in found[0].problem.message
+
+
+def test_a_draft_of_before_takes_what_new_experiments_have(folders: dict[str, Path]) -> None:
+    draft = draft_on(folders["gemma"], beginning="never")
+    for path in ("model_text.beginning", "model_text.form"):
+        assert path in draft["values"]
+        del draft["values"][path]
+    found = examine(draft)
+    assert found.experiment is not None
+    assert found.experiment.model_text == ModelText()
+    assert form_values(draft, "", "en")["model_text.form"] == "raw"
+
+
+def test_a_mistaken_setting_is_named_in_words() -> None:
+    with pytest.raises(ValueError, match=r"model_text\.beginning: must be .*always.*never.*, not ‘sometimes’"):
+        tiny("embedded", model_text={"beginning": "sometimes"})
