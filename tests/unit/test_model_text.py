@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from app.design.form import form_values
 from app.design.show import examples
 from app.design.text import pieces, text_words
 from app.shared.render import part
+from engine.attack.context import Context
 from engine.corpus.resolve import resolve
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
 from engine.estimate import token_counter
@@ -102,7 +104,9 @@ def build_llama3(parent: Path) -> Path:
 def build_llama2(parent: Path) -> Path:
     """Like Llama 2's: sentencepiece's spaces, its settings say that it adds <s>."""
     folder = build_llama(parent, max_position_embeddings=128)
-    return settings(folder, add_bos_token=True, add_eos_token=False, chat_template=LLAMA2)
+    return settings(
+        folder, tokenizer_class="LlamaTokenizer", add_bos_token=True, add_eos_token=False, chat_template=LLAMA2
+    )
 
 
 def build_chat(parent: Path) -> Path:
@@ -151,6 +155,9 @@ def check_alike(experiment: Experiment, loaded: LoadedModel, saved: Path, merged
             ids = [i for part in tokenise_questions(loaded.tokenizer, [(prompt, answer)])[0] for i in part]
             assert sequence.input_ids == ids
             assert ids == [i for part in theirs.split(prompt, answer) for i in part]
+    sentences = stage1_sentences(relation)
+    attacked = Context.sequences(None, loaded, sentences, "full")  # type: ignore[arg-type]
+    assert attacked == stage1_sequences(experiment, loaded)
     questions = [q for q in questions_for(experiment, "base") if q.options]
     encoded = _encode(loaded.tokenizer, questions, lambda rows: None)
     asked = tokenise_prompts(loaded.tokenizer, [q.text for q in questions])
@@ -353,5 +360,6 @@ def test_a_draft_of_before_takes_what_new_experiments_have(folders: dict[str, Pa
 
 
 def test_a_mistaken_setting_is_named_in_words() -> None:
-    with pytest.raises(ValueError, match=r"model_text\.beginning: must be .*always.*never.*, not ‘sometimes’"):
+    words = "model_text.beginning: must be as the model's tokenizer does, always or never, not ‘sometimes’"
+    with pytest.raises(ValueError, match=re.escape(words)):
         tiny("embedded", model_text={"beginning": "sometimes"})
