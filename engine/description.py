@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Self, get_args
@@ -16,6 +17,7 @@ from engine.plain_yaml import Mapping, Rows, read_yaml
 
 MAX_FILE_BYTES = 20_000_000
 _SAID_CHANGES = 8
+_QUOTES = re.compile(r"""(?<!\w)['"]|['"](?!\w)""")  # around a value, not within one
 
 
 def read_mapping(text: str, field: str = "relations") -> dict[str, Any]:
@@ -161,7 +163,7 @@ def _words(item: Any, described: type[Described], place: Sequence[str]) -> str:
         "dict_type": f"must be a mapping, with a key and a value in each line, not {quoted}",
         "model_type": f"must be a mapping, with a key and a value in each line, not {quoted}",
         "model_attributes_type": f"must be a mapping, with a key and a value in each line, not {quoted}",
-        "literal_error": f"must be {str(limits.get('expected', '')).replace(chr(39), '')}, not {quoted}",
+        "literal_error": f"must be {_QUOTES.sub('', str(limits.get('expected', '')))}, not {quoted}",
     }
     if kind in ("int_type", "float_type", "bool_type", "tuple_type", "dict_type", "literal_error") and value is None:
         return "must have a value: write one, or leave the whole line out"

@@ -19,7 +19,7 @@ from engine.corpus.sentences import stage1_sentences, stage2_sentences
 from engine.evaluation.questions import count_questions, languages_for
 from engine.experiment import Experiment
 from engine.hardware import serving_device
-from engine.models.files import ModelShape, load_tokenizer, model_shape, tokenizer_file
+from engine.models.files import ModelShape, known_around, load_tokenizer, model_shape, tokenizer_file
 
 # What work costs, in passes of one token through the model; a run counts its progress in them too.
 PASSES_PER_TRAINED_TOKEN = 3
@@ -122,21 +122,25 @@ def _replay(experiment: Experiment, count: Callable[[list[str]], list[int]]) -> 
 
 
 def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[int]], bool]:
-    """A function from texts to their numbers of tokens, and whether it counts (True) or guesses from characters."""
+    """A function from texts to their numbers of tokens, and whether it counts (True) or guesses from characters.
+
+    What the model needs around a text counts with each, where its files are on this machine.
+    """
     file = tokenizer_file(experiment.model)
     if file:
         try:
-            tokenizer = load_tokenizer(file)
+            tokenizer, around = load_tokenizer(file), known_around(experiment.model, experiment.model_text)
         except (ValueError, OSError):
             file = None
     if not file:
         return lambda texts: [max(1, round(len(t) / CHARACTERS_PER_TOKEN)) for t in texts], False
     keys = [relation.key_token for relation in experiment.relations]
+    extra = len(around.begun(tokenizer.encode(around.asks(""), add_special_tokens=False).ids))
 
     def count(texts: list[str]) -> list[int]:
         # A key token is one token of its own; counting the text around it needs no change to the shared tokenizer.
         parts, owners = [], []
-        totals = [0] * len(texts)
+        totals = [extra] * len(texts)
         for i, text in enumerate(texts):
             for key in keys:
                 totals[i] += text.count(key)

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
 from engine import checks, choices
 from engine.description import Described, is_record, read_as
 from engine.settings import (
+    BARE_TEXT,
     Evaluation,
     Frozen,
     Label,
     Language,
+    ModelText,
     Paragraph,
     Stage1,
     Stage2,
@@ -155,10 +157,19 @@ class Experiment(Frozen, Described):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=50)]
+    model_text: ModelText = ModelText()
     tuning: Tuning = Tuning()
     stage1: Stage1 = Stage1()
     stage2: Stage2 = Stage2()
     evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_run(cls, data: Any, info: ValidationInfo) -> Any:
+        """What a record of an older lab says nothing of was done in the one way that there was."""
+        if is_record(info) and isinstance(data, dict):
+            return {"model_text": BARE_TEXT, **data}
+        return data
 
     @property
     def branch_epochs(self) -> tuple[int, ...]:

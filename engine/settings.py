@@ -218,6 +218,23 @@ class Tuning(Frozen):
     target_modules: Annotated[tuple[Label, ...], Field(max_length=100)] | Literal["all-linear"] = "all-linear"
 
 
+class ModelText(Frozen):
+    """What stands around every text that the model reads, in training and when it is asked.
+
+    `beginning`: whether the beginning token (`<bos>`, `<s>`) stands in front. By default where the model's tokenizer
+    puts one, and where its family needs one that a copy of the tokenizer lost (`engine.models.around.FAMILIES`).
+    `form`: the text as it is, or in the turns of the model's chat template: what stands before the object is the
+    user's, the object and what follows the model's.
+    """
+
+    beginning: Literal["as the model's tokenizer does", "always", "never"] = "as the model's tokenizer does"
+    form: Literal["raw", "chat"] = "raw"
+
+
+# How labs of before trained and asked every model.
+BARE_TEXT = ModelText(beginning="never", form="raw")
+
+
 class ChoiceSample(Frozen):
     """Which questions are also asked as multiple choice: facts of each relation × prompts of each split and language.
 

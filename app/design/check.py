@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,8 @@ from engine.corpus.relations import load_relations
 from engine.corpus.resolve import resolve
 from engine.evaluation.sayable import check_experiment
 from engine.experiment import Experiment
-from engine.models.files import located, model_problems, tokenizer_file, tokenizer_problems
+from engine.models.files import located, model_problems, text_problems, tokenizer_file, tokenizer_problems
+from engine.settings import ModelText
 
 # Where the page shows what a tokenizer does to a column; all others stand in the table of facts.
 PARTS = {"prompt": "prompts", "options": "relation", "key sequence": "relation"}
@@ -133,6 +135,9 @@ def _model_findings(draft: Draft) -> Iterator[Finding]:
     file = tokenizer_file(data["model"])
     if file is None:
         return
+    with suppress(ValidationError):  # said of its field
+        for problem in text_problems(data["model"], ModelText.model_validate(data["model_text"])):
+            yield Finding("model", "Model", Problem(problem.message))
     for relation in draft["relations"]:
         for problem in tokenizer_problems(file, [relation["key_token"].strip()]):
             yield Finding(f"{relation['id']}/relation", relation["name"], problem)

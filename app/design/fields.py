@@ -6,6 +6,7 @@ The page, the draft and the check read this table; a further setting is one more
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import gradio as gr
@@ -18,6 +19,8 @@ LOSSES = [("whole sequence", "full"), ("subject, object", "subject_and_object"),
 NAMED_LANGUAGES = tuple((name, code) for code, name in LANGUAGES.items())
 WHERE_ALL_LANGUAGES = (("the base and the last checkpoint", "ends"), ("every checkpoint", "every"))
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
+BEGINNINGS = (("as the model needs it", "as the model's tokenizer does"), "always", "never")
+FORMS = (("as it is", "raw"), ("chat template", "chat"))
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Field:
     @property
     def section(self) -> str:
         """The part of the page it belongs to: `model`, `tuning`, `stage1`, `stage2` or `evaluation`."""
-        return self.path.split(".")[0] if "." in self.path else "model"
+        return "model" if "." not in self.path else self.path.split(".")[0].removesuffix("_text")
 
     def component(self, value: Any) -> gr.components.Component:
         """The Gradio component that asks for it."""
@@ -83,6 +86,8 @@ FIELDS = (
     Field("description", "Note to yourself", "", "text"),
     Field("seed", "Seed", "Decides names, split and order", "integer"),
     Field("precision", "Precision", "", "choice", ("auto", "float32", "bfloat16"), True),
+    Field("model_text.beginning", "Beginning token", "Such as <bos>, before every text", "choice", BEGINNINGS, True),
+    Field("model_text.form", "Form of a text", "Raw, or in the chat template’s turns", "choice", FORMS, True),
     Field("tuning.rank", "Rank", "Size of the adapters", "integer", (), True),
     Field("tuning.alpha", "Alpha", "Weight of the adapters", "number", (), True),
     Field("tuning.dropout", "Dropout", "Share left out at random", "number", (), True),
@@ -159,6 +164,12 @@ def _parsed(field: Field, value: Any) -> Any:
         text = str(value or "").strip()
         return int(text) if text.isdecimal() else text
     return value
+
+
+@lru_cache(maxsize=1)
+def later_values() -> dict[str, Any]:
+    """The values of fields that a draft of an older lab does not have yet."""
+    return {path: value for path, value in default_values().items() if path.startswith("model_text.")}
 
 
 def default_values() -> dict[str, Any]:

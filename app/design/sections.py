@@ -82,7 +82,10 @@ def model_section(c: Components) -> None:
             _fields(c, "tuning", folded=True)
         with gr.Accordion("More settings", open=False):
             c["description"] = gr.Textbox(label="Note to yourself", max_lines=3)
-            c["precision"] = BY_PATH["precision"].component("auto")
+            with gr.Row(elem_classes="fields"):
+                for path in ("precision", "model_text.beginning", "model_text.form"):
+                    c[path] = BY_PATH[path].component(None)
+        c["text_words"] = html(None, "slot")
         c["problems.model"] = html(None, "slot")
 
 

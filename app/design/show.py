@@ -18,6 +18,7 @@ from app.design.fields import LOSSES
 from app.design.form import form_values, prompt_languages
 from app.design.imports import shown_problems
 from app.design.tabs import Screen, present
+from app.design.text import pieces, text_words
 from app.shared.lab import Lab
 from app.shared.render import part, render
 from app.shared.words import language_name
@@ -118,6 +119,7 @@ class Shown:
             ),
             "start": gr.update(interactive=not errors),
             "examples": examples(resolved),
+            "text_words": part("design/text_words", words=text_words(resolved) if resolved else ""),
         }
         for place in ("model", "relations", "stage1", "stage2", "evaluation"):
             problems = examination.at(place) + (examination.at("tuning") if place == "model" else ())
@@ -203,8 +205,8 @@ def _example(experiment: Experiment, relation: Relation) -> dict[str, Any]:
         "total": len(relation.explicit_facts),
         "shown": len(experiment.stage2_facts(relation)),
         "held_out": len(experiment.held_out_facts(relation)),
-        "stage1": [s.text.partition(relation.key_token) for s in stage1_sentences(relation)[:EXAMPLES]],
-        "stage2": [s.halves for s in stage2_sentences(experiment, relation)[:EXAMPLES]],
+        "stage1": [pieces(experiment, s, relation.key_token) for s in stage1_sentences(relation)[:EXAMPLES]],
+        "stage2": [pieces(experiment, s) for s in stage2_sentences(experiment, relation)[:EXAMPLES]],
     }
 
 

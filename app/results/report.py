@@ -14,7 +14,7 @@ from app.shared.words import METRIC_HELP
 from storage.measurements import Result
 from storage.runs import Run
 
-SETTINGS = ("model", "precision", "seed", "tuning", "stage1", "stage2", "evaluation")
+SETTINGS = ("model", "precision", "model_text", "seed", "tuning", "stage1", "stage2", "evaluation")
 
 
 def report_html(run: Run, rows: list[Result]) -> str:

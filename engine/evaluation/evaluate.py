@@ -20,7 +20,7 @@ from engine.evaluation.tree import fast_length
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel
 from engine.models.source import ModelError
-from engine.models.tokenise import tokenise_questions
+from engine.models.tokenise import around_in, tokenise_questions
 
 # How many answers try out whether the fast ways are the model's own; a few show it.
 PROBED_ANSWERS = 8
@@ -119,11 +119,13 @@ def check_lengths(loaded: LoadedModel, experiment: Experiment) -> int:
     ModelError for a question that is too long.
     """
     most, room = context(loaded.causal), experiment.evaluation.max_new_tokens
-    cut = 0
+    around, cut = around_in(loaded.tokenizer), 0
+    extra = len(around.beginning) + TOKENS_PER_BYTE * _bytes(around.whole("", ""))
     for question in questions_for(experiment, experiment.checkpoints[-1]):
         answers = dict.fromkeys((question.object, *question.options))
         # No tokenizer makes more than so many of a text: most questions need no closer look.
-        if TOKENS_PER_BYTE * _bytes(question.text) + max(room, TOKENS_PER_BYTE * max(map(_bytes, answers))) <= most:
+        prompt_tokens = extra + TOKENS_PER_BYTE * _bytes(question.text)
+        if prompt_tokens + max(room, TOKENS_PER_BYTE * max(map(_bytes, answers))) <= most:
             continue
         pairs = tokenise_questions(loaded.tokenizer, [(question.text, answer) for answer in answers])
         for answer, (prompt, ids) in zip(answers, pairs, strict=True):

@@ -22,7 +22,8 @@ from engine.evaluation.lost import Lost, alike_problem, last_word, spell
 from engine.evaluation.questions import choice_facts
 from engine.evaluation.sayable_options import context_problems, option_problems
 from engine.experiment import Experiment, Fact, Relation
-from engine.models.files import tokenizer_file
+from engine.models.around import Around
+from engine.models.files import known_around, tokenizer_file
 from engine.models.spelling import Ids, Speller, file_speller
 from engine.settings import Stage1, Tuning
 
@@ -40,7 +41,8 @@ def check_experiment(experiment: Experiment, max_new_tokens: int | None = None) 
     try:
         changed, beside = file.stat().st_mtime_ns, file.with_name("tokenizer_config.json")
         changed += beside.stat().st_mtime_ns if beside.exists() else 0
-        found = _check_with(file, changed, _without_training(experiment), max_new_tokens)
+        around = known_around(experiment.model, experiment.model_text)
+        found = _check_with(file, changed, _without_training(experiment), max_new_tokens, around)
     except (OSError, ValueError):  # said of the model already
         return {}
     return {name: list(problems) for name, problems in found.items()}
@@ -49,9 +51,9 @@ def check_experiment(experiment: Experiment, max_new_tokens: int | None = None) 
 # The page looks at an experiment with every field that is typed, and mostly at the same facts.
 @lru_cache(maxsize=8)
 def _check_with(
-    file: Path, changed: int, experiment: Experiment, max_new_tokens: int | None
+    file: Path, changed: int, experiment: Experiment, max_new_tokens: int | None, around: Around
 ) -> dict[str, tuple[Problem, ...]]:
-    speller = file_speller(file, [relation.key_token for relation in experiment.relations])
+    speller = file_speller(file, [relation.key_token for relation in experiment.relations], around)
     return {
         relation.name: tuple(check_relation(experiment, relation, speller, max_new_tokens))
         for relation in experiment.relations

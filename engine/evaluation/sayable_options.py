@@ -50,7 +50,7 @@ def context_problems(relation: Relation, asked: Sequence[tuple[int, Fact]], spel
         text = question_text(longest_prompt, fact.subject)
         option = max((fact.object, *options), key=lambda o: len(o.encode()))
         ((prompt, ids),) = speller.split([(text, option)])
-        if (length := len(prompt) + len(ids)) > speller.context:
+        if (length := speller.extra + len(prompt) + len(ids)) > speller.context:
             column = "object" if option == fact.object else "alternatives" if fact.alternatives else "options"
             message = (
                 f"‘{shorten(option)}’ has {length} tokens with its longest question, more than the "

@@ -9,9 +9,10 @@ from engine.evaluation.evaluate import decode_answers
 from engine.evaluation.generation import end_tokens
 from engine.evaluation.sayable import refuse_unsayable
 from engine.experiment import Experiment
+from engine.models.around import PROBE
 from engine.models.loading import LoadedModel
 from engine.models.spelling import Speller, context_of, special_ids, unknown_ids
-from engine.models.tokenise import tokenise_questions
+from engine.models.tokenise import own_parts, tokenise_prompts
 
 
 def refuse_unsayable_answers(experiment: Experiment, loaded: LoadedModel, max_new_tokens: int | None = None) -> None:
@@ -28,6 +29,5 @@ def loaded_speller(loaded: LoadedModel) -> Speller:
     unknown = unknown_ids(tokenizer.backend_tokenizer)
     special = special_ids(tokenizer.backend_tokenizer) - unknown | set(end_tokens(loaded.causal, tokenizer))
     context = context_of(loaded.causal.config.get_text_config().to_dict())
-    return Speller(
-        partial(tokenise_questions, tokenizer), partial(decode_answers, tokenizer), unknown, special, context
-    )
+    extra = len(tokenise_prompts(tokenizer, [PROBE])[0]) - len(own_parts(tokenizer, [(PROBE, PROBE)])[0][0])
+    return Speller(partial(own_parts, tokenizer), partial(decode_answers, tokenizer), unknown, special, context, extra)

@@ -19,10 +19,12 @@ from tokenizers import Tokenizer
 
 from engine.checks import Problem, invisible_character, shorten
 from engine.experiment import Experiment
+from engine.models.around import NOTHING, Around, around_of
 from engine.models.folder_check import check_folder, read_tokenizer
 from engine.models.reading import inside_file, read_json
 from engine.models.source import EMBEDDED, MissingError, ModelError, from_anywhere, is_hub_name, local_path
 from engine.models.vocabulary import has_meaning, key_token, make_room
+from engine.settings import ModelText
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,32 @@ def experiment_problems(experiment: Experiment) -> list[Problem]:
     """What is wrong with an experiment's model, and with its key tokens in that model's vocabulary."""
     file = tokenizer_file(experiment.model)
     keys = [relation.key_token for relation in experiment.relations]
-    return [*model_problems(experiment.model), *(tokenizer_problems(file, keys) if file else [])]
+    found = [*model_problems(experiment.model), *(tokenizer_problems(file, keys) if file else [])]
+    return [*found, *text_problems(experiment.model, experiment.model_text)]
+
+
+def known_around(model: str, text: ModelText) -> Around:
+    """What stands around a text to the model, as far as its files are on this machine: of those that are not, nothing.
+
+    Raises ModelError for what the model cannot give.
+    """
+    file = tokenizer_file(model)
+    return around_of(file.parent, text) if file else NOTHING
+
+
+def text_problems(model: str, text: ModelText) -> list[Problem]:
+    """What the experiment wants around a text and the model cannot give, if its files are on this machine."""
+    try:
+        known_around(model, text)
+    except ModelError as error:
+        return [] if any(p.severity == "error" for p in model_problems(model)) else [Problem(str(error), None, "text")]
+    return []
+
+
+def refuse_text(experiment: Experiment) -> None:
+    """Raises ModelError with the first of `text_problems`."""
+    for problem in text_problems(experiment.model, experiment.model_text):
+        raise ModelError(str(problem))
 
 
 def tokenizer_file(model: str) -> Path | None:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from engine.checks import shorten
 from engine.experiment import Experiment
-from engine.models.files import find_folder
+from engine.models.around import NOTHING, written
+from engine.models.files import find_folder, known_around, tokenizer_file
 from engine.models.fingerprint import fingerprint, known_fingerprint
 from engine.models.reading import read_json
 from engine.models.source import ModelError, is_hub_name, resolve_source
+from engine.settings import BARE_TEXT
 
 NOTE = "trained_on.json"
 # Labs of before knew files up to this size by all that is in them, larger ones by parts spread over them.
@@ -29,19 +31,21 @@ _TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json"
 
 
 def base_key(experiment: Experiment) -> str:
-    """Twelve hexadecimal digits that stand for base model, precision and key tokens in their order.
+    """Twelve hexadecimal digits that stand for base model, precision, key tokens in their order, and what stands around
+    a text, where anything does.
 
     A model is known by every byte of its files; one of the Hugging Face hub that is not on this machine by its name.
     Reads large weights once, a second or so for each GB, and remembers what it found (`engine.models.fingerprint`).
     """
     folder = _folder(experiment.model)
-    return _key(experiment, _identity(folder, fingerprint) if folder else _name(experiment.model))
+    return _key(experiment, _identity(folder, fingerprint) if folder else _name(experiment.model), _around(experiment))
 
 
 def former_key(experiment: Experiment) -> str:
     """The key that labs of before noted: large files by parts, a model of the hub by its name alone."""
     folder = None if _is_of_hub(experiment.model) else _folder(experiment.model)
-    return _key(experiment, _identity(folder, _sample, ()) if folder else _name(experiment.model))
+    identity = _identity(folder, _sample, ()) if folder else _name(experiment.model)
+    return _key(experiment, identity, _words(experiment))
 
 
 def is_base(key: str, experiment: Experiment, *, unread: bool = False) -> bool:
@@ -127,8 +131,23 @@ def _name(model: str) -> str:
     return model if is_hub_name(model) else f"missing:{model}"
 
 
-def _key(experiment: Experiment, identity: Any) -> str:
-    content = [identity, experiment.precision, [relation.key_token for relation in experiment.relations]]
+def _around(experiment: Experiment) -> list[Any]:
+    """What stands around a text; the settings' own words where the model's files do not say it here."""
+    try:
+        if tokenizer_file(experiment.model):
+            around = known_around(experiment.model, experiment.model_text)
+            return [] if around == NOTHING else [written(around)]
+    except ModelError:
+        pass
+    return _words(experiment)
+
+
+def _words(experiment: Experiment) -> list[Any]:
+    return [] if experiment.model_text == BARE_TEXT else [experiment.model_text.model_dump()]
+
+
+def _key(experiment: Experiment, identity: Any, around: Sequence[Any] = ()) -> str:
+    content = [identity, experiment.precision, [relation.key_token for relation in experiment.relations], *around]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 

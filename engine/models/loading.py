@@ -34,6 +34,7 @@ from engine.models.adapter_check import ADAPTER_CONFIG, check_adapter
 from engine.models.checksums import check_intact
 from engine.models.device import choose_device, choose_dtype, prepare_cpu
 from engine.models.experts import compute_in_turns
+from engine.models.files import refuse_text
 from engine.models.folder_check import check_folder
 from engine.models.folders import whole
 from engine.models.identity import (
@@ -53,6 +54,7 @@ from engine.models.key_tokens import (
     set_key_rows,
 )
 from engine.models.source import MissingError, ModelError, resolve_source
+from engine.models.tokenise import keep_text
 from engine.models.view import FILES, SETTINGS, safe_view
 from engine.models.weights import INDEX, WHOLE, weight_files, weight_parts
 
@@ -87,12 +89,14 @@ def load_base(experiment: Experiment) -> LoadedModel:
     The rows depend on the key tokens alone, not on the experiment's seed. Raises ModelError.
     """
     source = resolve_source(experiment.model)
+    refuse_text(experiment)
     loaded = load_weights(source, experiment.precision)
     _check_numbers(loaded.causal, source)
     keys = [relation.key_token for relation in experiment.relations]
     loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys)
     loaded.base, loaded.former = base_key(experiment), former_key(experiment)
     check_key_sequences(loaded.tokenizer, experiment.relations, loaded.key_token_ids)
+    keep_text(loaded.tokenizer, source, experiment.model_text)
     return loaded
 
 

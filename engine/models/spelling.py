@@ -19,6 +19,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from engine.models.around import NOTHING, PROBE, Around
+
 Ids = tuple[int, ...]
 # What transformers' `clean_up_tokenization` replaces in an answer, for tokenizers that ask for it.
 _CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
@@ -31,28 +33,30 @@ class Speller:
     """split: (prompt, answer) → the ids of `prompt + " " + answer`, cut where the answer begins, as training and
     evaluation cut them. texts: the text of an answer's ids, as answers are read. unknown: ids that stand for what the
     tokenizer does not know; special: ids with a meaning of their own, such as the end of a text. context: the most
-    tokens that the model reads, None where that is not known."""
+    tokens that the model reads, None where that is not known; extra: so many of them stand around a question, and are
+    no part of what `split` gives."""
 
     split: Callable[[Sequence[tuple[str, str]]], Sequence[tuple[Sequence[int], Sequence[int]]]]
     texts: Callable[[Sequence[Ids]], list[str]]
     unknown: frozenset[int]
     special: frozenset[int]
     context: int | None = None
+    extra: int = 0
 
 
-def file_speller(file: Path, key_tokens: Sequence[str] = ()) -> Speller:
+def file_speller(file: Path, key_tokens: Sequence[str] = (), around: Around = NOTHING) -> Speller:
     """The speller of a tokenizer.json with the settings beside it, to which key tokens are added as a run adds them.
 
     A second call for unchanged files is free. Raises ValueError when the file cannot be read.
     """
     try:
-        return _file_speller(file, file.stat().st_mtime_ns, tuple(key_tokens))
+        return _file_speller(file, file.stat().st_mtime_ns, tuple(key_tokens), around)
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
 @lru_cache(maxsize=4)
-def _file_speller(file: Path, changed: int, key_tokens: tuple[str, ...]) -> Speller:
+def _file_speller(file: Path, changed: int, key_tokens: tuple[str, ...], around: Around) -> Speller:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exceptions
@@ -66,12 +70,11 @@ def _file_speller(file: Path, changed: int, key_tokens: tuple[str, ...]) -> Spel
     cleans = bool(settings.get("clean_up_tokenization_spaces")) and type(tokenizer.model).__name__ != "BPE"
 
     def split(pairs: Sequence[tuple[str, str]]) -> list[tuple[Sequence[int], Sequence[int]]]:
-        encoded = tokenizer.encode_batch([f"{p} {a}" for p, a in pairs], add_special_tokens=False)
+        encoded = tokenizer.encode_batch([around.whole(*pair) for pair in pairs], add_special_tokens=False)
         found: list[tuple[Sequence[int], Sequence[int]]] = []
         for (prompt, _), encoding in zip(pairs, encoded, strict=True):
-            ids = encoding.ids
-            edge = next((i for i, (_, end) in enumerate(encoding.offsets) if end > len(prompt)), len(ids))
-            found.append((ids[:edge], ids[edge:]))
+            whole = (prompt, encoding.ids, encoding.offsets)
+            found.append((around.own(*whole), around.cut(*whole)[1]))
         return found
 
     def texts(answers: Sequence[Ids]) -> list[str]:
@@ -80,7 +83,10 @@ def _file_speller(file: Path, changed: int, key_tokens: tuple[str, ...]) -> Spel
 
     config = read_json(file.with_name("config.json"))
     unknown = unknown_ids(tokenizer)
-    return Speller(split, texts, unknown, special_ids(tokenizer) - unknown | _ends_beside(file), context_of(config))
+    special = special_ids(tokenizer) - unknown | _ends_beside(file)
+    asked = tokenizer.encode(around.asks(PROBE), add_special_tokens=False)
+    extra = len(around.begun(asked.ids)) - len(around.own(PROBE, asked.ids, asked.offsets))
+    return Speller(split, texts, unknown, special, context_of(config), extra)
 
 
 def unknown_ids(tokenizer: Tokenizer) -> frozenset[int]:

@@ -5,8 +5,8 @@ python -m engine.serving.prepared --home HOME --run RUN    for the lab, which mu
 HOME/prepared/KEY/    config.json, model.safetensors, tokenizer.json …, base.json
 
 `engine.models.loading.load_base` draws the rows by the key tokens' text, so every run with the same base, precision and
-key tokens trains on exactly these weights, and an adapter of any of them fits on this folder. Its tokenizer may have a
-beginning token, which is never trained on: who asks a vLLM over this folder in texts says `add_special_tokens: false`.
+key tokens trains on exactly these weights, and an adapter of any of them fits on this folder. So is what stands around
+a text: its tokenizer puts the beginning token in front of every text, or none, as training does, for vLLM and others.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def prepare_base(home: Path, experiment: Experiment, key: str = "") -> Path:
                 "model": experiment.model,
                 "precision": experiment.precision,
                 "key_tokens": [relation.key_token for relation in experiment.relations],
+                "model_text": experiment.model_text.model_dump(),
             }
             (new / DESCRIPTION).write_text(json.dumps(description, ensure_ascii=False, indent=1), encoding="utf-8")
     return folder

@@ -42,7 +42,7 @@ class CompletionRequest(Message):
     most likely tokens. prompt_logprobs: the same for the prompt's tokens, by token id. logprob_token_ids: at each token
     of the answer the log-probabilities of exactly these tokens, at most `MOST_LOGPROB_TOKEN_IDS`; needs `logprobs`.
     add_special_tokens: whether a prompt of text gets the tokenizer's special tokens, such as a beginning token; unset,
-    the embedded server adds what training and evaluation add (vLLM adds them all: say `false` there).
+    the embedded server puts around it what training and evaluation do (vLLM adds what the saved tokenizer does).
     return_tokens_as_token_ids: tokens in `logprobs` read `token_id:17`. return_token_ids: the choice brings `token_ids`
     and `prompt_token_ids`. score_answers (where `Health.extensions` names it): for each prompt token ids whose ln P
     behind the prompt comes back as `answer_logprob`; an empty list asks for none. All log-probabilities are natural

@@ -1,11 +1,12 @@
 """From sentences to token ids with labels: what each stage trains on, and which tokens its loss counts.
 
 Loss masks:
-    full                 every token (but the first, which has nothing before it)
+    full                 every token (but the first, which has nothing before it, and a beginning token)
     subject_and_object   the tokens of the subject and of the object; not the key token, the prompt or the final "."
     object               the tokens of the object
 A space before a name belongs to the name, also where it is a token of its own. A token that lies over an edge belongs
-to the name.
+to the name. In the turns of a chat template what stands before the object is the user's, the object and what follows
+the model's; no mask counts what the template writes, also `full` only the text's own tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from engine.experiment import Experiment
 from engine.models.limits import context_of
 from engine.models.loading import LoadedModel
 from engine.models.source import ModelError
-from engine.models.tokenise import tokenise
+from engine.models.tokenise import around_in, tokenise
 from engine.settings import LossMask
 
 IGNORED = -100  # the label of a token without loss, as in torch and transformers
@@ -52,13 +53,19 @@ def tokenise_sentences(
 ) -> list[TrainingSequence]:
     """Token ids and labels of each sentence, in order."""
     sequences = []
-    for sentence, (ids, offsets) in zip(sentences, tokenise(tokenizer, [s.text for s in sentences]), strict=True):
+    around = around_in(tokenizer)
+    put = [around.put(sentence) for sentence in sentences]
+    encoded = tokenise(tokenizer, [sentence.text for sentence, _ in put])
+    for (sentence, turns), (ids, offsets) in zip(put, encoded, strict=True):
         spans = [sentence.object]
         if mask == "subject_and_object" and sentence.subject:
             spans.append(sentence.subject)
-        counted = [mask == "full" or any(_overlap(offset, span) for span in spans) for offset in offsets]
+        everything = mask == "full" and not around.is_chat
+        spans = list(turns) if mask == "full" else spans
+        counted = [everything or any(_overlap(offset, span) for span in spans) for offset in offsets]
         labels = [i if counts else IGNORED for i, counts in zip(ids, counted, strict=True)]
-        labels[0] = IGNORED
+        for place in range(max(1, len(around.beginning))):
+            labels[place] = IGNORED
         sequences.append(TrainingSequence(ids, labels))
     return sequences
 

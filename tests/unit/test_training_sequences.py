@@ -180,7 +180,8 @@ def test_stages_hold_every_sentence_once_and_no_special_tokens(tmp_path):
     prompts = [{"text": PROMPT, "split": "train"}, {"text": "{subject} has a mother:", "split": "train"}]
     base = tiny_experiment(build_llama(tmp_path))
     relation = base.relations[0].model_dump() | {"prompts": prompts}
-    experiment = tiny_experiment(base.model, relations=[relation], stage2={"facts": 3, "prompts": 2})
+    bare = {"beginning": "never"}
+    experiment = tiny_experiment(base.model, relations=[relation], stage2={"facts": 3, "prompts": 2}, model_text=bare)
     loaded = load_base(experiment)
     stage1 = stage1_sequences(experiment, loaded)
     texts = [read(loaded.tokenizer, s.input_ids) for s in stage1]

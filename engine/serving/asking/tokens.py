@@ -13,6 +13,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from engine.checks import shorten
+from engine.models.around import NOTHING, Around, around_beside
 from engine.models.spelling import unknown_ids
 
 Ids = tuple[int, ...]
@@ -21,9 +22,10 @@ KEPT_OPTIONS = 256
 
 
 class Tokens:
-    """Text to token ids and back. Nothing is added to a text: no special tokens, as in training."""
+    """Text to token ids and back, with what stands around a text in training, and nothing else."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, around: Around = NOTHING) -> None:
+        self._around = around
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
@@ -41,27 +43,31 @@ class Tokens:
             raise ValueError(f"{path} is missing: the checkpoint was deleted, or its run is not far enough") from error
 
     def ids(self, text: str) -> Ids:
-        """The ids of a text. Raises ValueError for what is no text."""
+        """The ids that ask a text. Raises ValueError for what is no text.
+
+        The same as `engine.models.tokenise.tokenise_prompts`.
+        """
         _check_text(text)
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return tuple(self._around.begun(self._tokenizer.encode(self._around.asks(text), add_special_tokens=False).ids))
 
     def split(self, prompt: str, answer: str) -> tuple[Ids, Ids]:
         """`split_all` for one."""
         return self.split_all([(prompt, answer)])[0]
 
     def split_all(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Ids, Ids]]:
-        """For each (prompt, answer): the ids of `prompt + " " + answer`, split where the answer begins.
+        """For each (prompt, answer): the ids of `prompt + " " + answer` with what stands around, split where the answer
+        begins.
 
         The same as `engine.models.tokenise.tokenise_questions`. Raises ValueError for what is no text.
         """
-        texts = [f"{prompt} {answer}" for prompt, answer in pairs]
+        texts = [self._around.whole(prompt, answer) for prompt, answer in pairs]
         for text in texts:
             _check_text(text)
         encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         split = []
         for (prompt, _), encoding in zip(pairs, encoded, strict=True):
-            edge = next((i for i, (_, end) in enumerate(encoding.offsets) if end > len(prompt)), len(encoding.ids))
-            split.append((tuple(encoding.ids[:edge]), tuple(encoding.ids[edge:])))
+            asked, answered = self._around.cut(prompt, encoding.ids, encoding.offsets)
+            split.append((tuple(asked), tuple(answered)))
         return split
 
     def options(self, options: tuple[str, ...]) -> tuple[Ids, ...] | None:
@@ -120,6 +126,6 @@ def _cuts_at_spaces(tokenizer: Tokenizer) -> bool:
 @lru_cache(maxsize=64)
 def _load(path: Path, size: int, modified: int) -> Tokens:
     try:
-        return Tokens(Tokenizer.from_file(str(path)))
+        return Tokens(Tokenizer.from_file(str(path)), around_beside(path))
     except Exception as error:
         raise ValueError(f"{path} cannot be read as a tokenizer: train the run again") from error

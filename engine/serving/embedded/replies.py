@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.checks import shorten
 from engine.evaluation.choice import option_batches, score_batch
-from engine.models.tokenise import tokenise
+from engine.models.tokenise import encode, tokenise_prompts
 from engine.serving.embedded.decoding import Continuation, Wish
 from engine.serving.embedded.limits import (
     BadRequest,
@@ -111,10 +111,12 @@ class CompletionJob(Completion):
         """The prompts' token ids; texts are tokenised as training and evaluation do, unless the request says how."""
         # A text far beyond the context need not be read to the end to be refused.
         texts = [prompt[: 100 * resident.context] for prompt in self.prompts if isinstance(prompt, str)]
-        if self.request.add_special_tokens:
+        if self.request.add_special_tokens is False:
+            encoded = [ids for ids, _ in encode(resident.tokenizer, texts)]
+        elif self.request.add_special_tokens:
             encoded = [resident.tokenizer.encode(text, add_special_tokens=True) for text in texts]
         else:
-            encoded = [ids for ids, _ in tokenise(resident.tokenizer, texts)]
+            encoded = tokenise_prompts(resident.tokenizer, texts)
         tokens = iter(encoded)
         found = [tuple(next(tokens) if isinstance(prompt, str) else prompt) for prompt in self.prompts]
         for number, ids in enumerate(found, 1):

@@ -1,0 +1,49 @@
+"""What stands around a text to the chosen model, in words and in the examples of what it will see."""
+
+from __future__ import annotations
+
+from engine.corpus.sentences import Sentence
+from engine.experiment import Experiment
+from engine.models.around import beginning_of
+from engine.models.files import known_around, load_tokenizer, tokenizer_file
+from engine.models.source import ModelError
+
+Piece = tuple[str, str]  # a text, and what it is: `around`, `mark` or nothing of note
+
+
+def text_words(experiment: Experiment) -> str:
+    """What the model does with a text, as sentences; '' where its files are not on this machine."""
+    file = tokenizer_file(experiment.model)
+    if file is None:
+        return ""
+    try:
+        found, around = beginning_of(file.parent), known_around(experiment.model, experiment.model_text)
+    except ModelError:  # said of the model already
+        return ""
+    if around.beginning and found.lost:
+        words = f"This model begins with {found.token}: its family needs it, also where a copy’s tokenizer adds none."
+    elif around.beginning and found.added:
+        words = f"This model begins with {found.token}, as its own tokenizer does."
+    elif around.beginning:
+        words = f"Each text begins with {found.token}, though the model’s own tokenizer adds none."
+    elif found.needed:
+        words = f"This model begins with {found.token} by itself; here no text does."
+    else:
+        words = "This model’s texts begin with no token of their own."
+    return words + (" They stand in the turns of its chat template." if around.is_chat else "")
+
+
+def pieces(experiment: Experiment, sentence: Sentence, key: str = "") -> list[Piece]:
+    """The sentence as the model will see it; marked is the key token, or else what answers."""
+    try:
+        around, file = known_around(experiment.model, experiment.model_text), tokenizer_file(experiment.model)
+    except ModelError:
+        return [(sentence.text, "")]
+    tokenizer = load_tokenizer(file) if file and around.beginning else None
+    first = "".join(tokenizer.id_to_token(i) or "" for i in around.beginning) if tokenizer else ""
+    lead = around.before if around.before.startswith(first) else first + around.before
+    prompt, answer = (half.strip(" ") if around.is_chat else half for half in sentence.halves)
+    before, found, after = prompt.partition(key) if key else (prompt, "", "")
+    between = around.between if around.is_chat else ""
+    shown = [(lead, "around"), (before, ""), (found, "mark"), (after, ""), (between, "around")]
+    return [piece for piece in (*shown, (answer, "" if key else "mark")) if piece[0]]
