@@ -3,7 +3,7 @@
     config.json, model.safetensors …    with LoRA: adapter_config.json, adapter_model.safetensors, key_rows.safetensors
     tokenizer.json, tokenizer_config.json
     trained_on.json                     which base it began from
-    training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step`
+    training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step` of what is trained
     training/state.json                 stage, epoch, step
     checksums.json                      of every file, written last
 
@@ -124,7 +124,8 @@ def _read(folder: Path) -> dict:
 
 
 def _trainable(loaded: LoadedModel) -> dict[str, torch.nn.Parameter]:
-    return {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
+    apart = loaded.key_rows.parameters if loaded.key_rows is not None else {}
+    return {**{name: p for name, p in loaded.model.named_parameters() if p.requires_grad}, **apart}
 
 
 def _optimizer_tensors(loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
