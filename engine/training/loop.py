@@ -21,7 +21,7 @@ import torch
 from engine.models.loading import LoadedModel
 from engine.settings import Optimisation
 from engine.training.batches import Batch, epoch_batches
-from engine.training.checkpoint import TrainingState, restore, save_checkpoint
+from engine.training.checkpoint import LARGE_STATE, TrainingState, restore, save_checkpoint
 from engine.training.layers import freeze_the_rest
 from engine.training.loss import FrozenHead, labelled_loss
 from engine.training.sequences import TrainingSequence
@@ -134,8 +134,11 @@ class Trainer:
         return self.steps_per_epoch * self.settings.epochs
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint to resume from. Raises OSError when the disk is full; an older one is still there then."""
-        save_checkpoint(folder, self.loaded, self.optimizer, stage=self.stage, epoch=self.epoch, step=self.step)
+        """Write a checkpoint to resume from; of a stage that is done without a large optimizer state. Raises OSError
+        when the disk is full; an older one is still there then."""
+        large = sum(2 * p.numel() * p.element_size() for p in self.parameters) >= LARGE_STATE
+        optimizer = None if large and self.epoch == self.settings.epochs else self.optimizer
+        save_checkpoint(folder, self.loaded, optimizer, stage=self.stage, epoch=self.epoch, step=self.step)
 
     def resume(self, start: TrainingState) -> None:
         """Restore weights, optimizer state and place. Raises TrainingError or ModelError."""

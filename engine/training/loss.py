@@ -85,7 +85,7 @@ class FrozenHead:
 
     def loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean loss of `targets` (n) after the `hidden` states (n × hidden size), in nats."""
-        return _PartByPart.apply(hidden, self.rows, self, targets)  # type: ignore[no-any-return]
+        return _PartByPart.apply(hidden, self.rows, self, targets)
 
 
 class _PartByPart(torch.autograd.Function):

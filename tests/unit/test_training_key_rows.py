@@ -1,12 +1,15 @@
 """Key tokens' rows trained apart from their matrices: as with a gradient of the whole matrix, without its cost."""
 
+import time
+
 import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
+from engine.models.device import bfloat16_gain
 from engine.models.loading import load_base, load_checkpoint, prepare_for_training
 from engine.settings import Optimisation
-from engine.training.checkpoint import load_training_state
+from engine.training.checkpoint import drop_large_state, is_complete, load_training_state
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import stage1_sequences
 from tests.unit import tiny_models
@@ -176,3 +179,51 @@ def test_mixed_precision_follows_the_loss_curve_of_float32(tmp_path, monkeypatch
     by_rows = run(experiment, apart, settings(epochs=10, embeddings="key tokens"), mixed=True)
     exactly = run(experiment, prepared(experiment), settings(epochs=10, embeddings="key tokens"))
     assert by_rows == pytest.approx(exactly, rel=0.05)
+
+
+def test_auto_takes_mixed_only_where_it_pays(monkeypatch):
+    from engine.execution.environment import UNDECIDED, kept_training
+    from engine.models import device
+
+    cpu = torch.device("cpu")
+    assert device.choose_training("auto", cpu, 1_000_000) == "float32"
+    for gain, chosen in ((1.2, "float32"), (3.0, "mixed")):
+        monkeypatch.setattr(device, "bfloat16_gain", lambda gain=gain: gain)
+        assert device.choose_training("auto", cpu, 100_000_000) == chosen
+        assert device.choose_training("float32", cpu, 100_000_000) == "float32"
+    assert device.choose_training("mixed", cpu, 1000) == "mixed"
+    assert device.choose_dtype("mixed", cpu) is torch.float32
+    # Later attempts keep what the first one chose; runs of before computed in the format of their weights.
+    assert kept_training({}) == UNDECIDED == kept_training({"training_in": UNDECIDED})
+    assert kept_training({"training_in": "mixed"}) == "mixed"
+    assert kept_training({"python": "3.11"}) not in ("mixed", UNDECIDED)
+
+
+def test_a_measurement_of_this_processor_is_short():
+    began = time.perf_counter()
+    assert bfloat16_gain() >= 0
+    assert time.perf_counter() - began < 20
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert bfloat16_gain() == 0
+
+
+def test_a_large_optimizer_state_goes_once_nothing_needs_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.training.checkpoint.LARGE_STATE", 1000)
+    monkeypatch.setattr("engine.training.loop.LARGE_STATE", 1000)
+    experiment = tiny_experiment(build_qwen2(tmp_path))
+    loaded = prepared(experiment)
+    run(experiment, loaded, settings(), on_epoch=lambda epoch, trainer: trainer.save(tmp_path / f"{epoch}"))
+    assert [load_training_state(tmp_path / f"{epoch}").resumable for epoch in (1, 2, 3)] == [True, True, False]
+    size = folder_size(tmp_path / "1")
+    drop_large_state(tmp_path / "1")
+    drop_large_state(tmp_path / "1")
+    assert folder_size(tmp_path / "1") < 0.6 * size
+    assert is_complete(tmp_path / "1") and is_complete(tmp_path / "3")
+    assert not load_training_state(tmp_path / "1").resumable
+    monkeypatch.setattr("engine.training.checkpoint.LARGE_STATE", 1e9)
+    drop_large_state(tmp_path / "2")
+    assert load_training_state(tmp_path / "2").resumable
+
+
+def folder_size(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
