@@ -177,9 +177,7 @@ def run_trainer(
     return seconds, [float(loss) for loss in trainer.losses]
 
 
-def measure(
-    base: LoadedModel, sequences: list[TrainingSequence], batch_size: int, rounds: int, folder: str, given: Any
-) -> bool:
+def measure(base: LoadedModel, sequences: list[TrainingSequence], batch_size: int, folder: str, given: Any) -> bool:
     """Print one line for a batch size; returns whether it is good."""
     rate = 1e-5 if given.model else 2e-3
     settings = Optimisation(epochs=given.epochs, learning_rate=rate, batch_size=batch_size, loss="full")
