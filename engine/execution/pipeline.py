@@ -207,7 +207,7 @@ class RunExecution:
                 logger.info("%s: kept epoch %d", stage, epoch)
                 if epoch == max(kept) < settings.epochs:
                     raise _Enough
-            elif time.monotonic() - saved_at > max(RESUME_EVERY_SECONDS, writing / RESUME_SHARE):
+            elif time.monotonic() - saved_at > seconds_between_points(writing):
                 began = time.monotonic()
                 trainer.save(resume_folder(self.folder, stage))
                 saved_at = time.monotonic()
@@ -282,6 +282,11 @@ class RunExecution:
                 f"The checkpoints need {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left: free some "
                 "space, keep fewer checkpoints, or use LoRA, then retry."
             )
+
+
+def seconds_between_points(writing: float) -> float:
+    """How long to train before the next point to go on from is written, when the last one took `writing` seconds."""
+    return max(RESUME_EVERY_SECONDS, writing / RESUME_SHARE)
 
 
 def checkpoint_words(checkpoint: str) -> str:
