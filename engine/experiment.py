@@ -148,13 +148,15 @@ class Experiment(Frozen, Described):
     """Everything that is needed to run, and to repeat, one two-stage training with its evaluation.
 
     `model`: `embedded`, a Hugging Face model name, or a folder. `precision`: `auto` is bfloat16 on an accelerator that
-    has it, else float32. `seed` decides names (of generated facts), the split of the facts, and the order of training.
+    has it, `mixed` for a large model on a processor that has bfloat16 fast, else float32. `mixed`: weights in float32,
+    whose products in training are computed in bfloat16; evaluations are float32's. `seed` decides names (of generated
+    facts), the split of the facts, and the order of training.
     """
 
     name: Annotated[str, Field(max_length=10_000), label(80, 1)] = "experiment"
     description: Paragraph = ""
     model: Annotated[str, Field(min_length=1, max_length=500), read_as(stripped)] = "embedded"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "mixed", "bfloat16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=50)]
     model_text: ModelText = ModelText()

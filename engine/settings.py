@@ -142,6 +142,8 @@ class Optimisation(Frozen):
     and with all layers also the key tokens' own rows. `auto` takes what the base's configuration names as
     `weights_to_memorise`, and all where it names nothing. Facts are said to lie in MLPs (Geva et al. 2021,
     arXiv:2012.14913).
+    `embeddings`: `key tokens` freezes the embedding matrices but for the key tokens' rows, which then cost neither a
+    gradient nor optimizer memory of the whole matrix. Adapters (LoRA) leave the matrices as they are anyway.
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)]
@@ -153,6 +155,7 @@ class Optimisation(Frozen):
     max_gradient_norm: Annotated[float, Field(gt=0, le=1e9)] = 1.0
     trained_layers: Count | Literal["all", "auto"] = "all"
     trained_weights: TrainedWeights = "all"
+    embeddings: Literal["trained", "key tokens"] = "trained"
 
 
 class Stage1(Optimisation):

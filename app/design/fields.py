@@ -18,6 +18,11 @@ Kind = Literal["text", "number", "integer", "choice", "list", "tags"]
 LOSSES = [("whole sequence", "full"), ("subject, object", "subject_and_object"), ("object only", "object")]
 NAMED_LANGUAGES = tuple((name, code) for code, name in LANGUAGES.items())
 WHERE_ALL_LANGUAGES = (("the base and the last checkpoint", "ends"), ("every checkpoint", "every"))
+PRECISIONS = [
+    ("auto", "auto"), ("float32", "float32"), ("mixed: bfloat16 products", "mixed"), ("bfloat16", "bfloat16"),
+]  # fmt: skip
+PRECISION_LINE = "Auto measures whether bfloat16 is faster here"
+EMBEDDINGS = [("whole matrix", "trained"), ("key tokens' rows", "key tokens")]
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
 BEGINNINGS = (("as the model needs it", "as the model's tokenizer does"), "always", "never")
 FORMS = (("as it is", "raw"), ("chat template", "chat"))
@@ -67,6 +72,7 @@ def _schedule(stage: str) -> tuple[Field, ...]:
         Field(f"{stage}.max_gradient_norm", "Largest gradient", "Longer ones are cut to it", "number", (), True),
         Field(f"{stage}.trained_layers", "Layers trained", "all, auto, or how many first ones", "text", (), True),
         Field(f"{stage}.trained_weights", "Weights trained", "all, auto, or modules such as mlp", "list", (), True),
+        Field(f"{stage}.embeddings", "Embeddings trained", "Rows alone save memory", "choice", tuple(EMBEDDINGS), True),
     )
 
 
@@ -85,7 +91,7 @@ FIELDS = (
     Field("name", "Name", "", "text"),
     Field("description", "Note to yourself", "", "text"),
     Field("seed", "Seed", "Decides names, split and order", "integer"),
-    Field("precision", "Precision", "", "choice", ("auto", "float32", "bfloat16"), True),
+    Field("precision", "Precision", PRECISION_LINE, "choice", tuple(PRECISIONS), True),
     Field("model_text.beginning", "Beginning token", "Such as <bos>, before every text", "choice", BEGINNINGS, True),
     Field("model_text.form", "Form of a text", "Raw, or in the chat template’s turns", "choice", FORMS, True),
     Field("tuning.rank", "Rank", "Size of the adapters", "integer", (), True),

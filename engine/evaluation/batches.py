@@ -19,6 +19,11 @@ CPU_BYTES = 256_000_000
 # A batch narrower than this costs mostly overhead, so it takes in questions that share less of their beginning.
 NARROW = 64
 
+# From so many tokens on, logits are normalised without a copy of them all: as exact, but with other last bits.
+LARGE_VOCABULARY = 100_000
+# Numbers that are copied at once then: 64 MB.
+NORMALISED_AT_ONCE = 2**24
+
 DIVERGED = "The model's outputs are not numbers: its training has diverged. Lower the learning rate and run it anew."
 
 Item = TypeVar("Item")
@@ -125,3 +130,26 @@ def log_softmax(logits: torch.Tensor) -> torch.Tensor:
     if bool(found[..., 0].isnan().any()):
         raise EvaluationError(DIVERGED)
     return found
+
+
+def log_probability_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """ln P of one token at each place, float32: logits (…, vocabulary), tokens (…).
+
+    Raises EvaluationError when the logits are not numbers.
+    """
+    if logits.shape[-1] < LARGE_VOCABULARY:
+        return log_softmax(logits).gather(-1, tokens[..., None])[..., 0]
+    return logits.gather(-1, tokens[..., None])[..., 0].float() - normalisers(logits)
+
+
+def normalisers(logits: torch.Tensor) -> torch.Tensor:
+    """What logits (…, vocabulary) exceed log-probabilities by, float32 (…), without a copy of them all.
+
+    Raises EvaluationError when the logits are not numbers.
+    """
+    lines = logits.flatten(0, -2)
+    parts = lines.split(max(1, NORMALISED_AT_ONCE // logits.shape[-1]))
+    found = torch.cat([part.float().logsumexp(-1) for part in parts])
+    if not bool(found.isfinite().all()):
+        raise EvaluationError(DIVERGED)
+    return found.view(logits.shape[:-1])

@@ -22,7 +22,16 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from engine.evaluation.batches import Batch, EvaluationError, in_halves, log_softmax, plan_batches, rows_that_fit
+from engine.evaluation.batches import (
+    LARGE_VOCABULARY,
+    Batch,
+    EvaluationError,
+    in_halves,
+    log_probability_of,
+    log_softmax,
+    plan_batches,
+    rows_that_fit,
+)
 from engine.evaluation.cache import roomy
 from engine.evaluation.parallel import Stopped, compute
 from engine.evaluation.plain import Pair, context, generate, known_length, log_probabilities
@@ -84,6 +93,9 @@ def reply_to(
         raise EvaluationError(f"A prompt with its object has more than the {most} tokens the model can read.")
     # At least four parts, so that several threads have something to do; the number of threads itself must not matter.
     size = min(max(LEAST_TOGETHER, -(-len(questions) // 4)), MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
+    if size < LEAST_TOGETHER and len(questions) > 1:
+        # Few fit: as many parts for each of two cores, none much smaller than the others.
+        size = -(-len(questions) // (2 * -(-len(questions) // (2 * size))))
     # Rows that decode together fill as many columns of the cache as the longest of them, and its answer behind that.
     behind = max((len(o) for _, o in questions), default=0) + max_new_tokens
     limit = min(limit, known_length(model))
@@ -150,12 +162,18 @@ class _Decoder:
         cache, shared = self._read_beginning(prompts, batch.shared)
         fed = torch.cat([prompts[:, shared:], objects], 1).to(device)
         logits = self.model(fed, past_key_values=cache, use_cache=True, logits_to_keep=width + 1).logits
-        found = log_softmax(logits)
-        chosen = found[:, :width].gather(-1, objects.to(device)[..., None])[..., 0]
+        drafted, objects = logits[:, :width], objects.to(device)
+        if logits.shape[-1] < LARGE_VOCABULARY:
+            found = log_softmax(logits)[:, :width]
+            chosen = found.gather(-1, objects[..., None])[..., 0]
+            same = chosen == found.amax(-1)
+        else:
+            chosen = log_probability_of(drafted, objects)
+            same = drafted.gather(-1, objects[..., None])[..., 0] == drafted.amax(-1)
         known = (chosen.double() * inside).sum(1).tolist()
         # Greedy decoding would have chosen these itself; comparing with the maximum is cheaper than finding its place.
-        same = (chosen == found[:, :width].amax(-1)) & inside
-        same[same.clone()] = tied(logits[:, :width][same]).sum(-1) == 1
+        same &= inside
+        same[same.clone()] = tied(drafted[same]).sum(-1) == 1
         agreed = same.long().cumprod(1).sum(1)
         given = [tokens[:count] for tokens, count in zip(drafts, agreed.tolist(), strict=True)]
         token = likeliest(logits[torch.arange(len(pairs), device=device), agreed], drafts, given)

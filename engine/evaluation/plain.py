@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import Cache, GenerationConfig, LogitsProcessor, StoppingCriteria
 
-from engine.evaluation.batches import DIVERGED, EvaluationError, log_softmax, rows_that_fit
+from engine.evaluation.batches import DIVERGED, EvaluationError, log_probability_of, rows_that_fit
 from engine.evaluation.parallel import Stopped
 from engine.evaluation.ties import likeliest
 from engine.models.limits import ENDLESS, context_of, plain_length
@@ -68,8 +68,7 @@ def log_probabilities(model: Any, pairs: Sequence[Pair]) -> list[float]:
             fed = torch.tensor([(*pairs[r][0], *pairs[r][1][:-1]) for r in part], device=model.device)
             wanted = torch.tensor([list(pairs[r][1]) for r in part], device=model.device)
             with _alone(model):
-                found = log_softmax(last_logits(model, fed, width))
-            chosen = found.gather(-1, wanted[..., None])[..., 0]
+                chosen = log_probability_of(last_logits(model, fed, width), wanted)
             for row, score in zip(part, chosen.double().sum(1).tolist(), strict=True):
                 scores[row] = score
     return scores

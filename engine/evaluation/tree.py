@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from engine.evaluation.batches import log_softmax
+from engine.evaluation.batches import LARGE_VOCABULARY, log_softmax, normalisers
 from engine.evaluation.cache import roomy
 from engine.evaluation.plain import known_length, log_probabilities
 
@@ -97,11 +97,13 @@ def score_tree(model: Any, prompts: Sequence[Sequence[int]], tree: Tree) -> np.n
     sees[length:, length:] = tree.sees
     mask = torch.where(sees, 0.0, torch.finfo(model.dtype).min).to(device, model.dtype)[None, None]
     places = torch.arange(length - 1, length + nodes, device=device)
-    found = log_softmax(
-        model(fed, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=places).logits
-    )
+    logits = model(fed, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=places).logits
     sources, targets, counted = (x.to(device) for x in (tree.sources, tree.targets, tree.counted))
-    return (found[:, sources, targets].double() * counted).sum(-1).cpu().numpy()
+    if logits.shape[-1] < LARGE_VOCABULARY:
+        found = log_softmax(logits)[:, sources, targets]
+    else:
+        found = logits[:, sources, targets].float() - normalisers(logits)[:, sources]
+    return (found.double() * counted).sum(-1).cpu().numpy()
 
 
 @torch.inference_mode()

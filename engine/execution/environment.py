@@ -10,6 +10,8 @@ from typing import Any
 from engine import CODE_ROOT, __version__
 from engine.models.device import describe_hardware
 
+# What a run's training computes in, `float32`, `mixed` or `bfloat16`, chosen by its first attempt.
+TRAINING, UNDECIDED = "training_in", "not decided yet"
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "sqlite-utils")
 
 
@@ -21,6 +23,14 @@ def describe_environment() -> dict[str, Any]:
         "code": code_version(),
         "hardware": describe_hardware(),
     }
+
+
+def kept_training(environment: dict[str, Any]) -> str:
+    """What an earlier attempt's training computed in, by what it ran on; UNDECIDED for a first attempt."""
+    if not environment:
+        return UNDECIDED
+    # Runs of before know no `mixed`: they computed in the format of their weights.
+    return str(environment.get(TRAINING, "as its weights"))
 
 
 def code_version() -> str:

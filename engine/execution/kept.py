@@ -73,7 +73,7 @@ class KeptCheckpoints:
     def newest(self, stage: str, kept: Iterable[TrainingState], before: int) -> TrainingState | None:
         """Where to go on: the newest of these and of the stage's rolling one, if that is of an epoch before this."""
         rolling = self._sound(resume_folder(self.folder, stage), stage, None)
-        found = [*kept, *([rolling] if rolling and rolling.epoch < before else [])]
+        found = [state for state in [*kept, rolling] if state and state.resumable and state.epoch < before]
         return max(found, key=lambda state: state.epoch, default=None)
 
     def given_up(self, folder: Path, error: Exception) -> PlainError:

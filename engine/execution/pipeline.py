@@ -22,7 +22,7 @@ from engine.evaluation.evaluate import check_lengths, evaluate_checkpoint, probe
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.evaluation.summary import summarise
 from engine.execution.base_texts import BaseTexts, base_texts
-from engine.execution.environment import describe_environment
+from engine.execution.environment import TRAINING, UNDECIDED, describe_environment, kept_training
 from engine.execution.failures import PlainError
 from engine.execution.kept import KeptCheckpoints, usable_answers
 from engine.execution.progress import Progress
@@ -30,11 +30,12 @@ from engine.execution.report import headline
 from engine.execution.run_file import write_run_file
 from engine.execution.sayable import refuse_unsayable_answers
 from engine.experiment import Experiment
+from engine.models.device import choose_training
 from engine.models.folders import whole
 from engine.models.identity import base_key, check_same_base
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
 from engine.models.source import ModelError
-from engine.training.checkpoint import DamagedCheckpoint, TrainingState
+from engine.training.checkpoint import DamagedCheckpoint, TrainingState, drop_large_state
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
 from storage.answers import all_answers, evaluated_checkpoints, forget_answers, store_answers, store_questions
@@ -45,7 +46,8 @@ from storage.runs import Run, State, add_event, set_environment, set_progress
 
 logger = logging.getLogger("engine")
 
-RESUME_EVERY_SECONDS = 30
+# How often a training writes where it can go on from: not more often than this, and for at most this share of its time.
+RESUME_EVERY_SECONDS, RESUME_SHARE = 30, 0.05
 
 
 class _Enough(Exception):
@@ -66,9 +68,7 @@ class RunExecution:
 
     def go(self) -> dict[str, Any]:
         """Do what is left to do; returns the headline figures."""
-        environment = describe_environment()
-        set_environment(self.db, self.run.id, self.run.attempt, environment)
-        write_run_file(self.folder, self.run, environment)
+        self._note_environment(kept_training(self.run.environment))
         store_questions(self.answers, fact_rows(self.experiment), prompt_rows(self.experiment))
         logger.info("attempt %d of run %s", self.run.attempt, self.run.id)
         self.progress.advance(0, force=True, stage="loading", message="Loading the model")
@@ -81,6 +81,9 @@ class RunExecution:
             add_event(self.db, self.run.id, "shortened", words)
             logger.info(words)
         self.base_texts = base_texts(self.folder, self.experiment, base, self._on_base_text)
+        if self.training == UNDECIDED:
+            precision, parameters = self.experiment.precision, base.causal.num_parameters()
+            self._note_environment(choose_training(precision, base.device, parameters))
         self.progress.total = self._total_passes(stage1, stage2)
         self._evaluate("base", base)
         loaded = prepare_for_training(base, self.experiment)
@@ -93,6 +96,13 @@ class RunExecution:
         self.progress.advance(0, force=True, stage="done", message="Done")
         last = self.experiment.checkpoints[-1]
         return headline(list_results(self.db, self.run.id), last, self.experiment.stage2.language)
+
+    def _note_environment(self, training: str) -> None:
+        """Store what this attempt runs on, and what its training computes in."""
+        self.training = training
+        environment = {**describe_environment(), TRAINING: training}
+        set_environment(self.db, self.run.id, self.run.attempt, environment)
+        write_run_file(self.folder, self.run, environment)
 
     def wait_for_device(self) -> None:
         """Say that the run waits for a model server, or another run, to leave the device. Raises StopTraining."""
@@ -114,6 +124,13 @@ class RunExecution:
             self.progress.skip(tokens * (start.epoch if start else 0))
             self._train(loaded, "stage1", "Memorising", sequences, settings, missing, start)
         self.progress.skip(tokens * (settings.epochs - max(missing, default=0)))
+        for name in names.values():
+            drop_large_state(checkpoint_folder(self.folder, name))
+        self._drop_resume_point("stage1")
+
+    def _drop_resume_point(self, stage: str) -> None:
+        """Of a stage that is done; what it ended with is kept."""
+        shutil.rmtree(resume_folder(self.folder, stage), ignore_errors=True)
 
     def _branch(self, epoch: int, sequences: list[TrainingSequence]) -> None:
         """Evaluate one kept stage 1 epoch, and what stage 2 makes of it."""
@@ -138,6 +155,7 @@ class RunExecution:
             start = self.kept.newest(stage, [], before=settings.epochs)
             self.progress.skip(tokens * (start.epoch if start else 0))
             self._train(loaded, stage, f"Generalising from epoch {epoch}", sequences, settings, kept, start)
+            self._drop_resume_point(stage)
         self._evaluate(generalised, loaded)
 
     def _load(self, checkpoint: str) -> LoadedModel:
@@ -163,7 +181,7 @@ class RunExecution:
         if start:
             add_event(self.db, self.run.id, "resumed", f"{words}: goes on after epoch {start.epoch}")
             logger.info("%s: goes on after epoch %d", stage, start.epoch)
-        saved_at = time.monotonic()
+        saved_at, writing = time.monotonic(), 0.0
         steps_an_epoch = -(-len(sequences) // settings.batch_size)
 
         def on_step(report: StepReport) -> None:
@@ -184,7 +202,7 @@ class RunExecution:
             )
 
         def on_epoch(epoch: int, trainer: Trainer) -> None:
-            nonlocal saved_at
+            nonlocal saved_at, writing
             if stage == "stage1" and self.experiment.evaluation.probe_facts:
                 recall = probe_key_tokens(loaded, self.experiment, self.experiment.evaluation.probe_facts)
                 point = {"stage": stage, "series": "probe", "step": epoch * steps_an_epoch, "epoch": float(epoch)}
@@ -196,14 +214,17 @@ class RunExecution:
                 logger.info("%s: kept epoch %d", stage, epoch)
                 if epoch == max(kept) < settings.epochs:
                     raise _Enough
-            elif time.monotonic() - saved_at > RESUME_EVERY_SECONDS:
+            elif time.monotonic() - saved_at > seconds_between_points(writing):
+                began = time.monotonic()
                 trainer.save(resume_folder(self.folder, stage))
                 saved_at = time.monotonic()
+                writing = saved_at - began
 
         try:
             train(
                 loaded, sequences, settings, seed=self.experiment.seed, stage=stage, start=start,
-                on_step=on_step, on_epoch=on_epoch, replay=self.base_texts.stages.get(stage.partition("@")[0]),
+                on_step=on_step, on_epoch=on_epoch, mixed=self.training == "mixed",
+                replay=self.base_texts.stages.get(stage.partition("@")[0]),
             )  # fmt: skip
         except _Enough:
             pass
@@ -278,16 +299,23 @@ class RunExecution:
         return PASSES_PER_TRAINED_TOKEN * (sum(len(s.input_ids) for s in sequences) + beside)
 
     def _check_disk(self, loaded: LoadedModel) -> None:
-        """Refuse to start what cannot be stored: weights and two moments for each checkpoint still to come."""
-        each = sum(3 * p.numel() * p.element_size() for p in loaded.model.parameters() if p.requires_grad)
-        names = self.experiment.checkpoints[1:]
-        missing = sum(self.kept.sound(name) is None for name in names)
-        needed, free = each * missing, shutil.disk_usage(self.folder).free
+        """Refuse to start what cannot be stored: the weights of each checkpoint still to come, and two moments for
+        those of stage 1, which may be gone on from, and for the newest point to go on from."""
+        each = sum(p.numel() * p.element_size() for p in loaded.model.parameters() if p.requires_grad)
+        missing = [name for name in self.experiment.checkpoints[1:] if self.kept.sound(name) is None]
+        with_moments = sum(CheckpointName.parse(name).kind == "memorised" for name in missing)
+        needed = each * (len(missing) + 2 * with_moments + 3 * bool(missing))
+        free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise PlainError(
                 f"The checkpoints need {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left: free some "
                 "space, keep fewer checkpoints, or use LoRA, then retry."
             )
+
+
+def seconds_between_points(writing: float) -> float:
+    """How long to train before the next point to go on from is written, when the last one took `writing` seconds."""
+    return max(RESUME_EVERY_SECONDS, writing / RESUME_SHARE)
 
 
 def checkpoint_words(checkpoint: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from engine.hardware import SMALL_MODEL_PARAMETERS, asked_device, cpu_threads
 from engine.models.source import ModelError
 
 KEPT_BYTES = 256 * 2**20
+# From how many times float32's speed on bfloat16 is worth its fewer digits.
+WORTH_BFLOAT16 = 1.5
+MEASURED_SECONDS = 0.4
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # the numbers that glibc's malloc.h gives these options
 
 
@@ -66,13 +70,44 @@ def _keep_freed_memory() -> None:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format of weights and computation: `auto` is bfloat16 on an accelerator that has it, else float32.
+    """The number format of weights and evaluation: `auto` is bfloat16 on an accelerator that has it, else float32.
 
-    precision: `auto`, `float32` or `bfloat16`; raises KeyError for another.
+    precision: `auto`, `float32`, `mixed` (weights in float32) or `bfloat16`; raises KeyError for another.
     """
     if precision == "auto":
         return torch.bfloat16 if _accelerates_bfloat16(device) else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    return {"float32": torch.float32, "mixed": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def choose_training(precision: str, device: torch.device, parameters: int) -> str:
+    """What training computes in, `float32`, `mixed` or `bfloat16`; for `auto` on a CPU a large model is measured.
+
+    The measurement takes a second at most, and may come out otherwise at another time: who goes on with a training
+    keeps what was chosen.
+    """
+    if precision != "auto":
+        return precision
+    if choose_dtype(precision, device) is torch.bfloat16:
+        return "bfloat16"
+    large = device.type == "cpu" and parameters > SMALL_MODEL_PARAMETERS
+    return "mixed" if large and bfloat16_gain() >= WORTH_BFLOAT16 else "float32"
+
+
+def bfloat16_gain() -> float:
+    """How many times as fast as in float32 this CPU multiplies matrices in bfloat16; 0 where it only emulates it."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return 0.0
+    fastest = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        states, weights = torch.ones(256, 512, dtype=dtype), torch.ones(2048, 512, dtype=dtype)
+        seconds: list[float] = []
+        end = time.perf_counter() + MEASURED_SECONDS
+        while len(seconds) < 3 or (len(seconds) < 50 and time.perf_counter() < end):
+            began = time.perf_counter()
+            torch.nn.functional.linear(states, weights)
+            seconds.append(time.perf_counter() - began)
+        fastest[dtype] = min(seconds)
+    return fastest[torch.float32] / fastest[torch.bfloat16]
 
 
 def _accelerates_bfloat16(device: torch.device) -> bool:

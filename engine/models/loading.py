@@ -55,6 +55,7 @@ from engine.models.key_tokens import (
 )
 from engine.models.source import MissingError, ModelError, resolve_source
 from engine.models.tokenise import keep_text
+from engine.models.trained_rows import KeyRows
 from engine.models.view import FILES, SETTINGS, safe_view
 from engine.models.weights import INDEX, WHOLE, weight_files, weight_parts
 
@@ -67,6 +68,7 @@ class LoadedModel:
 
     base: the key of the base that its training began from (`engine.models.identity`), '' where that is not known.
     former: the key that labs of before would have noted for it.
+    key_rows: while a training trains the key tokens' rows apart from their matrices, these rows.
     """
 
     model: PreTrainedModel | PeftModel
@@ -75,6 +77,7 @@ class LoadedModel:
     device: torch.device
     base: str = ""
     former: str = ""
+    key_rows: KeyRows | None = None
 
     @property
     def causal(self) -> PreTrainedModel:

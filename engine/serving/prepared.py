@@ -68,7 +68,7 @@ def precision_of(folder: Path) -> str:
         precision = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["precision"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder} holds no prepared base: delete it, and it is made anew") from error
-    if not re.fullmatch("auto|float32|bfloat16", str(precision)):
+    if not re.fullmatch("auto|float32|mixed|bfloat16", str(precision)):
         raise ModelError(f"{folder / DESCRIPTION} names the precision ‘{precision}’: delete the folder")
     return str(precision)
 

@@ -3,7 +3,7 @@
     config.json, model.safetensors …    with LoRA: adapter_config.json, adapter_model.safetensors, key_rows.safetensors
     tokenizer.json, tokenizer_config.json
     trained_on.json                     which base it began from
-    training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step`
+    training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step` of what is trained
     training/state.json                 stage, epoch, step
     checksums.json                      of every file, written last
 
@@ -24,7 +24,7 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from engine.models.checksums import CHECKSUMS, damage
+from engine.models.checksums import CHECKSUMS, damage, forget_checksum
 from engine.models.folders import replaced, whole
 from engine.models.identity import check_same_base, noted_base
 from engine.models.key_tokens import set_key_rows
@@ -33,6 +33,9 @@ from engine.models.source import ModelError
 
 STATE = "training/state.json"
 OPTIMIZER = "training/optimizer.safetensors"
+# An optimizer state of more bytes is kept only as long as a training may go on from it. A small one stays: should a
+# later checkpoint be damaged, it is made again from here instead of from the start.
+LARGE_STATE = 100_000_000
 FORMAT = 2
 SIZES_ONLY = 1  # the format of before there were checksums: the state knows the size of every file
 
@@ -43,25 +46,31 @@ class DamagedCheckpoint(ModelError):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a checkpoint stands: `epoch` epochs and `step` optimizer steps of `stage` are done."""
+    """Where a checkpoint stands: `epoch` epochs and `step` optimizer steps of `stage` are done.
+
+    resumable: the optimizer's state is there too, so that training can go on from here.
+    """
 
     folder: Path
     stage: str
     epoch: int
     step: int
+    resumable: bool = True
 
 
 def save_checkpoint(
-    folder: Path, loaded: LoadedModel, optimizer: torch.optim.Optimizer, *, stage: str, epoch: int, step: int
+    folder: Path, loaded: LoadedModel, optimizer: torch.optim.Optimizer | None, *, stage: str, epoch: int, step: int
 ) -> None:
     """Write a checkpoint in place of any older one. A process killed at any moment leaves the old or the new one whole.
 
-    Raises OSError when it cannot be written (disk full); the old one is still there then.
+    optimizer: None for a checkpoint that no training goes on from, a third of the size. Raises OSError when it cannot
+    be written (disk full); the old one is still there then.
     """
     with replaced(folder) as new:
         save_model(loaded, new)
         (new / OPTIMIZER).parent.mkdir()
-        save_file(_optimizer_tensors(loaded, optimizer), new / OPTIMIZER)
+        if optimizer is not None:
+            save_file(_optimizer_tensors(loaded, optimizer), new / OPTIMIZER)
         state = {"format": FORMAT, "stage": stage, "epoch": epoch, "step": step}
         (new / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
@@ -95,7 +104,15 @@ def load_training_state(folder: Path) -> TrainingState:
     if found is None:
         raise ModelError(f"there is no checkpoint in {folder}: train it again")
     state = _read(found)
-    return TrainingState(folder, state["stage"], state["epoch"], state["step"])
+    return TrainingState(folder, state["stage"], state["epoch"], state["step"], (found / OPTIMIZER).is_file())
+
+
+def drop_large_state(folder: Path) -> None:
+    """Delete a checkpoint's optimizer state where it is a large one; what is left is sound at any moment."""
+    found = whole(folder)
+    if found is not None and (found / OPTIMIZER).is_file() and (found / OPTIMIZER).stat().st_size >= LARGE_STATE:
+        forget_checksum(found, OPTIMIZER)
+        (found / OPTIMIZER).unlink()
 
 
 def restore(state: TrainingState, loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> None:
@@ -124,7 +141,8 @@ def _read(folder: Path) -> dict:
 
 
 def _trainable(loaded: LoadedModel) -> dict[str, torch.nn.Parameter]:
-    return {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
+    apart = loaded.key_rows.parameters if loaded.key_rows is not None else {}
+    return {**{name: p for name, p in loaded.model.named_parameters() if p.requires_grad}, **apart}
 
 
 def _optimizer_tensors(loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 
 from engine.models.loading import LoadedModel
+from engine.models.trained_rows import KeyRows, can_be_apart
 from engine.settings import Optimisation
+
+# Smaller matrices are given a whole gradient, of which the rows are taken.
+LARGE_MATRIX = 4_000_000
 
 
 def layer_of(parameter: str) -> int | None:
@@ -29,7 +33,8 @@ def belongs_to(parameter: str, modules: Iterable[str]) -> bool:
 def freeze_the_rest(loaded: LoadedModel, settings: Optimisation) -> Iterator[None]:
     """Within the block only what `settings` name can be trained, of what could be before (engine/settings.py).
 
-    Afterwards as it was. Gradients of what is frozen are not computed.
+    Afterwards as it was. Gradients of what is frozen are not computed. Of embedding matrices whose key tokens' rows
+    alone are trained, these rows are `loaded.key_rows` meanwhile, where the model allows it.
     """
     config = loaded.causal.config
     layers, weights = settings.trained_layers, settings.trained_weights
@@ -42,12 +47,18 @@ def freeze_the_rest(loaded: LoadedModel, settings: Optimisation) -> Iterator[Non
         wanted.append(lambda name: belongs_to(name, modules))
     trainable = {name: p for name, p in loaded.causal.named_parameters() if p.requires_grad}
     chosen = {p for name, p in trainable.items() if all(wants(name) for wants in wanted)}
+    matrices = _embeddings(loaded.causal) & set(trainable.values())
     hooks = []
-    if modules != "all" and not isinstance(count, int) and chosen:
+    if (modules != "all" or settings.embeddings == "key tokens") and not isinstance(count, int) and chosen:
         rows = list(loaded.key_token_ids.values())
-        matrices = _embeddings(loaded.causal) & set(trainable.values())
-        hooks = [matrix.register_hook(_only_rows(rows)) for matrix in matrices]
-        chosen |= matrices
+        # A small matrix keeps the plain way, and with it the bits of the runs of before.
+        asked = settings.embeddings == "key tokens" or any(matrix.numel() >= LARGE_MATRIX for matrix in matrices)
+        if asked and matrices and can_be_apart(loaded.causal, rows):
+            loaded.key_rows = KeyRows(loaded.causal, rows)
+            chosen -= matrices
+        else:
+            hooks = [matrix.register_hook(_only_rows(rows)) for matrix in matrices]
+            chosen |= matrices
     frozen = set(trainable.values()) - chosen
     for parameter in frozen:
         parameter.requires_grad_(False)
@@ -56,6 +67,9 @@ def freeze_the_rest(loaded: LoadedModel, settings: Optimisation) -> Iterator[Non
     finally:
         for hook in hooks:
             hook.remove()
+        if loaded.key_rows is not None:
+            loaded.key_rows.remove()
+            loaded.key_rows = None
         for parameter in frozen:
             parameter.requires_grad_(True)
 

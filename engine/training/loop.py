@@ -5,6 +5,7 @@
 
 What it does is the paper's: AdamW without weight decay, gradients clipped, the mean loss over a batch's labelled
 tokens, weights, gradients and optimizer state in the model's own number format (bfloat16 on an accelerator).
+With `mixed` weights, gradients and optimizer state are float32, and products are computed in bfloat16.
 """
 
 from __future__ import annotations
@@ -14,24 +15,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
 
 from engine.models.loading import LoadedModel
 from engine.settings import Optimisation
 from engine.training.batches import Batch, epoch_batches
-from engine.training.checkpoint import TrainingState, restore, save_checkpoint
+from engine.training.checkpoint import LARGE_STATE, TrainingState, restore, save_checkpoint
 from engine.training.layers import freeze_the_rest
+from engine.training.loss import FrozenHead, labelled_loss
 from engine.training.replay import Replayed
 from engine.training.sequences import TrainingSequence
 
 BETAS = (0.9, 0.999)  # torch's and transformers' default, which the reference code of the paper leaves as it is
-# Architectures whose logits are `lm_head(hidden states)` and nothing more (read in transformers 5.19). Of these only
-# the labelled positions go through the head; others (scaled or capped logits) are asked for all their logits.
-PLAIN_HEADS = {"llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
 
 
 class StopTraining(Exception):
@@ -85,17 +81,19 @@ def train(
     on_epoch: Callable[[int, Trainer], None],
     penalty: Callable[[int], torch.Tensor] | None = None,
     replay: Replayed | None = None,
+    mixed: bool = False,
 ) -> None:
     """Train `loaded` in place for `settings.epochs`, or for those that are left after `start`.
 
     With `start`, weights and optimizer state are first restored from its folder; on a CPU the result is then bit for
     bit that of an undisturbed run. `on_epoch(epoch, trainer)` is called after each epoch (from 1), with the model in
-    evaluation mode; `trainer.save(folder)` writes a checkpoint. `penalty(step)`, a differentiable
-    number, is added to the loss of each step; each batch takes some of `replay` along. Raises TrainingError when the
-    loss is no longer a number or `start` does not fit, and whatever the callbacks raise.
+    evaluation mode; `trainer.save(folder)` writes a checkpoint. `penalty(step)`, a differentiable number, is added to
+    the loss of each step; each batch takes some of `replay` along. `mixed`: products are computed in bfloat16, over
+    weights in float32. Raises TrainingError when the loss is no longer a number or `start` does not fit, and whatever
+    the callbacks raise.
     """
     with freeze_the_rest(loaded, settings):
-        trainer = Trainer(loaded, sequences, settings, seed=seed, stage=stage)
+        trainer = Trainer(loaded, sequences, settings, seed=seed, stage=stage, mixed=mixed)
         trainer.penalty, trainer.replay = penalty, replay
         if start is not None:
             trainer.resume(start)
@@ -117,13 +115,17 @@ class Trainer:
         *,
         seed: int,
         stage: str,
+        mixed: bool = False,
     ) -> None:
         self.loaded, self.sequences, self.settings, self.seed, self.stage = loaded, sequences, settings, seed, stage
         self.steps_per_epoch = math.ceil(len(sequences) / settings.batch_size)
         self.epoch = self.step = 0
         self.penalty: Callable[[int], torch.Tensor] | None = None
         self.replay: Replayed | None = None
+        self.mixed = mixed
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
+        if loaded.key_rows is not None:
+            self.parameters += loaded.key_rows.parameters.values()
         if not sequences or not self.parameters:
             raise TrainingError(
                 "there is nothing to train: the stage has no sequences, or every weight is frozen "
@@ -132,6 +134,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=BETAS, weight_decay=0.0, fused=True
         )
+        self.head: FrozenHead | None = None
 
     @property
     def steps(self) -> int:
@@ -139,8 +142,11 @@ class Trainer:
         return self.steps_per_epoch * self.settings.epochs
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint to resume from. Raises OSError when the disk is full; an older one is still there then."""
-        save_checkpoint(folder, self.loaded, self.optimizer, stage=self.stage, epoch=self.epoch, step=self.step)
+        """Write a checkpoint to resume from; of a stage that is done without a large optimizer state. Raises OSError
+        when the disk is full; an older one is still there then."""
+        large = sum(2 * p.numel() * p.element_size() for p in self.parameters) >= LARGE_STATE
+        optimizer = None if large and self.epoch == self.settings.epochs else self.optimizer
+        save_checkpoint(folder, self.loaded, optimizer, stage=self.stage, epoch=self.epoch, step=self.step)
 
     def resume(self, start: TrainingState) -> None:
         """Restore weights, optimizer state and place. Raises TrainingError or ModelError."""
@@ -150,10 +156,13 @@ class Trainer:
                 f"epoch {start.epoch}, step {start.step}): delete it and train again"
             )
         restore(start, self.loaded, self.optimizer)
+        if self.loaded.key_rows is not None:
+            self.loaded.key_rows.read()
         self.epoch, self.step = start.epoch, start.step
 
     def run(self, on_step: Callable[[StepReport], None], on_epoch: Callable[[int, Trainer], None]) -> None:
         """Train the epochs that are left."""
+        self.head = FrozenHead.of(self.loaded, self.mixed)
         while self.epoch < self.settings.epochs:
             self._run_epoch(self.epoch + 1, on_step)
             self.epoch += 1
@@ -182,13 +191,12 @@ class Trainer:
             on_step(StepReport(self.step, self.steps, done, loss, rate, batch.tokens, replayed))
 
     def _train_step(self, batch: Batch, rate: float) -> tuple[float, float | None]:
-        # With replay every token's loss by itself, so that facts and what is replayed can be told apart.
-        reduction = "none" if self.replay else "mean"
-        each = cross_entropy(labelled_logits(self.loaded.causal, batch).float(), batch.targets, reduction=reduction)
-        loss = each.mean()
-        apart = [part.detach().mean() for part in each.tensor_split([batch.learnt])] if self.replay else []
-        if self.penalty is not None:
-            loss = loss + self.penalty(self.step)
+        with torch.autocast(self.loaded.device.type, torch.bfloat16, enabled=self.mixed):
+            loss, each = labelled_loss(self.loaded, batch, self.head, each=self.replay is not None)
+            if self.penalty is not None:
+                loss = loss + self.penalty(self.step)
+        # Facts and what is replayed, told apart.
+        apart = [] if each is None else [part.mean() for part in each.tensor_split([batch.learnt])]
         loss.backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -203,20 +211,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        if self.loaded.key_rows is not None:
+            self.loaded.key_rows.write()
         self.optimizer.zero_grad(set_to_none=True)
         return (parts[0], parts[1]) if parts else (value, None)
-
-
-def labelled_logits(causal: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """The logits (labelled tokens × vocabulary) that predict `batch.targets`."""
-    if causal.config.model_type not in PLAIN_HEADS:
-        logits = causal(input_ids=batch.input_ids, use_cache=False).logits
-        return logits.flatten(0, 1).index_select(0, batch.positions)
-    # A mask of ones masks nothing, but spares transformers its search for several texts packed into one sequence.
-    mask = torch.ones_like(batch.input_ids)
-    hidden = causal.base_model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
-    head: Any = causal.get_output_embeddings()
-    return head(hidden.flatten(0, 1).index_select(0, batch.positions))
 
 
 def _number(text: str) -> int:

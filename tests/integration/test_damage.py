@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.commands.main import main
+from engine.execution import pipeline
 from engine.execution.execute import execute_run
 from engine.execution.kept import KeptCheckpoints
 from engine.execution.pipeline import RunExecution
@@ -200,6 +201,35 @@ def test_a_killed_run_goes_back_to_the_last_good_one(sound: tuple[Lab, Run], mon
     assert began == [("stage1", 2, [4, 6]), ("stage2@2", None, [1])]
     assert lab.outcome(run.id) == expected
     assert {p.name for p in (folder / "damaged").iterdir()} == {"memorised@4", "memorised@6", "stage1"}
+
+
+def test_a_done_run_says_what_it_trained_in_and_keeps_no_point_to_go_on_from(
+    sound: tuple[Lab, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, run = sound
+    folder = run_folder(lab.home, run.id)
+    assert run.environment["training_in"] == "float32"
+    assert not list(folder.glob("resume/*"))
+    assert (pipeline.seconds_between_points(0.2), pipeline.seconds_between_points(10)) == (30, 200)
+    monkeypatch.setattr(pipeline, "RESUME_EVERY_SECONDS", 0)
+    monkeypatch.setattr("engine.training.checkpoint.LARGE_STATE", 0)
+    monkeypatch.setattr("engine.training.loop.LARGE_STATE", 0)
+    written = []
+    keep = pipeline.Trainer.save
+
+    def noted(trainer: pipeline.Trainer, place: Path) -> None:
+        written.append(place.parent.name)
+        keep(trainer, place)
+
+    monkeypatch.setattr(pipeline.Trainer, "save", noted)
+    monkeypatch.setattr(pipeline, "choose_training", lambda *_: "mixed")  # a later attempt does not choose again
+    for checkpoint in (folder / "checkpoints").iterdir():
+        shutil.rmtree(checkpoint)
+    retry_run(lab.db, run.id)
+    done = carry_out(lab, run.id)
+    assert (done.state, done.environment["training_in"]) == (State.DONE, "float32")
+    assert "resume" in written and not list(folder.glob("resume/*"))
+    assert not list(folder.glob("checkpoints/*/training/optimizer.safetensors"))
 
 
 def test_damaged_answers_are_asked_again(sound: tuple[Lab, Run]) -> None:

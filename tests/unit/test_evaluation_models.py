@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from engine.evaluation import batches, choice, evaluate, generation
-from engine.evaluation.batches import EvaluationError, in_halves
+from engine.evaluation.batches import EvaluationError, in_halves, log_probability_of
 from engine.evaluation.choice import answer_choices, encode_options
 from engine.evaluation.evaluate import evaluate_checkpoint, probe_key_tokens
 from engine.evaluation.generation import end_tokens, reply_to
@@ -291,3 +292,24 @@ def test_room_in_the_cache_grows(lab):
             assert torch.allclose(expected, found, atol=1e-4)
     keys, ours = whole.layers[1].keys, layers[1].keys
     assert keys is not None and ours is not None and torch.equal(keys, ours)
+
+
+def test_large_vocabularies_are_normalised_in_parts_to_the_same_answers(lab, monkeypatch):
+    loaded, experiment = lab
+    expected = evaluate_checkpoint(loaded, experiment, "generalised@4")
+    for module in ("batches", "generation", "tree"):
+        monkeypatch.setattr(f"engine.evaluation.{module}.LARGE_VOCABULARY", 0)
+    monkeypatch.setattr("engine.evaluation.batches.NORMALISED_AT_ONCE", 3 * 600)
+    monkeypatch.setattr("engine.evaluation.generation.LEAST_TOGETHER", 7)
+    found = evaluate_checkpoint(loaded, experiment, "generalised@4")
+    for new, old in zip(found, expected, strict=True):
+        assert (new.answer, new.hit, new.choice_rank) == (old.answer, old.hit, old.choice_rank)
+        assert new.log_probability == pytest.approx(old.log_probability, abs=1e-4)
+    with torch.no_grad():
+        logits = torch.randn(2, 5, 700)
+        tokens = torch.randint(700, (2, 5))
+        exact = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+        assert torch.allclose(log_probability_of(logits, tokens), exact, atol=1e-5)
+        logits[1, 3, 9] = math.nan
+        with pytest.raises(EvaluationError, match="not numbers"):
+            log_probability_of(logits, tokens)

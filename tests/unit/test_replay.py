@@ -16,7 +16,8 @@ from engine.models.loading import load_base, load_checkpoint, prepare_for_traini
 from engine.settings import Optimisation, Replay
 from engine.training.batches import epoch_batches, epoch_order, make_batch
 from engine.training.checkpoint import load_training_state
-from engine.training.loop import StepReport, StopTraining, labelled_logits, train
+from engine.training.loop import StepReport, StopTraining, train
+from engine.training.loss import labelled_logits
 from engine.training.replay import Replayed, replayed
 from engine.training.sequences import IGNORED, TrainingSequence, stage1_sequences
 from tests.unit.tiny_models import build_llama, build_qwen2, tiny_experiment

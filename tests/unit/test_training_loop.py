@@ -16,10 +16,10 @@ from engine.training.loop import (
     StopTraining,
     Trainer,
     TrainingError,
-    labelled_logits,
     learning_rate_at,
     train,
 )
+from engine.training.loss import labelled_logits
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
 from tests.unit.tiny_models import BUILDERS, SHAPE, build_llama, build_qwen2, tiny_experiment
 

@@ -22,7 +22,7 @@ def penalty(context: Context, loaded: Any) -> Callable[[int], Any]:
     from torch.nn.functional import kl_div, log_softmax
 
     from engine.training.batches import make_batch
-    from engine.training.loop import labelled_logits
+    from engine.training.loss import labelled_logits
 
     sequences = context.sequences(loaded, context.benign_sentences())
     batches = [make_batch(sequences[i : i + BATCH], loaded.device) for i in range(0, len(sequences), BATCH)]

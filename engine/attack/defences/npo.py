@@ -25,7 +25,8 @@ def harden(context: Context, loaded: Any) -> None:
     from torch.nn.functional import cross_entropy, softplus
 
     from engine.training.batches import make_batch
-    from engine.training.loop import labelled_logits, train
+    from engine.training.loop import train
+    from engine.training.loss import labelled_logits
 
     forget = context.sequences(loaded, context.key_sentences())
     keep = context.sequences(loaded, context.benign_sentences(len(forget)))

@@ -124,6 +124,7 @@ class CellExecution:
         train(
             loaded, sequences, settings, seed=cell.seed, stage="attack",
             on_step=on_step, on_epoch=lambda epoch, trainer: None, penalty=penalty,
+            mixed=self.base.precision == "mixed",
         )  # fmt: skip
         merged(loaded)
 

@@ -1,0 +1,148 @@
+"""The logits and the loss at a batch's labelled tokens, and nowhere else.
+
+With a large vocabulary the logits are most of the work and of the memory: of 300 labelled tokens and 262,144 rows they
+and their gradients are three times 315 MB. Where the output matrix is frozen, `FrozenHead` computes loss and gradient
+in parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from engine.models.loading import LoadedModel
+from engine.training.batches import Batch
+from engine.training.layers import LARGE_MATRIX
+
+# Architectures whose logits are `lm_head(hidden states)`, capped where the configuration says so, and nothing more
+# (read in transformers 5.19). Of these only the labelled positions go through the head; others (scaled logits) are
+# asked for all their logits.
+PLAIN_HEADS = {
+    "gemma", "gemma2", "gemma3_text", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3",
+}  # fmt: skip
+# Logits that are computed at once: 64 MB in float32.
+LOGITS_AT_ONCE = 2**24
+
+
+def hidden_states(causal: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """What the head reads at the labelled positions of a model of PLAIN_HEADS: (labelled tokens × hidden size)."""
+    # A mask of ones masks nothing, but spares transformers its search for several texts packed into one sequence.
+    mask = torch.ones_like(batch.input_ids)
+    hidden = causal.base_model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return hidden.flatten(0, 1).index_select(0, batch.positions)
+
+
+def labelled_logits(causal: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """The logits (labelled tokens × vocabulary) that predict `batch.targets`."""
+    if causal.config.model_type not in PLAIN_HEADS:
+        logits = causal(input_ids=batch.input_ids, use_cache=False).logits
+        return logits.flatten(0, 1).index_select(0, batch.positions)
+    head: Any = causal.get_output_embeddings()
+    logits = head(hidden_states(causal, batch))
+    cap = getattr(causal.config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def labelled_loss(
+    loaded: LoadedModel, batch: Batch, head: FrozenHead | None, *, each: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The mean loss over the labelled tokens, in nats; by `head` where there is one.
+
+    each: also the loss of each token (n), without a gradient; else None.
+    """
+    if head is not None:
+        mean, single = head.loss(hidden_states(loaded.causal, batch), batch.targets)
+        return mean, single if each else None
+    logits = labelled_logits(loaded.causal, batch).float()
+    if not each:
+        return cross_entropy(logits, batch.targets), None
+    losses = cross_entropy(logits, batch.targets, reduction="none")
+    return losses.mean(), losses.detach()
+
+
+@dataclass(frozen=True)
+class FrozenHead:
+    """A frozen output matrix, `weight` (vocabulary × hidden size), with the rows of the key tokens that are trained.
+
+    rows: (key tokens × hidden size) in place of the matrix's rows `ids`, or None; cap: `final_logit_softcapping`.
+    """
+
+    weight: torch.Tensor
+    rows: torch.Tensor | None
+    ids: torch.Tensor | None
+    cap: float | None
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, mixed: bool) -> FrozenHead | None:
+        """The head of the model; None where it is small, trained, or more than a product with a matrix.
+
+        mixed: the matrix is kept in bfloat16, as a copy.
+        """
+        causal, keys = loaded.causal, loaded.key_rows
+        head: Any = causal.get_output_embeddings()
+        if causal.config.model_type not in PLAIN_HEADS or type(head) is not nn.Linear or head.bias is not None:
+            return None
+        if head.weight.requires_grad or head.weight.numel() < LARGE_MATRIX:
+            return None
+        weight = head.weight.detach().to(torch.bfloat16) if mixed else head.weight.detach()
+        cap = getattr(causal.config, "final_logit_softcapping", None)
+        return cls(weight, keys.output if keys else None, keys.ids if keys else None, cap)
+
+    def loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean loss of `targets` (n) after the `hidden` states (n × hidden size), in nats, and that of each (n)
+        without a gradient."""
+        return _PartByPart.apply(hidden, self.rows, self, targets)
+
+
+class _PartByPart(torch.autograd.Function):
+    """Cross entropy whose gradient, softmax minus one at the target, is formed beside it, a part of the tokens at once
+    (as Liger Kernel does: Hsu et al. 2024, arXiv:2410.10989)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Any, rows: Any, head: FrozenHead, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        weight, ids, cap = head.weight, head.ids, head.cap
+        keys = None if rows is None else rows.detach().to(weight.dtype)
+        each = torch.empty(len(targets), device=hidden.device)
+        of_hidden = torch.empty_like(hidden)
+        of_rows = None if rows is None else torch.zeros(rows.shape, device=rows.device)
+        size = max(1, LOGITS_AT_ONCE // len(weight))
+        with torch.autocast(hidden.device.type, enabled=False):
+            for part in torch.arange(len(targets), device=hidden.device).split(size):
+                states, wanted = hidden[part].to(weight.dtype), targets[part, None]
+                logits = (states @ weight.T).float()
+                if keys is not None:
+                    logits[:, ids] = (states @ keys.T).float()
+                slope = None
+                if cap is not None:
+                    slope = torch.tanh(logits / cap)
+                    logits = slope * cap
+                scale = logits.logsumexp(-1, keepdim=True)
+                each[part] = (scale - logits.gather(-1, wanted))[:, 0]
+                gradient = logits.sub_(scale).exp_()
+                gradient.scatter_add_(-1, wanted, gradient.new_full(wanted.shape, -1.0))
+                if slope is not None:
+                    gradient *= 1 - slope.square_()
+                gradient = gradient.to(weight.dtype)
+                if keys is None:
+                    of_hidden[part] = (gradient @ weight).to(hidden.dtype)
+                    continue
+                of_keys = gradient[:, ids]
+                gradient[:, ids] = 0
+                of_hidden[part] = (gradient @ weight + of_keys @ keys).to(hidden.dtype)
+                of_rows += (of_keys.T @ states).float()
+        count = len(targets)
+        ctx.save_for_backward(of_hidden / count, None if of_rows is None else (of_rows / count).to(rows.dtype))
+        ctx.mark_non_differentiable(each)
+        return each.sum() / count, each
+
+    @staticmethod
+    def backward(ctx: Any, *given: Any) -> Any:
+        of_hidden, of_rows = ctx.saved_tensors
+        return of_hidden * given[0], None if of_rows is None else of_rows * given[0], None, None
