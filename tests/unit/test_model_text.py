@@ -267,9 +267,7 @@ def test_what_a_model_cannot_give_is_refused(folders: dict[str, Path], tmp_path:
             turns_of(template, {})
 
 
-def test_a_familys_token_is_added_only_where_the_vocabulary_is_its_own(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_the_token_of_a_family_is_added_only_to_its_own_vocabulary(folders: dict[str, Path], tmp_path: Path) -> None:
     stripped = shutil.copytree(folders["llama2"], tmp_path / "stripped")
     settings(stripped, add_bos_token=None, add_eos_token=None)
     tokenizer = metaspace_tokenizer()
