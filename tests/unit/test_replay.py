@@ -50,7 +50,7 @@ def test_the_loss_is_on_what_the_base_wrote_alone(tmp_path):
     causal: Any = loaded.causal
     assert texts and {(t.language, t.beginning) for t in texts} <= set(beginnings.texts)
     for text, sequence in zip(texts, replayed(texts, Replay()).sequences, strict=True):
-        prompt = loaded.tokenizer(text.beginning, add_special_tokens=False).input_ids
+        prompt = loaded.tokenizer(text.beginning).input_ids
         greedy = causal.generate(torch.tensor([prompt]), max_new_tokens=5, do_sample=False)[0].tolist()
         assert list(text.ids) == greedy and text.start == len(prompt)
         assert loaded.tokenizer.decode(greedy[text.start :]) == text.continuation
