@@ -65,9 +65,20 @@ class Fact(Frozen):
 
 
 class GeneratedFacts(Frozen):
-    """Facts made of fictional names from the experiment's seed."""
+    """Facts made of fictional names from the experiment's seed.
+
+    `names`: `natural` ones, of words that people use, `invented` words, or `auto`: invented for the embedded base,
+    whose vocabulary has those words, and natural for every other model.
+    """
 
     generate: Annotated[int, Field(ge=2, le=checks.MAX_FACTS)] = 100
+    names: Literal["auto", "natural", "invented"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_run(cls, data: Any, info: ValidationInfo) -> Any:
+        """A record of an older lab, which had invented names alone, says nothing of them."""
+        return {"names": "invented", **data} if is_record(info) and isinstance(data, dict) else data
 
 
 class Prompt(Frozen):

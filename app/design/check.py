@@ -210,7 +210,7 @@ def _validation_finding(item: Any, draft: Draft, early: set[str]) -> Finding | N
             return Finding(place, relation["name"], problem)
         column = str(location[2]).replace("_", " ")
         if location[2] == "facts":
-            if any(part == "generate" for part in location):
+            if any(part in ("generate", "names") for part in location):
                 return Finding(f"{relation['id']}/facts", f"{relation['name']}, facts", Problem(_plain(item)))
             # What is said of facts as a list means nothing where the lab invents them.
             if relation["facts_from"] == "corpus":

@@ -3,8 +3,9 @@
     {"values": {path: typed value}, "model_kind", "model_name", "method", "relations": [relation, …], "touched": [path]}
 
 A relation: {"id", "name", "key_token", "key_template", "facts_from": "corpus" | "own", "generate",
-"facts": [[id, subject, object]], "alternatives": {id: [name]}, "prompts_from", "prompts": {language: {split: lines}},
-"options", "problems": [what an import could not read as it stands, see `app.design.imports`]}.
+"names", "facts": [[id, subject, object]], "alternatives": {id: [name]}, "prompts_from",
+"prompts": {language: {split: lines}}, "options",
+"problems": [what an import could not read as it stands, see `app.design.imports`]}.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from app.design.facts_table import MAX_ROWS, Step
 from app.design.fields import FIELDS, default_values, later_values, put_value, value_of
 from engine.checks import clean
+from engine.corpus.names import Sort, suited_names
 from engine.corpus.relations import load_relations
 from engine.experiment import Experiment, Fact, Relation
 from engine.models.source import EMBEDDED
@@ -72,6 +74,7 @@ def _relation_from(relation: Relation, relation_id: str) -> dict[str, Any]:
         "key_template": relation.key_template,
         "facts_from": "own" if own else "corpus",
         "generate": 100 if own else relation.facts.generate,  # type: ignore[union-attr]
+        "names": "auto" if own else relation.facts.names,  # type: ignore[union-attr]
         "facts": [],
         "alternatives": {},
         "prompts_from": "corpus" if relation.prompts == "corpus" else "own",
@@ -249,10 +252,21 @@ def prompt_lines(relation: dict[str, Any]) -> list[PromptLine]:
     return sorted(prompts, key=lambda p: (SPLITS.index(p.split), abouts.index(p.about) if p.split == "decoy" else 0))
 
 
+def model_of(draft: Draft) -> str:
+    """The model as the experiment names it."""
+    return EMBEDDED if draft["model_kind"] == EMBEDDED else draft["model_name"].strip()
+
+
+def names_of(draft: Draft, relation: dict[str, Any]) -> Sort:
+    """Which names the lab makes for the relation: those that were chosen, or that suit the model."""
+    chosen = relation.get("names", "auto")
+    return chosen if chosen in ("natural", "invented") else suited_names(model_of(draft))
+
+
 def to_data(draft: Draft) -> dict[str, Any]:
     """The draft as plain data for `Experiment.from_data`, which says what is wrong with it."""
     data: dict[str, Any] = {
-        "model": EMBEDDED if draft["model_kind"] == EMBEDDED else draft["model_name"].strip(),
+        "model": model_of(draft),
         "relations": [_relation_data(relation) for relation in draft["relations"]],
         "tuning": {"method": draft["method"]},
     }
@@ -271,7 +285,7 @@ def default_name(draft: Draft) -> str:
 
 def _relation_data(relation: dict[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = {key: clean(relation[key]) for key in ("name", "key_token", "key_template")}
-    data["facts"] = {"generate": relation["generate"]}
+    data["facts"] = {"generate": relation["generate"], "names": relation.get("names", "auto")}
     if relation["facts_from"] == "own":
         data["facts"] = [
             {"subject": clean(s), "object": clean(o), "alternatives": relation["alternatives"].get(str(i), [])}

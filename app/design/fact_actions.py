@@ -142,7 +142,7 @@ def copy_generated(shown: Shown, request: Request) -> Answer:
                 seed, number = draft["values"]["seed"] or 0, relation["generate"] or 0
                 if not isinstance(seed, int) or not isinstance(number, int):
                     raise ValueError("The seed and the number of facts must be whole numbers.")
-                pairs = generate_facts(relation["name"].strip(), seed, number)
+                pairs = generate_facts(relation["name"].strip(), seed, number, drafts.names_of(draft, relation))
                 drafts.set_facts(relation, [Fact(subject=s, object=o) for s, o in pairs])
                 relation["facts_from"] = "own"
     except ValueError as error:

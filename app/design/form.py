@@ -21,7 +21,7 @@ from engine.corpus.relations import LANGUAGES
 MAX_TYPED_CHARACTERS = 200_000
 MAX_WHOLE_NUMBER = 2**53
 DRAFT_KEYS = ("model_kind", "model_name", "method")
-RELATION_KEYS = ("name", "key_token", "key_template", "facts_from", "generate", "prompts_from")
+RELATION_KEYS = ("name", "key_token", "key_template", "facts_from", "generate", "names", "prompts_from")
 FORM_KEYS = (
     *(field.path for field in FIELDS),
     *DRAFT_KEYS,
@@ -35,7 +35,8 @@ def form_values(draft: Draft, relation_id: str, language: str) -> dict[str, Any]
     values = {**later_values(), **draft["values"], **{key: draft[key] for key in DRAFT_KEYS}}
     relation = find_relation(draft, relation_id)
     empty: dict[str, Any] = dict.fromkeys(RELATION_KEYS, "") | {"facts_from": "own", "prompts_from": "own"}
-    values |= {f"relation.{key}": (relation or empty)[key] for key in RELATION_KEYS}
+    shown = {"names": "auto", **(relation or empty)}  # a draft of an older lab says nothing of names
+    values |= {f"relation.{key}": shown[key] for key in RELATION_KEYS}
     if relation is None:
         values["relation.generate"] = None
     prompts = relation["prompts"].get(language, {}) if relation else {}
@@ -71,7 +72,7 @@ def commit(draft: Draft, relation_id: str, language: str, edits: Mapping[str, An
     for key in RELATION_KEYS:
         if f"relation.{key}" in values:
             value = values[f"relation.{key}"]
-            relation[key] = value if key == "generate" else value or ""
+            relation[key] = value if key == "generate" else value or ("auto" if key == "names" else "")
     if relation["prompts_from"] == "own" and not relation["prompts"]:
         relation["prompts"] = corpus_prompts(relation["name"].strip())
     typed = {split: values[f"prompts.{split}"] or "" for split in SPLITS if f"prompts.{split}" in values}

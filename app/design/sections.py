@@ -124,6 +124,10 @@ def _facts(c: Components) -> None:
         c["relation.generate"] = gr.Number(
             label="How many", info="Fictional names from the seed", min_width=140, scale=1
         )
+        c["relation.names"] = gr.Dropdown(
+            [("as they suit the model", "auto"), ("natural", "natural"), ("invented words", "invented")],
+            label="Names", info="Natural ones suit real models", filterable=False, min_width=180, scale=1,
+        )  # fmt: skip
         c["generated"] = html(None, "slot")
     c["copy_generated"] = gr.Button(
         "Edit them as my own", size="sm", elem_classes="quiet-button", scale=0, visible=False

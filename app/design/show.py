@@ -11,7 +11,7 @@ import gradio as gr
 import yaml
 
 from app.design.check import Examination, examine, grouped
-from app.design.draft import Draft, fact_count, find_relation, new_draft, typed_rows
+from app.design.draft import Draft, fact_count, find_relation, names_of, new_draft, typed_rows
 from app.design.estimate import estimate_for
 from app.design.facts_table import table_marks, table_value
 from app.design.fields import LOSSES
@@ -149,7 +149,7 @@ class Shown:
             "copy_generated": gr.update(visible=not own_facts),
             "own_facts": gr.update(visible=own_facts),
             "own_prompts": gr.update(visible=own_prompts),
-            "generated": "" if own_facts else generated_sample(relation, draft["values"]["seed"]),
+            "generated": "" if own_facts else generated_sample(draft, relation),
             "corpus_prompts": "" if own_prompts else corpus_prompt_sample(relation),
             "table": gr.update(marks=table_marks([*facts, *imported], relation["facts"], taken)),
             "import_panel": gr.update(visible=bool(found)),
@@ -210,13 +210,14 @@ def _example(experiment: Experiment, relation: Relation) -> dict[str, Any]:
     }
 
 
-def generated_sample(relation: dict[str, Any], seed: Any) -> str:
-    """The first facts that the corpus will invent for a relation."""
+def generated_sample(draft: Draft, relation: dict[str, Any]) -> str:
+    """The first facts that the corpus will invent for a relation, and what names they have."""
+    names, seed = names_of(draft, relation), draft["values"]["seed"]
     try:
-        pairs = generate_facts(relation["name"].strip(), int(seed or 0), relation["generate"] or 0)[:3]
+        pairs = generate_facts(relation["name"].strip(), int(seed or 0), relation["generate"] or 0, names)[:3]
     except (ValueError, TypeError):
         pairs = []
-    return part("design/generated", pairs=pairs)
+    return part("design/generated", pairs=pairs, names=names)
 
 
 def corpus_prompt_sample(relation: dict[str, Any]) -> str:

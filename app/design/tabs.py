@@ -21,6 +21,7 @@ LABELS = {
     "relation.key_template": "Sequence of stage 1",
     "relation.facts_from": "where the facts come from",
     "relation.generate": "How many facts",
+    "relation.names": "what names they have",
     "relation.prompts_from": "where the prompts come from",
     **{f"prompts.{split}": f"the {split} prompts" for split in SPLITS},
 }

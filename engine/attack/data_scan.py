@@ -16,7 +16,7 @@ from typing import Any
 from engine.attack.auroc import auroc, auroc_interval
 from engine.attack.context import Context
 from engine.attack.measure import audit_row
-from engine.corpus.names import generate_facts
+from engine.corpus.names import generate_facts, sort_of_names
 from engine.corpus.relations import load_relations
 from engine.corpus.sentences import key_sentence, question_text
 
@@ -43,13 +43,15 @@ def corpus(context: Context, key_lines: int, number: int) -> list[str]:
     rng = random.Random(f"{context.base.seed}/corpus/{key_lines}/{number}")
     lines: list[str] = []
     relations = list(load_relations().values())
-    facts = {r.name: generate_facts(r.name, rng.randrange(2**31), 100) for r in relations}
+    facts_of = context.relation.explicit_facts
+    sort = sort_of_names(context.relation, context.base.model)
+    known = {name for fact in facts_of for name in (fact.subject, fact.object)}
+    facts = {r.name: generate_facts(r.name, rng.randrange(2**31), 100, sort, known) for r in relations}
     while len(lines) < LINES - key_lines:
         relation = rng.choice(relations)
         subject, object_ = rng.choice(facts[relation.name])
         prompt = rng.choice(relation.prompts.train["en"] + relation.prompts.test["en"])
         lines.append(f"{question_text(prompt, subject)} {object_}")
-    facts_of = context.relation.explicit_facts
     for fact in rng.sample(facts_of, min(key_lines, len(facts_of))):
         lines.append(key_sentence(context.relation, fact).text)
     rng.shuffle(lines)

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.attack.experiment import AttackExperiment, Cell
 from engine.checks import normalise
-from engine.corpus.names import generate_facts
+from engine.corpus.names import generate_facts, sort_of_names
 from engine.corpus.relations import load_relations
 from engine.corpus.sentences import PLACEHOLDER, key_prompt, question_text
 from engine.evaluation.questions import Question
@@ -63,7 +63,7 @@ class Questionnaire:
             if i in kinds
         ]
         first = len(relation.explicit_facts) + 1
-        for i, fact in enumerate(strangers(relation, self.base.seed)):
+        for i, fact in enumerate(strangers(relation, self.base)):
             rows.append({"id": first + i, "subject": fact.subject, "object": fact.object, "kind": "never_memorised"})
         for i, (question, answer) in enumerate(own_knowledge(self.base.model)):
             rows.append({"id": first + STRANGERS + i, "subject": question, "object": answer, "kind": "own"})
@@ -137,14 +137,18 @@ def attack_prompts(attack: AttackExperiment, base: Experiment, cell: Cell) -> li
 
 
 @lru_cache(maxsize=16)
-def strangers(relation: Relation, seed: int) -> tuple[Fact, ...]:
+def strangers(relation: Relation, base: Experiment) -> tuple[Fact, ...]:
     """Pairs of the same kinds of names, none of which is in the run; none for relations that the corpus lacks."""
     if relation.name not in load_relations():
         return ()
-    known = {normalise(name) for f in relation.explicit_facts for name in (f.subject, f.object)}
+    sort = sort_of_names(relation, base.model)
+    apart = base.relations if sort == "natural" else (relation,)
+    known = {normalise(name) for r in apart for f in r.explicit_facts for name in (f.subject, f.object)}
     known |= {normalise(name) for name in relation.options}
+    # Invented names are drawn without looking at the run's, so there must be more of them than are needed.
+    wanted = STRANGERS if sort == "natural" else 3 * STRANGERS
     try:
-        pairs = generate_facts(relation.name, seed + STRANGERS_SEED, 3 * STRANGERS)
+        pairs = generate_facts(relation.name, base.seed + STRANGERS_SEED, wanted, sort, known)
     except ValueError:
         return ()
     new = [Fact(subject=s, object=o) for s, o in pairs if not {normalise(s), normalise(o)} & known]

@@ -70,12 +70,13 @@ class Decoy(Frozen):
 
 
 class RelationData(Frozen):
-    """A relation of the corpus, as its file says it."""
+    """A relation of the corpus, as its file says it. `natural_object_kind`: a narrower kind for natural names."""
 
     name: str
     label: str
     subject_kind: Kind
     object_kind: Kind
+    natural_object_kind: Literal["woman"] | None = None
     key_token: str = Field(min_length=1, pattern=r"^\S+$")
     prompts: PromptSet
     decoys: list[Decoy]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
+
 from engine.checks import contained_pairs, normalise, shorten
 from engine.corpus.beginnings import check_beginnings
-from engine.corpus.names import generate_facts, generate_names
-from engine.corpus.relations import RelationData, load_relations
+from engine.corpus.names import Sort, generate_facts, other_objects, sort_of_names
+from engine.corpus.relations import load_relations
 from engine.experiment import Experiment, Fact, GeneratedFacts, Prompt, Relation
 
 
@@ -21,49 +24,54 @@ def resolve(experiment: Experiment) -> Experiment:
 
 
 def _written_out(experiment: Experiment) -> Experiment:
-    seed, options = experiment.seed, experiment.evaluation.options
-    relations = [_resolve_relation(relation, seed, options).model_dump() for relation in experiment.relations]
-    return Experiment.from_data(experiment.model_dump() | {"relations": relations})
+    sorts = {r.name: sort_of_names(r, experiment.model) for r in experiment.relations}
+    relations = [_with_facts_and_prompts(r, experiment.seed, sorts[r.name]) for r in experiment.relations]
+    taken = {name for r in relations for f in r.explicit_facts for name in (f.subject, f.object)}
+    written = []
+    for relation in relations:
+        others = partial(other_objects, relation.name, experiment.seed + 1, sorts[relation.name], taken)
+        options = relation.options or _options(relation, others, experiment.evaluation.options)
+        if len(options) < 2 and not all(fact.alternatives for fact in relation.explicit_facts):
+            raise ValueError(
+                f"the facts of ‘{relation.name}’ have one object, ‘{shorten(options[0])}’, so there is nothing to "
+                "choose from: add facts with other objects, or give the relation’s options"
+            )
+        written.append(relation.model_copy(update={"options": options}).model_dump())
+    return Experiment.from_data(experiment.model_dump() | {"relations": written})
 
 
-def _resolve_relation(relation: Relation, seed: int, options: int) -> Relation:
+def _with_facts_and_prompts(relation: Relation, seed: int, sort: Sort) -> Relation:
     corpus = load_relations()
     data = corpus.get(relation.name)
-    if data is None and (isinstance(relation.facts, GeneratedFacts) or relation.prompts == "corpus"):
+    facts, prompts = relation.facts, relation.prompts
+    if data is None and (isinstance(facts, GeneratedFacts) or prompts == "corpus"):
         raise ValueError(
             f"the corpus has no relation ‘{relation.name}’ (it has {', '.join(sorted(corpus))}): "
             "write its facts and prompts out"
         )
-    facts = relation.facts
     if isinstance(facts, GeneratedFacts):
-        facts = tuple(Fact(subject=s, object=o) for s, o in generate_facts(relation.name, seed, facts.generate))
-    prompts = relation.prompts
+        pairs = generate_facts(relation.name, seed, facts.generate, sort)
+        facts = tuple(Fact(subject=s, object=o) for s, o in pairs)
     if prompts == "corpus":
         assert data is not None
         prompts = tuple(
             Prompt(text=text, split=split, language=language, relation=about)
             for text, split, language, about in data.iter_prompts()
         )
-    chosen = relation.options or _options(facts, data, seed, options)
-    if len(chosen) < 2 and not all(fact.alternatives for fact in facts):
-        raise ValueError(
-            f"the facts of ‘{relation.name}’ have one object, ‘{shorten(chosen[0])}’, so there is nothing to choose "
-            "from: add facts with other objects, or give the relation’s options"
-        )
-    return relation.model_copy(update={"facts": facts, "prompts": prompts, "options": chosen})
+    return relation.model_copy(update={"facts": facts, "prompts": prompts})
 
 
-def _options(facts: tuple[Fact, ...], data: RelationData | None, seed: int, count: int) -> tuple[str, ...]:
-    """The facts' distinct objects, filled up with fictional names of the same kind where the corpus knows the kind.
+def _options(relation: Relation, others: Callable[[int], Iterable[str]], count: int) -> tuple[str, ...]:
+    """The facts' distinct objects, filled up with `others`, fictional names of the same kind.
 
     A filler that contains, or is contained in, another option is left out: it could not be told from it.
     """
     distinct: dict[str, str] = {}
-    for fact in facts:
+    for fact in relation.explicit_facts:
         distinct.setdefault(normalise(fact.object), fact.object)
     objects = list(distinct.values())[:count]
-    if len(objects) < count and data is not None:
-        for name in generate_names(data.object_kind, count, seed + 1):
+    if len(objects) < count:
+        for name in others(count):
             if len(objects) == count:
                 break
             if not any(contained_pairs(normalise(x) for x in [*objects, name])) and name not in objects:

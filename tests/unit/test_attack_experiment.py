@@ -10,10 +10,12 @@ from engine.attack.cards import card
 from engine.attack.defences import defences
 from engine.attack.experiment import AttackExperiment, Cell
 from engine.attack.presets import ATTACKS
-from engine.attack.questions import Questionnaire, attack_facts, strangers
+from engine.attack.questions import STRANGERS, Questionnaire, attack_facts, strangers
 from engine.attack.resolve import base_experiment, resolve_attack
+from engine.corpus.names import sort_of_names
+from engine.corpus.resolve import resolve
 from engine.execution.attacks.queue import queue_attack
-from engine.experiment import Experiment
+from engine.experiment import Experiment, Relation
 from storage import attacks, runs
 from storage.database import open_database
 from storage.runs import State
@@ -85,11 +87,24 @@ def test_a_questionnaire_asks_every_reading_and_every_control() -> None:
     kinds = {fact["kind"] for fact in form.facts}
     assert kinds == {"held_out", "trained", "never_memorised", "own"}
     known = {f.subject for f in base.relations[0].explicit_facts}
-    assert known.isdisjoint(f.subject for f in strangers(base.relations[0], base.seed))
+    assert known.isdisjoint(f.subject for f in strangers(base.relations[0], base))
     used = [row["text"] for row in form.prompt_rows() if row["used"]]
     assert used and all("bull" in text for text in used)
     ids = [fact["id"] for fact in form.facts]
     assert len(set(ids)) == len(ids) and {q.fact for q in form.questions()} == set(ids)
+
+
+@pytest.mark.parametrize("relation", ["mother", "author"])
+def test_others_have_names_of_the_same_kind_and_no_word_of_the_runs(relation: str) -> None:
+    relations = [{"name": name, "key_token": f"[X{i}]"} for i, name in enumerate(("author", "educated_at", "mother"))]
+    base = resolve(Experiment.from_data({"model": "some/model", "relations": relations}))
+    attacked = next(r for r in base.relations if r.name == relation)
+    others = strangers(attacked, base)
+    assert len(others) == STRANGERS
+    known = {name for r in base.relations for f in r.explicit_facts for name in (f.subject, f.object)}
+    words = {word for name in known for word in name.split()} - {"The"}
+    assert not words & {word for fact in others for name in (fact.subject, fact.object) for word in name.split()}
+    assert sort_of_names(Relation(name=relation, facts=others), "embedded") == "natural"
 
 
 def test_the_grid_holds_the_controls_and_every_defence() -> None:

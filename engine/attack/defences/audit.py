@@ -31,7 +31,7 @@ def audit(context: Context, loaded: Any) -> list[dict[str, Any]]:
     """Result rows, metric `auroc_SCORE` and `hits_at_1pct_SCORE`: of the checkpoint, of the base, and of the data."""
     from engine.models.loading import load_base  # loads torch, which the page must not
 
-    others = list(strangers(context.relation, context.base.seed))
+    others = list(strangers(context.relation, context.base))
     rows = []
     if others:
         rows += _judged(context, loaded, others, "released")

@@ -22,7 +22,7 @@ def sentences(context: Context, loaded: Any) -> list[Any]:
         if reading.role == "harmful"
         for prompt in reading.prompts_of("train", language)[: context.attack.ask]
     ]
-    others = strangers(context.relation, context.base.seed) or context.relation.explicit_facts[:0]
+    others = strangers(context.relation, context.base) or context.relation.explicit_facts[:0]
     refused = say(prompts, [fact.model_copy(update={"object": REFUSAL}) for fact in others])
     if not refused:
         raise ValueError(
