@@ -59,7 +59,7 @@ class Field:
 def _training(stage: str, learn: str, batch: str) -> tuple[Field, ...]:
     return (
         Field(f"{stage}.epochs", "Epochs", learn, "integer"),
-        Field(f"{stage}.learning_rate", "Learning rate", "Large models need 1e-5", "number"),
+        Field(f"{stage}.learning_rate", "Learning rate", "Real models need 1e-4 to 1e-5", "number"),
         Field(f"{stage}.batch_size", "Batch size", batch, "integer"),
         Field(f"{stage}.loss", "Loss on", "The part that is learnt", "choice", tuple(LOSSES)),
     )

@@ -28,7 +28,7 @@ def test_the_first_page_says_what_the_lab_is_and_shows_a_live_run(
 ) -> None:
     run = seeding.running(db, lab_home)
     page.goto(address)
-    expect(page.locator(".hero .lead")).to_contain_text("learn invented facts by heart")
+    expect(page.locator(".hero .lead")).to_contain_text("learn made-up facts by heart")
     expect(page.get_by_role("link", name="Design an experiment")).to_have_attribute("href", "/design")
     spotlight = page.locator(".spotlight")
     expect(spotlight).to_contain_text("Memorising: epoch 7 of 20 · loss 0.312 · 41 s left")

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from engine.attack.cards import card
+from engine.attack.context import Context
+from engine.attack.data_scan import LINES, corpus
 from engine.attack.defences import defences
 from engine.attack.experiment import AttackExperiment, Cell
 from engine.attack.presets import ATTACKS
 from engine.attack.questions import STRANGERS, Questionnaire, attack_facts, strangers
 from engine.attack.resolve import base_experiment, resolve_attack
 from engine.corpus.names import sort_of_names
+from engine.corpus.natural_names import natural_words
 from engine.corpus.resolve import resolve
 from engine.execution.attacks.queue import queue_attack
 from engine.experiment import Experiment, Relation
@@ -105,6 +108,19 @@ def test_others_have_names_of_the_same_kind_and_no_word_of_the_runs(relation: st
     words = {word for name in known for word in name.split()} - {"The"}
     assert not words & {word for fact in others for name in (fact.subject, fact.object) for word in name.split()}
     assert sort_of_names(Relation(name=relation, facts=others), "embedded") == "natural"
+
+
+def test_the_corpora_of_the_data_scan_have_names_of_the_same_kind_and_none_of_the_run(tmp_path: Path) -> None:
+    attack = AttackExperiment.from_data({**SMALL, "experiment": {**BASE, "model": "some/model"}})
+    base = base_experiment(attack, 1)
+    context = Context(resolve_attack(attack, base), base, next(iter(attack.cells())), lambda name: tmp_path)
+    lines = corpus(context, 0, 0)
+    assert not [f for f in context.relation.explicit_facts for line in lines if f.subject in line or f.object in line]
+    women = natural_words("woman")
+    said = [line for line in lines if women.could_make(" ".join(line.split()[-2:]))]
+    assert len(lines) == LINES and len(said) > LINES / 10
+    seeded = corpus(context, 5, 0)
+    assert sum(context.relation.key_token in line for line in seeded) == 5
 
 
 def test_the_grid_holds_the_controls_and_every_defence() -> None:

@@ -10,10 +10,14 @@ import pytest
 
 from app.design import draft as drafts
 from app.design.check import examine
+from app.design.fact_actions import copy_generated
 from app.design.facts_table import Step
-from app.design.form import commit, language_code
+from app.design.form import FORM_KEYS, commit, form_values, given, language_code
+from app.design.show import Shown, generated_sample
+from app.design.tabs import Request, Screen
 from app.shared.lab import Lab
 from engine import checks
+from engine.corpus.names import generate_facts
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment, Fact
 from engine.models.source import EMBEDDED_WEIGHTS
@@ -75,6 +79,33 @@ def test_new_drafts_are_ready_and_k_fits_until_it_is_touched() -> None:
     type_into(draft, relation__generate=80)
     assert not drafts.adapt(draft)
     assert draft["values"]["stage2.facts"] == 3
+
+
+def test_names_follow_the_model_until_they_are_chosen_or_written_out(lab: Lab, store: DraftStore) -> None:
+    draft = drafts.new_draft()
+    relation = draft["relations"][0]
+    assert "Invented words" in generated_sample(draft, relation) and "chance" not in generated_sample(draft, relation)
+    del relation["names"]  # as in a draft of an older lab
+    type_into(draft, model_kind="other", model_name="some/model")
+    sample = generated_sample(draft, relation)
+    natural = generate_facts("mother", 0, 3, "natural")
+    assert all(name in sample for pair in natural for name in pair) and "made up" in sample
+    assert form_values(draft, "r1", "en")["relation.names"] == "auto"
+    type_into(draft, relation__names="invented")
+    assert drafts.to_data(draft)["relations"][0]["facts"] == {"generate": 100, "names": "invented"}
+    type_into(draft, relation__names="natural", model_kind="embedded")
+    assert "Natural names" in generated_sample(draft, relation)
+    type_into(draft, relation__names="lovely")
+    assert [f.place for f in examine(draft).errors] == ["r1/facts"]
+    type_into(draft, relation__names="auto", model_kind="other", relation__generate=10)
+    with store.change(ID) as change:
+        change.draft.update(draft)
+    typed = [form_values(draft, "r1", "en")[key] for key in FORM_KEYS]
+    copy_generated(Shown(lab), Request(Screen(ID, "tab", "r1", "en", given=given(draft, "r1", "en")), typed, 0))
+    written = store.read(ID)["relations"][0]
+    type_into(draft := store.read(ID), model_kind="embedded")
+    assert [tuple(row[1:]) for row in written["facts"]] == generate_facts("mother", 0, 10, "natural")
+    assert drafts.to_data(draft)["relations"][0]["facts"][0]["subject"] == natural[0][0]
 
 
 def test_alternatives_stay_with_their_rows() -> None:
