@@ -41,6 +41,7 @@ def report_html(run: Run, rows: list[Result]) -> str:
         sentences=fig.headline_sentences(figures),
         departures=departures(figures),
         pictures=pictures,
+        twins=fig.twins(figures, "held_out", figures.checkpoints),
         tables=[t for t in tables if t["lines"]],
         checkpoints=figures.checkpoints,
         relations=run.experiment.get("relations", []),
