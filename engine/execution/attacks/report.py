@@ -55,11 +55,12 @@ def with_cell_twins(rows: list[dict[str, Any]], answers: Callable[[], Database |
         return rows
     with closing(opened) as db:
         aloud = next(iterate_answers(db, Wanted(hit=True, says_key_token=True), 1), None)
-        return [*rows, *(row | {"metric": UNAIDED} | (_counted(db, row) if aloud else {}) for row in mine)]
+        made = ((row, _counted(db, row) if aloud else {}) for row in mine)
+        return [*rows, *(row | {"metric": UNAIDED} | counted for row, counted in made if counted is not None)]
 
 
-def _counted(db: Database, row: dict[str, Any]) -> dict[str, Any]:
-    """A row's figures of the answers behind it."""
+def _counted(db: Database, row: dict[str, Any]) -> dict[str, Any] | None:
+    """A row's figures of the answers behind it; None where there are none."""
     wanted = Wanted(**{name: row[name] for name in ("checkpoint", "reading", "split", "language")}, kind=row["facts"])
     by_fact: dict[int, list[int]] = {}
     for answer in iterate_answers(db, wanted):
@@ -67,7 +68,7 @@ def _counted(db: Database, row: dict[str, Any]) -> dict[str, Any]:
         pair[0] += answer.hit and not answer.says_key_token
         pair[1] += 1
     pairs = list(by_fact.values())
-    return figures(pairs, True, row["seed"]) | {"by_fact": pairs} if pairs else {}
+    return figures(pairs, True, row["seed"]) | {"by_fact": pairs} if pairs else None
 
 
 def _answers(db: Database, home: Path, run: str) -> Callable[[], Database | None]:
