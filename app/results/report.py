@@ -44,6 +44,7 @@ def report_html(run: Run, rows: list[Result]) -> str:
         otherwise=otherwise_trained(figures),
         base_text=Markup(base_text_html(figures)),
         pictures=pictures,
+        twins=fig.twins(figures, "held_out", figures.checkpoints),
         tables=[t for t in tables if t["lines"]],
         checkpoints=figures.checkpoints,
         relations=run.experiment.get("relations", []),
