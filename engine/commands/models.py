@@ -30,7 +30,9 @@ def list_models(home: Home = None) -> None:
     for name, about in KNOWN.items():
         state = "installed" if installed(name) else _size(about) if about.packages else "comes with the lab"
         languages = ", ".join(about.languages)
-        typer.echo(f"{name:{width}}  {about.parameters / 1e6:6.1f} M parameters  {about.kind:4}  {languages}  ({state})")
+        typer.echo(
+            f"{name:{width}}  {about.parameters / 1e6:6.1f} M parameters  {about.kind:4}  {languages}  ({state})"
+        )
         typer.echo(f"{'':{width}}  {about.what} Licence: {about.licence.name} {about.licence.link}".rstrip())
 
 

@@ -17,6 +17,7 @@ from engine.plain_yaml import read_yaml
 from engine.settings import Frozen
 
 HERE = Path(__file__).parent
+CARDS = HERE / "cards"
 Line = Annotated[str, Field(max_length=500)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 Place = tuple[Line, Line]

@@ -21,8 +21,8 @@ from engine.checks import Problem, invisible_character, shorten
 from engine.experiment import Experiment
 from engine.models.catalogue import INSTALLABLE, not_installed
 from engine.models.folder_check import check_folder, read_tokenizer
-from engine.models.reading import inside_file, read_json
 from engine.models.gguf_header import read_header
+from engine.models.reading import inside_file, read_json
 from engine.models.source import (
     EMBEDDED,
     MissingError,

@@ -107,7 +107,11 @@ def convert(path: Path, target: Path, sha256: str, said: Callable[[str], None] =
         "architecture": header.architecture,
         "file_type": header.values.get("general.file_type"),
         "dtype": "float32",
-        "versions": {"gguf": _version("gguf", gguf), "transformers": transformers.__version__, "torch": torch.__version__},
+        "versions": {
+            "gguf": _version("gguf", gguf),
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+        },
     }
     (target / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
 

@@ -24,11 +24,11 @@ from filelock import Timeout as LockTimeout
 from engine.models.catalogue import INSTALLABLE, KNOWN, KnownModel, Package, models_folder
 from engine.models.folders import replaced
 from engine.models.gguf import check_space, convert
+from engine.models.installing import Said
 from engine.models.source import ModelError
 
 POLL_SECONDS = 0.3
 PIECE = 2**20
-Said = Callable[[str, int, int], None]  # what is done, and bytes of how many
 
 
 def _silent(words: str, done: int, total: int) -> None:
@@ -120,7 +120,15 @@ def _fetch(package: Package, place: Path, done: Callable[[int], None]) -> None:
     wanted = place / "wanted.txt"
     wanted.write_text(package.requirement, encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
-    command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--retries", "1"]
+    command += [
+        "--no-cache-dir",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar",
+        "off",
+        "--retries",
+        "1",
+    ]
     command += ["--timeout", "15", "--dest", str(place), "-r", str(wanted)]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     process = subprocess.Popen(

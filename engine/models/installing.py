@@ -1,8 +1,8 @@
 """How far the installation of a model is: a small file that the installing process writes and the page reads.
 
-    with reporting("gemma-3-270m") as said:
-        install("gemma-3-270m", said)
-    progress("gemma-3-270m")            # None unless it is going on, or has failed
+with reporting("gemma-3-270m") as said:
+install("gemma-3-270m", said)
+progress("gemma-3-270m")            # None unless it is going on, or has failed
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,10 @@ import psutil
 
 from engine.checks import shorten
 from engine.models.catalogue import models_folder
-from engine.models.install import Said
 from engine.models.source import ModelError
 
 WRITE_SECONDS = 0.5
+Said = Callable[[str, int, int], None]  # what is done, and bytes of how many
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from starlette.requests import ClientDisconnect
 from engine.checks import shorten
 from engine.evaluation.batches import EvaluationError
 from engine.hardware import SettingError, cpu_threads
-from engine.models.device import choose_device
 from engine.models.catalogue import use_home
+from engine.models.device import choose_device
 from engine.models.source import ModelError
 from engine.serving.connections import server_settings
 from engine.serving.embedded.admission import BODY_SECONDS, MOST_BYTES, Admission
