@@ -1,4 +1,4 @@
-"""The models that the lab knows by name: what each is, its licence, its size, and where it is installed. Knows no torch.
+"""The models that the lab knows by name: what each is, its licence, its size, where it is installed. Knows no torch.
 
 KNOWN["gemma-3-270m"].download       # bytes that installing it fetches
 installed("gemma-3-270m")            # its folder below the lab's home, or None
@@ -25,7 +25,7 @@ _home: Path | None = None
 
 
 class Licence(Frozen):
-    """Under which terms a model may be used. `file`: their text in `engine/models/licences`; `notice`: travels along."""
+    """Under which terms a model may be used. file: their text in `engine/models/licences`; notice: travels along."""
 
     name: Line
     link: Line = ""

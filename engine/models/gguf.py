@@ -13,6 +13,7 @@ import gc
 import json
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,7 @@ def convert(path: Path, target: Path, sha256: str, said: Callable[[str], None] =
     said: told what is being done. Raises ModelError.
     """
     header = read_header(path)
-    import gguf
     import torch
-    import transformers
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -107,19 +106,9 @@ def convert(path: Path, target: Path, sha256: str, said: Callable[[str], None] =
         "architecture": header.architecture,
         "file_type": header.values.get("general.file_type"),
         "dtype": "float32",
-        "versions": {
-            "gguf": _version("gguf", gguf),
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
-        },
+        "versions": {name: version(name) for name in ("gguf", "transformers", "torch")},
     }
     (target / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-
-
-def _version(name: str, module: Any) -> str:
-    from importlib.metadata import version
-
-    return getattr(module, "__version__", "") or version(name)
 
 
 def _check_size(config: Any, header: GgufHeader) -> None:
@@ -172,7 +161,7 @@ def mend_tokenizer(tokenizer: Any, header: GgufHeader, chat_template: str) -> No
 
 
 def write_tokenizer_settings(folder: Path, header: GgufHeader) -> None:
-    """Say in tokenizer_config.json whether texts begin and end with a token: transformers keeps it from nowhere else."""
+    """Say in tokenizer_config.json whether texts begin and end with a token, which transformers leaves out."""
     file = folder / "tokenizer_config.json"
     settings = json.loads(file.read_text(encoding="utf-8"))
     for name in ("add_bos_token", "add_eos_token"):

@@ -93,7 +93,7 @@ def _checked(file: BinaryIO, size: int) -> GgufHeader | str:
     if values.get("split.count", 0) not in (0, 1):
         return f"is one of {values['split.count']} parts: join them first (llama-gguf-split --merge)"
     if (known := gguf_architectures()) and kind not in known:
-        return f"holds a model of the kind ‘{shorten(kind, 60)}’, whose GGUF files transformers cannot read: choose another"
+        return f"holds a ‘{shorten(kind, 60)}’ model, whose GGUF files transformers cannot read: choose another"
     for key, most in MOST.items():
         value = values.get(f"{kind}.{key}", 1)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:

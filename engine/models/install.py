@@ -51,7 +51,7 @@ def install(name: str, said: Said = _silent) -> Path:
 
 
 def remove(name: str) -> bool:
-    """Delete an installed model, and what a broken installation left; False when there is neither. Raises ModelError."""
+    """Delete an installed model, and what a broken installation left; False: there is neither. Raises ModelError."""
     if name not in INSTALLABLE:
         raise ModelError(f"there is no model ‘{name}’ to remove: choose {' or '.join(INSTALLABLE)}")
     folder = models_folder() / name

@@ -104,7 +104,7 @@ def gguf_file(name: str) -> Path | None:
 
 
 def converted_folder(file: Path) -> Path | None:
-    """Where the conversion of a GGUF file lies, which is known by its bytes; None while there is none. Reads nothing."""
+    """Where the conversion of a GGUF file lies, known by its bytes; None while there is none. Reads nothing."""
     try:
         known = known_fingerprint(file)
     except OSError:
