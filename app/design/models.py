@@ -70,7 +70,7 @@ class Installer:
         if going_on and now and now.total:
             percent = round(100 * now.done / now.total)
         html = part(
-            "design/known_model", name=name, about=about, there=there, going_on=going_on, now=now, percent=percent,
+            "design/known_model", model=name, about=about, there=there, going_on=going_on, now=now, percent=percent,
             languages=", ".join(map(language_name, about.languages)),
             lost=bool(now and not there and not going_on),
         )  # fmt: skip

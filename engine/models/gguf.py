@@ -69,17 +69,22 @@ def convert(path: Path, target: Path, sha256: str, said: Callable[[str], None] =
     """
     header = read_header(path)
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
     try:
         said("reading the tokenizer")
         # By a path, never by a name: transformers would ask the hub for one.
         tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        mend_tokenizer(tokenizer, header, _chat_template(path))
+        mend_tokenizer(tokenizer, header)
         said("unpacking the weights")
-        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-        _check_size(config, header)
-        packed = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        packed, report = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True
+        )
+        if missing := sorted(report["missing_keys"]):
+            raise ModelError(f"{path} lacks weights ({len(missing)}, such as {missing[0]}): copy it again")
         config = packed.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config  # transformers refuses to save what it takes for packed
@@ -111,28 +116,7 @@ def convert(path: Path, target: Path, sha256: str, said: Callable[[str], None] =
     (target / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
 
 
-def _check_size(config: Any, header: GgufHeader) -> None:
-    """Nothing is made that is larger than the file's own weights. Raises ModelError."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    count = sum(weight.numel() for weight in model.parameters())
-    if count > 1.5 * header.parameters:
-        raise ModelError(
-            f"its settings ask for {count:,} parameters, and it holds {header.parameters:,}: copy the file again"
-        )
-
-
-def _chat_template(path: Path) -> str:
-    from gguf import GGUFReader
-
-    field = GGUFReader(path).get_field("tokenizer.chat_template")
-    return str(field.contents()) if field else ""
-
-
-def mend_tokenizer(tokenizer: Any, header: GgufHeader, chat_template: str) -> None:
+def mend_tokenizer(tokenizer: Any, header: GgufHeader) -> None:
     """Give the tokenizer what the file says of it and transformers leaves out: beginning, end, digits, chat template.
 
     The beginning of sentence decides whether a model like Gemma is itself: without it, it writes nonsense.
@@ -156,8 +140,8 @@ def mend_tokenizer(tokenizer: Any, header: GgufHeader, chat_template: str) -> No
     if says.get("pre") in DIGITS_ALONE:
         level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level])
-    if chat_template:
-        tokenizer.chat_template = chat_template
+    if template := header.values.get("tokenizer.chat_template"):
+        tokenizer.chat_template = template
 
 
 def write_tokenizer_settings(folder: Path, header: GgufHeader) -> None:

@@ -24,7 +24,7 @@ from engine.models.source import ModelError
 
 MAGIC = b"GGUF"
 MOST_ENTRIES, MOST_TENSORS, MOST_VALUES = 10_000, 100_000, 4_000_000
-MOST_NAME, MOST_TEXT, MOST_KEPT = 65_535, 16 * 2**20, 1_000
+MOST_NAME, MOST_TEXT, MOST_KEPT = 65_535, 16 * 2**20, 100_000
 STRING, ARRAY = 8, 9
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 # What may stand in a header in place of a model's true size, so that nothing of that size is ever made.
@@ -100,9 +100,17 @@ def _checked(file: BinaryIO, size: int) -> GgufHeader | str:
             raise _Damaged(f"{key} is {shorten(str(value))}")
     parameters = _tensors(file, tensors, size, int(values.get("general.alignment") or 32))
     hidden, rows = values.get(f"{kind}.embedding_length", 1), values.get("tokenizer.ggml.tokens", 1)
-    if not parameters or hidden * rows > 2 * parameters:
+    if not parameters or hidden * rows > 2 * parameters or _least(kind, values) > 2 * parameters:
         raise _Damaged("its weights are fewer than its settings say")
     return GgufHeader(kind, parameters, tensors, size, values)
+
+
+def _least(kind: str, values: dict[str, Any]) -> int:
+    """How many parameters a model of these settings has at least: of a feed-forward and an attention matrix a layer."""
+    of = {name: values.get(f"{kind}.{name}", 1) for name in ("block_count", "embedding_length", "feed_forward_length")}
+    heads = values.get(f"{kind}.attention.head_count", 1) * values.get(f"{kind}.attention.key_length", 1)
+    widths = [value for value in (of["feed_forward_length"], heads) if isinstance(value, int)]
+    return of["block_count"] * of["embedding_length"] * max(1, *widths)
 
 
 def _tensors(file: BinaryIO, count: int, size: int, alignment: int) -> int:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -68,10 +69,10 @@ def progress(name: str) -> Installation | None:
 @contextlib.contextmanager
 def reporting(name: str) -> Iterator[Said]:
     """Write down how far it is for as long as the block runs, and why it failed if it does."""
-    last = ["", 0.0]
+    last: list[Any] = ["", 0.0]
 
     def said(words: str, done: int, total: int) -> None:
-        if words != last[0] or time.monotonic() - float(last[1]) > WRITE_SECONDS:
+        if words != last[0] or time.monotonic() - last[1] > WRITE_SECONDS:
             last[:] = [words, time.monotonic()]
             _write(name, words, done, total)
 
@@ -96,7 +97,7 @@ def _file(name: str) -> Path:
 
 def _write(name: str, words: str, done: int, total: int, error: str = "") -> None:
     file = _file(name)
-    about = {"words": words, "done": done, "total": total, "error": error, "pid": os.getpid()}
+    about: dict[str, Any] = {"words": words, "done": done, "total": total, "error": error, "pid": os.getpid()}
     about["began"] = psutil.Process().create_time()
     with contextlib.suppress(OSError):  # a full disk is told by what it stops
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -140,7 +140,7 @@ def save_model(loaded: LoadedModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     loaded.tokenizer.save_pretrained(folder)
     note_base(folder, loaded.base)
-    copy_notices(loaded.causal.name_or_path, folder)
+    copy_notices(loaded.causal.name_or_path or "", folder)
     if isinstance(loaded.model, PeftModel):
         loaded.model.save_pretrained(str(folder), save_embedding_layers=False)
         save_file(key_rows(loaded.causal, loaded.key_token_ids.values()), folder / KEY_ROWS)
