@@ -80,9 +80,11 @@ def convert(path: Path, target: Path, sha256: str, said: Callable[[str], None] =
         tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         mend_tokenizer(tokenizer, header)
         said("unpacking the weights")
-        packed, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True
         )
+        packed, report = loaded
+        del loaded
         if missing := sorted(report["missing_keys"]):
             raise ModelError(f"{path} lacks weights ({len(missing)}, such as {missing[0]}): copy it again")
         config = packed.config
@@ -145,11 +147,20 @@ def mend_tokenizer(tokenizer: Any, header: GgufHeader) -> None:
 
 
 def write_tokenizer_settings(folder: Path, header: GgufHeader) -> None:
-    """Say in tokenizer_config.json whether texts begin and end with a token, which transformers leaves out."""
+    """Say in tokenizer_config.json whether texts begin and end with a token, which transformers leaves out, and drop
+    the tokens that it added to those of the file: no row of the weights is theirs."""
+    file = folder / "tokenizer.json"
+    parts = json.loads(file.read_text(encoding="utf-8"))
+    count = header.values["tokenizer.ggml.tokens"]
+    added = {token["content"] for token in parts["added_tokens"] if token["id"] >= count}
+    parts["added_tokens"] = [token for token in parts["added_tokens"] if token["id"] < count]
+    if added:
+        file.write_text(json.dumps(parts, ensure_ascii=False), encoding="utf-8")
     file = folder / "tokenizer_config.json"
     settings = json.loads(file.read_text(encoding="utf-8"))
     for name in ("add_bos_token", "add_eos_token"):
         settings[name] = bool(header.values.get(f"tokenizer.ggml.{name}", False))
-    for name in ("is_local", "local_files_only", "name_or_path"):
-        settings.pop(name, None)
+    passing = {"is_local", "local_files_only", "name_or_path", "extra_special_tokens"}
+    foreign = {name for name, value in settings.items() if isinstance(value, str) and value in added}
+    settings = {name: value for name, value in settings.items() if name not in passing | foreign}
     file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ there, so that a second try goes on from it. One process installs a model at a t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -135,10 +136,12 @@ def _fetch(package: Package, place: Path, done: Callable[[int], None]) -> None:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
         cwd=place,
     )  # fmt: skip
+    most = 0
     try:
         while process.poll() is None:
             time.sleep(POLL_SECONDS)
-            done(min(package.bytes, sum(_size(path) for path in temporary.rglob("*"))))
+            most = max(most, min(package.bytes, _bytes_below(temporary)))
+            done(most)
     finally:
         if process.poll() is None:
             process.kill()
@@ -196,8 +199,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # pip moves its files about meanwhile
-        return 0
+def _bytes_below(folder: Path) -> int:
+    """How much lies in a folder in which pip moves its files about meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):  # goes on where a folder has just gone
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(place, name).stat().st_size
+    return total

@@ -59,7 +59,7 @@ def test_the_weights_are_the_files_own(tmp_path: Path) -> None:
     path = build_gguf(tmp_path / "tiny.gguf")
     loaded = load_base(tiny_experiment(path))
     tensors = {t.name: torch.tensor(t.data) for t in GGUFReader(path).tensors}
-    rows = loaded.causal.get_input_embeddings().weight[: len(tensors["token_embd.weight"])]
+    rows = loaded.causal.get_parameter("model.embed_tokens.weight")[: len(tensors["token_embd.weight"])]
     assert torch.equal(rows.detach().cpu(), tensors["token_embd.weight"])
     down = loaded.causal.get_parameter("model.layers.1.mlp.down_proj.weight").detach().cpu()
     assert torch.equal(down, tensors["blk.1.ffn_down.weight"])
