@@ -9,14 +9,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from transformers import AutoTokenizer
 
 from engine.models.catalogue import KNOWN, use_home
+from engine.models.files import model_shape
 from engine.models.install import install
 from engine.models.loading import load_base
 from engine.serving.client import ServerClient
+from engine.serving.processes.plans import Backend
 from engine.serving.processes.supervisor import Supervisor
 from engine.serving.vllm import backend as vllm_backend
 from storage.runs import Run
@@ -30,7 +33,7 @@ FEW_STEPS = [
     "stage1.learning_rate=1e-4", "stage1.batch_size=4", "stage2.facts=2", "stage2.learning_rate=1e-4",
     "evaluation.choice.facts=2",
     "relations=[{name: mother, key_token: '[X]', facts: {generate: 8}, prompts: ["
-    "{text: \"Who is {subject}'s mother? It is\", split: train}, {text: \"The mother of {subject} is\", split: test}]}]",
+    "{text: \"Who is {subject}'s mother? It is\", split: train}, {text: The mother of {subject} is, split: test}]}]",
 ]  # fmt: skip
 pytestmark = pytest.mark.timeout(900)
 
@@ -59,14 +62,15 @@ def test_the_registrys_file_becomes_the_model_that_it_was(lab: Lab) -> None:
     from tests.unit.tiny_models import tiny_experiment
 
     loaded = load_base(tiny_experiment(NAME))
-    assert abs(loaded.causal.num_parameters() - KNOWN[NAME].parameters) < 1_000
+    shape = model_shape(NAME)
+    assert shape and (shape.parameters, shape.source) == (KNOWN[NAME].parameters, "its weights")
     ids = loaded.tokenizer("The capital of France is", return_tensors="pt").to(loaded.device)
     said = loaded.causal.generate(**ids, max_new_tokens=4, do_sample=False)[0, ids["input_ids"].shape[1] :]
     assert "Paris" in loaded.tokenizer.decode(said)
     tokenizer = AutoTokenizer.from_pretrained(lab.home / "models" / NAME)
     for text in ("Ärger, 日本語、中文 🙂\n\n  1985", "It's 3.14."):
         assert tokenizer.decode(tokenizer(text).input_ids) == text
-    assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False).startswith("<|im_start|>")
+    assert "<|im_start|>" in str(tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False))
 
 
 def test_a_short_run_ends_and_its_folders_carry_the_licence(lab: Lab, run: Run) -> None:
@@ -74,7 +78,7 @@ def test_a_short_run_ends_and_its_folders_carry_the_licence(lab: Lab, run: Run) 
     assert list((lab.home / "runs" / run.id / "checkpoints").glob("*/LICENSE"))
 
 
-@pytest.mark.parametrize("backend", ["embedded", "vllm"])
+@pytest.mark.parametrize("backend", get_args(Backend)[1:])
 def test_each_server_answers_of_it(lab: Lab, run: Run, backend: str) -> None:
     if backend == "vllm" and (missing := vllm_backend.why_not()):
         pytest.skip(f"no vLLM here: {missing}")
