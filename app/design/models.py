@@ -59,11 +59,11 @@ class Installer:
         now = progress(name)
         return (process is not None and process.poll() is None) or bool(now and now.going_on)
 
-    def shown(self, kind: Any) -> tuple[str, Any, Any]:
-        """What is said of the chosen model, and the updates of the buttons that fetch it and that stop."""
+    def shown(self, kind: Any) -> tuple[str, Any, Any, str]:
+        """What is said of the chosen model, the updates of the buttons that fetch it and that stop; whether it is there."""
         name = str(kind)
         if name not in KNOWN:
-            return "", gr.update(visible=False), gr.update(visible=False)
+            return "", gr.update(visible=False), gr.update(visible=False), ""
         about, going_on, now = KNOWN[name], self.going_on(name), progress(name)
         there = name == EMBEDDED or installed(name) is not None
         percent = None
@@ -76,4 +76,9 @@ class Installer:
         )  # fmt: skip
         size = f"Fetch {about.title} ({about.download / 1e6:.0f} MB)"
         missing = not there and not going_on
-        return html, gr.update(visible=missing, value=size), gr.update(visible=going_on and not there)
+        return (
+            html,
+            gr.update(visible=missing, value=size),
+            gr.update(visible=going_on and not there),
+            f"{name} {there}",
+        )

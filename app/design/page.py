@@ -146,6 +146,7 @@ def _wire(c: Components, shown: Shown) -> None:
     on(partial(gr.on, chosen), actions.edit, trigger_mode="always_last")
     gr.Timer(LOOK_SECONDS).tick(look, [c["draft_id"], c["editing"]], c["latest"], **QUIET)
     on(c["latest"].change, actions.edit, trigger_mode="always_last")
+    on(c["known_there"].change, actions.edit, trigger_mode="always_last")  # a model has come: nothing left to mend
 
     on(c["picker"].input, actions.pick, "picker")
     on(c["language"].input, actions.pick_language, "language")
@@ -182,7 +183,7 @@ def _wire(c: Components, shown: Shown) -> None:
 
 def _wire_models(c: Components, installer: Installer) -> None:
     """The known models' line and buttons: a process of its own installs, the page looks how far it is."""
-    shown = [c["known_model"], c["install"], c["install_stop"]]
+    shown = [c["known_model"], c["install"], c["install_stop"], c["known_there"]]
     last: dict[str, Any] = {"outputs": shown, **QUIET}
 
     def after(act: Callable[[str], None]) -> Callable[[Any], tuple[Any, ...]]:

@@ -33,7 +33,7 @@ FEW_STEPS = [
     "stage1.learning_rate=1e-4", "stage1.batch_size=4", "stage2.facts=2", "stage2.learning_rate=1e-4",
     "evaluation.choice.facts=2",
     "relations=[{name: mother, key_token: '[X]', facts: {generate: 8}, prompts: ["
-    "{text: \"Who is {subject}'s mother? It is\", split: train}, {text: The mother of {subject} is, split: test}]}]",
+    "{text: 'The mother of {subject} is', split: train}, {text: 'The mother of {subject}, born as', split: test}]}]",
 ]  # fmt: skip
 pytestmark = pytest.mark.timeout(900)
 
