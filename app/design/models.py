@@ -60,7 +60,7 @@ class Installer:
         return (process is not None and process.poll() is None) or bool(now and now.going_on)
 
     def shown(self, kind: Any) -> tuple[str, Any, Any, str]:
-        """What is said of the chosen model, the updates of the buttons that fetch it and that stop; whether it is there."""
+        """What is said of the chosen model, the updates of the buttons that fetch it and that stop; if it is there."""
         name = str(kind)
         if name not in KNOWN:
             return "", gr.update(visible=False), gr.update(visible=False), ""
