@@ -19,7 +19,7 @@ from app.design.fields import FIELDS, default_values, later_values, put_value, v
 from engine.checks import clean
 from engine.corpus.relations import load_relations
 from engine.experiment import Experiment, Fact, Relation
-from engine.models.source import EMBEDDED
+from engine.models.catalogue import KNOWN
 
 SPLITS = ("train", "test", "unrelated", "decoy")
 STAGE2_FACTS = 50
@@ -37,11 +37,11 @@ def new_draft() -> Draft:
 def from_experiment(experiment: Experiment) -> Draft:
     """The draft that describes exactly this experiment."""
     data = experiment.model_dump(mode="json")
-    embedded = experiment.model == EMBEDDED
+    known = experiment.model in KNOWN
     draft: Draft = {
         "values": {field.path: value_of(field, data) for field in FIELDS},
-        "model_kind": EMBEDDED if embedded else "other",
-        "model_name": "" if embedded else experiment.model,
+        "model_kind": experiment.model if known else "other",
+        "model_name": "" if known else experiment.model,
         "method": experiment.tuning.method,
         "relations": [],
         "touched": ["stage2.facts"],
@@ -252,7 +252,7 @@ def prompt_lines(relation: dict[str, Any]) -> list[PromptLine]:
 def to_data(draft: Draft) -> dict[str, Any]:
     """The draft as plain data for `Experiment.from_data`, which says what is wrong with it."""
     data: dict[str, Any] = {
-        "model": EMBEDDED if draft["model_kind"] == EMBEDDED else draft["model_name"].strip(),
+        "model": draft["model_kind"] if draft["model_kind"] in KNOWN else draft["model_name"].strip(),
         "relations": [_relation_data(relation) for relation in draft["relations"]],
         "tuning": {"method": draft["method"]},
     }

@@ -17,6 +17,7 @@ from app.design import actions
 from app.design import fact_actions as facts
 from app.design.form import FORM_KEYS
 from app.design.lanes import Lanes
+from app.design.models import Installer
 from app.design.sections import (
     Components,
     model_section,
@@ -85,6 +86,7 @@ def design_page(home: Path) -> None:
     c["step"] = gr.Number(visible=False)
     c["latest"] = gr.Textbox(visible=False)
     _wire(c, Shown(Lab(home)))
+    _wire_models(c, Installer(home))
 
 
 def _wire(c: Components, shown: Shown) -> None:
@@ -144,6 +146,7 @@ def _wire(c: Components, shown: Shown) -> None:
     on(partial(gr.on, chosen), actions.edit, trigger_mode="always_last")
     gr.Timer(LOOK_SECONDS).tick(look, [c["draft_id"], c["editing"]], c["latest"], **QUIET)
     on(c["latest"].change, actions.edit, trigger_mode="always_last")
+    on(c["known_there"].change, actions.edit, trigger_mode="always_last")  # a model has come: nothing left to mend
 
     on(c["picker"].input, actions.pick, "picker")
     on(c["language"].input, actions.pick_language, "language")
@@ -176,6 +179,24 @@ def _wire(c: Components, shown: Shown) -> None:
 
     on(c["yaml_panel"].expand, actions.show_yaml)
     on(c["start"].click, actions.start, trigger_mode="once").then(None, c["go"], js=GO_TO_RUN, **QUIET)
+
+
+def _wire_models(c: Components, installer: Installer) -> None:
+    """The known models' line and buttons: a process of its own installs, the page looks how far it is."""
+    shown = [c["known_model"], c["install"], c["install_stop"], c["known_there"]]
+    last: dict[str, Any] = {"outputs": shown, **QUIET}
+
+    def after(act: Callable[[str], None]) -> Callable[[Any], tuple[Any, ...]]:
+        def run(kind: Any) -> tuple[Any, ...]:
+            act(str(kind))
+            return installer.shown(kind)
+
+        return run
+
+    c["model_kind"].change(installer.shown, c["model_kind"], **last)
+    c["install"].click(after(installer.start), c["model_kind"], trigger_mode="once", **last)
+    c["install_stop"].click(after(installer.stop), c["model_kind"], trigger_mode="once", **last)
+    gr.Timer(LOOK_SECONDS).tick(installer.shown, c["model_kind"], **last)
 
 
 def _wire_questions(c: Components, on: Callable[..., Any], busy: dict[str, Any]) -> None:

@@ -31,10 +31,12 @@ from engine.execution.run_file import write_run_file
 from engine.execution.sayable import refuse_unsayable_answers
 from engine.experiment import Experiment
 from engine.models.device import choose_training
+from engine.models.files import find_folder
 from engine.models.folders import whole
+from engine.models.gguf import converted
 from engine.models.identity import base_key, check_same_base
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
-from engine.models.source import ModelError
+from engine.models.source import ModelError, gguf_file
 from engine.training.checkpoint import DamagedCheckpoint, TrainingState, drop_large_state
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
@@ -71,6 +73,9 @@ class RunExecution:
         self._note_environment(kept_training(self.run.environment))
         store_questions(self.answers, fact_rows(self.experiment), prompt_rows(self.experiment))
         logger.info("attempt %d of run %s", self.run.attempt, self.run.id)
+        if gguf_file(self.experiment.model) and find_folder(self.experiment.model) is None:
+            self.progress.advance(0, force=True, stage="loading", message="Converting the GGUF file, once")
+            converted(self.experiment.model)
         self.progress.advance(0, force=True, stage="loading", message="Loading the model")
         base = load_base(self.experiment)
         refuse_unsayable_answers(self.experiment, base)

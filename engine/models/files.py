@@ -20,9 +20,20 @@ from tokenizers import Tokenizer
 from engine.checks import Problem, invisible_character, shorten
 from engine.experiment import Experiment
 from engine.models.around import NOTHING, Around, around_of
+from engine.models.catalogue import INSTALLABLE, not_installed
 from engine.models.folder_check import check_folder, read_tokenizer
+from engine.models.gguf_header import read_header
 from engine.models.reading import inside_file, read_json
-from engine.models.source import EMBEDDED, MissingError, ModelError, from_anywhere, is_hub_name, local_path
+from engine.models.source import (
+    EMBEDDED,
+    MissingError,
+    ModelError,
+    converted_folder,
+    from_anywhere,
+    gguf_file,
+    is_hub_name,
+    local_path,
+)
 from engine.models.vocabulary import has_meaning, key_token, make_room
 from engine.settings import ModelText
 
@@ -40,7 +51,12 @@ class ModelShape:
 
 
 def find_folder(model: str) -> Path | None:
-    """The folder with the model's files, if they are on this machine: the embedded one, a path, or the hub's cache."""
+    """The folder with the model's files, if they are on this machine: the embedded one, an installed or converted one,
+    a path, or the hub's cache."""
+    if file := gguf_file(model):
+        return converted_folder(file)
+    if model in INSTALLABLE:
+        return local_path(model)
     if path := local_path(model):
         return path if path.is_dir() else None
     cached = try_to_load_from_cache(model, "config.json") if is_hub_name(model) else None
@@ -58,6 +74,10 @@ def model_problems(model: str) -> list[Problem]:
         return [Problem("is empty: name a Hugging Face model or a folder, or choose the embedded one", None, column)]
     if hidden := invisible_character(model):
         return [Problem(f"holds the invisible character {hidden}: remove it", None, column)]
+    if model in INSTALLABLE and local_path(model) is None:
+        return [Problem(not_installed(model), None, column)]
+    if file := gguf_file(model):
+        return _gguf_problems(file)
     folder = find_folder(model)
     called = f"‘{shorten(model, 60)}’"
     if model == EMBEDDED:
@@ -65,7 +85,10 @@ def model_problems(model: str) -> list[Problem]:
         return [] if folder else [Problem(message, None, column, "warning")]
     if folder is None:
         if local_path(model):
-            message = f"{called} is a file: give the folder that holds the model’s config.json and weights"
+            message = (
+                f"{called} is a file: give the folder that holds the model’s config.json and weights, or a file that "
+                "ends in .gguf"
+            )
             return [Problem(message, None, column)]
         if "://" in model:
             message = f"{called} is an address: give the name that the model has there, such as Qwen/Qwen2.5-1.5B"
@@ -87,6 +110,17 @@ def model_problems(model: str) -> list[Problem]:
             message = f"{called} is on this machine in part: the worker will download the rest when the run starts"
             return [Problem(message, None, column, "warning")]
         return [Problem(str(error), None, column)]
+
+
+def _gguf_problems(file: Path) -> list[Problem]:
+    try:
+        header = read_header(file)
+        if folder := converted_folder(file):
+            return [Problem(words, None, "model", "warning") for words in check_folder(folder).warnings]
+    except ModelError as error:
+        return [Problem(str(error), None, "model")]
+    size = f"{header.bytes_unpacked / 1e9:.1f} GB"
+    return [Problem(f"{file.name} will be converted (about {size}) when the run starts", None, "model", "warning")]
 
 
 def located(experiment: Experiment) -> Experiment:
@@ -179,6 +213,8 @@ def _tokenizer_problems(file: Path, changed: int, key_tokens: tuple[str, ...]) -
 def model_shape(model: str) -> ModelShape | None:
     """The model's size: counted from its weights, else computed from config.json, else read off its name, else None."""
     folder = find_folder(model)
+    if folder is None and (file := gguf_file(model)):
+        return _gguf_shape(file)
     config = _read_json(folder) if folder else {}
     counted = _count_weights(folder) if folder else 0
     shape = shape_from_config(config) if config else None
@@ -191,6 +227,16 @@ def model_shape(model: str) -> ModelShape | None:
     if size := re.search(r"(?<![\d.])(\d+(?:\.\d+)?)([bm])(?![a-z])", model.rpartition("/")[2].lower()):
         return ModelShape(int(float(size[1]) * {"b": 1e9, "m": 1e6}[size[2]]), "its name")
     return None
+
+
+def _gguf_shape(file: Path) -> ModelShape | None:
+    try:
+        header = read_header(file)
+    except ModelError:
+        return None
+    of = {name: header.values.get(f"{header.architecture}.{name}", 0) for name in ("embedding_length", "block_count")}
+    rows = header.values.get("tokenizer.ggml.tokens", 0)
+    return ModelShape(header.parameters, "its header", of["embedding_length"], of["block_count"], rows)
 
 
 def shape_from_config(config: dict[str, Any]) -> ModelShape | None:

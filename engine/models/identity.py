@@ -16,6 +16,7 @@ from typing import Any
 from engine.checks import shorten
 from engine.experiment import Experiment
 from engine.models.around import NOTHING, written
+from engine.models.catalogue import INSTALLABLE, not_installed
 from engine.models.files import find_folder, known_around, tokenizer_file
 from engine.models.fingerprint import fingerprint, known_fingerprint
 from engine.models.reading import read_json
@@ -107,6 +108,8 @@ def changed_base(model: str) -> str:
 
 def gone_base(model: str) -> str:
     """The end of a sentence about a base whose folder is not there."""
+    if model in INSTALLABLE:
+        return f"its base is not there: {not_installed(model)}"
     return f"the folder ‘{shorten(model, 200)}’ with the weights of its base is not there: put it back where it was"
 
 
