@@ -211,6 +211,10 @@ class Stage2(Optimisation):
     replay: Replay | None = None
 
 
+# Where the rows of new key tokens begin: see `engine.models.key_tokens.add_key_tokens`.
+KeyTokenRows = Literal["around the mean", "around zero"]
+
+
 class Tuning(Frozen):
     """What is trained: every weight (`full`), or low-rank adapters (`lora`) over a frozen base."""
 

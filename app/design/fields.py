@@ -21,6 +21,7 @@ WHERE_ALL_LANGUAGES = (("the base and the last checkpoint", "ends"), ("every che
 PRECISIONS = [
     ("auto", "auto"), ("float32", "float32"), ("mixed: bfloat16 products", "mixed"), ("bfloat16", "bfloat16"),
 ]  # fmt: skip
+KEY_ROWS = ("around the mean", "around zero")
 PRECISION_LINE = "Auto measures whether bfloat16 is faster here"
 EMBEDDINGS = [("whole matrix", "trained"), ("key tokens' rows", "key tokens")]
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
@@ -92,6 +93,7 @@ FIELDS = (
     Field("description", "Note to yourself", "", "text"),
     Field("seed", "Seed", "Decides names, split and order", "integer"),
     Field("precision", "Precision", PRECISION_LINE, "choice", tuple(PRECISIONS), True),
+    Field("key_token_rows", "New rows", "Of key tokens, which begin so", "choice", KEY_ROWS, True),
     Field("model_text.beginning", "Beginning token", "Such as <bos>, before every text", "choice", BEGINNINGS, True),
     Field("model_text.form", "Form of a text", "Raw, or in the chat template’s turns", "choice", FORMS, True),
     Field("tuning.rank", "Rank", "Size of the adapters", "integer", (), True),

@@ -99,7 +99,7 @@ def load_base(experiment: Experiment) -> LoadedModel:
     loaded = load_weights(source, experiment.precision)
     _check_numbers(loaded.causal, source)
     keys = [relation.key_token for relation in experiment.relations]
-    loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys)
+    loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys, experiment.key_token_rows)
     loaded.base, loaded.former = base_key(experiment), former_key(experiment)
     check_key_sequences(loaded.tokenizer, experiment.relations, loaded.key_token_ids)
     keep_text(loaded.tokenizer, source, experiment.model_text)
