@@ -10,12 +10,11 @@ a rough speed of the device, with a wide range.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
-from engine.evaluation.questions import count_questions, languages_for
+from engine.evaluation.questions import count_choices, count_questions
 from engine.experiment import Experiment
 from engine.hardware import serving_device
 from engine.models.files import ModelShape, load_tokenizer, model_shape, tokenizer_file
@@ -130,19 +129,6 @@ def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[in
         return totals
 
     return count, True
-
-
-def count_choices(experiment: Experiment, checkpoint: str) -> int:
-    """How many of a checkpoint's questions are also asked as multiple choice."""
-    sample, languages = experiment.evaluation.choice, languages_for(experiment, checkpoint)
-    total = 0
-    for relation in experiment.relations:
-        facts = len(relation.explicit_facts)
-        asked_of = [(p.split, p.language) for p in relation.explicit_prompts if p.language in languages]
-        per_group = Counter([("key", ""), *asked_of]).values()
-        asked = sum(n if sample.prompts == "all" else min(n, sample.prompts) for n in per_group)
-        total += asked * (facts if sample.facts == "all" else min(facts, sample.facts))
-    return total
 
 
 def training_memory(experiment: Experiment, shape: ModelShape, longest: int, accelerator: bool) -> int:
