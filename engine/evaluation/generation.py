@@ -75,10 +75,10 @@ def reply_to(
     """Greedy answers and object log-probabilities of (prompt ids, object ids) pairs, in their order.
 
     groups: questions of one number begin alike (see `plan_batches`); limit: up to how many tokens the model is the
-    same in this fast way (`fast_length`); enough: which answers need not go on, so
-    that they may end anywhere from there on; on_rows(n) is told of n more finished questions, also of 0 as a sign of life,
-    and may raise to stop. Raises EvaluationError on logits that are not numbers, and for a question that the model
-    cannot read with its object.
+    same in this fast way (`fast_length`); enough: which answers need not go on, so that they may end anywhere from
+    there on; on_rows(n) is told of n more finished questions, also of 0 as a sign of life, and may raise to stop.
+    Raises EvaluationError on logits that are not numbers, and for a question that the model cannot read with its
+    object.
     """
     replies: list[Reply | None] = [None] * len(questions)
     decoder = _Decoder(model, max_new_tokens, torch.tensor(sorted(ends), device=model.device), enough)

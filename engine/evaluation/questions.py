@@ -8,7 +8,7 @@ key template up to the object. All functions need a resolved experiment and rais
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +112,7 @@ def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
 def count_questions(experiment: Experiment, checkpoint: str) -> int:
     """How many questions `questions_for` gives, without writing them out."""
     return sum(
-        len(asked_about(experiment, relation)) * _count_prompts(experiment, relation, checkpoint, _asked_prompts)
+        len(asked_about(experiment, relation)) * len(asked_prompts(experiment, relation, checkpoint))
         for relation in experiment.relations
     )
 
@@ -120,20 +120,25 @@ def count_questions(experiment: Experiment, checkpoint: str) -> int:
 def count_choices(experiment: Experiment, checkpoint: str) -> int:
     """How many of a checkpoint's questions are also asked as multiple choice."""
     return sum(
-        len(choice_facts(experiment, relation)) * _count_prompts(experiment, relation, checkpoint, _choice_prompts)
+        len(choice_facts(experiment, relation)) * len(choice_prompts(experiment, relation, checkpoint))
         for relation in experiment.relations
     )
 
 
-def _count_prompts(
-    experiment: Experiment, relation: Relation, checkpoint: str, asked: Callable[[Experiment, Relation], list[int]]
-) -> int:
-    languages = languages_for(experiment, checkpoint)
-    prompts = list(_prompts(experiment, relation))
-    return sum(
-        split == KEY_SPLIT or p.language in languages
-        for split, p in map(prompts.__getitem__, asked(experiment, relation))
-    )
+def asked_prompts(experiment: Experiment, relation: Relation, checkpoint: str) -> list[str]:
+    """The templates that a checkpoint is asked with, the key prompt first."""
+    return _texts(experiment, relation, checkpoint, _asked_prompts(experiment, relation))
+
+
+def choice_prompts(experiment: Experiment, relation: Relation, checkpoint: str) -> list[str]:
+    """Those of them that are also asked as multiple choice."""
+    return _texts(experiment, relation, checkpoint, _choice_prompts(experiment, relation))
+
+
+def _texts(experiment: Experiment, relation: Relation, checkpoint: str, places: list[int]) -> list[str]:
+    languages, prompts = languages_for(experiment, checkpoint), list(_prompts(experiment, relation))
+    chosen = [prompts[place] for place in places]
+    return [prompt.text for split, prompt in chosen if split == KEY_SPLIT or prompt.language in languages]
 
 
 def key_questions(experiment: Experiment, count: int) -> list[Question]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ from engine.training.sequences import TrainingSequence, stage1_sequences, stage2
 from storage.answers import all_answers, evaluated_checkpoints, forget_answers, store_answers, store_questions
 from storage.checkpoints import BASE, CheckpointName
 from storage.folders import checkpoint_folder, resume_folder
-from storage.measurements import add_measurements, list_results, replace_results
+from storage.measurements import SECONDS, add_measurements, list_results, replace_results
 from storage.runs import Run, State, add_event, set_environment, set_progress
 
 logger = logging.getLogger("engine")
@@ -59,6 +62,7 @@ class RunExecution:
         self.waiting: list[dict[str, Any]] = []
         self.kept = KeptCheckpoints(db, folder, run.id, self.experiment)
         self.progress = Progress(0, self._write_progress)
+        self.seconds: Counter[str] = Counter()
 
     def go(self) -> dict[str, Any]:
         """Do what is left to do; returns the headline figures."""
@@ -68,7 +72,8 @@ class RunExecution:
         store_questions(self.answers, fact_rows(self.experiment), prompt_rows(self.experiment))
         logger.info("attempt %d of run %s", self.run.attempt, self.run.id)
         self.progress.advance(0, force=True, stage="loading", message="Loading the model")
-        base = load_base(self.experiment)
+        with self._timed("loading"):
+            base = load_base(self.experiment)
         refuse_unsayable_answers(self.experiment, base)
         stage1 = stage1_sequences(self.experiment, base)
         stage2 = stage2_sequences(self.experiment, base)
@@ -85,6 +90,8 @@ class RunExecution:
         del loaded
         for epoch in self.experiment.stage1.saved_epochs:
             self._branch(epoch, stage2)
+        took = [{"stage": part, "step": 0, "epoch": 0.0, "value": value} for part, value in self.seconds.items()]
+        add_measurements(self.db, self.run.id, ({"series": SECONDS, **row} for row in took))
         self.progress.advance(0, force=True, stage="done", message="Done")
         last = self.experiment.checkpoints[-1]
         return headline(list_results(self.db, self.run.id), last, self.experiment.stage2.language)
@@ -138,7 +145,8 @@ class RunExecution:
     def _load(self, checkpoint: str) -> LoadedModel:
         folder = checkpoint_folder(self.folder, checkpoint)
         try:
-            return load_checkpoint(self.experiment, folder)
+            with self._timed("loading"):
+                return load_checkpoint(self.experiment, folder)
         except ModelError as error:
             # One of before there were checksums: found sound by its size alone.
             check_same_base(whole(folder) or folder, base_key(self.experiment))
@@ -194,10 +202,11 @@ class RunExecution:
                 saved_at = time.monotonic()
 
         try:
-            train(
-                loaded, sequences, settings, seed=self.experiment.seed, stage=stage, start=start,
-                on_step=on_step, on_epoch=on_epoch,
-            )  # fmt: skip
+            with self._timed("training"):
+                train(
+                    loaded, sequences, settings, seed=self.experiment.seed, stage=stage, start=start,
+                    on_step=on_step, on_epoch=on_epoch,
+                )  # fmt: skip
         except _Enough:
             pass
         except DamagedCheckpoint as error:
@@ -224,12 +233,21 @@ class RunExecution:
                 message = f"Asking {checkpoint_words(checkpoint)}: question {done:,} of {total:,}"
                 self.progress.advance(passes, stage="evaluation", checkpoint=checkpoint, message=message)
 
-            started = time.monotonic()
-            answers = evaluate_checkpoint(loaded, self.experiment, checkpoint, on_progress=on_progress)
+            with self._timed("evaluation") as started:
+                answers = evaluate_checkpoint(loaded, self.experiment, checkpoint, on_progress=on_progress)
             store_answers(self.answers, checkpoint, answers)
             logger.info("%s: %d questions in %.1f s", checkpoint, len(answers), time.monotonic() - started)
         rows = summarise(answers, self.experiment, checkpoint)
         replace_results(self.db, self.run.id, checkpoint, rows)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[float]:
+        """Add what is done meanwhile to the time that a part of the run takes: later estimates go by it."""
+        started = time.monotonic()
+        try:
+            yield started
+        finally:
+            self.seconds[part] += time.monotonic() - started
 
     def _write_progress(self, state: dict[str, Any]) -> None:
         """Store progress and measurements; raises StopTraining when someone asked for the run to stop."""
