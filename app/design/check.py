@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.design.draft import Draft, prompt_lines, to_data, typed_rows
-from app.design.fields import BY_PATH
+from app.design.fields import BY_PATH, SAMPLES
 from app.design.imports import shown_problems
 from app.shared.words import language_name
 from engine import checks
@@ -237,7 +237,7 @@ def _plain(item: Any) -> str:
     kind, limits = item["type"], item.get("ctx", {})
     if item.get("input") in (None, ""):
         return "is empty: fill it in"
-    if item["loc"][:2] == ("evaluation", "choice"):
+    if ".".join(map(str, item["loc"])).startswith(SAMPLES):
         return "must be a whole number or all"
     sentences = {
         "greater_than_equal": "must be at least {ge}",

@@ -60,6 +60,7 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
         row=row_of(run, bool(lab.workers_alive())),
         sentences=fig.headline_sentences(figures),
         departures=departures(figures),
+        sample=fig.sample_words(run),
     )
     return head, gr.Column(visible=bool(figures.rows)), gr.Timer(active=not run.ended)
 

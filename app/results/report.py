@@ -40,6 +40,7 @@ def report_html(run: Run, rows: list[Result]) -> str:
         run=run,
         sentences=fig.headline_sentences(figures),
         departures=departures(figures),
+        sample=fig.sample_words(run),
         pictures=pictures,
         tables=[t for t in tables if t["lines"]],
         checkpoints=figures.checkpoints,

@@ -141,6 +141,31 @@ def _texts(experiment: Experiment, relation: Relation, checkpoint: str, places: 
     return [prompt.text for split, prompt in chosen if split == KEY_SPLIT or prompt.language in languages]
 
 
+def sampled_facts(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """How many held-out and trained facts of all relations are asked about, and how many there are."""
+    counts = {"held-out": [0, 0], "trained": [0, 0]}
+    for relation in experiment.relations:
+        about, trained = asked_about(experiment, relation), set(experiment.stage2_facts(relation))
+        for index in range(len(relation.explicit_facts)):
+            count = counts["trained" if index in trained else "held-out"]
+            count[0] += index in about
+            count[1] += 1
+    return {kind: (asked, there) for kind, (asked, there) in counts.items()}
+
+
+def sampled_prompts(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """For each split, how many prompts of stage 2's language are asked, and how many there are, over all relations."""
+    asked: Counter[str] = Counter()
+    there: Counter[str] = Counter()
+    for relation in experiment.relations:
+        prompts, chosen = list(_prompts(experiment, relation)), set(_asked_prompts(experiment, relation))
+        for place, (split, prompt) in enumerate(prompts):
+            if split != KEY_SPLIT and prompt.language == experiment.stage2.language:
+                asked[split] += place in chosen
+                there[split] += 1
+    return {split: (asked[split], there[split]) for split in there}
+
+
 def key_questions(experiment: Experiment, count: int) -> list[Question]:
     """The key prompt about the first `count` facts of each relation."""
     return [

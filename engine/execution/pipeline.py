@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +61,7 @@ class RunExecution:
         self.waiting: list[dict[str, Any]] = []
         self.kept = KeptCheckpoints(db, folder, run.id, self.experiment)
         self.progress = Progress(0, self._write_progress)
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
 
     def go(self) -> dict[str, Any]:
         """Do what is left to do; returns the headline figures."""
@@ -247,7 +246,7 @@ class RunExecution:
         try:
             yield started
         finally:
-            self.seconds[part] += time.monotonic() - started
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.monotonic() - started
 
     def _write_progress(self, state: dict[str, Any]) -> None:
         """Store progress and measurements; raises StopTraining when someone asked for the run to stop."""
