@@ -110,7 +110,7 @@ def examine(draft: Draft) -> Examination:
     except ValueError as error:
         findings.append(_resolving_finding(str(error), draft))
     if resolved:
-        said = list(_answer_findings(resolved, draft))
+        said = [*_answer_findings(resolved, draft), *_sample_findings(resolved)]
         findings += said
         resolved = None if any(f.problem.severity == "error" for f in said) else resolved
     return Examination(tuple(findings), experiment if resolved else None, resolved)
@@ -124,6 +124,15 @@ def _answer_findings(resolved: Experiment, draft: Draft) -> Iterator[Finding]:
             part = PARTS.get(problem.column or "", "facts")
             where = relation["name"] if part == "relation" else f"{relation['name']}, {part}"
             yield Finding(f"{relation['id']}/{part}", where, problem)
+
+
+def _sample_findings(resolved: Experiment) -> Iterator[Finding]:
+    """A multiple choice of more than is asked at all."""
+    asked, choice = resolved.evaluation, resolved.evaluation.choice
+    for what, least, most in (("facts", asked.facts, choice.facts), ("prompts", asked.prompts, choice.prompts)):
+        if isinstance(least, int) and isinstance(most, int) and least < most:
+            message = f"is of {most:,} {what}, and {least:,} are asked at all: it will be of these"
+            yield Finding("evaluation", "Multiple choice", Problem(message, severity="warning"))
 
 
 def _model_findings(draft: Draft) -> Iterator[Finding]:
