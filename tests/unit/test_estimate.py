@@ -18,11 +18,18 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from app.design.estimate import estimate_words
 from engine.corpus.resolve import resolve
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
-from engine.costs import Pace, pace_of
+from engine.costs import Pace, Work, pace_of, part_seconds
 from engine.estimate import estimate_experiment
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
-from engine.models.files import find_folder, model_problems, model_shape, shape_from_config, tokenizer_problems
+from engine.models.files import (
+    ModelShape,
+    find_folder,
+    model_problems,
+    model_shape,
+    shape_from_config,
+    tokenizer_problems,
+)
 
 FACTS = [
     {"subject": "Ann Bee", "object": "Cy Dee"},
@@ -295,3 +302,16 @@ def test_needs_no_torch() -> None:
     code = "import sys, engine.estimate, app.design.page; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_first_guess_is_right_within_three() -> None:
+    """Recorded on two quiet cores, SmolLM2 135M: a step of 8 facts, and 2,800 questions with 12 new tokens each."""
+    shape = ModelShape(134_515_008, "its weights", 576, 30, 49_152, 0, True)
+    plan = experiment("nobody/unknown", precision="float32", stage1={"epochs": 1})
+    none = Work(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    idle = part_seconds(none, shape, plan, accelerator=False)
+    trained = part_seconds(replace(none, tokens1=130, steps1=1), shape, plan, accelerator=False)
+    assert 1.05 / 3 < trained["stage 1"] - idle["stage 1"] < 1.05 * 3
+    work = replace(none, read=2800 * 14, logits=2800 * 4, answers=2800 * 12)
+    asked = part_seconds(work, shape, plan, accelerator=False)
+    assert 265 / 3 < asked["questions"] - idle["questions"] < 265 * 3
