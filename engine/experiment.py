@@ -150,9 +150,9 @@ class Experiment(Frozen, Described):
 
     `model`: `embedded`, a Hugging Face model name, or a folder. `precision`: `auto` is bfloat16 on an accelerator that
     has it, `mixed` for a large model on a processor that has bfloat16 fast, else float32. `mixed`: weights in float32,
-    whose products in training are computed in bfloat16; evaluations are float32's. `key_token_rows`: what the new rows of
-    key tokens are drawn around. `seed` decides names (of generated
-    facts), the split of the facts, and the order of training.
+    whose products in training are computed in bfloat16; evaluations are float32's. `key_token_rows`: what the new rows
+    of key tokens are drawn around. `seed` decides names (of generated facts), the split of the facts, and the order of
+    training.
     """
 
     name: Annotated[str, Field(max_length=10_000), label(80, 1)] = "experiment"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.design.facts_table import MAX_ROWS, Step
-from app.design.fields import FIELDS, default_values, later_values, put_value, value_of
+from app.design.fields import DEFAULTS, FIELDS, default_values, put_value, value_of
 from engine.checks import clean
 from engine.corpus.relations import load_relations
 from engine.experiment import Experiment, Fact, Relation
@@ -256,9 +256,8 @@ def to_data(draft: Draft) -> dict[str, Any]:
         "relations": [_relation_data(relation) for relation in draft["relations"]],
         "tuning": {"method": draft["method"]},
     }
-    values = {**later_values(), **draft["values"]}
     for field in FIELDS:
-        put_value(field, values.get(field.path), data)
+        put_value(field, draft["values"].get(field.path, DEFAULTS[field.path]), data)
     data["name"] = (data["name"] or "").strip() or default_name(draft)
     data["description"] = data["description"] or ""
     return data

@@ -29,7 +29,7 @@ from app.design.sections import (
 )
 from app.design.show import Shown
 from app.design.tabs import Request, Screen
-from app.shared.frame import QUIET, html
+from app.shared.frame import QUIET, html, told_by
 from app.shared.lab import Lab
 from engine.corpus.import_choices import ROLES
 from storage.drafts import valid_id
@@ -119,8 +119,8 @@ def _wire(c: Components, shown: Shown) -> None:
         run = handler(action, len(inputs), read)
         return event(run, [*own, *form], outputs, js=STEP, **{**BESIDE, **settings})
 
-    def from_table(event: Any, action: Action, read: Reader) -> None:
-        """An event of the facts table, whose data say what was done."""
+    def from_data(event: Any, action: Action, read: Reader) -> None:
+        """An event whose data say what was done, such as one of the facts table."""
 
         async def run(event_data: gr.EventData, *values: Any) -> list[Any]:
             return await handler(action, 0, partial(read, event_data))(*values)
@@ -153,8 +153,8 @@ def _wire(c: Components, shown: Shown) -> None:
     on(c["add_corpus"].input, actions.add_corpus, "add_corpus")
     on(c["add_own"].click, actions.add_own, trigger_mode="once")
     on(c["remove"].click, actions.remove, trigger_mode="once")
-    from_table(c["table"].rows, facts.table_rows, facts.read_rows)
-    from_table(c["table"].paste_rows, facts.table_paste, facts.read_pasted_rows)
+    from_data(c["table"].rows, facts.table_rows, facts.read_rows)
+    from_data(c["table"].paste_rows, facts.table_paste, facts.read_pasted_rows)
     busy = {"trigger_mode": "once", "show_progress": "minimal"}
     on(c["upload"].upload, facts.take_file, "upload", read=facts.read_upload, **busy)
     for button, replace in (("paste_add", False), ("paste_replace", True)):
@@ -177,6 +177,7 @@ def _wire(c: Components, shown: Shown) -> None:
     c["file_close"].click(lambda: gr.update(visible=False), None, c["file_panel"], **QUIET)
     c["paste_open"].click(lambda: gr.update(visible=True), None, c["paste_panel"], **QUIET)
 
+    from_data(c["summary"].act, actions.make_shorter, lambda event: (str(told_by(event).get("value")),))
     on(c["yaml_panel"].expand, actions.show_yaml)
     on(c["start"].click, actions.start, trigger_mode="once").then(None, c["go"], js=GO_TO_RUN, **QUIET)
 

@@ -9,7 +9,7 @@ import gradio as gr
 from app.design.facts_table import facts_table
 from app.design.fields import BY_PATH, FIELDS
 from app.design.models import MODELS
-from app.shared.frame import html, offered
+from app.shared.frame import acting_html, html, offered
 from engine.corpus.beginnings import STAGES
 from engine.corpus.import_choices import ROLES
 from engine.corpus.relations import load_relations
@@ -225,7 +225,7 @@ def _fields(c: Components, section: str, folded: bool) -> None:
 def side_panel(c: Components) -> None:
     """Problems, estimate and the start button; stays in view."""
     with gr.Column(elem_classes="design-card side"):
-        c["summary"] = html(elem_id="summary")
+        c["summary"] = acting_html(elem_id="summary")
         c["start"] = gr.Button("Start the run", variant="primary", elem_id="start")
         c["news"] = html(None, "slot", elem_id="news")
         c["saved"] = html(elem_id="saved")

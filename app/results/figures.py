@@ -8,7 +8,9 @@ from typing import Any
 
 from app.shared.render import interval, percent
 from app.shared.words import BASE_TEXT_METRICS, LANGUAGES, checkpoint_name, language_name, split_name
+from engine.evaluation.questions import sampled_facts, sampled_prompts
 from engine.execution.report import among_words
+from engine.experiment import Experiment
 from storage.checkpoints import CheckpointName, in_order
 from storage.measurements import Result
 from storage.runs import Run
@@ -102,6 +104,27 @@ class Figures:
 
 def _place(row: Result) -> tuple[str, ...]:
     return row.checkpoint, row.facts, row.split, row.language
+
+
+def sample_words(run: Run) -> str:
+    """What of a run's facts and prompts its checkpoints are asked, as a sentence; empty where that is all of them."""
+    try:
+        experiment = Experiment.from_record(run.experiment)
+        facts, prompts = sampled_facts(experiment), sampled_prompts(experiment)
+    except ValueError:
+        return ""
+    said = [f"{asked:,} of {there:,} {kind} facts" for kind, (asked, there) in facts.items() if asked < there]
+    said += [
+        f"{asked:,} of {there:,} {split_name(split)} prompts"
+        for split, (asked, there) in prompts.items()
+        if asked < there
+    ]
+    if not said:
+        return ""
+    return (
+        f"Asked is a sample, the same at every checkpoint: {', '.join(said)} (of all relations; prompts in each "
+        "language). Figures of runs with another sample have other questions behind them."
+    )
 
 
 def headline_sentences(figures: Figures) -> list[str]:

@@ -65,6 +65,7 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
         sentences=fig.headline_sentences(figures),
         departures=departures(figures),
         otherwise=otherwise_trained(figures),
+        sample=fig.sample_words(run),
     )
     return head, gr.Column(visible=bool(figures.rows)), gr.Timer(active=not run.ended)
 

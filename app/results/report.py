@@ -43,6 +43,7 @@ def report_html(run: Run, rows: list[Result]) -> str:
         departures=departures(figures),
         otherwise=otherwise_trained(figures),
         base_text=Markup(base_text_html(figures)),
+        sample=fig.sample_words(run),
         pictures=pictures,
         twins=fig.twins(figures, "held_out", figures.checkpoints),
         tables=[t for t in tables if t["lines"]],

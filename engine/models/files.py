@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,14 @@ from engine.models.source import (
 from engine.models.vocabulary import has_meaning, key_token, make_room
 from engine.settings import ModelText
 
+# Families whose configurations leave out that the matrix is tied.
+TIED_UNLESS_SAID = ("gemma", "gemma2", "gemma3_text")
+
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The size of a model. `adapter_sizes`: inputs + outputs of every linear layer that LoRA would touch, summed."""
+    """The size of a model. `adapter_sizes`: inputs + outputs of every linear layer that LoRA would touch, summed;
+    `tied`: whether one matrix both reads and writes the vocabulary."""
 
     parameters: int
     source: str
@@ -48,6 +52,7 @@ class ModelShape:
     layers: int = 0
     vocabulary: int = 0
     adapter_sizes: int = 0
+    tied: bool = False
 
 
 def find_folder(model: str) -> Path | None:
@@ -219,7 +224,7 @@ def model_shape(model: str) -> ModelShape | None:
     counted = _count_weights(folder) if folder else 0
     shape = shape_from_config(config) if config else None
     if shape and counted:
-        return ModelShape(counted, "its weights", shape.hidden, shape.layers, shape.vocabulary, shape.adapter_sizes)
+        return replace(shape, parameters=counted, source="its weights")
     if counted:
         return ModelShape(counted, "its weights")
     if shape:
@@ -257,9 +262,10 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape | None:
     pairs += [(hidden, inner), (hidden, inner), (inner, hidden)]
     bias = (heads + 2 * groups) * width if config.get("model_type") == "qwen2" else 0
     total = layers * (sum(a * b for a, b in pairs) + 2 * hidden + bias) + hidden
-    total += vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    tied = bool(config.get("tie_word_embeddings", config.get("model_type") in TIED_UNLESS_SAID))
+    total += vocabulary * hidden * (1 if tied else 2)
     adapters = layers * sum(a + b for a, b in pairs)
-    return ModelShape(total, "config.json", hidden, layers, vocabulary, adapters)
+    return ModelShape(total, "config.json", hidden, layers, vocabulary, adapters, tied)
 
 
 def _count_weights(folder: Path) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.results.departures import departures
-from app.results.figures import Figures, compared, curve, headline_sentences, table, twins
+from app.results.figures import Figures, compared, curve, headline_sentences, sample_words, table, twins
 from app.results.model_card import card_html
 from app.results.page import twins_table
 from app.results.report import report_html
@@ -18,6 +18,8 @@ from app.shared.lab import Lab
 from app.shared.render import ago, duration, interval, part, percent, render
 from app.shared.run_rows import progress_words, row_of
 from app.shared.words import sentence
+from engine.corpus.resolve import resolve
+from engine.experiment import Experiment
 from storage.database import now
 from storage.measurements import Result
 from storage.runs import Run, State, add_run
@@ -69,6 +71,20 @@ def test_what_a_running_run_is_doing(run: Run) -> None:
     assert progress_words(run, False) == "Waits for a worker: none is running"
     stopping = replace(live, state=State.STOPPING)
     assert progress_words(stopping, True).startswith("Stops after the current step")
+
+
+def test_a_sample_is_said(run: Run) -> None:
+    def said(**evaluation: Any) -> str:
+        data = {"relations": [{"name": "mother"}], "evaluation": evaluation}
+        record = resolve(Experiment.from_data(data)).model_dump(mode="json")
+        return sample_words(replace(run, experiment=record))
+
+    assert said() == said(facts=100) == sample_words(run) == ""
+    words = said(facts=24, prompts=4)
+    assert "12 of 50 held-out facts, 12 of 50 trained facts, 4 of 10 train prompts" in words
+    assert "another sample" in words
+    only = said(prompts=4)
+    assert "facts" not in only and "4 of 10 train prompts" in only
 
 
 def test_the_headline_says_after_before_and_elsewhere(run: Run) -> None:
