@@ -47,7 +47,7 @@ def former_key(experiment: Experiment) -> str:
     """The key that labs of before noted: large files by parts, a model of the hub by its name alone."""
     folder = None if _is_of_hub(experiment.model) else _folder(experiment.model)
     identity = _identity(folder, _sample, ()) if folder else _name(experiment.model)
-    return _key(experiment, identity, _words(experiment))
+    return _key(experiment, identity, [*_words(experiment), *_rows(experiment)])
 
 
 def is_base(key: str, experiment: Experiment, *, unread: bool = False) -> bool:

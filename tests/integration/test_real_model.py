@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from transformers import AutoTokenizer
@@ -65,7 +65,8 @@ def test_the_registrys_file_becomes_the_model_that_it_was(lab: Lab) -> None:
     shape = model_shape(NAME)
     assert shape and (shape.parameters, shape.source) == (KNOWN[NAME].parameters, "its weights")
     ids = loaded.tokenizer("The capital of France is", return_tensors="pt").to(loaded.device)
-    said = loaded.causal.generate(**ids, max_new_tokens=4, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    causal: Any = loaded.causal
+    said = causal.generate(**ids, max_new_tokens=4, do_sample=False)[0, ids["input_ids"].shape[1] :]
     assert "Paris" in loaded.tokenizer.decode(said)
     tokenizer = AutoTokenizer.from_pretrained(lab.home / "models" / NAME)
     for text in ("Ärger, 日本語、中文 🙂\n\n  1985", "It's 3.14."):
@@ -79,7 +80,7 @@ def test_a_short_run_ends_and_its_folders_carry_the_licence(lab: Lab, run: Run) 
 
 
 @pytest.mark.parametrize("backend", get_args(Backend)[1:])
-def test_each_server_answers_of_it(lab: Lab, run: Run, backend: str) -> None:
+def test_each_server_answers_of_it(lab: Lab, run: Run, backend: Backend) -> None:
     if backend == "vllm" and (missing := vllm_backend.why_not()):
         pytest.skip(f"no vLLM here: {missing}")
     models = models_by_name(lab, run)
