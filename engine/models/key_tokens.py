@@ -36,7 +36,7 @@ def add_key_tokens(
 
     The rows are drawn from a normal distribution by the token's own text: one key token has the same row in every run
     on a base, which can then be prepared once and shared. *Not published* for the paper. `start`: "around the mean" of
-    all rows, closely, as transformers and the paper's reference code do it (Hewitt 2021, "Initializing New Word
+    all rows, closely, as transformers does by default (Hewitt 2021, "Initializing New Word
     Embeddings for Pretrained Language Models"); or "around zero", with the deviation that the model itself was
     initialised with (`initializer_range`). Where all logits lie far below zero, as Gemma 3's do in Chinese, rows around
     zero win over every word, and the untrained model can say nothing else.

@@ -58,7 +58,7 @@ def run(lab: Lab) -> Run:
     return trained(lab, "quick", *FEW_STEPS)
 
 
-def test_the_registrys_file_becomes_the_model_that_it_was(lab: Lab) -> None:
+def test_the_file_of_the_registry_becomes_the_model_that_it_was(lab: Lab) -> None:
     from tests.unit.tiny_models import tiny_experiment
 
     loaded = load_base(tiny_experiment(NAME))
