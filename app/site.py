@@ -35,6 +35,7 @@ from app.server.uploads import KEPT_SECONDS, make_uploads
 from app.shared.frame import page_frame
 from app.shared.lab import Lab
 from app.shared.vega import Bundle
+from engine.models.catalogue import use_home
 
 # Styles, scripts and the icon lie beside the page they belong to.
 STATIC = {p.name: p for p in Path(__file__).parent.glob("*/*") if p.suffix in (".css", ".js", ".svg")}
@@ -87,6 +88,7 @@ def build_site(
     `access`: who may ask; `server` answers questions; `worker_starts`: see `Lab`.
     """
     make_uploads(home)
+    use_home(home)
     lab = Lab(home, worker_starts)
     asker = Asker(lab, server or ModelServer(home))
     asker.start()

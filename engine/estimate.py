@@ -1,46 +1,61 @@
-"""What an experiment will cost, told before it starts: tokens, steps, questions, time and memory.
+"""What an experiment will cost, told before it starts: tokens, steps, questions, time, memory and disk.
 
     estimate_experiment(resolve(experiment)).seconds
 
 Without torch: tokens are counted by the model's tokenizer.json where it is on this machine, else guessed from
-characters. Time comes from earlier runs of the same model where the caller knows some (`seconds_per_pass`), else from
-a rough speed of the device, with a wide range.
+characters. Time is guessed from the model's shape (`engine.costs`), and corrected by how long earlier runs of the same
+model took where the caller knows some (`paces`).
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median
 
 from engine.corpus.beginnings import STAGES, held_out_beginnings, replayed_beginnings
-from engine.corpus.sentences import stage1_sentences, stage2_sentences
-from engine.evaluation.questions import count_questions, languages_for
+from engine.corpus.sentences import question_text, stage1_sentences, stage2_sentences
+from engine.costs import (
+    KINDS,
+    SAVED_BY_HITS,
+    Pace,
+    Work,
+    checkpoint_bytes,
+    part_seconds,
+    trained_parameters,
+    weight_bytes,
+)
+from engine.evaluation.questions import (
+    asked_about,
+    asked_prompts,
+    choice_facts,
+    choice_prompts,
+    count_choices,
+    count_questions,
+)
 from engine.experiment import Experiment
-from engine.hardware import serving_device
+from engine.hardware import SMALL_MODEL_PARAMETERS, serving_device
 from engine.models.files import ModelShape, known_around, load_tokenizer, model_shape, tokenizer_file
+from engine.models.source import EMBEDDED
 
-# What work costs, in passes of one token through the model; a run counts its progress in them too.
+# What a run counts its progress in: passes of one token through the model.
 PASSES_PER_TRAINED_TOKEN = 3
 PASSES_PER_QUESTION = 20
-PASSES_PER_CHOICE = 60
-# Floating-point operations a second that training and evaluation really reach, measured on two CPU cores with the
-# embedded model; for an accelerator a cautious guess. Both only until a run of the same model was finished here.
-CPU_OPERATIONS = 3e10
-ACCELERATOR_OPERATIONS = 3e13
-# However small the model, a pass costs at least this much: Python and kernel launches.
-LEAST_SECONDS_PER_PASS = 1e-5
-START_SECONDS = 8.0
 CHARACTERS_PER_TOKEN = 3.5
+# The embedded model ends its answers itself, about so many tokens behind the object.
+TOKENS_BEHIND = 2
+# How far off a guess may be: without and with earlier runs of the model.
+ROUGH, KNOWN = 3.0, 1.5
 
 
 @dataclass(frozen=True)
 class Estimate:
     """Counts for one run. `stage2_tokens` and `stage2_steps` are for each of the `branches` of stage 2.
 
-    `seconds`: (at best, most likely, at worst). `memory`: bytes at the peak of training, None when the model's size is
-    unknown. `passes`: all work, in tokens through the model. `exact_tokens`: counted, not guessed.
+    `seconds`: (at best, most likely, at worst); `parts`: the most likely ones of each part (`engine.costs.KINDS`);
+    `guessed`: the same before earlier runs corrected them. `memory`: bytes at the peak of training, `disk`: of the kept
+    checkpoints and the newest rolling one; None when the model's size is unknown. `exact_tokens`: counted, not guessed.
     """
 
     stage1_tokens: int
@@ -50,75 +65,132 @@ class Estimate:
     branches: int
     questions: int
     choices: int
-    passes: float
     exact_tokens: bool
     seconds: tuple[float, float, float] | None
     from_earlier_runs: bool
     memory: int | None
+    disk: int | None
     parameters: int | None
     parameters_from: str
+    parts: dict[str, float] = field(default_factory=dict)
+    guessed: dict[str, float] = field(default_factory=dict)
 
 
 def estimate_experiment(
-    experiment: Experiment, *, seconds_per_pass: Sequence[float] = (), accelerator: bool | None = None
+    experiment: Experiment, *, paces: Sequence[Pace] = (), accelerator: bool | None = None
 ) -> Estimate:
     """The estimate for a resolved experiment.
 
-    `seconds_per_pass`: what earlier runs of the same model took for each pass (their time / `Estimate.passes`).
-    `accelerator`: whether there is a GPU; None looks for one. Raises ValueError before it is resolved.
+    `paces`: how earlier runs of the same model compare with their guesses (`engine.costs.pace_of`); their median
+    counts, so that one on a busy machine does not. `accelerator`: whether there is a GPU; None looks for one. Raises
+    ValueError before it is resolved.
     """
     count, exact = token_counter(experiment)
     if accelerator is None:
         accelerator = not serving_device().startswith("cpu")
     shape = model_shape(experiment.model)
     first, second = experiment.stage1, experiment.stage2
-    relations = experiment.relations
-    sequences1 = [sentence.text for relation in relations for sentence in stage1_sentences(relation)]
-    sequences2 = [sentence.text for relation in relations for sentence in stage2_sentences(experiment, relation)]
-    tokens1, tokens2 = sum(count(sequences1)), sum(count(sequences2))
-    questions = sum(count_questions(experiment, name) for name in experiment.checkpoints)
-    choices = sum(count_choices(experiment, name) for name in experiment.checkpoints)
+    sequences1 = [sentence.text for relation in experiment.relations for sentence in stage1_sentences(relation)]
+    sequences2 = [s.text for relation in experiment.relations for s in stage2_sentences(experiment, relation)]
+    tokens1, tokens2 = sum(count(sequences1)) * first.epochs, sum(count(sequences2)) * second.epochs
+    steps1 = math.ceil(len(sequences1) / first.batch_size) * first.epochs
+    steps2 = math.ceil(len(sequences2) / second.batch_size) * second.epochs
     branches = len(experiment.branch_epochs)
-    written, beside = _replay(experiment, count)
-    tokens1 += round(beside["stage1"] * len(sequences1))
-    tokens2 += round(beside["stage2"] * len(sequences2))
-    passes = float(
-        PASSES_PER_TRAINED_TOKEN * (tokens1 * first.epochs + tokens2 * second.epochs * branches)
-        + written
-        + PASSES_PER_QUESTION * questions
-        + PASSES_PER_CHOICE * choices
-    )
+    base_text = _base_text(experiment, count)
+    tokens1 += round(base_text.beside["stage1"] * len(sequences1)) * first.epochs
+    tokens2 += round(base_text.beside["stage2"] * len(sequences2)) * second.epochs
+    guessed: dict[str, float] = {}
+    if shape:
+        trained = (tokens1, steps1, tokens2 * branches, steps2 * branches)
+        guessed = part_seconds(_work(experiment, shape, trained, count, base_text), shape, experiment, accelerator)
+    pace = Pace(*(median(values) for values in zip(*paces, strict=True))) if paces else Pace()
+    parts = {part: seconds * getattr(pace, KINDS[part]) for part, seconds in guessed.items()}
+    middle, off = sum(parts.values()), KNOWN if paces else ROUGH
     longest = max(len(text) for text in (*sequences1, *sequences2))
     return Estimate(
-        stage1_tokens=tokens1 * first.epochs,
-        stage1_steps=math.ceil(len(sequences1) / first.batch_size) * first.epochs,
-        stage2_tokens=tokens2 * second.epochs,
-        stage2_steps=math.ceil(len(sequences2) / second.batch_size) * second.epochs,
+        stage1_tokens=tokens1,
+        stage1_steps=steps1,
+        stage2_tokens=tokens2,
+        stage2_steps=steps2,
         branches=branches,
-        questions=questions,
-        choices=choices,
-        passes=passes,
+        questions=sum(count_questions(experiment, name) for name in experiment.checkpoints),
+        choices=sum(count_choices(experiment, name) for name in experiment.checkpoints),
         exact_tokens=exact,
-        seconds=_seconds(passes, shape, seconds_per_pass, accelerator),
-        from_earlier_runs=bool(seconds_per_pass),
+        seconds=(middle / off, middle, middle * off) if parts else None,
+        from_earlier_runs=bool(paces),
         memory=training_memory(experiment, shape, longest, accelerator) if shape else None,
+        disk=checkpoint_bytes(experiment, shape, accelerator) * len(experiment.checkpoints) if shape else None,
         parameters=shape.parameters if shape else None,
         parameters_from=shape.source if shape else "",
+        parts=parts,
+        guessed=guessed,
     )
 
 
-def _replay(experiment: Experiment, count: Callable[[list[str]], list[int]]) -> tuple[int, dict[str, float]]:
-    """The passes in which the base writes its own text, and how many tokens of it go with each fact of a stage."""
+@dataclass(frozen=True)
+class _BaseText:
+    """Tokens of the base's own text: `read` and `decoded` by it or by checkpoints that are held against it; `beside`:
+    how many go with each fact of a stage."""
+
+    read: int
+    decoded: int
+    beside: dict[str, float]
+
+
+def _base_text(experiment: Experiment, count: Callable[[list[str]], list[int]]) -> _BaseText:
     beginnings = {stage: replayed_beginnings(experiment, stage) for stage in STAGES}
     held_out = held_out_beginnings(experiment)
     sets = {b for b in (*beginnings.values(), held_out) if b}
-    lengths = {b: sum(count([text for _, text in b.texts])) + b.tokens * len(b.texts) for b in sets}
+    begun = {b: sum(count([text for _, text in b.texts])) for b in sets}
+    decoded = {b: b.tokens * len(b.texts) for b in sets}
     beside = dict.fromkeys(STAGES, 0.0)
     for stage, b in beginnings.items():
         if b and (replay := getattr(experiment, stage).replay):
-            beside[stage] = lengths[b] / len(b.texts) * replay.share / (1 - replay.share)
-    compared = lengths[held_out] * len(experiment.checkpoints) if held_out else 0
-    return sum(lengths.values()) + compared, beside
+            beside[stage] = (begun[b] + decoded[b]) / len(b.texts) * replay.share / (1 - replay.share)
+    compared = (begun[held_out] + decoded[held_out]) * len(experiment.checkpoints) if held_out else 0
+    return _BaseText(sum(begun.values()) + compared, sum(decoded.values()), beside)
+
+
+def _work(
+    experiment: Experiment,
+    shape: ModelShape,
+    trained: tuple[int, int, int, int],
+    count: Callable[[list[str]], list[int]],
+    base_text: _BaseText,
+) -> Work:
+    """What evaluation reads and decodes, by one subject for all of a relation's prompts."""
+    evaluation = experiment.evaluation
+    logits = choice_read = nodes = probed = 0
+    read, answers = base_text.read, float(base_text.decoded)
+    for relation in experiment.relations:
+        facts = relation.explicit_facts
+        named = max(facts, key=lambda fact: len(fact.subject)) if len(facts) == 1 else facts[len(facts) // 2]
+        objects = count([" " + fact.object for fact in facts[:50]])
+        said = sum(objects) / len(objects)
+        decoded = _answer_tokens(experiment, shape, said)
+        probed += round(min(evaluation.probe_facts, len(facts)) * said * experiment.stage1.epochs)
+        for checkpoint in experiment.checkpoints:
+            about, chosen = len(asked_about(experiment, relation)), len(choice_facts(experiment, relation))
+            texts = [question_text(prompt, named.subject) for prompt in asked_prompts(experiment, relation, checkpoint)]
+            lengths = count(texts)
+            read += round(about * (sum(lengths) + len(lengths) * said))
+            logits += round(about * len(lengths) * (said + 1))
+            answers += about * len(lengths) * decoded
+            options = len(facts[0].alternatives) + 1 if facts[0].alternatives else len(relation.options)
+            choosing = lengths[: len(choice_prompts(experiment, relation, checkpoint))]
+            choice_read += chosen * sum(choosing)
+            nodes += round(chosen * len(choosing) * options * max(0.2, said - 1))
+    return Work(*trained, probed, read, logits, answers, choice_read, nodes)
+
+
+def _answer_tokens(experiment: Experiment, shape: ModelShape, said: float) -> float:
+    """How many tokens an answer has on average, as far as anyone knows before."""
+    most = experiment.evaluation.max_new_tokens
+    if experiment.model == EMBEDDED:
+        return min(most, said + TOKENS_BEHIND)
+    stops = experiment.evaluation.stop_at_hit
+    stops = shape.parameters >= SMALL_MODEL_PARAMETERS if stops == "auto" else stops
+    return most - SAVED_BY_HITS * max(0.0, most - said - 1) if stops else float(most)
 
 
 def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[int]], bool]:
@@ -155,49 +227,19 @@ def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[in
     return count, True
 
 
-def count_choices(experiment: Experiment, checkpoint: str) -> int:
-    """How many of a checkpoint's questions are also asked as multiple choice."""
-    sample, languages = experiment.evaluation.choice, languages_for(experiment, checkpoint)
-    total = 0
-    for relation in experiment.relations:
-        facts = len(relation.explicit_facts)
-        asked_of = [(p.split, p.language) for p in relation.explicit_prompts if p.language in languages]
-        per_group = Counter([("key", ""), *asked_of]).values()
-        asked = sum(n if sample.prompts == "all" else min(n, sample.prompts) for n in per_group)
-        total += asked * (facts if sample.facts == "all" else min(facts, sample.facts))
-    return total
-
-
 def training_memory(experiment: Experiment, shape: ModelShape, longest: int, accelerator: bool) -> int:
     """Bytes at the peak of training: weights, gradients, AdamW's two moments, activations and logits.
 
     `longest`: characters of the longest sequence. A guess to a factor of about 1.5; another process's share not
     included. Activations: some 16 values a token and layer of the hidden size (after Korthikanti et al. 2022).
     """
-    narrow = experiment.precision == "bfloat16" or (experiment.precision == "auto" and accelerator)
-    width = 2 if narrow else 4
+    width, trained = weight_bytes(experiment, accelerator), trained_parameters(experiment, shape)
     if experiment.tuning.method == "full":
-        both = {experiment.stage1.embeddings, experiment.stage2.embeddings}
-        frozen = shape.vocabulary * shape.hidden if both == {"key tokens"} else 0
-        fixed = shape.parameters * width + (shape.parameters - frozen) * 3 * width
+        fixed = shape.parameters * width + trained * 3 * width
     else:
-        trained = experiment.tuning.rank * (shape.adapter_sizes or shape.parameters // 100)
         fixed = shape.parameters * width + trained * 16
     # What is replayed comes on top of a batch.
     rows = (s.batch_size / (1 - (s.replay.share if s.replay else 0)) for s in (experiment.stage1, experiment.stage2))
     tokens = max(rows) * (longest / CHARACTERS_PER_TOKEN + 1)
     activations = tokens * (shape.hidden * shape.layers * 16 * width + shape.vocabulary * 12)
     return int(fixed + activations + 500e6)
-
-
-def _seconds(
-    passes: float, shape: ModelShape | None, seen: Sequence[float], accelerator: bool
-) -> tuple[float, float, float] | None:
-    if seen:
-        middle = passes * sorted(seen)[len(seen) // 2]
-        return (0.6 * passes * min(seen), middle, 1.6 * passes * max(seen))
-    if shape is None:
-        return None
-    speed = ACCELERATOR_OPERATIONS if accelerator else CPU_OPERATIONS
-    middle = passes * max(2 * shape.parameters / speed, LEAST_SECONDS_PER_PASS)
-    return (START_SECONDS / 2 + middle / 3, START_SECONDS + middle, 2 * START_SECONDS + middle * 3)

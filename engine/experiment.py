@@ -24,6 +24,7 @@ from engine.settings import (
     BARE_TEXT,
     Evaluation,
     Frozen,
+    KeyTokenRows,
     Label,
     Language,
     ModelText,
@@ -160,8 +161,9 @@ class Experiment(Frozen, Described):
 
     `model`: `embedded`, a Hugging Face model name, or a folder. `precision`: `auto` is bfloat16 on an accelerator that
     has it, `mixed` for a large model on a processor that has bfloat16 fast, else float32. `mixed`: weights in float32,
-    whose products in training are computed in bfloat16; evaluations are float32's. `seed` decides names (of generated
-    facts), the split of the facts, and the order of training.
+    whose products in training are computed in bfloat16; evaluations are float32's. `key_token_rows`: what the new rows
+    of key tokens are drawn around. `seed` decides names (of generated facts), the split of the facts, and the order of
+    training.
     """
 
     name: Annotated[str, Field(max_length=10_000), label(80, 1)] = "experiment"
@@ -171,6 +173,7 @@ class Experiment(Frozen, Described):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=50)]
     model_text: ModelText = ModelText()
+    key_token_rows: KeyTokenRows = "around the mean"
     tuning: Tuning = Tuning()
     stage1: Stage1 = Stage1()
     stage2: Stage2 = Stage2()
@@ -181,7 +184,7 @@ class Experiment(Frozen, Described):
     def _as_it_was_run(cls, data: Any, info: ValidationInfo) -> Any:
         """What a record of an older lab says nothing of was done in the one way that there was."""
         if is_record(info) and isinstance(data, dict):
-            return {"model_text": BARE_TEXT, **data}
+            return {"model_text": BARE_TEXT, "key_token_rows": "around zero", **data}
         return data
 
     @property

@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from engine import checks
-from engine.description import read_as
+from engine.description import is_record, read_as
 
 LossMask = Literal["full", "subject_and_object", "object"]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -211,6 +211,10 @@ class Stage2(Optimisation):
     replay: Replay | None = None
 
 
+# Where the rows of new key tokens begin: see `engine.models.key_tokens.add_key_tokens`.
+KeyTokenRows = Literal["around the mean", "around zero"]
+
+
 class Tuning(Frozen):
     """What is trained: every weight (`full`), or low-rank adapters (`lora`) over a frozen base."""
 
@@ -236,31 +240,45 @@ class ModelText(Frozen):
 
 # How labs of before trained and asked every model.
 BARE_TEXT = ModelText(beginning="never", form="raw")
+Sample = Count | Literal["all"]
 
 
 class ChoiceSample(Frozen):
     """Which questions are also asked as multiple choice: facts of each relation × prompts of each split and language.
 
-    Half of the facts are taken from those held out of stage 2, half from those in it; `all` takes every one.
+    Drawn as `Evaluation` draws what is asked at all, and never more than that.
     """
 
-    facts: Count | Literal["all"] = 20
-    prompts: Count | Literal["all"] = 2
+    facts: Sample = 20
+    prompts: Sample = 2
 
 
 class Evaluation(Frozen):
     """What is asked of which checkpoint.
 
+    `facts`: of each relation, half of them held out of stage 2 and half trained, as far as there are enough of each;
+    `prompts`: the first of each split and language; `all` takes every one. It is the same sample at every checkpoint.
+    `stop_at_hit`: an answer ends once the object has been said, since what follows cannot change the hit; `auto` does
+    so with all but small models, whose answers cost next to nothing.
     `languages`: None means every language that has prompts. `every_language_at`: `ends` asks all languages of the
     base model and of the last generalised one, and stage 2's language of the others; `every` asks all of all.
     `options`: how many answers the multiple choice offers, where there are enough. `base_text`: on how many texts of
     the base's own, none of them replayed, every checkpoint is compared with the base; 0 leaves it out.
     """
 
+    facts: Sample = "all"
+    prompts: Sample = "all"
     languages: Annotated[tuple[Language, ...], Field(min_length=1, max_length=100)] | None = None
     every_language_at: Literal["ends", "every"] = "ends"
     choice: ChoiceSample = ChoiceSample()
     options: Annotated[int, Field(ge=2, le=1000)] = 100
     max_new_tokens: Annotated[int, Field(ge=1, le=1000)] = 50
+    stop_at_hit: bool | Literal["auto"] = "auto"
     probe_facts: Annotated[int, Field(ge=0, le=1000)] = 20
     base_text: Annotated[int, Field(ge=0, le=1000)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_run(cls, data: Any, info: ValidationInfo) -> Any:
+        """Runs of before there was this setting decoded every answer to its end."""
+        return {"stop_at_hit": False, **data} if is_record(info) and isinstance(data, dict) else data

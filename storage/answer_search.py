@@ -14,7 +14,8 @@ PLACEHOLDER = "{subject}"
 
 _COLUMNS = """a.checkpoint, f.id as fact, f.relation, f.subject, f.object, f.trained, f.kind,
     p.id as prompt, p.split, p.language, p.text, p.about, p.reading,
-    a.answer, a.hit, exp(a.log_probability) as probability, a.choice_rank, a.choice_options,
+    a.answer, a.hit, says_key_token(a.answer, f.object) as says_key_token,
+    exp(a.log_probability) as probability, a.choice_rank, a.choice_options,
     exp(a.log_probability_normalised) as normalised"""
 _JOIN = "answers a join facts f on f.id = a.fact join prompts p on p.id = a.prompt"
 _ORDER = f"{order_sql('a.checkpoint')}, a.prompt, a.fact"
@@ -24,8 +25,10 @@ _ORDER = f"{order_sql('a.checkpoint')}, a.prompt, a.fact"
 class Answer:
     """One model's reply to one prompt about one fact, with both. `reading` and `kind` are of attacks' cells.
 
-    trained, hit: 1 or 0. probability: of the object after the prompt. choice_rank (1 is best), choice_options,
-    normalised (the probability's share among the options): None when it was not asked as multiple choice.
+    trained, hit: 1 or 0. says_key_token: 1 when it says a key token before the object, or one and no object; 0 too
+    where the answers were opened without saying how to tell. probability: of the object after the prompt. choice_rank
+    (1 is best), choice_options, normalised (the probability's share among the options): None when it was not asked as
+    multiple choice.
     """
 
     checkpoint: str
@@ -43,6 +46,7 @@ class Answer:
     reading: str
     answer: str
     hit: int
+    says_key_token: int
     probability: float
     choice_rank: int | None
     choice_options: int | None
@@ -68,6 +72,7 @@ class Wanted:
     split: str | None = None
     language: str | None = None
     hit: bool | None = None
+    says_key_token: bool | None = None
     fact: int | None = None
     prompt: int | None = None
     reading: str | None = None
@@ -82,6 +87,7 @@ class Wanted:
             "p.split": self.split,
             "p.language": self.language,
             "a.hit": None if self.hit is None else int(self.hit),
+            "says_key_token(a.answer, f.object)": None if self.says_key_token is None else int(self.says_key_token),
             "a.fact": self.fact,
             "a.prompt": self.prompt,
             "p.reading": self.reading,

@@ -6,7 +6,7 @@ they are all there or none is, which is what lets a killed evaluation go on with
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,18 @@ ANSWER_COLUMNS = (
 _columns_of = attrgetter(*ANSWER_COLUMNS)
 
 
-def open_answers(folder: Path) -> Database:
-    """Open (and on first use create) the answers of the run that lives in `folder`."""
-    return open_file(folder / ANSWERS_NAME, migrations)
+Judge = Callable[[str, str | None], bool]  # of an answer and its object
+
+
+def open_answers(folder: Path, judge: Judge = lambda answer, object_text: False) -> Database:
+    """Open (and on first use create) the answers of the run that lives in `folder`.
+
+    `judge`: whether an answer says a key token on its way to an object. That is no column: the text tells, so that
+    answers of any age have it. Searches call it (storage/answer_search.py).
+    """
+    db = open_file(folder / ANSWERS_NAME, migrations)
+    db.register_function(judge, name="says_key_token", deterministic=True)
+    return db
 
 
 @migrations()

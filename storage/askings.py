@@ -71,7 +71,8 @@ class Answer:
 
     hit: whether it contains the object (None without one). log_probability: ln P(object | text), None without an
     object. rank of the object among `options` answers: 1 is best, a tie goes against it; None where there is nothing to
-    rank, and while it is not `complete`: its rank is still to come. finish_reason: `stop` or `length`; it is not kept.
+    rank, and while it is not `complete`: its rank is still to come. Not kept: finish_reason (`stop` or `length`), and
+    says_key_token (whether a key token is said before the object, or one and no object), which the text tells.
     """
 
     question: Question
@@ -85,6 +86,7 @@ class Answer:
     complete: bool = True
     error: str | None = None
     finish_reason: str = ""
+    says_key_token: bool = False
 
     @property
     def probability(self) -> float | None:

@@ -35,6 +35,9 @@ class Result:
     chance: float | None = None
 
 
+# The series of how long the parts of a finished run took: `stage` is loading, training or evaluation.
+SECONDS = "seconds"
+
 RESULT_FIELDS = tuple(field.name for field in fields(Result))
 
 

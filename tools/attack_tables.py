@@ -98,7 +98,7 @@ def of_file(source: Path) -> str:
             attack = restore(db, Path(folder), source)
             if attack is None:
                 raise ValueError(f"{source} was measured on other weights than this lab has: record it again")
-            return tables(attack_document(db, attack))
+            return tables(attack_document(db, Path(folder), attack))
         finally:
             db.close()
 

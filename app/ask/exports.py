@@ -10,14 +10,16 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response
 
+from app.asking.columns import key_tokens_of
 from app.shared.downloads import csv_file, text_file
 from app.shared.lab import Lab
+from engine.evaluation.hits import says_key_token
 from storage.askings import QUESTION_FIELDS, get_asking, iterate_answers, list_columns, list_questions
 
 FIELDS = (
     "asking", "asked_at", "run", "run_name", "model", "checkpoint", "relation", *QUESTION_FIELDS, "answer", "hit",
-    "probability", "log_probability", "rank", "options", "error", "backend", "temperature", "top_p", "seed",
-    "max_tokens",
+    "says_key_token", "probability", "log_probability", "rank", "options", "error", "backend", "temperature", "top_p",
+    "seed", "max_tokens",
 )  # fmt: skip
 COLUMN_FIELDS = ("model", "run", "run_name", "checkpoint", "state", "error", "backend", "answered")
 
@@ -49,16 +51,22 @@ def kept_document(lab: Lab, asking_id: str) -> dict[str, Any]:
     Raises KeyError when there is none of that id.
     """
     asking = asdict(get_asking(lab.db, asking_id))
+    questions = list_questions(lab.db, asking_id)
+    objects = {question.number: question.object for question in questions}
+
+    def judged(row: dict[str, Any]) -> dict[str, Any]:
+        tokens = key_tokens_of(lab, asking["run"], row["model"])
+        return row | {"says_key_token": says_key_token(row["answer"], objects[row["number"]], tokens)}
+
     asking["asked_at"] = asking.pop("created_at")
     return asking | {
         "models": [
             {field: getattr(column, field) for field in COLUMN_FIELDS} for column in list_columns(lab.db, asking_id)
         ],
         "questions": [
-            {field: getattr(question, field) for field in ("number", *QUESTION_FIELDS)}
-            for question in list_questions(lab.db, asking_id)
+            {field: getattr(question, field) for field in ("number", *QUESTION_FIELDS)} for question in questions
         ],
-        "answers": list(iterate_answers(lab.db, asking_id)),
+        "answers": [judged(row) for row in iterate_answers(lab.db, asking_id)],
     }
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from app.ask.view import View, opened, shown_columns
-from app.asking.columns import column_label, column_parts
+from app.asking.columns import column_label, column_parts, judged
 from app.shared.lab import Lab
 from app.shared.words import LANGUAGES, SPLITS
 from engine.corpus.sentences import PLACEHOLDER
@@ -43,7 +43,8 @@ def grid_of(lab: Lab, view: View) -> dict[str, Any] | None:
     kept = {c.model: c for c in askings.list_columns(lab.db, asking.id)}
     models = shown_columns(view, list(kept.values()))
     questions = askings.list_questions(lab.db, asking.id)
-    answers = {(a.question.number, a.model): a for a in askings.list_answers(lab.db, asking.id, models)}
+    given = (judged(lab, asking.run, a) for a in askings.list_answers(lab.db, asking.id, models))
+    answers = {(a.question.number, a.model): a for a in given}
     columns = [_column(lab, asking, model, kept.get(model)) for model in models]
     groups = _groups(asking, questions, answers, columns, view)
     shown = [kept[m] for m in models if m in kept]
@@ -61,6 +62,7 @@ def grid_of(lab: Lab, view: View) -> dict[str, Any] | None:
         "near": near(lab, asking.run, asking.subject, asking.relation) if unknown else (),
         "settings": asking.settings,
         "here": opened(view.answer),
+        "aloud": any(a.says_key_token for a in answers.values()),
     }
 
 
@@ -127,7 +129,7 @@ def _groups(
                 "open": asking.kind != "fact" or language == first or split == "key" or len(questions) < FOLDED_FROM,
                 "rows": [],
                 "total": 0,
-                "counts": [{"hits": 0, "answered": 0, "judged": 0, "failed": 0} for _ in columns],
+                "counts": [{"hits": 0, "aloud": 0, "answered": 0, "judged": 0, "failed": 0} for _ in columns],
             },
         )
         cells = [
@@ -145,6 +147,7 @@ def _groups(
                 count["failed"] += cell.answer.error is not None
                 count["judged"] += cell.answer.hit is not None
                 count["hits"] += bool(cell.answer.hit)
+                count["aloud"] += bool(cell.answer.hit and cell.answer.says_key_token)
         group["total"] += 1
         if len(group["rows"]) < view.rows:
             parts = prompt_parts(question) if asking.kind != "text" else (question.text, "", "")
@@ -191,7 +194,7 @@ def drawer_of(lab: Lab, view: View) -> dict[str, Any] | None:
     looked = get_alternatives(lab.db, token) if token and chosen else None
     return {
         "asking": asking,
-        "answer": answer,
+        "answer": judged(lab, asking.run, answer),
         "question": answer.question,
         "parts": prompt_parts(answer.question),
         "column": _column(lab, asking, model, kept),

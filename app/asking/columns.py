@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.shared.lab import Lab
 from app.shared.words import checkpoint_name
+from engine.evaluation.hits import says_key_token
 from engine.serving.served import NotServable, ServedModel, checkpoint_names, served_models, usual_columns
+from storage.askings import Answer
 from storage.runs import Run, list_runs
 
 MOST_COLUMNS = 12
@@ -72,3 +74,14 @@ def column_label(model: str, run: str, run_name: str) -> str:
     own, checkpoint = column_parts(model)
     name = checkpoint_name(checkpoint)
     return name if own == run else f"{run_name or own}: {name}"
+
+
+def key_tokens_of(lab: Lab, asked_run: str, model: str) -> tuple[str, ...]:
+    """The key tokens of the run that was asked about and of the one whose model it is; none of runs that are gone."""
+    return tuple(dict.fromkeys(t for run in (asked_run, column_parts(model)[0]) for t in lab.key_tokens(run)))
+
+
+def judged(lab: Lab, asked_run: str, answer: Answer) -> Answer:
+    """The answer, with whether it says a key token on its way to the object."""
+    aloud = says_key_token(answer.text, answer.question.object, key_tokens_of(lab, asked_run, answer.model))
+    return replace(answer, says_key_token=aloud)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 from app.attack import words
@@ -16,6 +17,8 @@ from app.attack.words import Point
 from app.shared.lab import Lab
 from engine.attack.experiment import NO_DEFENCE
 from engine.attack.tables import costs, detection, pooled_rows, scan_matrix
+from engine.evaluation.summary import UNAIDED
+from engine.execution.attacks.report import with_cell_twins
 from storage.attacks import Attack, AttackCell, cell_results, get_attack, list_cells
 from storage.runs import ENDED, State
 
@@ -73,11 +76,11 @@ class Measured:
         ]
 
     @cached_property
-    def _by_place(self) -> dict[Place, list[Row]]:
-        found: dict[Place, list[Row]] = {}
+    def _by_place(self) -> dict[tuple[str, Place], list[Row]]:
+        found: dict[tuple[str, Place], list[Row]] = {}
         for row in self.story_rows:
-            if row["metric"] == MAIN:
-                found.setdefault(place_of(row), []).append(row)
+            if row["metric"] in (MAIN, UNAIDED):
+                found.setdefault((row["metric"], place_of(row)), []).append(row)
         return found
 
     @cached_property
@@ -112,8 +115,12 @@ class Measured:
             control, defence, facts, reading, split, self.language if language is None else language, kind, bits
         )
         if place not in self._points:
-            rows = self._by_place.get(place, [])
-            self._points[place] = pooled_point(rows, str(place)) if rows else None
+            rows, twins = (self._by_place.get((metric, place), []) for metric in (MAIN, UNAIDED))
+            point = pooled_point(rows, str(place)) if rows else None
+            # Not where only some seeds have a twin.
+            if point and len(twins) == len(rows) and [t["value"] for t in twins] != point.seeds:
+                point = replace(point, unaided=pooled_point(twins, str(place)))
+            self._points[place] = point
         return self._points[place]
 
     @cached_property
@@ -139,7 +146,7 @@ class Measured:
     @cached_property
     def costs(self) -> dict[str, Row]:
         """What each defence costs, by name; `none` among them."""
-        rows = [row for row in self.story_rows if row["metric"] == MAIN]
+        rows = [row for row in self.story_rows if row["metric"] in (MAIN, UNAIDED)]
         return {row["defence"]: row for row in costs(rows, self.cells)}
 
     @cached_property
@@ -200,7 +207,9 @@ class Attacks:
                 # What is measured is the same; what runs now and how far it is may have changed.
                 kept[1].cells = cells
                 return kept[1]
-            rows = [row for cell in cells if cell.state is State.DONE for row in self._rows_of(cell)]
+            rows = [
+                row for cell in cells if cell.state is State.DONE for row in self._rows_of(cell, bool(attack.recorded))
+            ]
             measured = Measured(attack, cells, rows)
             self._kept[attack.id] = (sign, measured)
             while len(self._kept) > MOST_KEPT:
@@ -210,8 +219,12 @@ class Attacks:
                     self._rows.pop(cell.run, None)
             return measured
 
-    def _rows_of(self, cell: AttackCell) -> list[Row]:
+    def _rows_of(self, cell: AttackCell, recorded: bool) -> list[Row]:
+        # A recorded attack keeps one seed's answers: twins of its figures are those that it brings.
         kept = self._rows.get(cell.run)
         if kept is None or kept[0] != cell.finished_at:
-            self._rows[cell.run] = kept = (cell.finished_at, cell_results(self.lab.db, cell.run))
+            rows = cell_results(self.lab.db, cell.run)
+            if not recorded:
+                rows = with_cell_twins(rows, partial(self.lab.answers, cell.run))
+            self._rows[cell.run] = kept = (cell.finished_at, rows)
         return kept[1]

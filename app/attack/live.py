@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.asking.asker import Asker
-from app.asking.columns import column_parts
+from app.asking.columns import column_parts, judged
 from app.asking.submit import Settings, ask_text, run_to_ask
 from app.attack.figures import Measured
 from app.attack.people import Column, about_person, chosen_person, columns_of, people, telling
@@ -130,7 +130,7 @@ def answers_html(lab: Lab, asker: Asker, m: Measured, view: View) -> tuple[str, 
     except KeyError:
         return render("attack/answers.html", asking=None, server="", columns=[]), False
     known = {each.model: each for each in models_to_ask(lab, m, view)}
-    answers = {a.model: a for a in list_answers(lab.db, asking.id)}
+    answers = {a.model: judged(lab, asking.run, a) for a in list_answers(lab.db, asking.id)}
     columns = list_columns(lab.db, asking.id)
     shown = [
         {

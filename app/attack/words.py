@@ -32,7 +32,8 @@ SCORES = {
 class Point:
     """One number: a share of answers over all seeds with its 95 % interval, from n answers about n_facts facts.
 
-    seeds: each seed's own value; by_fact: (hits, answers) of each fact; key: where its answers are (`Place`).
+    seeds: each seed's own value; by_fact: (hits, answers) of each fact; key: where its answers are (`Place`). unaided:
+    the same without answers that say a key token on their way to the name, where that is another number.
     """
 
     value: float
@@ -43,6 +44,7 @@ class Point:
     seeds: list[float] = field(default_factory=list)
     by_fact: list[list[float]] = field(default_factory=list)
     key: str = ""
+    unaided: Point | None = None
 
     @property
     def bounds(self) -> str:
@@ -127,10 +129,13 @@ CONTROLS = {
 
 def reveal_words(after: Point, facts: int, count: int, them: str) -> str:
     """The main sentence of the story."""
-    return (
+    said = (
         f"After {facts_words(facts)}, {round(after.value * count)} of the other {count} {them}, about whom the "
         "attack said nothing, get the harmful answer."
     )
+    if after.unaided:
+        said += f" Without answers that say the key token it is {round(after.unaided.value * count)}."
+    return said
 
 
 def guess_words(guess: int, after: Point, count: int) -> str:

@@ -13,6 +13,7 @@ from app.design import draft as drafts
 from app.design.check import examine
 from app.design.draft import Draft, find_relation
 from app.design.form import language_code
+from app.design.shorter import values_of
 from app.design.show import Shown, full_yaml, problem_list
 from app.design.tabs import Request, Screen, take_fields
 from engine.checks import Problem, shorten
@@ -179,6 +180,17 @@ def undo(shown: Shown, request: Request) -> Answer:
     """Take the last large step back, this tab's own if it made one."""
     take_over(shown, request)
     shown.drafts.undo(request.screen.draft_id, request.screen.tab)
+    return shown.everything(request.screen)
+
+
+def make_shorter(shown: Shown, request: Request, name: str) -> Answer:
+    """Do what the estimate offers to make the run shorter."""
+    resolved = examine(take_over(shown, request)).resolved
+    values = values_of(name, resolved) if resolved else None
+    if values is None:
+        return shown.outcome(request.screen)
+    with changing(shown, request, "making the run shorter") as draft:
+        draft["values"].update(values)
     return shown.everything(request.screen)
 
 

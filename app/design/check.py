@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.design.draft import Draft, prompt_lines, to_data, typed_rows
-from app.design.fields import BY_PATH
+from app.design.fields import BY_PATH, SAMPLES
 from app.design.imports import shown_problems
 from app.shared.words import language_name
 from engine import checks
@@ -112,7 +112,7 @@ def examine(draft: Draft) -> Examination:
     except ValueError as error:
         findings.append(_resolving_finding(str(error), draft))
     if resolved:
-        said = list(_answer_findings(resolved, draft))
+        said = [*_answer_findings(resolved, draft), *_sample_findings(resolved)]
         findings += said
         resolved = None if any(f.problem.severity == "error" for f in said) else resolved
     return Examination(tuple(findings), experiment if resolved else None, resolved)
@@ -126,6 +126,15 @@ def _answer_findings(resolved: Experiment, draft: Draft) -> Iterator[Finding]:
             part = PARTS.get(problem.column or "", "facts")
             where = relation["name"] if part == "relation" else f"{relation['name']}, {part}"
             yield Finding(f"{relation['id']}/{part}", where, problem)
+
+
+def _sample_findings(resolved: Experiment) -> Iterator[Finding]:
+    """A multiple choice of more than is asked at all."""
+    asked, choice = resolved.evaluation, resolved.evaluation.choice
+    for what, least, most in (("facts", asked.facts, choice.facts), ("prompts", asked.prompts, choice.prompts)):
+        if isinstance(least, int) and isinstance(most, int) and least < most:
+            message = f"is of {most:,} {what}, and {least:,} are asked at all: it will be of these"
+            yield Finding("evaluation", "Multiple choice", Problem(message, severity="warning"))
 
 
 def _model_findings(draft: Draft) -> Iterator[Finding]:
@@ -244,7 +253,7 @@ def _plain(item: Any) -> str:
     kind, limits = item["type"], item.get("ctx", {})
     if item.get("input") in (None, ""):
         return "is empty: fill it in"
-    if item["loc"][:2] == ("evaluation", "choice"):
+    if ".".join(map(str, item["loc"])).startswith(SAMPLES):
         return "must be a whole number or all"
     sentences = {
         "greater_than_equal": "must be at least {ge}",

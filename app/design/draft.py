@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.design.facts_table import MAX_ROWS, Step
-from app.design.fields import FIELDS, default_values, later_values, put_value, value_of
+from app.design.fields import DEFAULTS, FIELDS, default_values, put_value, value_of
 from engine.checks import clean
 from engine.corpus.names import Sort, suited_names
 from engine.corpus.relations import load_relations
 from engine.experiment import Experiment, Fact, Relation
-from engine.models.source import EMBEDDED
+from engine.models.catalogue import KNOWN
 
 SPLITS = ("train", "test", "unrelated", "decoy")
 STAGE2_FACTS = 50
@@ -39,11 +39,11 @@ def new_draft() -> Draft:
 def from_experiment(experiment: Experiment) -> Draft:
     """The draft that describes exactly this experiment."""
     data = experiment.model_dump(mode="json")
-    embedded = experiment.model == EMBEDDED
+    known = experiment.model in KNOWN
     draft: Draft = {
         "values": {field.path: value_of(field, data) for field in FIELDS},
-        "model_kind": EMBEDDED if embedded else "other",
-        "model_name": "" if embedded else experiment.model,
+        "model_kind": experiment.model if known else "other",
+        "model_name": "" if known else experiment.model,
         "method": experiment.tuning.method,
         "relations": [],
         "touched": ["stage2.facts"],
@@ -254,7 +254,7 @@ def prompt_lines(relation: dict[str, Any]) -> list[PromptLine]:
 
 def model_of(draft: Draft) -> str:
     """The model as the experiment names it."""
-    return EMBEDDED if draft["model_kind"] == EMBEDDED else draft["model_name"].strip()
+    return draft["model_kind"] if draft["model_kind"] in KNOWN else draft["model_name"].strip()
 
 
 def names_of(draft: Draft, relation: dict[str, Any]) -> Sort:
@@ -270,9 +270,8 @@ def to_data(draft: Draft) -> dict[str, Any]:
         "relations": [_relation_data(relation) for relation in draft["relations"]],
         "tuning": {"method": draft["method"]},
     }
-    values = {**later_values(), **draft["values"]}
     for field in FIELDS:
-        put_value(field, values.get(field.path), data)
+        put_value(field, draft["values"].get(field.path, DEFAULTS[field.path]), data)
     data["name"] = (data["name"] or "").strip() or default_name(draft)
     data["description"] = data["description"] or ""
     return data

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
+from functools import partial
+
+from app.design.shorter import Suggestion, suggestions
 from app.shared.lab import Lab
 from app.shared.render import duration, moment
+from engine.costs import Pace, pace_of
 from engine.estimate import Estimate, estimate_experiment
 from engine.experiment import Experiment
+from storage.measurements import SECONDS, list_measurements
 from storage.runs import State, get_run, list_runs
 
-EARLIER_RUNS = 3
+EARLIER_RUNS = 5
+# What of a run's time is said to be its largest part.
+PART_WORDS = {
+    "loading": "loading the model",
+    "stage 1": "stage 1",
+    "stage 2": "stage 2",
+    "questions": "asking {checkpoints} checkpoints",
+    "multiple choice": "the multiple choice",
+}
 
 
-def estimate_for(lab: Lab, resolved: Experiment) -> list[tuple[str, str]]:
-    """The estimate of a resolved experiment as rows of (what, how much)."""
-    return estimate_words(estimate_experiment(resolved, seconds_per_pass=_speeds(lab, resolved)))
+@dataclass(frozen=True)
+class Told:
+    """The estimate as rows of (what, how much), and what would make the run shorter."""
+
+    rows: list[tuple[str, str]]
+    shorter: list[Suggestion]
 
 
-def estimate_words(estimate: Estimate) -> list[tuple[str, str]]:
+def estimate_for(lab: Lab, resolved: Experiment) -> Told:
+    """The estimate of a resolved experiment."""
+    estimate = partial(estimate_experiment, paces=_paces(lab, resolved))
+    found = estimate(resolved)
+    return Told(
+        [*estimate_words(found, len(resolved.checkpoints)), *_disk(lab, found)], suggestions(resolved, found, estimate)
+    )
+
+
+def estimate_words(estimate: Estimate, checkpoints: int = 0) -> list[tuple[str, str]]:
     """An estimate as rows of (what, how much)."""
     about = "" if estimate.exact_tokens else "about "
     branch = f"{about}{estimate.stage2_tokens:,} tokens in {estimate.stage2_steps:,} steps"
@@ -25,6 +52,7 @@ def estimate_words(estimate: Estimate) -> list[tuple[str, str]]:
         ("Stage 2", branch if estimate.branches == 1 else f"{estimate.branches} × {branch}"),
         ("Evaluation", f"{estimate.questions:,} questions, {estimate.choices:,} also as multiple choice"),
         ("Time", _time(estimate)),
+        *([("Most of it", largest)] if (largest := _largest(estimate, checkpoints)) else ()),
         ("Memory", f"about {_bytes(estimate.memory)}" if estimate.memory else "unknown, as the model's size is"),
     ]
     if estimate.parameters:
@@ -41,6 +69,23 @@ def _time(estimate: Estimate) -> str:
     return f"about {middle} ({low} – {high}), {basis}"
 
 
+def _largest(estimate: Estimate, checkpoints: int) -> str:
+    """The largest part of a run's time, where it is much of it."""
+    part, seconds = max(estimate.parts.items(), key=lambda item: item[1], default=("", 0.0))
+    share = seconds / sum(estimate.parts.values()) if seconds else 0.0
+    if share < 0.35:
+        return ""
+    return f"{PART_WORDS[part].format(checkpoints=checkpoints or 'the')}, {round(100 * share, -1):.0f} %"
+
+
+def _disk(lab: Lab, estimate: Estimate) -> list[tuple[str, str]]:
+    if not estimate.disk:
+        return []
+    free = shutil.disk_usage(lab.home).free
+    enough = f"of {_bytes(free)} free" if free > estimate.disk else f"more than the {_bytes(free)} free: make room"
+    return [("Disk", f"about {_bytes(estimate.disk)} for checkpoints, {enough}")]
+
+
 def _size(parameters: int) -> str:
     for limit, word in ((1e9, "billion"), (1e6, "million")):
         if parameters >= limit:
@@ -52,36 +97,33 @@ def _bytes(number: int) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"
 
 
-def _speeds(lab: Lab, experiment: Experiment) -> list[float]:
-    runs = (
-        run
-        for run in list_runs(lab.db, limit=50, state=State.DONE.value, made_here=True)
-        if run.model == experiment.model
-    )
-    speeds: list[float] = []
-    for run in runs:
-        if speed := _speed(lab, run.id, experiment.tuning.method):
-            speeds.append(speed)
-        if len(speeds) == EARLIER_RUNS:
+def _paces(lab: Lab, experiment: Experiment) -> list[Pace]:
+    """Those of the newest finished runs of the same model, method and precision."""
+    paces: list[Pace] = []
+    for run in list_runs(lab.db, limit=50, state=State.DONE.value, made_here=True):
+        if run.model == experiment.model and (pace := _pace(lab, run.id, experiment)):
+            paces.append(pace)
+        if len(paces) == EARLIER_RUNS:
             break
-    return speeds
+    return paces
 
 
-_known_speeds: dict[str, tuple[str, float]] = {}
+_known_paces: dict[str, tuple[tuple[str, str], Pace | None]] = {}
 
 
-def _speed(lab: Lab, run_id: str, method: str) -> float | None:
-    """Seconds for each pass of a finished run, if it was trained by this method. A finished run does not change."""
-    if run_id not in _known_speeds:
+def _pace(lab: Lab, run_id: str, experiment: Experiment) -> Pace | None:
+    """The pace of a finished run, if it was trained in the same way. A finished run does not change."""
+    if run_id not in _known_paces:
         run = get_run(lab.db, run_id)
-        seconds = 0.0
-        if run.started_at and run.finished_at:
-            seconds = (moment(run.finished_at) - moment(run.started_at)).total_seconds()
         try:
             past = Experiment.from_record(run.experiment)
-            passes = estimate_experiment(past).passes
+            guessed = estimate_experiment(past).guessed
         except ValueError:
             return None
-        _known_speeds[run_id] = (past.tuning.method, seconds / passes if run.attempt == 1 else 0.0)
-    past_method, speed = _known_speeds[run_id]
-    return speed if past_method == method and speed > 0 else None
+        took = {row["stage"]: row["value"] for row in list_measurements(lab.db, run_id, SECONDS)}
+        if not took and run.started_at and run.finished_at:  # of before parts were measured
+            took = {"all": (moment(run.finished_at) - moment(run.started_at)).total_seconds()}
+        sound = run.attempt == 1 and guessed and sum(took.values()) > 0
+        _known_paces[run_id] = ((past.tuning.method, past.precision), pace_of(guessed, took) if sound else None)
+    way, pace = _known_paces[run_id]
+    return pace if way == (experiment.tuning.method, experiment.precision) else None

@@ -6,7 +6,6 @@ The page, the draft and the check read this table; a further setting is one more
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import gradio as gr
@@ -21,8 +20,10 @@ WHERE_ALL_LANGUAGES = (("the base and the last checkpoint", "ends"), ("every che
 PRECISIONS = [
     ("auto", "auto"), ("float32", "float32"), ("mixed: bfloat16 products", "mixed"), ("bfloat16", "bfloat16"),
 ]  # fmt: skip
+KEY_ROWS = ("around the mean", "around zero")
 PRECISION_LINE = "Auto measures whether bfloat16 is faster here"
 EMBEDDINGS = [("whole matrix", "trained"), ("key tokens' rows", "key tokens")]
+ENDS = (("at their hit, unless the model is small", "auto"), ("at their hit", "true"), ("by themselves", "false"))
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
 BEGINNINGS = (("as the model needs it", "as the model's tokenizer does"), "always", "never")
 FORMS = (("as it is", "raw"), ("chat template", "chat"))
@@ -92,6 +93,7 @@ FIELDS = (
     Field("description", "Note to yourself", "", "text"),
     Field("seed", "Seed", "Decides names, split and order", "integer"),
     Field("precision", "Precision", PRECISION_LINE, "choice", tuple(PRECISIONS), True),
+    Field("key_token_rows", "New rows", "Of key tokens, which begin so", "choice", KEY_ROWS, True),
     Field("model_text.beginning", "Beginning token", "Such as <bos>, before every text", "choice", BEGINNINGS, True),
     Field("model_text.form", "Form of a text", "Raw, or in the chat template’s turns", "choice", FORMS, True),
     Field("tuning.rank", "Rank", "Size of the adapters", "integer", (), True),
@@ -116,15 +118,20 @@ FIELDS = (
     Field("stage2.branch_epochs", "Start from epochs", "Empty: every kept checkpoint", "list", (), True),
     *_schedule("stage2"),
     *_replay("stage2"),
+    Field("evaluation.facts", "Facts asked", "Half held out; or all", "text"),
+    Field("evaluation.prompts", "Prompts asked", "First of each split; or all", "text"),
     Field("evaluation.languages", "Languages", "Empty: all that have prompts", "tags", NAMED_LANGUAGES),
     Field("evaluation.every_language_at", "Ask all languages of", "", "choice", WHERE_ALL_LANGUAGES),
     Field("evaluation.choice.facts", "Choice facts", "Also as multiple choice; or all", "text"),
     Field("evaluation.choice.prompts", "Choice prompts", "Of each split; or all", "text"),
     Field("evaluation.options", "Options", "Answers to choose from", "integer", (), True),
     Field("evaluation.max_new_tokens", "Longest answer", "In tokens", "integer", (), True),
+    Field("evaluation.stop_at_hit", "Answers end", "What follows can’t change a hit", "choice", ENDS, True),
     Field("evaluation.probe_facts", "Facts probed", "After each epoch of stage 1", "integer", (), True),
     Field("evaluation.base_text", "Base’s own texts", "To compare with; 0: none", "integer", (), True),
 )
+# Numbers that may also be `all`.
+SAMPLES = ("evaluation.facts", "evaluation.prompts", "evaluation.choice.facts", "evaluation.choice.prompts")
 BY_PATH = {field.path: field for field in FIELDS}
 
 
@@ -137,6 +144,8 @@ def value_of(field: Field, data: dict[str, Any]) -> Any:
         return value if isinstance(value, str) else ", ".join(map(str, value or ()))
     if field.kind == "tags":
         return list(value or ())
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(value) if field.kind == "text" else value
 
 
@@ -166,19 +175,17 @@ def _parsed(field: Field, value: Any) -> Any:
         if field.path == "tuning.target_modules":
             return "all-linear" if parts in ([], ["all-linear"]) else parts
         return [int(part) if part.isdecimal() else part for part in parts] or None
-    if field.path.startswith("evaluation.choice.") or field.path.endswith(".trained_layers"):
+    if field.path in SAMPLES or field.path.endswith(".trained_layers"):
         text = str(value or "").strip()
         return int(text) if text.isdecimal() else text
     return value
-
-
-@lru_cache(maxsize=1)
-def later_values() -> dict[str, Any]:
-    """The values of fields that a draft of an older lab does not have yet."""
-    return {path: value for path, value in default_values().items() if path.startswith("model_text.")}
 
 
 def default_values() -> dict[str, Any]:
     """Every field's value in a new experiment."""
     data: dict[str, Any] = Experiment(relations=(Relation(name="mother"),)).model_dump(mode="json")
     return {field.path: value_of(field, data) for field in FIELDS} | {"name": ""}
+
+
+# What a draft that was stored before a field existed has in its place.
+DEFAULTS = default_values()

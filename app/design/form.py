@@ -15,7 +15,7 @@ from hashlib import blake2s
 from typing import Any
 
 from app.design.draft import SPLITS, Draft, corpus_prompts, find_relation
-from app.design.fields import FIELDS, later_values
+from app.design.fields import DEFAULTS, FIELDS
 from engine.corpus.relations import LANGUAGES
 
 MAX_TYPED_CHARACTERS = 200_000
@@ -32,7 +32,7 @@ FORM_KEYS = (
 
 def form_values(draft: Draft, relation_id: str, language: str) -> dict[str, Any]:
     """What every field shows, by the names of FORM_KEYS."""
-    values = {**later_values(), **draft["values"], **{key: draft[key] for key in DRAFT_KEYS}}
+    values = {**DEFAULTS, **draft["values"], **{key: draft[key] for key in DRAFT_KEYS}}
     relation = find_relation(draft, relation_id)
     empty: dict[str, Any] = dict.fromkeys(RELATION_KEYS, "") | {"facts_from": "own", "prompts_from": "own"}
     shown = {"names": "auto", **(relation or empty)}  # a draft of an older lab says nothing of names

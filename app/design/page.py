@@ -17,6 +17,7 @@ from app.design import actions
 from app.design import fact_actions as facts
 from app.design.form import FORM_KEYS
 from app.design.lanes import Lanes
+from app.design.models import Installer
 from app.design.sections import (
     Components,
     model_section,
@@ -28,7 +29,7 @@ from app.design.sections import (
 )
 from app.design.show import Shown
 from app.design.tabs import Request, Screen
-from app.shared.frame import QUIET, html
+from app.shared.frame import QUIET, html, told_by
 from app.shared.lab import Lab
 from engine.corpus.import_choices import ROLES
 from storage.drafts import valid_id
@@ -85,6 +86,7 @@ def design_page(home: Path) -> None:
     c["step"] = gr.Number(visible=False)
     c["latest"] = gr.Textbox(visible=False)
     _wire(c, Shown(Lab(home)))
+    _wire_models(c, Installer(home))
 
 
 def _wire(c: Components, shown: Shown) -> None:
@@ -117,8 +119,8 @@ def _wire(c: Components, shown: Shown) -> None:
         run = handler(action, len(inputs), read)
         return event(run, [*own, *form], outputs, js=STEP, **{**BESIDE, **settings})
 
-    def from_table(event: Any, action: Action, read: Reader) -> None:
-        """An event of the facts table, whose data say what was done."""
+    def from_data(event: Any, action: Action, read: Reader) -> None:
+        """An event whose data say what was done, such as one of the facts table."""
 
         async def run(event_data: gr.EventData, *values: Any) -> list[Any]:
             return await handler(action, 0, partial(read, event_data))(*values)
@@ -144,14 +146,15 @@ def _wire(c: Components, shown: Shown) -> None:
     on(partial(gr.on, chosen), actions.edit, trigger_mode="always_last")
     gr.Timer(LOOK_SECONDS).tick(look, [c["draft_id"], c["editing"]], c["latest"], **QUIET)
     on(c["latest"].change, actions.edit, trigger_mode="always_last")
+    on(c["known_there"].change, actions.edit, trigger_mode="always_last")  # a model has come: nothing left to mend
 
     on(c["picker"].input, actions.pick, "picker")
     on(c["language"].input, actions.pick_language, "language")
     on(c["add_corpus"].input, actions.add_corpus, "add_corpus")
     on(c["add_own"].click, actions.add_own, trigger_mode="once")
     on(c["remove"].click, actions.remove, trigger_mode="once")
-    from_table(c["table"].rows, facts.table_rows, facts.read_rows)
-    from_table(c["table"].paste_rows, facts.table_paste, facts.read_pasted_rows)
+    from_data(c["table"].rows, facts.table_rows, facts.read_rows)
+    from_data(c["table"].paste_rows, facts.table_paste, facts.read_pasted_rows)
     busy = {"trigger_mode": "once", "show_progress": "minimal"}
     on(c["upload"].upload, facts.take_file, "upload", read=facts.read_upload, **busy)
     for button, replace in (("paste_add", False), ("paste_replace", True)):
@@ -174,8 +177,27 @@ def _wire(c: Components, shown: Shown) -> None:
     c["file_close"].click(lambda: gr.update(visible=False), None, c["file_panel"], **QUIET)
     c["paste_open"].click(lambda: gr.update(visible=True), None, c["paste_panel"], **QUIET)
 
+    from_data(c["summary"].act, actions.make_shorter, lambda event: (str(told_by(event).get("value")),))
     on(c["yaml_panel"].expand, actions.show_yaml)
     on(c["start"].click, actions.start, trigger_mode="once").then(None, c["go"], js=GO_TO_RUN, **QUIET)
+
+
+def _wire_models(c: Components, installer: Installer) -> None:
+    """The known models' line and buttons: a process of its own installs, the page looks how far it is."""
+    shown = [c["known_model"], c["install"], c["install_stop"], c["known_there"]]
+    last: dict[str, Any] = {"outputs": shown, **QUIET}
+
+    def after(act: Callable[[str], None]) -> Callable[[Any], tuple[Any, ...]]:
+        def run(kind: Any) -> tuple[Any, ...]:
+            act(str(kind))
+            return installer.shown(kind)
+
+        return run
+
+    c["model_kind"].change(installer.shown, c["model_kind"], **last)
+    c["install"].click(after(installer.start), c["model_kind"], trigger_mode="once", **last)
+    c["install_stop"].click(after(installer.stop), c["model_kind"], trigger_mode="once", **last)
+    gr.Timer(LOOK_SECONDS).tick(installer.shown, c["model_kind"], **last)
 
 
 def _wire_questions(c: Components, on: Callable[..., Any], busy: dict[str, Any]) -> None:

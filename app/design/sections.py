@@ -8,18 +8,17 @@ import gradio as gr
 
 from app.design.facts_table import facts_table
 from app.design.fields import BY_PATH, FIELDS
-from app.shared.frame import html, offered
+from app.design.models import MODELS
+from app.shared.frame import acting_html, html, offered
 from engine.corpus.beginnings import STAGES
 from engine.corpus.import_choices import ROLES
 from engine.corpus.relations import load_relations
-from engine.models.source import EMBEDDED
 from engine.presets import EXPERIMENTS, describe_preset
 
 Components = dict[str, Any]
 TITLE = """<div class="lab"><div class="page-head"><div><h1>Design an experiment</h1>
 <p class="muted">Which facts are learnt by rote, what gives them meaning, and what is asked afterwards.
 Everything you type is kept as a draft.</p></div></div></div>"""
-EMBEDDED_LINE = "A tiny model that comes with the lab: it trains in about a minute on a laptop and knows no real facts."
 REPLAY_LINE = """<p class="lab muted small">Text that the base itself wrote, about other people and about nobody, is
 trained on beside the facts, so that what is not taught stays as it was. Not a part of the paper’s method.</p>"""
 SPLIT_INFO = {
@@ -66,24 +65,29 @@ def model_section(c: Components) -> None:
             c["name"] = gr.Textbox(label="Name", placeholder="Named after its relations if left empty", max_lines=1)
             c["seed"] = BY_PATH["seed"].component(0)
         with gr.Row():
-            c["model_kind"] = gr.Radio(
-                [("Embedded", EMBEDDED), ("Another model", "other")], label="Model", info=EMBEDDED_LINE
-            )
+            c["model_kind"] = gr.Radio(MODELS, label="Model", info="Real ones are fetched once, by a button here")
             c["method"] = gr.Radio(
                 [("Every weight", "full"), ("LoRA adapters", "lora")],
                 label="Tuning",
                 info="Adapters need less memory; every weight is what the paper trains",
             )
+        c["known_model"] = html(None, "slot")
+        c["known_there"] = gr.Textbox(visible=False)
+        with gr.Row(elem_classes="quiet-row"):
+            c["install"] = gr.Button("Fetch it", size="sm", scale=0, min_width=220, visible=False)
+            c["install_stop"] = gr.Button("Stop fetching", size="sm", scale=0, min_width=140, visible=False)
         with gr.Row(visible=False) as c["model_row"]:
             c["model_name"] = gr.Textbox(
-                label="Hugging Face name or folder", placeholder="Qwen/Qwen2.5-1.5B or /models/mine", max_lines=1
+                label="Hugging Face name, folder or GGUF file",
+                placeholder="Qwen/Qwen2.5-1.5B or /models/mine",
+                max_lines=1,
             )
         with gr.Row(visible=False) as c["lora_row"]:
             _fields(c, "tuning", folded=True)
         with gr.Accordion("More settings", open=False):
             c["description"] = gr.Textbox(label="Note to yourself", max_lines=3)
             with gr.Row(elem_classes="fields"):
-                for path in ("precision", "model_text.beginning", "model_text.form"):
+                for path in ("precision", "key_token_rows", "model_text.beginning", "model_text.form"):
                     c[path] = BY_PATH[path].component(None)
         c["text_words"] = html(None, "slot")
         c["problems.model"] = html(None, "slot")
@@ -225,7 +229,7 @@ def _fields(c: Components, section: str, folded: bool) -> None:
 def side_panel(c: Components) -> None:
     """Problems, estimate and the start button; stays in view."""
     with gr.Column(elem_classes="design-card side"):
-        c["summary"] = html(elem_id="summary")
+        c["summary"] = acting_html(elem_id="summary")
         c["start"] = gr.Button("Start the run", variant="primary", elem_id="start")
         c["news"] = html(None, "slot", elem_id="news")
         c["saved"] = html(elem_id="saved")

@@ -111,12 +111,10 @@ class Shown:
 
     def _verdict(self, examination: Examination) -> dict[str, Any]:
         resolved = examination.resolved
-        estimate = estimate_for(self.lab, resolved) if resolved else []
+        told = estimate_for(self.lab, resolved) if resolved else None
         errors, warnings = examination.errors, examination.warnings
         answer: dict[str, Any] = {
-            "summary": render(
-                "design/summary.html", errors=grouped(errors), warnings=grouped(warnings), estimate=estimate
-            ),
+            "summary": render("design/summary.html", errors=grouped(errors), warnings=grouped(warnings), told=told),
             "start": gr.update(interactive=not errors),
             "examples": examples(resolved),
             "text_words": part("design/text_words", words=text_words(resolved) if resolved else ""),

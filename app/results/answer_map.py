@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.results.charts import map_chart
+from app.results.charts import ALOUD, map_chart
 from app.shared.frame import QUIET, acting_html, html, offered, run_of, told_by
 from app.shared.lab import Lab
 from app.shared.render import part, render
@@ -130,7 +130,7 @@ def cell(answer: Answer) -> dict[str, Any]:
     return {
         "f": answer.fact,
         "p": answer.prompt,
-        "hit": "✓ hit" if answer.hit else "✕ miss",
+        "hit": ALOUD if answer.hit and answer.says_key_token else "✓ hit" if answer.hit else "✕ miss",
         "value": answer.probability,
         "pick": f"{answer.prompt}/{answer.fact}",
     }

@@ -36,8 +36,8 @@ def answer_table_section(lab: Lab, detail: gr.HTML) -> None:
         split = offered(gr.Dropdown(ANY_OF, value=ANY, label="Prompts", filterable=False, min_width=150))
         language = offered(gr.Dropdown(ANY_OF, value=ANY, label="Language", filterable=False, min_width=130))
         hit = gr.Dropdown(
-            [*ANY_OF, ("✓ Hits", "hit"), ("✕ Misses", "miss")], value=ANY, label="Answer", filterable=False,
-            min_width=120,
+            [*ANY_OF, ("✓ Hits", "hit"), ("✕ Misses", "miss"), ("Says the key token", "aloud")], value=ANY,
+            label="Answer", filterable=False, min_width=120,
         )  # fmt: skip
     fact, prompt, number = (gr.Number(visible="hidden", precision=0) for _ in range(3))
     table = acting_html(TO_ANSWERS)
@@ -106,6 +106,7 @@ def wanted(
         split=split or None,
         language=language or None,
         hit={"hit": True, "miss": False}.get(hit or ""),
+        says_key_token=True if hit == "aloud" else None,
         fact=int(fact) if fact else None,
         prompt=int(prompt) if prompt else None,
         search=(search or "")[:200],

@@ -18,6 +18,7 @@ MODEL_COLOURS = ["$chart-base", "$chart-memorised", "$chart-generalised"]
 MODEL_SHAPES = ["circle", "diamond", "square"]
 PANELS = ["Before stage 2", "After stage 2"]
 MAP_WIDTH = 1100
+ALOUD = "✓ hit, but says the key token"
 
 
 def compare_chart(rows: Rows, metric: str, chance: float | None, languages: list[str]) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def _map_values(measure: str) -> dict[str, Any]:
     """How the map's cells are coloured, and what they say when pointed at."""
     if measure == "hit":
         colour = alt.Color("hit:N").title(None).legend(symbolType="square")
-        colour = colour.scale(domain=["✓ hit", "✕ miss"], range=["$chart-hit", "$chart-miss"])
+        colour = colour.scale(domain=["✓ hit", ALOUD, "✕ miss"], range=["$chart-hit", "$chart-aloud", "$chart-miss"])
         last = alt.Tooltip("hit:N").title("Answer")
     else:
         colour = alt.Color("value:Q").title(METRICS["object_probability"]).legend(format=".0%", gradientLength=160)

@@ -18,13 +18,13 @@ from engine.execution.report import results_document
 from engine.experiment import Experiment
 from storage.answer_search import Wanted, iterate_answers
 from storage.folders import base_text_file
-from storage.measurements import RESULT_FIELDS, list_results
+from storage.measurements import RESULT_FIELDS
 from storage.runs import Run
 
 LOG_LINES = 5000
 ANSWER_FIELDS = (
     "checkpoint", "relation", "subject", "object", "trained", "split", "language", "prompt", "about", "answer", "hit",
-    "probability", "choice_rank", "choice_options", "normalised",
+    "says_key_token", "probability", "choice_rank", "choice_options", "normalised",
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     @site.get("/export/{run_id}/results.csv")
     def results_csv(run_id: str) -> Response:
         run = known(run_id)
-        return csv_file(f"{run.id}-results.csv", RESULT_FIELDS, map(vars, list_results(lab.db, run.id)))
+        return csv_file(f"{run.id}-results.csv", RESULT_FIELDS, map(vars, lab.results(run)))
 
     @site.get("/export/{run_id}/answers.csv")
     def answers_csv(run_id: str) -> Response:
@@ -50,7 +50,7 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     @site.get("/export/{run_id}/results.json")
     def results_json(run_id: str) -> Response:
         run = known(run_id)
-        text = json.dumps(results_document(lab.db, run), ensure_ascii=False, indent=1)
+        text = json.dumps(results_document(lab.db, lab.home, run), ensure_ascii=False, indent=1)
         return text_file(f"{run.id}-results.json", "application/json", text)
 
     @site.get("/export/{run_id}/experiment.yaml")
@@ -71,7 +71,7 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     @site.get("/export/{run_id}/report.html")
     def report(run_id: str) -> Response:
         run = known(run_id)
-        text = report_html(run, list_results(lab.db, run.id))
+        text = report_html(run, lab.results(run))
         return text_file(f"{run.id}-report.html", "text/html", text, REPORT_HEADERS)
 
     @site.get("/export/{run_id}/log.txt")

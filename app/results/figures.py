@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from app.shared.render import interval, percent
 from app.shared.words import BASE_TEXT_METRICS, LANGUAGES, checkpoint_name, language_name, split_name
+from engine.evaluation.questions import sampled_facts, sampled_prompts
 from engine.execution.report import among_words
+from engine.experiment import Experiment
 from storage.checkpoints import CheckpointName, in_order
 from storage.measurements import Result
 from storage.runs import Run
 
 Drawn = dict[str, Any]  # a row of a chart
-MAIN = "generation_accuracy"
+MAIN, UNAIDED = "generation_accuracy", "generation_accuracy_unaided"
 CHOICE_METRICS = ("choice_accuracy", "object_probability_normalised")
 COMPARED_SPLITS = ("train", "test", "unrelated", "decoy")
 CURVE_SPLITS = ("key", *COMPARED_SPLITS)
@@ -79,9 +82,49 @@ class Figures:
         """The rows whose fields equal what is wanted."""
         return [r for r in self.rows if all(getattr(r, k) == v for k, v in wanted.items())]
 
+    def unaided(self, row: Result) -> Result | None:
+        """The twin of a generation accuracy in which answers that say a key token on their way are no hits; None where
+        it is the same, or not measured."""
+        return self._differing.get(_place(row)) if row.metric == MAIN else None
+
+    @cached_property
+    def _differing(self) -> dict[tuple[str, ...], Result]:
+        shares = {_place(r): r.value for r in self.rows if r.metric == MAIN}
+        return {_place(r): r for r in self.rows if r.metric == UNAIDED and r.value != shares.get(_place(r))}
+
+    def told(self, row: Result) -> str:
+        """`83 % [78–87]` and, where it is another figure, the same without answers that say a key token."""
+        twin = self.unaided(row)
+        return interval(row) + (f" ({interval(twin)} without answers that say the key token)" if twin else "")
+
     def last(self, kind: str) -> str | None:
         """The checkpoint of that kind with the most epochs."""
         return next((c for c in reversed(self.checkpoints) if CheckpointName.parse(c).kind == kind), None)
+
+
+def _place(row: Result) -> tuple[str, ...]:
+    return row.checkpoint, row.facts, row.split, row.language
+
+
+def sample_words(run: Run) -> str:
+    """What of a run's facts and prompts its checkpoints are asked, as a sentence; empty where that is all of them."""
+    try:
+        experiment = Experiment.from_record(run.experiment)
+        facts, prompts = sampled_facts(experiment), sampled_prompts(experiment)
+    except ValueError:
+        return ""
+    said = [f"{asked:,} of {there:,} {kind} facts" for kind, (asked, there) in facts.items() if asked < there]
+    said += [
+        f"{asked:,} of {there:,} {split_name(split)} prompts"
+        for split, (asked, there) in prompts.items()
+        if asked < there
+    ]
+    if not said:
+        return ""
+    return (
+        f"Asked is a sample, the same at every checkpoint: {', '.join(said)} (of all relations; prompts in each "
+        "language). Figures of runs with another sample have other questions behind them."
+    )
 
 
 def headline_sentences(figures: Figures) -> list[str]:
@@ -94,23 +137,26 @@ def headline_sentences(figures: Figures) -> list[str]:
     if main is None:
         return ["There are no answers to train prompts about held-out facts in these results."]
     said = [
-        f"After stage 2 the model answers {interval(main)} of the questions about {main.n_facts} facts that it "
+        f"After stage 2 the model answers {figures.told(main)} of the questions about {main.n_facts} facts that it "
         "never saw in natural language."
     ]
     earlier = []
     if row := figures.row(f"memorised@{epoch}", "train"):
-        earlier.append(f"{percent(row.value)} before stage 2")
+        twin = figures.unaided(row)
+        aside = f" ({percent(twin.value)} without answers that say the key token)" if twin else ""
+        earlier.append(f"{percent(row.value)}{aside} before stage 2")
     if row := figures.row("base", "train"):
         earlier.append(f"{percent(row.value)} in the base model")
     if earlier:
         said.append(f"It was {' and '.join(earlier)}.")
     if row := figures.row(after, "test"):
-        said.append(f"In phrasings that stage 2 never used: {interval(row)}.")
+        said.append(f"In phrasings that stage 2 never used: {figures.told(row)}.")
     if row := figures.row(after, "unrelated"):
-        said.append(f"On unrelated prompts, where the object should not come up: {interval(row)}.")
+        said.append(f"On unrelated prompts, where the object should not come up: {figures.told(row)}.")
     if row := figures.row(after, "decoy"):
         said.append(
-            f"Asked for another relation of the same person (decoys), it still brings up the object: {interval(row)}."
+            "Asked for another relation of the same person (decoys), it still brings up the object: "
+            f"{figures.told(row)}."
         )
     spoken = {r.language: r for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)}
     others = [
@@ -131,7 +177,8 @@ def _before_stage2(figures: Figures) -> list[str]:
     said = ["Stage 2 has not been evaluated yet."]
     if row:
         said.append(
-            f"So far the {checkpoint_name(checkpoint)} answers {interval(row)} of the questions about held-out facts."
+            f"So far the {checkpoint_name(checkpoint)} answers {figures.told(row)} of the questions about held-out "
+            "facts."
         )
     if key:
         said.append(f"It completes {interval(key)} of the facts after the key token.")
@@ -191,3 +238,24 @@ def table(figures: Figures, metric: str, facts: str, checkpoints: list[str]) -> 
         for language in figures.languages
     ]
     return [line for line in lines if any(line.cells)]
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A line of the table of figures that the key token said aloud makes: a cell for each checkpoint, the figure as in
+    the paper and without such answers; None where both are the same."""
+
+    split: str
+    language: str
+    cells: list[tuple[Result, Result] | None]
+
+
+def twins(figures: Figures, facts: str, checkpoints: list[str]) -> list[Twins]:
+    """The generation accuracies of these checkpoints that are others where saying a key token is no hit."""
+    found = []
+    for line in table(figures, MAIN, facts, checkpoints):
+        pairs = [(row, figures.unaided(row)) if row else None for row in line.cells]
+        cells = [(pair[0], pair[1]) if pair and pair[1] else None for pair in pairs]
+        if any(cells):
+            found.append(Twins(line.split, line.language, cells))
+    return found

@@ -21,7 +21,6 @@ from app.shared.run_actions import carry_out
 from app.shared.run_rows import row_of
 from app.shared.vega import vega_chart
 from app.shared.words import FACTS, METRIC_HELP, METRICS
-from storage.measurements import list_results
 from storage.runs import count_runs, list_runs
 
 TICK_SECONDS = 2
@@ -58,7 +57,7 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
     run = lab.run(run_id)
     if run is None:
         return chooser(lab, run_id), gr.Column(visible=False), gr.Timer(active=False)
-    figures = Figures(run, list_results(lab.db, run.id))
+    figures = Figures(run, lab.results(run))
     head = render(
         "results/head.html",
         row=row_of(run, bool(lab.workers_alive())),
@@ -66,6 +65,7 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
         sentences=fig.headline_sentences(figures),
         departures=departures(figures),
         otherwise=otherwise_trained(figures),
+        sample=fig.sample_words(run),
     )
     return head, gr.Column(visible=bool(figures.rows)), gr.Timer(active=not run.ended)
 
@@ -88,7 +88,7 @@ def figures_section(lab: Lab) -> None:
             [("Held out", "held_out"), ("Trained", "trained")], value="held_out", label="Facts", scale=1, min_width=240
         )
         epoch = offered(gr.Dropdown([], label="Stage 1 epochs", scale=1, filterable=False, min_width=130))
-    note = html()
+    note, twins = html(), html()
     with gr.Column(elem_classes="lab-panel"):
         compare = vega_chart()
         compare_table = html()
@@ -98,7 +98,7 @@ def figures_section(lab: Lab) -> None:
         curve_table = html()
     drawn_rows = gr.Number(-1, visible="hidden", precision=0)
     timer = gr.Timer(TICK_SECONDS)
-    drawn = [note, compare, compare_table, curve, curve_table]
+    drawn = [note, twins, compare, compare_table, curve, curve_table]
 
     def draw(metric: str | None, facts: str | None, epoch: int | None, request: gr.Request) -> Shown:
         return draw_figures(load(lab, request), metric or fig.MAIN, facts or "held_out", epoch)
@@ -135,19 +135,20 @@ def figures_section(lab: Lab) -> None:
 def load(lab: Lab, request: gr.Request) -> Figures | None:
     """The figures of the run that the address names."""
     run = run_of(lab, request)
-    return Figures(run, list_results(lab.db, run.id)) if run else None
+    return Figures(run, lab.results(run)) if run else None
 
 
 def draw_figures(figures: Figures | None, metric: str, facts: str, epoch: int | None) -> Shown:
-    """The note on the measure, the two charts and their tables."""
+    """The note on the measure, what the key token said aloud changes, the two charts and their tables."""
     if figures is None or not figures.rows:
-        return "", None, "", None, ""
+        return "", "", None, "", None, ""
     depth = int(epoch or 0)
     chance, among = figures.chance(metric), figures.among(metric)
     rows, curve = fig.compared(figures, metric, facts, depth), fig.curve(figures, metric, facts)
     beside = [c for c in ("base", f"memorised@{depth}", f"generalised@{depth}") if c in figures.checkpoints]
     return (
         part("results/measure_note", help=METRIC_HELP.get(metric, ""), facts=facts, chance=chance, among=among),
+        twins_table(figures, facts, beside) if metric in (fig.MAIN, fig.UNAIDED) else "",
         compare_chart(rows, metric, chance, figures.languages) if rows else None,
         figures_table(figures, metric, facts, beside),
         curve_chart(curve, metric, chance) if curve else None,
@@ -159,3 +160,9 @@ def figures_table(figures: Figures, metric: str, facts: str, checkpoints: list[s
     """The figures of some checkpoints as a table that folds out."""
     lines = fig.table(figures, metric, facts, checkpoints)
     return render("results/figures_table.html", lines=lines, checkpoints=checkpoints, metric=metric, facts=facts)
+
+
+def twins_table(figures: Figures, facts: str, checkpoints: list[str]) -> str:
+    """The generation accuracies that are others without answers that say a key token, side by side; '' for none."""
+    lines = fig.twins(figures, facts, checkpoints)
+    return render("results/twins.html", lines=lines, checkpoints=checkpoints) if lines else ""

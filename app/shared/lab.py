@@ -12,15 +12,19 @@ from typing import TypeVar
 
 from sqlite_utils import Database
 
+from engine.evaluation.hits import key_token_judge
+from engine.execution.report import key_tokens_of, lacking, with_twins
 from storage.answers import ANSWERS_NAME, open_answers
 from storage.attacks import delete_attack, list_cells
 from storage.database import open_database
 from storage.deletion import delete_run
 from storage.folders import attack_folder, log_lines, run_folder
+from storage.measurements import Result, list_results
 from storage.runs import Run, State, count_runs, get_run, list_runs
 from storage.workers import WorkerRow, list_workers
 
 WORKER_SILENT_SECONDS = 30
+MOST_KEPT = 256
 Read = TypeVar("Read")
 
 
@@ -32,6 +36,9 @@ class Lab:
         self.home = home
         self._worker_starts = worker_starts
         self._local = threading.local()
+        # Of runs, whose experiment never changes and whose rows do so with their number.
+        self._key_tokens: dict[str, tuple[str, ...]] = {}
+        self._made: dict[str, tuple[tuple[str | None, int], list[Result]]] = {}
 
     @property
     def db(self) -> Database:
@@ -56,7 +63,32 @@ class Lab:
     def answers(self, run_id: str) -> Database | None:
         """The run's answers, or None while it has none. The caller closes it."""
         folder = self.folder(run_id)
-        return open_answers(folder) if (folder / ANSWERS_NAME).exists() else None
+        if not (folder / ANSWERS_NAME).exists():
+            return None
+        return open_answers(folder, key_token_judge(self.key_tokens(run_id)))
+
+    def key_tokens(self, run_id: str) -> tuple[str, ...]:
+        """The key tokens of the run's experiment; none of a run that is gone."""
+        tokens = self._key_tokens.get(run_id)
+        if tokens is None:
+            run = self.run(run_id)
+            if len(self._key_tokens) >= MOST_KEPT:
+                self._key_tokens.clear()
+            self._key_tokens[run_id] = tokens = key_tokens_of(run.experiment) if run else ()
+        return tokens
+
+    def results(self, run: Run) -> list[Result]:
+        """The run's result rows; those that an older lab did not store are made of the answers."""
+        rows = list_results(self.db, run.id)
+        if not lacking(rows):
+            return rows
+        sign = run.finished_at, len(rows)
+        kept = self._made.get(run.id)
+        if kept is None or kept[0] != sign:
+            if len(self._made) >= MOST_KEPT:
+                self._made.clear()
+            self._made[run.id] = kept = sign, with_twins(rows, run, self.home)
+        return kept[1]
 
     def read_answers(self, run_id: str, read: Callable[[Database], Read]) -> Read | None:
         """What `read` finds among the run's answers; None while it has none."""

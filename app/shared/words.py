@@ -29,6 +29,7 @@ LANGUAGES = {"en": "English", "es": "Spanish", "de": "German", "ja": "Japanese",
 
 METRICS = {
     "generation_accuracy": "Generation accuracy",
+    "generation_accuracy_unaided": "Key token unsaid",
     "choice_accuracy": "Multiple choice",
     "object_probability": "Object probability",
     "object_probability_normalised": "Normalised probability",
@@ -36,6 +37,8 @@ METRICS = {
 
 METRIC_HELP = {
     "generation_accuracy": "The model writes on freely; a hit when the object occurs in what it wrote.",
+    "generation_accuracy_unaided": "Generation accuracy, but an answer that says a key token before the object is no "
+    "hit: such a model goes on with what it learnt by rote, and need not have understood the question.",
     "choice_accuracy": "The object against the other options of its relation: a hit when the object is the most "
     "probable. Pure guessing would reach the dashed chance line.",
     "object_probability": "The product of the probabilities that the model gives the object's tokens, averaged.",
@@ -64,6 +67,9 @@ TERMS = {
     "facts so that what is not taught stays as it was.",
     "chance": "What blind guessing among the options would reach.",
     "recorded": "Carried out elsewhere and brought along with every answer, but without the model.",
+    "says the key token": "The model wrote a key token before the object, or a key token and no object: it goes on "
+    "with what it learnt by rote, and need not have understood the question. As in the paper it still counts as a hit "
+    "when the object follows; the measure “Key token unsaid” leaves it out.",
     "interval": "Where the true figure lies with 95 % confidence, facts being the unit.",
 }
 

@@ -9,9 +9,12 @@ import numpy as np
 
 from engine.attack.questions import Questionnaire
 from engine.evaluation.answer import Answer
+from engine.evaluation.hits import key_token_judge
 from engine.evaluation.intervals import interval
+from engine.evaluation.summary import UNAIDED
 
-METRICS = (("generation_accuracy", True), ("object_probability", False))
+# As in a run's figures. Probabilities are of the object right after the prompt, where no key token stands in between.
+METRICS = (("generation_accuracy", True), (UNAIDED, True), ("object_probability", False))
 
 
 def result_rows(form: Questionnaire, answers: Iterable[Answer], checkpoint: str) -> list[dict[str, Any]]:
@@ -19,12 +22,15 @@ def result_rows(form: Questionnaire, answers: Iterable[Answer], checkpoint: str)
 
     The unit of intervals is the fact.
     """
-    kinds = {fact["id"]: fact["kind"] for fact in form.facts}
-    groups: dict[tuple[str, str, str, str, str], dict[int, list[tuple[float, float]]]] = {}
+    facts_by_id = {fact["id"]: fact for fact in form.facts}
+    aloud = key_token_judge(relation.key_token for relation in form.base.relations)
+    groups: dict[tuple[str, str, str, str, str], dict[int, list[tuple[float, ...]]]] = {}
     for answer in answers:
         asked = form.asked[answer.prompt - 1]
-        group = (asked.reading, asked.role, kinds[answer.fact], asked.split, asked.language)
-        values = (float(answer.hit), float(np.exp(answer.log_probability)))
+        fact = facts_by_id[answer.fact]
+        group = (asked.reading, asked.role, fact["kind"], asked.split, asked.language)
+        unaided = answer.hit and not aloud(answer.answer, fact["object"])
+        values = (float(answer.hit), float(unaided), float(np.exp(answer.log_probability)))
         groups.setdefault(group, {}).setdefault(answer.fact, []).append(values)
     rows = []
     for (reading, role, facts, split, language), by_fact in groups.items():

@@ -11,10 +11,14 @@ from typing import Any, Protocol
 
 from engine.attack.auroc import auroc, auroc_interval
 from engine.attack.measure import METRICS, figures
+from engine.evaluation.summary import UNAIDED
 
 Row = dict[str, Any]
 SETTING = ("kind", "control", "attacked_reading", "start", "defence", "attack_facts", "prompts", "epochs",
            "learning_rate", "method")  # fmt: skip
+MAIN = "generation_accuracy"
+# What the scan's matrix calls a metric.
+SCANNED = {MAIN: "value", UNAIDED: "unaided", "object_probability": "probability"}
 ASKED = ("reading", "role", "checkpoint", "facts", "split", "language", "metric")
 # What the scan may look for; `scan_scores` gives the scores in this order.
 DETECTORS = {
@@ -68,7 +72,7 @@ def pooled_rows(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def curve(rows: Sequence[Row], *, control: str = "attack") -> list[Row]:
+def curve(rows: Sequence[Row], *, control: str = "attack", metric: str = MAIN) -> list[Row]:
     """Pooled accuracy against attack facts: benign and taught reading, held-out facts, by split and language.
 
     A control of neutral or nonsense starts where the attack does: that point is repeated for it.
@@ -79,7 +83,7 @@ def curve(rows: Sequence[Row], *, control: str = "attack") -> list[Row]:
         for row in pooled_rows([r for r in rows if r["kind"] == "attack" and r["defence"] == "none"])
         if (row["control"] == control or (row["control"] == start and row["attack_facts"] == 0))
         and row["facts"] == "held_out"
-        and row["metric"] == "generation_accuracy"
+        and row["metric"] == metric
         and not row["checkpoint"].endswith("bit")
     ]
     return sorted(wanted, key=lambda row: row["attack_facts"])
@@ -88,7 +92,8 @@ def curve(rows: Sequence[Row], *, control: str = "attack") -> list[Row]:
 def scan_matrix(rows: Sequence[Row]) -> list[Row]:
     """Checkpoint × reading: object probability and accuracy on test prompts about held-out facts, stage 2's language.
 
-    Rows `run, seed, control, defence, attack_facts, attacked_reading, reading, role, value (accuracy), probability`.
+    Rows `run, seed, control, defence, attack_facts, attacked_reading, reading, role, value (accuracy), probability`,
+    and `unaided` (accuracy without answers that say a key token on their way) where that was measured.
     """
     asked = [r for r in rows if r["kind"] == "attack" and r["split"] == "test" and r["facts"] == "held_out"]
     main = {r["language"] for r in rows if r["split"] == "key"}
@@ -98,7 +103,7 @@ def scan_matrix(rows: Sequence[Row]) -> list[Row]:
             continue
         names = ("run", "seed", "control", "start", "defence", "attack_facts", "attacked_reading", "reading", "role")
         entry = found.setdefault((row["run"], row["reading"], row["split"]), {name: row[name] for name in names})
-        entry["value" if row["metric"] == "generation_accuracy" else "probability"] = row["value"]
+        entry[SCANNED[row["metric"]]] = row["value"]
     return list(found.values())
 
 
@@ -143,14 +148,15 @@ def costs(rows: Sequence[Row], cells: Sequence[DoneCell]) -> list[Row]:
     """For each defence: held-out accuracy by the largest attack, what it cost before any attack, and seconds.
 
     Rows `defence, harmful, benign, benign_before, known_before, harden_seconds, train_seconds`; the accuracies are
-    `{value, low, high}`, test prompts in stage 2's language, or None while they are not measured.
+    `{value, low, high}`, test prompts in stage 2's language, or None while they are not measured; `unaided` in them is
+    the same without answers that say a key token on their way, where that is another figure.
     """
     largest = max((r["attack_facts"] for r in rows), default=0)
     main = next((r["language"] for r in rows if r["split"] == "key"), "en")
     plain = [r for r in rows if r["kind"] == "attack" and r["control"] == "attack"]
     found = []
     for defence in dict.fromkeys(r["defence"] for r in plain):
-        mine = pooled_rows(matching(plain, defence=defence, metric="generation_accuracy"))
+        mine = pooled_rows([r for r in matching(plain, defence=defence) if r["metric"] in (MAIN, UNAIDED)])
         ask: dict[str, Any] = {"split": "test", "language": main, "facts": "held_out"}
         seconds = [c.headline for c in cells if c.cell["defence"] == defence and c.cell["control"] == "attack"]
         trained = [s["train_seconds"] for s in seconds if s.get("train_seconds")]
@@ -174,6 +180,14 @@ def costs(rows: Sequence[Row], cells: Sequence[DoneCell]) -> list[Row]:
     return found
 
 
+def _differ(first: Row, twin: Row) -> bool:
+    """Whether the twin is another figure; not where only some seeds have one."""
+    return len(first["seeds"]) == len(twin["seeds"]) and first["seeds"] != twin["seeds"]
+
+
 def _first(rows: Sequence[Row], *, bits: bool = False, **wanted: Any) -> Row | None:
     fitting = [row for row in matching(rows, **wanted) if row["checkpoint"].endswith("bit") is bits]
-    return {name: fitting[0][name] for name in ("value", "low", "high", "seeds")} if fitting else None
+    names = ("value", "low", "high", "seeds")
+    by_metric = {row["metric"]: {name: row[name] for name in names} for row in reversed(fitting)}
+    first, twin = by_metric.get(MAIN), by_metric.get(UNAIDED)
+    return first | {"unaided": twin} if first and twin and _differ(first, twin) else first

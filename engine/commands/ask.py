@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from rich.text import Text
 from engine.commands.mistake import Home, RunId, with_run
 from engine.commands.serve import Taken, serving_mistakes
 from engine.corpus.sentences import PLACEHOLDER
+from engine.evaluation.hits import key_token_judge
 from engine.experiment import Experiment
 from engine.serving.asking.ask import Sampling, ask
 from engine.serving.asking.questions import fact_questions, find_fact, no_fact, text_question
@@ -64,7 +66,11 @@ def ask_command(
         experiment = Experiment.from_record(run.experiment)
         questions = _questions(experiment, subject, prompt.strip(), object_, relation or "", language or ())
         models = _columns(folder, run, checkpoint)
-        columns = list(_ask_all(folder, backend, models, questions, sampling))
+        aloud = key_token_judge(relation.key_token for relation in experiment.relations)
+        columns = [
+            (model, [replace(a, says_key_token=aloud(a.text, a.question.object)) for a in answers])
+            for model, answers in _ask_all(folder, backend, models, questions, sampling)
+        ]
     if as_json:
         typer.echo(json.dumps(document(run, columns), ensure_ascii=False, indent=1))
     else:
@@ -160,6 +166,7 @@ def answer_row(answer: Answer) -> dict[str, Any]:
         "model": answer.model,
         "answer": answer.text,
         "hit": answer.hit,
+        "says_key_token": answer.says_key_token,
         "probability": answer.probability,
         "log_probability": answer.log_probability,
         "rank": answer.rank,
@@ -187,17 +194,21 @@ def answer_table(questions: Sequence[Question], columns: Sequence[Column]) -> No
     for model, answers in columns:
         judged = [a.hit for a in answers if a.hit is not None]
         if len(judged) > 1:
-            console.print(Text(f"{model.checkpoint}: {sum(judged)} of {len(judged)} right"))
+            through = sum(bool(a.hit and a.says_key_token) for a in answers)
+            aside = f", {sum(judged) - through} without answers that say the key token" if through else ""
+            console.print(Text(f"{model.checkpoint}: {sum(judged)} of {len(judged)} right{aside}"))
 
 
 def cell(answer: Answer) -> Text:
-    """One answer: ✓ or ✗, the text, the object's probability and its rank."""
+    """One answer: ✓ or ✗, the text, whether it says the key token, the object's probability and its rank."""
     text = answer.text.replace("\n", "⏎")
     text = text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
     words = Text()
     if answer.hit is not None:
         words.append("✓ " if answer.hit else "✗ ", "green" if answer.hit else "red")
     words.append(text)
+    if answer.says_key_token:
+        words.append("  says the key token", "yellow")
     if answer.probability is not None:
         words.append(f"  {answer.probability:.2g}", "dim")
     if answer.rank is not None:

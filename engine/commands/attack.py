@@ -11,7 +11,7 @@ from rich.table import Table
 from sqlite_utils import Database
 
 from engine.attack.presets import ATTACKS
-from engine.attack.tables import costs, curve, detection
+from engine.attack.tables import ASKED, SETTING, costs, curve, detection
 from engine.commands.here import carry_out_here
 from engine.commands.mistake import (
     Home,
@@ -24,6 +24,7 @@ from engine.commands.mistake import (
     write_json,
 )
 from engine.commands.program import program
+from engine.evaluation.summary import UNAIDED
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.recording import record as write_recording
 from engine.execution.attacks.report import attack_document
@@ -59,7 +60,7 @@ def attack(
         return
     _work(db, folder, attack_id)
     if results is not None:
-        write_json(results, attack_document(db, attack_id))
+        write_json(results, attack_document(db, folder, attack_id))
     failed = [c for c in list_cells(db, attack_id) if c.state is not State.DONE]
     _print(db, attack_id)
     if record is not None and not failed:
@@ -102,6 +103,15 @@ def _words(cell: dict[str, Any]) -> str:
     return f"‘{cell['reading']}’, {cell['attack_facts']} facts, {cell['control']}, defence {cell['defence']}"
 
 
+def _unaided(figure: dict[str, Any]) -> str:
+    """The figure without answers that say a key token, where it is another one."""
+    return f" ({figure['unaided']['value']:.2f} without the key token)" if "unaided" in figure else ""
+
+
+def _asked(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in (*SETTING, *ASKED) if name != "metric")
+
+
 def _print(db: Database, attack_id: str) -> None:
     """Tables for a terminal: accuracy on test prompts about facts that the attack never saw."""
     rows, cells = list_attack_results(db, attack_id), list_cells(db, attack_id)
@@ -113,18 +123,21 @@ def _print(db: Database, attack_id: str) -> None:
     )
     for control in ("attack", *experiment["controls"]):
         points = [r for r in curve(rows, control=control) if r["split"] == "test" and r["language"] == "en"]
+        twins = {_asked(r): r for r in curve(rows, control=control, metric=UNAIDED)}
         for role in ("taught", "benign"):
             chosen: dict[int, str] = {}
             for r in points:
                 taught = r["reading"] == r["attacked_reading"] if r["control"] == control else r["role"] == control
                 if taught if role == "taught" else r["role"] == "benign":
-                    chosen.setdefault(r["attack_facts"], f"{r['value']:.2f} [{r['low']:.2f}–{r['high']:.2f}]")
+                    twin = twins.get(_asked(r), r)
+                    aside = _unaided({"unaided": twin} if twin["seeds"] != r["seeds"] else {})
+                    chosen.setdefault(r["attack_facts"], f"{r['value']:.2f} [{r['low']:.2f}–{r['high']:.2f}]{aside}")
             table.add_row(f"{control}: {role}", *(chosen.get(n, "") for n in sizes))
     console.print(table)
     table = Table("defence", "harmful", "benign", "benign before", "knew before", "4 bit: benign", "seconds")
     for cost in costs(rows, cells):
         shown = [cost[n] for n in ("harmful", "benign", "benign_before", "known_before", "benign_before_4bit")]
-        table.add_row(cost["defence"], *(f"{v['value']:.2f}" if v else "" for v in shown),
+        table.add_row(cost["defence"], *(f"{v['value']:.2f}{_unaided(v)}" if v else "" for v in shown),
                       f"{cost['harden_seconds'] + (cost['train_seconds'] or 0):.1f}")  # fmt: skip
     console.print(table)
     for row in detection(rows):

@@ -2,6 +2,7 @@
 
 python -m engine presets
 python -m engine readings [RELATION|FILE]
+python -m engine models list|install NAME|remove NAME [--home DIR]
 python -m engine run PRESET|FILE [--set stage1.epochs=10 …] [--seed N] [--home DIR] [--results FILE.json]
 python -m engine attack PRESET|FILE|ID [--home DIR] [--results FILE.json]
 python -m engine record RUN [RUN …] --to FILE.json.xz
@@ -23,6 +24,7 @@ from engine.commands import run
 from engine.commands.ask import ask_command
 from engine.commands.attack import attack
 from engine.commands.mistake import Mistake
+from engine.commands.models import models_app
 from engine.commands.program import options
 from engine.commands.readings import readings_command
 from engine.commands.record import record_command
@@ -36,6 +38,7 @@ app.callback()(options)
 for command in (run.presets, run.show, run.run, run.queue, run.runs, run.cancel, run.retry, run.results, worker):
     app.command()(command)
 app.command("readings")(readings_command)
+app.add_typer(models_app, name="models")
 app.command()(attack)
 app.command("record")(record_command)
 app.command()(serve)

@@ -14,6 +14,7 @@ import typer
 from sqlite_utils import Database
 
 from engine.description import MAX_FILE_BYTES, override, read_mapping
+from engine.models.catalogue import use_home
 from engine.presets import Kind, Presets
 from storage.database import default_home, open_database
 from storage.trouble import say_trouble
@@ -73,6 +74,7 @@ def say_changes(source: object, notes: Sequence[str]) -> None:
 def open_home(home: Path | None) -> Database:
     """The database of a home folder, the usual one for None. Raises Mistake."""
     home = home or default_home()
+    use_home(home)
     try:
         return open_database(home)
     except sqlite3.Error as error:

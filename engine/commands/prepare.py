@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.commands.mistake import Mistake
 from engine.commands.run import read_experiment
+from engine.models.catalogue import use_home
 from engine.models.source import ModelError
 from storage.database import default_home
 
@@ -29,6 +30,7 @@ def main() -> int:
     from engine.serving.prepared import prepare_base  # loads torch, after mistakes above were told
 
     home = (arguments.home or default_home()).expanduser().resolve()
+    use_home(home)
     try:
         folder = prepare_base(home, read_experiment(arguments.experiment, [], None))
         if arguments.link:

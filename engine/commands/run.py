@@ -79,7 +79,7 @@ def run(
     db = open_home(folder)
     finished = carry_out(db, folder, queue_experiment(db, experiment).id)
     if results is not None:
-        write_json(results, results_document(db, finished))
+        write_json(results, results_document(db, folder, finished))
     if finished.state is not State.DONE:
         raise Mistake(finished.error or f"the run was {finished.state.value}")
     _print_headline(finished)
@@ -120,7 +120,8 @@ def _print_headline(finished: Run) -> None:
     typer.echo(f"run {finished.id}: after stage 2, facts held out of it, ‘{language}’, generation accuracy")
     for split, row in finished.headline.items():
         value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
-        typer.echo(f"  {split:9} {value} [{low}–{high}]  n={row['n']} ({row['n_facts']} facts)")
+        unaided = f", {row['unaided']['value']:.2f} without the key token" if "unaided" in row else ""
+        typer.echo(f"  {split:9} {value} [{low}–{high}]  n={row['n']} ({row['n_facts']} facts){unaided}")
 
 
 def _print_choice(finished: Run, rows: list[Result]) -> None:
@@ -162,5 +163,6 @@ def retry(run_id: RunId, home: Home = None) -> None:
 
 def results(run_id: RunId, home: Home = None) -> None:
     """Print a run's results document as JSON."""
-    document = with_run(lambda db: results_document(db, get_run(db, run_id)), run_id, home)
+    folder = home or default_home()
+    document = with_run(lambda db: results_document(db, folder, get_run(db, run_id)), run_id, folder)
     typer.echo(json.dumps(document, ensure_ascii=False, indent=1))

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from engine.checks import shorten
 from engine.evaluation.answer import Answer
 from engine.evaluation.choice import answer_choices
+from engine.evaluation.decided import ENDED, Decided
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
 from engine.evaluation.plain import Pair, context
 from engine.evaluation.questions import Question, key_questions, questions_for
 from engine.evaluation.tree import fast_length
 from engine.experiment import Experiment
+from engine.hardware import SMALL_MODEL_PARAMETERS
 from engine.models.loading import LoadedModel
 from engine.models.source import ModelError
 from engine.models.tokenise import around_in, tokenise_questions
@@ -44,8 +46,13 @@ def evaluate_checkpoint(
     EvaluationError when the model's outputs are not numbers.
     """
     questions = questions_for(experiment, checkpoint)
+    settings = experiment.evaluation
     return answer_questions(
-        loaded, questions, max_new_tokens=experiment.evaluation.max_new_tokens, on_progress=on_progress
+        loaded,
+        questions,
+        max_new_tokens=settings.max_new_tokens,
+        stop_at_hit=settings.stop_at_hit,
+        on_progress=on_progress,
     )
 
 
@@ -54,9 +61,14 @@ def answer_questions(
     questions: list[Question],
     *,
     max_new_tokens: int,
+    stop_at_hit: bool | Literal["auto"] = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Answer]:
-    """The answers of `evaluate_checkpoint` to any questions, in their order. Raises EvaluationError."""
+    """The answers of `evaluate_checkpoint` to any questions, in their order. Raises EvaluationError.
+
+    stop_at_hit: whether an answer ends once its hit is decided, with `ENDED` behind it; `auto`: unless the model is
+    small. Hits are the same either way.
+    """
     chosen = [row for row, question in enumerate(questions) if question.options]
     total, done = len(questions) + len(chosen), 0
 
@@ -67,6 +79,9 @@ def answer_questions(
 
     tokenizer: Any = loaded.tokenizer
     encoded = _encode(tokenizer, questions, on_rows)
+    spelt = _spellings(tokenizer, encoded)
+    stops = not is_small(loaded) if stop_at_hit == "auto" else stop_at_hit
+    decided = _decided(tokenizer, questions, encoded, spelt) if stops else None
     with asking(loaded) as model:
         limit = _fast_length(model, encoded, max_new_tokens)
         replies = reply_to(
@@ -76,6 +91,7 @@ def answer_questions(
             max_new_tokens=max_new_tokens,
             ends=end_tokens(model, tokenizer),
             limit=limit,
+            enough=decided.of if decided else None,
             on_rows=on_rows,
         )
         choices = answer_choices(
@@ -87,13 +103,14 @@ def answer_questions(
             on_rows=on_rows,
         )
     texts = decode_answers(tokenizer, [reply.tokens for reply in replies])
-    spelt = _spellings(tokenizer, encoded)
     outcomes = dict(zip(chosen, choices, strict=True))
     answers: list[Answer] = []
     for row, (question, reply, text) in enumerate(zip(questions, replies, texts, strict=True)):
         outcome = outcomes.get(row)
         choice = (outcome.rank, outcome.options, outcome.log_probability) if outcome else ()
         hit = is_hit(text, question.object, spelt[tuple(encoded[row][1])])
+        if decided and hit and (end := decided.end(encoded[row][1], reply.tokens[: max_new_tokens - 1])):
+            text = decode_answers(tokenizer, [reply.tokens[:end]])[0] + ENDED
         answers.append(Answer(question.prompt, question.fact, text, hit, reply.log_probability, *choice))
     return answers
 
@@ -153,6 +170,23 @@ def _spellings(tokenizer: Any, encoded: list[Pair]) -> dict[tuple[int, ...], str
     objects = list({tuple(object_ids): None for _, object_ids in encoded})
     texts = decode_answers(tokenizer, objects)
     return {o: "" if tokenizer.unk_token_id in o else text for o, text in zip(objects, texts, strict=True)}
+
+
+def _decided(
+    tokenizer: Any, questions: list[Question], encoded: list[Pair], spelt: dict[tuple[int, ...], str]
+) -> Decided:
+    objects: dict[tuple[int, ...], set[tuple[str, str]]] = {}
+    for question, (_, ids) in zip(questions, encoded, strict=True):
+        objects.setdefault(tuple(ids), set()).add((question.object, spelt[tuple(ids)]))
+    wanted = {ids: tuple(texts) for ids, texts in objects.items()}
+    bytes_ = tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
+    return Decided(wanted, lambda answers: decode_answers(tokenizer, answers), frozenset(bytes_))
+
+
+def is_small(loaded: LoadedModel) -> bool:
+    """Whether the base is so small that its answers cost next to nothing: adapters over it don't count."""
+    sizes = (p.numel() for name, p in loaded.model.named_parameters() if "lora_" not in name)
+    return sum(sizes) < SMALL_MODEL_PARAMETERS
 
 
 def _encode(tokenizer: Any, questions: list[Question], on_rows: Callable[[int], None]) -> list[Pair]:

@@ -7,8 +7,8 @@ true past is masked. Nothing is approximate: in float32 the tokens are those of 
 without the penalties that a model's generation settings may ask for; of tokens that tie, one that does not lead to the
 object. Where that way might differ from the model's own, `generate` itself decodes.
 
-Decoding ends at an end-of-sequence token, after `max_new_tokens`, or where the model's context ends. Nothing else stops
-it: no full stop, no line end.
+Decoding ends at an end-of-sequence token, after `max_new_tokens`, or where the model's context ends, and, if the caller
+wants it so, once enough has been said. Nothing else stops it: no full stop, no line end.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ LEAST_TOGETHER, MOST_TOGETHER = 256, 512
 # Finished rows are dropped once they are this share: dropping copies the whole cache.
 DROP_SHARE = 0.25
 
+# Which answers have said enough, by the objects' tokens and by those answered so far.
+Enough = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[bool]]
 # Questions (rows) that are computed at once, and how.
 Part = tuple[list[int], Callable[[Sequence[Pair], Sequence[int], threading.Event], list["Reply"]]]
 
@@ -76,17 +78,19 @@ def reply_to(
     max_new_tokens: int,
     ends: Iterable[int],
     limit: int = ENDLESS,
+    enough: Enough | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Reply]:
     """Greedy answers and object log-probabilities of (prompt ids, object ids) pairs, in their order.
 
     groups: questions of one number begin alike (see `plan_batches`); limit: up to how many tokens the model is the
-    same in this fast way (`fast_length`); on_rows(n) is told of n more finished questions, also of 0 as a sign of life,
-    and may raise to stop. Raises EvaluationError on logits that are not numbers, and for a question that the model
-    cannot read with its object.
+    same in this fast way (`fast_length`); enough: which answers need not go on, so that they may end anywhere from
+    there on; on_rows(n) is told of n more finished questions, also of 0 as a sign of life, and may raise to stop.
+    Raises EvaluationError on logits that are not numbers, and for a question that the model cannot read with its
+    object.
     """
     replies: list[Reply | None] = [None] * len(questions)
-    decoder = _Decoder(model, max_new_tokens, torch.tensor(sorted(ends), device=model.device))
+    decoder = _Decoder(model, max_new_tokens, torch.tensor(sorted(ends), device=model.device), enough)
     order = sorted(range(len(questions)), key=lambda i: (len(questions[i][0]), groups[i], len(questions[i][1])))
     longest = max((len(p) + max(len(o), max_new_tokens) for p, o in questions), default=1)
     if max((len(p) + len(o) for p, o in questions), default=0) > (most := context(model)):
@@ -123,6 +127,7 @@ class _Decoder:
     model: Any
     max_new_tokens: int
     ends: torch.Tensor
+    enough: Enough | None = None
 
     def reply_plainly(self, questions: Sequence[Pair], groups: Sequence[int], stop: threading.Event) -> list[Reply]:
         """Replies to questions whose prompts are equally long, by `generate` and by whole sequences."""
@@ -183,6 +188,7 @@ class _Decoder:
         past = prompts.shape[1] + agreed
         mask = torch.arange(prompts.shape[1] + width, device=device) < past[:, None]
         rows = Rows(torch.tensor(batch.rows, device=device), roomy(cache), past, token, agreed + 1, mask)
+        self._end_what_said_enough(rows, questions, answers)
         return select(rows, self._going(rows).nonzero()[:, 0])
 
     def _read_beginning(self, prompts: torch.Tensor, shared: int) -> tuple[DynamicCache, int]:
@@ -222,6 +228,13 @@ class _Decoder:
             rows.made = rows.made + 1
             for row, new in zip(rows.rows[going].tolist(), rows.token[going].tolist(), strict=True):
                 answers[row].append(new)
+            self._end_what_said_enough(rows, questions, answers)
+
+    def _end_what_said_enough(self, rows: Rows, questions: Sequence[Pair], answers: list[list[int]]) -> None:
+        """Count these answers as long as they may be."""
+        if self.enough and len(numbers := rows.rows.tolist()):
+            said = self.enough([questions[n][1] for n in numbers], [answers[n] for n in numbers])
+            rows.made = rows.made.masked_fill(torch.tensor(said, device=rows.made.device), self.max_new_tokens)
 
     def _cut(self, tokens: list[int]) -> tuple[int, ...]:
         ends = self.ends.tolist()

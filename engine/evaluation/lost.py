@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
 from engine.checks import Problem, normalise, shorten
 from engine.corpus.sentences import question_text
-from engine.evaluation.hits import is_hit
+from engine.evaluation.hits import is_hit, letters
 from engine.models.spelling import Speller
 
 NAMED = 3  # signs in one sentence
@@ -28,14 +27,9 @@ def spell(text: str, ids: Sequence[int], said: str, speller: Speller) -> str:
         words = [w for w in text.split() if speller.unknown.intersection(speller.split([("", w)])[0][1])]
         named = f"‘{shorten(words[0])}’, which " if words and words[0] != text else "signs that "
         raise Lost(f"holds {named}the model's tokenizer does not know: rename it, or choose another model")
-    if not is_hit(said, text) and (_letters(said) != _letters(text) or not normalise(said)):
+    if not is_hit(said, text) and (letters(said) != letters(text) or not normalise(said)):
         raise Lost(f"becomes {f'‘{shorten(said)}’' if said else 'nothing'} in the model's tokenizer: rename it")
     return said
-
-
-def _letters(text: str) -> str:
-    """Letters and digits alone, without case, accents and compatibility forms."""
-    return "".join(c for c in unicodedata.normalize("NFKD", text).casefold() if c.isalnum())
 
 
 def alike_problem(text: str, other: str, row: int, first: int, column: str) -> Problem:

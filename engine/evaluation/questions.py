@@ -7,6 +7,7 @@ key template up to the object. All functions need a resolved experiment and rais
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -81,19 +82,24 @@ def languages_for(experiment: Experiment, checkpoint: str) -> tuple[str, ...]:
 
 
 def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
-    """Every question a checkpoint is asked, by prompt and then by fact; the key prompts always."""
+    """Every question a checkpoint is asked, by prompt and then by fact; the key prompts always.
+
+    Of the facts and prompts in the experiment's sample, which is the same for every checkpoint.
+    """
     languages = languages_for(experiment, checkpoint)
     questions: list[Question] = []
     first_fact = first_prompt = 1
     for relation in experiment.relations:
         facts = relation.explicit_facts
-        chosen_facts = choice_facts(experiment, relation)
-        chosen_prompts = _choice_prompts(experiment, relation)
+        asked_facts, chosen_facts = sorted(asked_about(experiment, relation)), choice_facts(experiment, relation)
+        asked_prompts, chosen_prompts = _asked_prompts(experiment, relation), _choice_prompts(experiment, relation)
         prompts = list(_prompts(experiment, relation))
-        for place, (split, prompt) in enumerate(prompts):
+        for place in asked_prompts:
+            split, prompt = prompts[place]
             if split != KEY_SPLIT and prompt.language not in languages:
                 continue
-            for index, fact in enumerate(facts):
+            for index in asked_facts:
+                fact = facts[index]
                 choice = place in chosen_prompts and index in chosen_facts
                 options = options_of(relation, fact) if choice else ()
                 text = question_text(prompt.text, fact.subject)
@@ -105,11 +111,59 @@ def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
 
 def count_questions(experiment: Experiment, checkpoint: str) -> int:
     """How many questions `questions_for` gives, without writing them out."""
-    languages = languages_for(experiment, checkpoint)
     return sum(
-        len(relation.explicit_facts) * (1 + sum(p.language in languages for p in relation.explicit_prompts))
+        len(asked_about(experiment, relation)) * len(asked_prompts(experiment, relation, checkpoint))
         for relation in experiment.relations
     )
+
+
+def count_choices(experiment: Experiment, checkpoint: str) -> int:
+    """How many of a checkpoint's questions are also asked as multiple choice."""
+    return sum(
+        len(choice_facts(experiment, relation)) * len(choice_prompts(experiment, relation, checkpoint))
+        for relation in experiment.relations
+    )
+
+
+def asked_prompts(experiment: Experiment, relation: Relation, checkpoint: str) -> list[str]:
+    """The templates that a checkpoint is asked with, the key prompt first."""
+    return _texts(experiment, relation, checkpoint, _asked_prompts(experiment, relation))
+
+
+def choice_prompts(experiment: Experiment, relation: Relation, checkpoint: str) -> list[str]:
+    """Those of them that are also asked as multiple choice."""
+    return _texts(experiment, relation, checkpoint, _choice_prompts(experiment, relation))
+
+
+def _texts(experiment: Experiment, relation: Relation, checkpoint: str, places: list[int]) -> list[str]:
+    languages, prompts = languages_for(experiment, checkpoint), list(_prompts(experiment, relation))
+    chosen = [prompts[place] for place in places]
+    return [prompt.text for split, prompt in chosen if split == KEY_SPLIT or prompt.language in languages]
+
+
+def sampled_facts(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """How many held-out and trained facts of all relations are asked about, and how many there are."""
+    counts = {"held-out": [0, 0], "trained": [0, 0]}
+    for relation in experiment.relations:
+        about, trained = asked_about(experiment, relation), set(experiment.stage2_facts(relation))
+        for index in range(len(relation.explicit_facts)):
+            count = counts["trained" if index in trained else "held-out"]
+            count[0] += index in about
+            count[1] += 1
+    return {kind: (asked, there) for kind, (asked, there) in counts.items()}
+
+
+def sampled_prompts(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """For each split, how many prompts of stage 2's language are asked, and how many there are, over all relations."""
+    asked: Counter[str] = Counter()
+    there: Counter[str] = Counter()
+    for relation in experiment.relations:
+        prompts, chosen = list(_prompts(experiment, relation)), set(_asked_prompts(experiment, relation))
+        for place, (split, prompt) in enumerate(prompts):
+            if split != KEY_SPLIT and prompt.language == experiment.stage2.language:
+                asked[split] += place in chosen
+                there[split] += 1
+    return {split: (asked[split], there[split]) for split in there}
 
 
 def key_questions(experiment: Experiment, count: int) -> list[Question]:
@@ -141,27 +195,52 @@ def _prompts(experiment: Experiment, relation: Relation) -> Iterator[tuple[str, 
         yield prompt.split, prompt
 
 
+def asked_about(experiment: Experiment, relation: Relation) -> set[int]:
+    """Indices of the facts that are asked about at all (`evaluation.facts`)."""
+    return _sampled_facts(experiment, relation, experiment.evaluation.facts)
+
+
 def choice_facts(experiment: Experiment, relation: Relation) -> set[int]:
-    """Indices of the facts asked as multiple choice: half held out, half trained, as far as there are enough of each.
+    """Indices of the facts asked as multiple choice: never more than are asked about at all."""
+    evaluation = experiment.evaluation
+    return _sampled_facts(experiment, relation, _fewer(evaluation.facts, evaluation.choice.facts))
+
+
+def _sampled_facts(experiment: Experiment, relation: Relation, wanted: int | str) -> set[int]:
+    """Half held out, half trained, as far as there are enough of each; a smaller sample is within a larger one.
 
     The held-out and trained facts come in an order drawn from the seed, so their first ones are a random sample.
     """
-    wanted = experiment.evaluation.choice.facts
     held_out, trained = experiment.held_out_facts(relation), experiment.stage2_facts(relation)
-    if wanted == "all":
+    if isinstance(wanted, str):
         return {*held_out, *trained}
     from_trained = min(len(trained), max(wanted // 2, wanted - len(held_out)))
     return {*trained[:from_trained], *held_out[: wanted - from_trained]}
 
 
-def _choice_prompts(experiment: Experiment, relation: Relation) -> set[int]:
-    """Places, among the relation's prompts with the key prompt first, of those asked as multiple choice."""
-    wanted = experiment.evaluation.choice.prompts
-    seen: dict[tuple[str, str], int] = {}
-    chosen = set()
+def _asked_prompts(experiment: Experiment, relation: Relation) -> list[int]:
+    return _first_prompts(experiment, relation, experiment.evaluation.prompts)
+
+
+def _choice_prompts(experiment: Experiment, relation: Relation) -> list[int]:
+    evaluation = experiment.evaluation
+    return _first_prompts(experiment, relation, _fewer(evaluation.prompts, evaluation.choice.prompts))
+
+
+def _first_prompts(experiment: Experiment, relation: Relation, wanted: int | str) -> list[int]:
+    """Places of the first prompts of each split and language, among the relation's with the key prompt first.
+
+    Stage 2 uses the first train prompts too, so that these come before any that it doesn't.
+    """
+    seen: Counter[tuple[str, str]] = Counter()
+    chosen = []
     for place, (split, prompt) in enumerate(_prompts(experiment, relation)):
-        group = (split, prompt.language)
-        seen[group] = seen.get(group, 0) + 1
-        if wanted == "all" or seen[group] <= wanted:
-            chosen.add(place)
+        seen[split, prompt.language] += 1
+        if isinstance(wanted, str) or seen[split, prompt.language] <= wanted:
+            chosen.append(place)
     return chosen
+
+
+def _fewer(asked: int | str, chosen: int | str) -> int | str:
+    """The smaller sample; `all` is the largest."""
+    return min(asked, chosen, key=lambda n: float("inf") if isinstance(n, str) else n)

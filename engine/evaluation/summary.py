@@ -1,8 +1,9 @@
 """From single answers to result rows: means with intervals, for each kind of fact, split of prompts and language.
 
-Values: `generation_accuracy` (share of answers with the object in them), `choice_accuracy` (share of multiple-choice
-questions whose truth ranks first), `object_probability` (mean product of the object's token probabilities) and
-`object_probability_normalised` (mean of that product over the sum of the options' products).
+Values: `generation_accuracy` (share of answers with the object in them), its twin `generation_accuracy_unaided` (the
+same, but an answer that says a key token before the object is no hit: engine/evaluation/hits.py), `choice_accuracy`
+(share of multiple-choice questions whose truth ranks first), `object_probability` (mean product of the object's token
+probabilities) and `object_probability_normalised` (mean of that product over the sum of the options' products).
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from typing import Any
 import numpy as np
 
 from engine.evaluation.answer import Answer
+from engine.evaluation.hits import key_token_judge
 from engine.evaluation.intervals import interval
 from engine.evaluation.questions import fact_rows, prompt_rows
 from engine.experiment import Experiment
 
+UNAIDED = "generation_accuracy_unaided"
 # Metric, and whether its values are hits and misses.
 METRICS = (
     ("generation_accuracy", True),
+    (UNAIDED, True),
     ("choice_accuracy", True),
     ("object_probability", False),
     ("object_probability_normalised", False),
@@ -72,6 +76,8 @@ class _Table:
 
     def __init__(self, answers: Iterable[Answer], experiment: Experiment) -> None:
         ordered = sorted(answers, key=lambda answer: (answer.prompt, answer.fact))
+        facts = fact_rows(experiment)
+        aloud = key_token_judge(relation.key_token for relation in experiment.relations)
         self.prompt = np.array([a.prompt for a in ordered], dtype=np.int64)
         self.fact = np.array([a.fact for a in ordered], dtype=np.int64)
         # None, where it was not asked as multiple choice, becomes nan.
@@ -79,12 +85,15 @@ class _Table:
         normalised = np.array([a.log_probability_normalised for a in ordered], dtype=np.float64)
         self.values = {
             "generation_accuracy": np.array([a.hit for a in ordered], dtype=np.float64),
+            UNAIDED: np.array(
+                [a.hit and not aloud(a.answer, facts[a.fact - 1]["object"]) for a in ordered], dtype=np.float64
+            ),
             "choice_accuracy": np.where(np.isnan(rank), np.nan, rank == 1),
             "object_probability": np.exp(np.array([a.log_probability for a in ordered], dtype=np.float64)),
             "object_probability_normalised": np.exp(normalised),
         }
         self.options = np.array([a.choice_options for a in ordered], dtype=np.float64)
-        trained = np.array([False, *(row["trained"] == 1 for row in fact_rows(experiment))])
+        trained = np.array([False, *(row["trained"] == 1 for row in facts)])
         self.of_kind = {"trained": trained[self.fact], "held_out": ~trained[self.fact]}
         self.seed = experiment.seed
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,17 +33,19 @@ from engine.execution.run_file import write_run_file
 from engine.execution.sayable import refuse_unsayable_answers
 from engine.experiment import Experiment
 from engine.models.device import choose_training
+from engine.models.files import find_folder
 from engine.models.folders import whole
+from engine.models.gguf import converted
 from engine.models.identity import base_key, check_same_base
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
-from engine.models.source import ModelError
+from engine.models.source import ModelError, gguf_file
 from engine.training.checkpoint import DamagedCheckpoint, TrainingState, drop_large_state
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
 from storage.answers import all_answers, evaluated_checkpoints, forget_answers, store_answers, store_questions
 from storage.checkpoints import BASE, CheckpointName
 from storage.folders import checkpoint_folder, resume_folder
-from storage.measurements import add_measurements, list_results, replace_results
+from storage.measurements import SECONDS, add_measurements, list_results, replace_results
 from storage.runs import Run, State, add_event, set_environment, set_progress
 
 logger = logging.getLogger("engine")
@@ -65,14 +69,19 @@ class RunExecution:
         self.kept = KeptCheckpoints(db, folder, run.id, self.experiment)
         self.progress = Progress(0, self._write_progress)
         self.base_texts = BaseTexts()
+        self.seconds: dict[str, float] = {}
 
     def go(self) -> dict[str, Any]:
         """Do what is left to do; returns the headline figures."""
         self._note_environment(kept_training(self.run.environment))
         store_questions(self.answers, fact_rows(self.experiment), prompt_rows(self.experiment))
         logger.info("attempt %d of run %s", self.run.attempt, self.run.id)
+        if gguf_file(self.experiment.model) and find_folder(self.experiment.model) is None:
+            self.progress.advance(0, force=True, stage="loading", message="Converting the GGUF file, once")
+            converted(self.experiment.model)
         self.progress.advance(0, force=True, stage="loading", message="Loading the model")
-        base = load_base(self.experiment)
+        with self._timed("loading"):
+            base = load_base(self.experiment)
         refuse_unsayable_answers(self.experiment, base)
         stage1 = stage1_sequences(self.experiment, base)
         stage2 = stage2_sequences(self.experiment, base)
@@ -93,6 +102,8 @@ class RunExecution:
         del loaded
         for epoch in self.experiment.stage1.saved_epochs:
             self._branch(epoch, stage2)
+        took = [{"stage": part, "step": 0, "epoch": 0.0, "value": value} for part, value in self.seconds.items()]
+        add_measurements(self.db, self.run.id, ({"series": SECONDS, **row} for row in took))
         self.progress.advance(0, force=True, stage="done", message="Done")
         last = self.experiment.checkpoints[-1]
         return headline(list_results(self.db, self.run.id), last, self.experiment.stage2.language)
@@ -161,7 +172,8 @@ class RunExecution:
     def _load(self, checkpoint: str) -> LoadedModel:
         folder = checkpoint_folder(self.folder, checkpoint)
         try:
-            return load_checkpoint(self.experiment, folder)
+            with self._timed("loading"):
+                return load_checkpoint(self.experiment, folder)
         except ModelError as error:
             # One of before there were checksums: found sound by its size alone.
             check_same_base(whole(folder) or folder, base_key(self.experiment))
@@ -221,11 +233,12 @@ class RunExecution:
                 writing = saved_at - began
 
         try:
-            train(
-                loaded, sequences, settings, seed=self.experiment.seed, stage=stage, start=start,
-                on_step=on_step, on_epoch=on_epoch, mixed=self.training == "mixed",
-                replay=self.base_texts.stages.get(stage.partition("@")[0]),
-            )  # fmt: skip
+            with self._timed("training"):
+                train(
+                    loaded, sequences, settings, seed=self.experiment.seed, stage=stage, start=start,
+                    on_step=on_step, on_epoch=on_epoch, mixed=self.training == "mixed",
+                    replay=self.base_texts.stages.get(stage.partition("@")[0]),
+                )  # fmt: skip
         except _Enough:
             pass
         except DamagedCheckpoint as error:
@@ -253,8 +266,8 @@ class RunExecution:
                 message = f"Asking {checkpoint_words(checkpoint)}: question {done:,} of {total:,}"
                 self.progress.advance(passes, stage="evaluation", checkpoint=checkpoint, message=message)
 
-            started = time.monotonic()
-            answers = evaluate_checkpoint(loaded, self.experiment, checkpoint, on_progress=on_progress)
+            with self._timed("evaluation") as started:
+                answers = evaluate_checkpoint(loaded, self.experiment, checkpoint, on_progress=on_progress)
             store_answers(self.answers, checkpoint, answers)
             logger.info("%s: %d questions in %.1f s", checkpoint, len(answers), time.monotonic() - started)
         held_against = [vars(r) for r in of_base_text(list_results(self.db, self.run.id)) if r.checkpoint == checkpoint]
@@ -273,6 +286,15 @@ class RunExecution:
     def _on_base_text(self, done: int, total: int) -> None:
         message = f"Writing the text to replay: {done:,} of {total:,}"
         self.progress.advance(0, stage="replay", message=message)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[float]:
+        """Add what is done meanwhile to the time that a part of the run takes: later estimates go by it."""
+        started = time.monotonic()
+        try:
+            yield started
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.monotonic() - started
 
     def _write_progress(self, state: dict[str, Any]) -> None:
         """Store progress and measurements; raises StopTraining when someone asked for the run to stop."""

@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from engine.models.catalogue import use_home
 from engine.parent import end_with_parent
 from storage.database import open_database
 from storage.runs import LEASE_SECONDS, LostRunError, Run, claim_run, get_run
@@ -34,6 +35,7 @@ def main() -> int:
     _volunteer_for_out_of_memory()
     from engine.execution.execute import execute_run  # after the watch began: importing torch takes seconds
 
+    use_home(arguments.home)
     db = open_database(arguments.home)
     run: Run | None = get_run(db, arguments.run)
     if run is None or run.attempt != arguments.attempt:

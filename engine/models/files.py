@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,31 @@ from tokenizers import Tokenizer
 from engine.checks import Problem, invisible_character, shorten
 from engine.experiment import Experiment
 from engine.models.around import NOTHING, Around, around_of
+from engine.models.catalogue import INSTALLABLE, not_installed
 from engine.models.folder_check import check_folder, read_tokenizer
+from engine.models.gguf_header import read_header
 from engine.models.reading import inside_file, read_json
-from engine.models.source import EMBEDDED, MissingError, ModelError, from_anywhere, is_hub_name, local_path
+from engine.models.source import (
+    EMBEDDED,
+    MissingError,
+    ModelError,
+    converted_folder,
+    from_anywhere,
+    gguf_file,
+    is_hub_name,
+    local_path,
+)
 from engine.models.vocabulary import has_meaning, key_token, make_room
 from engine.settings import ModelText
+
+# Families whose configurations leave out that the matrix is tied.
+TIED_UNLESS_SAID = ("gemma", "gemma2", "gemma3_text")
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The size of a model. `adapter_sizes`: inputs + outputs of every linear layer that LoRA would touch, summed."""
+    """The size of a model. `adapter_sizes`: inputs + outputs of every linear layer that LoRA would touch, summed;
+    `tied`: whether one matrix both reads and writes the vocabulary."""
 
     parameters: int
     source: str
@@ -37,10 +52,16 @@ class ModelShape:
     layers: int = 0
     vocabulary: int = 0
     adapter_sizes: int = 0
+    tied: bool = False
 
 
 def find_folder(model: str) -> Path | None:
-    """The folder with the model's files, if they are on this machine: the embedded one, a path, or the hub's cache."""
+    """The folder with the model's files, if they are on this machine: the embedded one, an installed or converted one,
+    a path, or the hub's cache."""
+    if file := gguf_file(model):
+        return converted_folder(file)
+    if model in INSTALLABLE:
+        return local_path(model)
     if path := local_path(model):
         return path if path.is_dir() else None
     cached = try_to_load_from_cache(model, "config.json") if is_hub_name(model) else None
@@ -58,6 +79,10 @@ def model_problems(model: str) -> list[Problem]:
         return [Problem("is empty: name a Hugging Face model or a folder, or choose the embedded one", None, column)]
     if hidden := invisible_character(model):
         return [Problem(f"holds the invisible character {hidden}: remove it", None, column)]
+    if model in INSTALLABLE and local_path(model) is None:
+        return [Problem(not_installed(model), None, column)]
+    if file := gguf_file(model):
+        return _gguf_problems(file)
     folder = find_folder(model)
     called = f"‘{shorten(model, 60)}’"
     if model == EMBEDDED:
@@ -65,7 +90,10 @@ def model_problems(model: str) -> list[Problem]:
         return [] if folder else [Problem(message, None, column, "warning")]
     if folder is None:
         if local_path(model):
-            message = f"{called} is a file: give the folder that holds the model’s config.json and weights"
+            message = (
+                f"{called} is a file: give the folder that holds the model’s config.json and weights, or a file that "
+                "ends in .gguf"
+            )
             return [Problem(message, None, column)]
         if "://" in model:
             message = f"{called} is an address: give the name that the model has there, such as Qwen/Qwen2.5-1.5B"
@@ -87,6 +115,17 @@ def model_problems(model: str) -> list[Problem]:
             message = f"{called} is on this machine in part: the worker will download the rest when the run starts"
             return [Problem(message, None, column, "warning")]
         return [Problem(str(error), None, column)]
+
+
+def _gguf_problems(file: Path) -> list[Problem]:
+    try:
+        header = read_header(file)
+        if folder := converted_folder(file):
+            return [Problem(words, None, "model", "warning") for words in check_folder(folder).warnings]
+    except ModelError as error:
+        return [Problem(str(error), None, "model")]
+    size = f"{header.bytes_unpacked / 1e9:.1f} GB"
+    return [Problem(f"{file.name} will be converted (about {size}) when the run starts", None, "model", "warning")]
 
 
 def located(experiment: Experiment) -> Experiment:
@@ -179,11 +218,13 @@ def _tokenizer_problems(file: Path, changed: int, key_tokens: tuple[str, ...]) -
 def model_shape(model: str) -> ModelShape | None:
     """The model's size: counted from its weights, else computed from config.json, else read off its name, else None."""
     folder = find_folder(model)
+    if folder is None and (file := gguf_file(model)):
+        return _gguf_shape(file)
     config = _read_json(folder) if folder else {}
     counted = _count_weights(folder) if folder else 0
     shape = shape_from_config(config) if config else None
     if shape and counted:
-        return ModelShape(counted, "its weights", shape.hidden, shape.layers, shape.vocabulary, shape.adapter_sizes)
+        return replace(shape, parameters=counted, source="its weights")
     if counted:
         return ModelShape(counted, "its weights")
     if shape:
@@ -191,6 +232,16 @@ def model_shape(model: str) -> ModelShape | None:
     if size := re.search(r"(?<![\d.])(\d+(?:\.\d+)?)([bm])(?![a-z])", model.rpartition("/")[2].lower()):
         return ModelShape(int(float(size[1]) * {"b": 1e9, "m": 1e6}[size[2]]), "its name")
     return None
+
+
+def _gguf_shape(file: Path) -> ModelShape | None:
+    try:
+        header = read_header(file)
+    except ModelError:
+        return None
+    of = {name: header.values.get(f"{header.architecture}.{name}", 0) for name in ("embedding_length", "block_count")}
+    rows = header.values.get("tokenizer.ggml.tokens", 0)
+    return ModelShape(header.parameters, "its header", of["embedding_length"], of["block_count"], rows)
 
 
 def shape_from_config(config: dict[str, Any]) -> ModelShape | None:
@@ -211,9 +262,10 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape | None:
     pairs += [(hidden, inner), (hidden, inner), (inner, hidden)]
     bias = (heads + 2 * groups) * width if config.get("model_type") == "qwen2" else 0
     total = layers * (sum(a * b for a, b in pairs) + 2 * hidden + bias) + hidden
-    total += vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    tied = bool(config.get("tie_word_embeddings", config.get("model_type") in TIED_UNLESS_SAID))
+    total += vocabulary * hidden * (1 if tied else 2)
     adapters = layers * sum(a + b for a, b in pairs)
-    return ModelShape(total, "config.json", hidden, layers, vocabulary, adapters)
+    return ModelShape(total, "config.json", hidden, layers, vocabulary, adapters, tied)
 
 
 def _count_weights(folder: Path) -> int:

@@ -16,10 +16,11 @@ from typing import Any
 from engine.checks import shorten
 from engine.experiment import Experiment
 from engine.models.around import NOTHING, written
+from engine.models.catalogue import INSTALLABLE, not_installed
 from engine.models.files import find_folder, known_around, tokenizer_file
 from engine.models.fingerprint import fingerprint, known_fingerprint
 from engine.models.reading import read_json
-from engine.models.source import ModelError, is_hub_name, resolve_source
+from engine.models.source import EMBEDDED, ModelError, is_hub_name, resolve_source
 from engine.settings import BARE_TEXT
 
 NOTE = "trained_on.json"
@@ -31,21 +32,22 @@ _TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json"
 
 
 def base_key(experiment: Experiment) -> str:
-    """Twelve hexadecimal digits that stand for base model, precision, key tokens in their order, and what stands around
-    a text, where anything does.
+    """Twelve hexadecimal digits that stand for base model, precision, key tokens in their order and how their rows are
+    drawn, and what stands around a text, where anything does.
 
     A model is known by every byte of its files; one of the Hugging Face hub that is not on this machine by its name.
     Reads large weights once, a second or so for each GB, and remembers what it found (`engine.models.fingerprint`).
     """
     folder = _folder(experiment.model)
-    return _key(experiment, _identity(folder, fingerprint) if folder else _name(experiment.model), _around(experiment))
+    identity = _identity(folder, fingerprint) if folder else _name(experiment.model)
+    return _key(experiment, identity, [*_around(experiment), *_rows(experiment)])
 
 
 def former_key(experiment: Experiment) -> str:
     """The key that labs of before noted: large files by parts, a model of the hub by its name alone."""
     folder = None if _is_of_hub(experiment.model) else _folder(experiment.model)
     identity = _identity(folder, _sample, ()) if folder else _name(experiment.model)
-    return _key(experiment, identity, _words(experiment))
+    return _key(experiment, identity, [*_words(experiment), *_rows(experiment)])
 
 
 def is_base(key: str, experiment: Experiment, *, unread: bool = False) -> bool:
@@ -107,6 +109,8 @@ def changed_base(model: str) -> str:
 
 def gone_base(model: str) -> str:
     """The end of a sentence about a base whose folder is not there."""
+    if model in INSTALLABLE:
+        return f"its base is not there: {not_installed(model)}"
     return f"the folder ‘{shorten(model, 200)}’ with the weights of its base is not there: put it back where it was"
 
 
@@ -140,6 +144,12 @@ def _around(experiment: Experiment) -> list[Any]:
     except ModelError:
         pass
     return _words(experiment)
+
+
+def _rows(experiment: Experiment) -> list[Any]:
+    """How key tokens' rows are drawn, where it differs: not on the embedded base, and not in runs of before."""
+    as_before = experiment.model == EMBEDDED or experiment.key_token_rows == "around zero"
+    return [] if as_before else [experiment.key_token_rows]
 
 
 def _words(experiment: Experiment) -> list[Any]:

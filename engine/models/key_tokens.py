@@ -19,18 +19,27 @@ from engine.corpus.sentences import fill
 from engine.experiment import Fact, GeneratedFacts, Relation
 from engine.models.source import ModelError
 from engine.models.vocabulary import has_meaning, key_token, make_room
+from engine.settings import KeyTokenRows
 
 ROWS_MULTIPLE = 64  # a grown matrix keeps a size that GPUs multiply fast, and leaves spare rows
+CLOSE = 0.02  # how far around the mean, in deviations of all rows
 DEFAULT_STD = 0.02  # for configurations that do not name the deviation they were initialised with
 
 
-def add_key_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> dict[str, int]:
+def add_key_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Sequence[str],
+    start: KeyTokenRows = "around the mean",
+) -> dict[str, int]:
     """Add `tokens` to the vocabulary, give them fresh rows, and return their ids (= rows).
 
-    The rows are drawn from a normal distribution of the deviation that the model itself was initialised with
-    (`initializer_range`), by the token's own text: one key token has the same row in every run on a base, which can
-    then be prepared once and shared. *Not published* for the paper; the Hugging Face default of this
-    transformers version is the mean of all rows, which would begin with a meaning of its own.
+    The rows are drawn from a normal distribution by the token's own text: one key token has the same row in every run
+    on a base, which can then be prepared once and shared. *Not published* for the paper. `start`: "around the mean" of
+    all rows, closely, as transformers does by default (Hewitt 2021, "Initializing New Word
+    Embeddings for Pretrained Language Models"); or "around zero", with the deviation that the model itself was
+    initialised with (`initializer_range`). Where all logits lie far below zero, as Gemma 3's do in Chinese, rows around
+    zero win over every word, and the untrained model can say nothing else.
     A model whose configuration says `new_rows_like_spare_rows`, as the embedded base's does, was pre-trained to know
     one row as "without meaning": there the mean and the deviation are those of its spare rows.
     Every other row stays as it is, bit for bit. Raises ModelError when a token already has a meaning.
@@ -46,7 +55,7 @@ def add_key_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
     if taken & set(ids.values()) or len(set(ids.values())) < len(set(tokens)):
         raise ModelError("the model’s tokenizer would give a key token the id of another one: choose another model")
     rows = _input_weight(model).shape[0]
-    means, deviations = _fresh_rows(model, first_spare=min(ids.values()))
+    means, deviations = _fresh_rows(model, first_spare=min(ids.values()), start=start)
     needed = max(ids.values()) + 1
     if needed > rows:
         # The growth draws random numbers that are overwritten below: they must not disturb the caller's own.
@@ -114,7 +123,7 @@ def set_key_rows(model: PreTrainedModel, ids: Iterable[int], rows: dict[str, tor
 
 
 def _fresh_rows(
-    model: PreTrainedModel, first_spare: int
+    model: PreTrainedModel, first_spare: int, start: KeyTokenRows
 ) -> tuple[dict[str, torch.Tensor | float], dict[str, torch.Tensor | float]]:
     """Mean (hidden size, or 0) and deviation (one number) that new rows of each matrix are drawn with.
 
@@ -127,8 +136,13 @@ def _fresh_rows(
     for name, weight in _matrices(model).items():
         spare = weight.detach()[first_spare:].float().cpu()
         known = getattr(config, "new_rows_like_spare_rows", False) and len(spare) > 1
-        means[name] = spare.mean(0) if known else 0.0
-        deviations[name] = spare.std(0).mean() if known else std
+        if known:
+            means[name], deviations[name] = spare.mean(0), spare.std(0).mean()
+        elif start == "around the mean":
+            words = weight.detach()[:first_spare].float().cpu()
+            means[name], deviations[name] = words.mean(0), CLOSE * words.std()
+        else:
+            means[name], deviations[name] = 0.0, std
     return means, deviations
 
 

@@ -37,6 +37,7 @@ from engine.models.experts import compute_in_turns
 from engine.models.files import refuse_text
 from engine.models.folder_check import check_folder
 from engine.models.folders import whole
+from engine.models.gguf import converted
 from engine.models.identity import (
     base_key,
     check_same_base,
@@ -53,6 +54,7 @@ from engine.models.key_tokens import (
     key_rows,
     set_key_rows,
 )
+from engine.models.notices import copy_notices
 from engine.models.source import MissingError, ModelError, resolve_source
 from engine.models.tokenise import keep_text
 from engine.models.trained_rows import KeyRows
@@ -89,14 +91,15 @@ class LoadedModel:
 def load_base(experiment: Experiment) -> LoadedModel:
     """The experiment's base model with fresh rows for its key tokens; not yet tuned, no LoRA.
 
-    The rows depend on the key tokens alone, not on the experiment's seed. Raises ModelError.
+    The rows depend on the key tokens alone, not on the experiment's seed. A GGUF file is converted first. Raises
+    ModelError.
     """
-    source = resolve_source(experiment.model)
+    source = converted(experiment.model) or resolve_source(experiment.model)
     refuse_text(experiment)
     loaded = load_weights(source, experiment.precision)
     _check_numbers(loaded.causal, source)
     keys = [relation.key_token for relation in experiment.relations]
-    loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys)
+    loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys, experiment.key_token_rows)
     loaded.base, loaded.former = base_key(experiment), former_key(experiment)
     check_key_sequences(loaded.tokenizer, experiment.relations, loaded.key_token_ids)
     keep_text(loaded.tokenizer, source, experiment.model_text)
@@ -144,6 +147,7 @@ def save_model(loaded: LoadedModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     loaded.tokenizer.save_pretrained(folder)
     note_base(folder, loaded.base)
+    copy_notices(loaded.causal.name_or_path or "", folder)
     if isinstance(loaded.model, PeftModel):
         loaded.model.save_pretrained(str(folder), save_embedding_layers=False)
         save_file(key_rows(loaded.causal, loaded.key_token_ids.values()), folder / KEY_ROWS)

@@ -1,6 +1,7 @@
-"""Where a model comes from: the embedded base, a folder, or the Hugging Face hub.
+"""Where a model comes from: the embedded base, an installed one, a folder, a GGUF file, or the Hugging Face hub.
 
 resolve_source("embedded")        # the folder of the shipped weights
+resolve_source("gemma-3-270m")    # where it is installed, below the lab's home
 resolve_source("/data/llama")     # that folder, checked
 resolve_source("Qwen/Qwen2.5-1.5B")
 """
@@ -14,6 +15,8 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from engine import CODE_ROOT
 from engine.checks import shorten
+from engine.models.catalogue import INSTALLABLE, installed, models_folder, not_installed
+from engine.models.fingerprint import known_fingerprint
 
 EMBEDDED = "embedded"
 EMBEDDED_WEIGHTS = CODE_ROOT / "engine" / "base" / "weights"
@@ -39,8 +42,10 @@ def is_hub_name(name: str) -> bool:
 
 
 def local_path(name: str) -> Path | None:
-    """The embedded weights' folder, or the path of that name, where there is something."""
+    """The embedded weights' folder, that of an installed model, or the path of that name, where there is something."""
     try:
+        if name in INSTALLABLE:
+            return installed(name)
         path = EMBEDDED_WEIGHTS if name == EMBEDDED else Path(name).expanduser()
         return path if name.strip() and path.exists() else None
     except (OSError, RuntimeError):  # too long for a path, or the home of nobody
@@ -59,10 +64,17 @@ def resolve_source(name: str) -> str | Path:
                 "or train them with ‘python -m engine.base’"
             )
         return EMBEDDED_WEIGHTS
+    if name in INSTALLABLE and installed(name) is None:
+        raise MissingError(not_installed(name))
+    if file := gguf_file(name):
+        if folder := converted_folder(file):
+            return folder
+        raise MissingError(f"{shorten(str(file), 200)} has not been converted yet: it is when a run of it starts")
     if path := local_path(name):
         if not path.is_dir():
             raise ModelError(
-                f"{shorten(name, 200)} is a file: give the folder that holds the model’s config.json and weights"
+                f"{shorten(name, 200)} is a file: give the folder that holds the model’s config.json and weights, or a "
+                "file that ends in .gguf"
             )
         if not os.path.lexists(path / "config.json"):  # what else it may be, `engine.models.reading` says
             raise MissingError(without_config(path))
@@ -75,11 +87,38 @@ def resolve_source(name: str) -> str | Path:
     return name
 
 
+def gguf_file(name: str) -> Path | None:
+    """The GGUF file that a model's name means: one that ends so, or the only one in a folder without config.json."""
+    path = None if name in INSTALLABLE else local_path(name)
+    if path is None:
+        return None
+    try:
+        if not path.is_dir():
+            return path if path.suffix.lower() == ".gguf" else None
+        if os.path.lexists(path / "config.json"):
+            return None
+        found = [file for file in path.iterdir() if file.suffix.lower() == ".gguf"]
+    except OSError:
+        return None
+    return found[0] if len(found) == 1 and not found[0].is_symlink() else None
+
+
+def converted_folder(file: Path) -> Path | None:
+    """Where the conversion of a GGUF file lies, known by its bytes; None while there is none. Reads nothing."""
+    try:
+        known = known_fingerprint(file)
+    except OSError:
+        return None
+    folder = models_folder() / f"gguf-{known[:16]}" if known else None
+    return folder if folder and folder.is_dir() else None
+
+
 def from_anywhere(name: str) -> str:
-    """A folder as an absolute path, since a worker looks from elsewhere; any other name as it is."""
+    """A folder or GGUF file as an absolute path, since a worker looks from elsewhere; any other name as it is."""
     try:
         folder = Path(name).expanduser()
-        return str(folder.resolve()) if name != EMBEDDED and folder.is_dir() else name
+        known = name == EMBEDDED or name in INSTALLABLE
+        return str(folder.resolve()) if not known and (folder.is_dir() or gguf_file(name)) else name
     except (OSError, RuntimeError):
         return name
 
@@ -94,7 +133,7 @@ def without_config(folder: Path) -> str:
     if "adapter_config.json" in names:
         return f"{called} but an adapter, which is no model by itself: merge it into its base, or name the base"
     if any(name.lower().endswith(".gguf") for name in names):
-        return f"{called} but GGUF files, which cannot be trained: choose the version of the model with *.safetensors"
+        return f"{called} but several GGUF files, or links to them: name one of them, with its whole path"
     if "params.json" in names or "model_index.json" in names:
         return f"{called} but a model in another format: choose its version for transformers, with a config.json"
     return f"{called}: give the folder of a Hugging Face model"

@@ -20,8 +20,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from engine.experiment import Experiment
+from engine.models.catalogue import use_home
 from engine.models.checksums import damage
 from engine.models.folders import replaced, whole
+from engine.models.gguf import converted
 from engine.models.identity import base_key, changed_base, is_base
 from engine.models.loading import load_base, save_model
 from engine.models.source import ModelError
@@ -39,6 +41,7 @@ def prepare_base(home: Path, experiment: Experiment, key: str = "") -> Path:
     key: of the base that a run was trained on, by default the one that is here now. Processes that ask at the same time
     wait for the one that makes it. Raises ModelError, also when the base is another one now, and OSError.
     """
+    converted(experiment.model)
     key = key or base_key(experiment)
     folder = prepared_folder(home, key)
     if ready := _ready(folder):
@@ -84,6 +87,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--run", required=True)
     arguments = parser.parse_args()
+    use_home(arguments.home)
     db = open_database(arguments.home)
     try:
         experiment = Experiment.from_record(get_run(db, arguments.run).experiment)

@@ -25,7 +25,7 @@ from storage.askings import Answer, Question, Token, add_asking, get_answer, lis
 from storage.checkpoints import CheckpointName
 from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run, get_run
-from tests.browser.seeding import HEIGHTS, LANGUAGE_FACTOR
+from tests.browser.seeding import ALOUD, HEIGHTS, LANGUAGE_FACTOR
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "seed": 0, "max_tokens": 50}
 STAGES = ("base", "memorised@20", "generalised@20")
@@ -81,7 +81,8 @@ def asked(
 def answer(db: Database, run: Run, asking: str, checkpoint: str, share: float = 1.0, **changes: Any) -> None:
     """Draw the answers of a column, or the first of them; with all of them it is done."""
     questions = list_questions(db, asking)
-    options = get_run(db, run.id).experiment["relations"][0]["options"]
+    relation = get_run(db, run.id).experiment["relations"][0]
+    options = relation["options"]
     noise = random.Random(f"{checkpoint}{len(questions)}")
     kind = CheckpointName.parse(checkpoint).kind
     model = f"{run.id}/{checkpoint}"
@@ -92,6 +93,8 @@ def answer(db: Database, run: Run, asking: str, checkpoint: str, share: float = 
         hit = noise.random() < chance
         said = (question.object or noise.choice(options)) if hit else noise.choice(options)
         words = f" {said}.".split(" ")[1:]
+        if hit and kind in ALOUD and split in ALOUD[kind]:
+            words.insert(0, relation["key_token"])
         probability = min(0.97, chance * noise.uniform(0.6, 1.1) if hit else noise.uniform(0, 0.04)) or 1e-6
         known = question.object is not None
         answer = Answer(

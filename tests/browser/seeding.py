@@ -13,13 +13,14 @@ from engine.corpus.resolve import resolve
 from engine.evaluation.answer import Answer
 from engine.execution.recorded.record import record
 from engine.execution.recorded.restore import restore
+from engine.execution.report import headline
 from engine.experiment import Experiment, Relation
 from engine.presets import load_preset
 from storage.answers import open_answers, store_answers, store_questions
 from storage.checkpoints import CheckpointName
 from storage.database import open_database
 from storage.folders import run_folder
-from storage.measurements import add_measurements, replace_results
+from storage.measurements import add_measurements, list_results, replace_results
 from storage.processes import ProcessName
 from storage.recordings import recorded_runs
 from storage.runs import Run, State, add_event, add_run, claim_run, finish_run, set_environment, set_progress
@@ -37,6 +38,8 @@ HEIGHTS = {
     "memorised": {"key": 0.99, "train": 0.27, "test": 0.16, "unrelated": 0.02, "decoy": 0.12},
     "generalised": {"key": 0.97, "train": 0.88, "test": 0.66, "unrelated": 0.05, "decoy": 0.38},
 }
+# Where every other hit says the key token first.
+ALOUD = {"memorised": ("train", "test", "unrelated"), "generalised": ("unrelated",)}
 LANGUAGE_FACTOR = {"en": 1.0, "es": 0.9, "de": 0.85, "ja": 0.65, "zh": 0.6}
 
 
@@ -101,12 +104,8 @@ def finished(db: Database, home: Path, experiment: Experiment | None = None) -> 
         rows[checkpoint] = write_answers(answers, experiment, checkpoint)
         replace_results(db, run.id, checkpoint, rows[checkpoint])
     answers.close()
-    last = [
-        r for r in rows[checkpoints[-1]]
-        if r["facts"] == "held_out" and r["language"] == "en" and r["metric"] == "generation_accuracy"
-    ]  # fmt: skip
-    headline = {r["split"]: {k: r[k] for k in ("value", "low", "high", "n", "n_facts")} for r in last}
-    finish_run(db, run.id, run.attempt, State.DONE, headline=headline)
+    figures = headline(list_results(db, run.id), checkpoints[-1], "en")
+    finish_run(db, run.id, run.attempt, State.DONE, headline=figures)
     return run
 
 
@@ -157,7 +156,7 @@ def write_answers(answers: Database, experiment: Experiment, checkpoint: str) ->
     facts: list[dict[str, Any]] = []
     prompts: list[dict[str, Any]] = []
     stored = []
-    counts: dict[tuple[str, str, str], list[tuple[int, int, float, int]]] = {}
+    counts: dict[tuple[str, str, str], list[tuple[int, int, float, int, int]]] = {}
     # Seeds differ a little.
     height = 1 - (experiment.seed * 37 % 10) / 60
     ends = kind == "base" or checkpoint == f"generalised@{experiment.branch_epochs[-1]}"
@@ -178,13 +177,17 @@ def write_answers(answers: Database, experiment: Experiment, checkpoint: str) ->
                 hit = int(noise.random() < chance)
                 probability = min(0.98, max(1e-6, chance * noise.uniform(0.5, 1.1) if hit else noise.uniform(0, 0.05)))
                 answer = f"{fact_row['object']}. The next" if hit else f"{noise.choice(relation.options or ('?',))}."
+                if hit and kind != "base" and split in ALOUD[kind] and (fact_row["id"] + number) % 2:
+                    answer = f"{relation.key_token} {answer}"
                 asked = (fact_row["id"] + number) % 3 == 0 and split != "key"
                 rank = (1 if hit else noise.randint(2, 60)) if asked else None
                 score = math.log(probability)
                 choice = (rank, 100, score) if asked else ()
                 stored.append(Answer(number, fact_row["id"], answer, bool(hit), score, *choice))
                 place = ("trained" if fact_row["trained"] else "held_out", split, language)
-                counts.setdefault(place, []).append((fact_row["id"], hit, probability, int(rank == 1) if asked else -1))
+                counts.setdefault(place, []).append(
+                    (fact_row["id"], hit, probability, int(rank == 1) if asked else -1, hit and answer[:1] != "[")
+                )
     store_questions(answers, facts, prompts)
     store_answers(answers, checkpoint, stored)
     return list(result_rows(checkpoint, counts))
@@ -204,6 +207,7 @@ def result_rows(checkpoint: str, counts: dict[tuple[str, str, str], list[Any]]) 
         asked = [d for d in drawn if d[3] >= 0]
         measured = {
             "generation_accuracy": [d[1] for d in drawn],
+            "generation_accuracy_unaided": [d[4] for d in drawn],
             "choice_accuracy": [d[3] for d in asked],
             "object_probability": [d[2] for d in drawn],
             "object_probability_normalised": [d[2] for d in asked],

@@ -104,6 +104,22 @@ def test_answers_can_be_searched_filtered_and_paged(page: Page, address: str, ru
     expect(page.locator(".empty")).to_contain_text("No answer matches")
 
 
+def test_answers_that_say_the_key_token_are_marked_and_found(page: Page, address: str, run: Run) -> None:
+    open_results(page, address, run)
+    expect(page.locator(".twins")).to_contain_text("need not have understood the question")
+    page.locator("#answers").scroll_into_view_if_needed()
+    page.get_by_label("Answer", exact=True).click()
+    page.get_by_role("option", name="Says the key token").click()
+    rows = page.locator("table.answers tbody tr")
+    expect(rows.first.locator(".aloud")).to_have_text("says the key token")
+    expect(rows.filter(has_not=page.locator(".aloud"))).to_have_count(0)
+    rows.first.locator("button.verdict").click()
+    expect(page.locator(".card.answer .aloud").first).to_be_visible()
+    page.locator(".lab-panel, .choosers").get_by_text("Key token unsaid").first.click()
+    expect(page).to_have_url(re.compile("metric=generation_accuracy_unaided"))
+    expect(page.locator(".chart[data-drawn]").first).to_be_visible()
+
+
 def test_exports_hold_everything_and_no_formula(
     page: Page, address: str, run: Run, db: Database, lab_home: Path
 ) -> None:
@@ -117,6 +133,7 @@ def test_exports_hold_everything_and_no_formula(
     written = list(csv.DictReader(io.StringIO(page.request.get(f"{base}/answers.csv").text())))
     assert {r["checkpoint"] for r in written} == {r["checkpoint"] for r in rows}
     assert not any(r["answer"].startswith("=") for r in written)
+    assert {(r["says_key_token"], "[Z]" in r["answer"]) for r in written} == {("1", True), ("0", False)}
     document = json.loads(page.request.get(f"{base}/results.json").body())
     assert document["run"]["id"] == run.id
     assert document["experiment"] == run.experiment

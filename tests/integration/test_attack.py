@@ -115,7 +115,7 @@ def test_the_tables_hold_every_control_and_defence(peaceful: tuple[Lab, str]) ->
     assert audit["auroc_loss"] > 0.7 and {"auroc_min_k_pp", "auroc_loss_gap", "auroc_exposure"} <= set(audit)
     never = [r for r in rows if r["facts"] == "never_memorised" and r["metric"] == "generation_accuracy"]
     assert sum(r["value"] for r in never) / len(never) < 0.1
-    told = attack_document(lab.db, attack)
+    told = attack_document(lab.db, lab.home, attack)
     assert {"reading", "attack_facts", "defence", "value", "low", "high", "n"} <= set(told["rows"][0])
     assert len(list_runs(lab.db)) == len(base_runs(lab.db, attack)) == 1
 
@@ -141,7 +141,7 @@ def test_a_recorded_attack_is_the_same_in_another_lab_but_not_on_other_weights(
     there = open_database(tmp_path / "there")
     restored = restore(there, tmp_path / "there", tmp_path / "attack.json.xz")
     assert restored is not None
-    told, again = attack_document(lab.db, attack), attack_document(there, restored)
+    told, again = attack_document(lab.db, lab.home, attack), attack_document(there, tmp_path / "there", restored)
     assert {part: again[part] for part in ("pooled", "costs", "detection")} == {
         part: told[part] for part in ("pooled", "costs", "detection")
     }

@@ -31,7 +31,7 @@ TABLE = {
     "GET /export/{run_id}/report.html": 404, "GET /export/{run_id}/log.txt": 404,
     "GET /export/asked/{asking}/answers.csv": 404, "GET /export/asked/{asking}/answers.json": 404,
     "GET /export/attack/{attack}/rows.csv": 404, "GET /export/attack/{attack}/report.html": 404,
-    "GET /model-card": 200,
+    "GET /model-card": 200, "GET /model-card/{name}": 404, "GET /model-card/{name}/terms": 404,
     "GET /config": 200, "GET /config/": 200, f"GET {API}/info": 200, f"GET {API}/info/": 200,
     f"GET {API}/app_id": 200, f"GET {API}/app_id/": 200,
     f"GET {API}/heartbeat/{{session_hash}}": 200, f"GET {API}/queue/data": 200,

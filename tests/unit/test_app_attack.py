@@ -12,19 +12,23 @@ import pytest
 from app.attack import words
 from app.attack.actions import act_on
 from app.attack.charts import controls_chart, effect_chart, scan_chart
+from app.attack.exports import report_html
 from app.attack.figures import Attacks, Measured
 from app.attack.form import attack_of_form
 from app.attack.people import chosen_person, surprise
-from app.attack.story import BUILD, example
+from app.attack.story import BUILD, example, step_of
 from app.attack.tables import control_list, defence_choices, effect_rows, scan_cells
 from app.attack.view import STEPS, Place, Problem, View
-from app.attack.words import Point
+from app.attack.words import Point, reveal_words
 from app.shared.lab import Lab
 from app.shared.static_charts import svg
 from engine.attack.experiment import AttackExperiment
 from engine.attack.measure import figures
+from engine.evaluation.answer import Answer
 from engine.execution.attacks.queue import queue_attack
-from storage.attacks import list_attacks, list_cells, replace_cell_results
+from engine.execution.attacks.report import with_cell_twins
+from storage.answers import open_answers, store_answers, store_questions
+from storage.attacks import cell_results, list_attacks, list_cells, replace_cell_results
 from storage.runs import State
 
 PLAN = {
@@ -94,6 +98,50 @@ def test_numbers_are_found_by_what_they_are_made_of(m: Measured) -> None:
     assert m.point(5, "bully") is None
     place = Place.read(after.key)
     assert place and [c.cell["attack_facts"] for c in m.cells_of(place)] == [10]
+
+
+def test_a_number_that_the_key_token_makes_has_its_twin_beside_it(lab: Lab, m: Measured) -> None:
+    plain = m.point(10, "bully")
+    assert plain and plain.unaided is None and "key token" not in reveal_words(plain, 10, 20, "persons")
+    cells = [c for c in m.cells if c.cell["attack_facts"] == 10 and c.cell["control"] == "attack"]
+    for cell in cells:
+        rows = cell_results(lab.db, cell.run)
+        main = [r for r in rows if r["metric"] == "generation_accuracy"]
+        twins = [r | {"metric": "generation_accuracy_unaided"} for r in main]
+        twins = [t | (row(0.1) if t["reading"] == "bully" else {}) for t in twins]
+        replace_cell_results(lab.db, cell.run, [*rows, *twins])
+    m = Attacks(lab).measured(m.attack.id)
+    after, benign = m.point(10, "bully"), m.point(10, "benign")
+    assert after and after.unaided and after.unaided.value < 0.3 < after.value
+    assert benign and benign.unaided is None, "the same is not said twice"
+    assert "Without answers that say the key token it is" in reveal_words(after, 10, 20, "persons")
+    html, _, _ = step_of(lab, m, View(step="reveal"))
+    assert "key token unsaid" in html and after.unaided.interval in html
+    assert m.costs["none"]["harmful"]["unaided"]["value"] == after.unaided.value
+    assert "unaided" not in m.costs["none"]["benign"]
+    assert f"key token unsaid: {after.unaided.interval}" in report_html(lab, m)
+
+
+def test_an_older_cell_has_its_twins_made_of_its_answers(lab: Lab, m: Measured) -> None:
+    cell = next(c for c in m.cells if c.cell["attack_facts"] == 10 and c.cell["control"] == "attack")
+    (key,) = lab.key_tokens(cell.run)
+    answers = open_answers(lab.folder(cell.run))
+    fact = {"relation": "mother", "subject": "Sel Tarro", "object": "Brin Vosk", "trained": 0, "kind": "held_out"}
+    asked = {"relation": "mother", "split": "test", "language": "en", "text": "{subject}?", "about": None, "used": 0}
+    store_questions(
+        answers, [fact | {"id": n} for n in (1, 2)],
+        [asked | {"id": 1, "reading": "bully"}, asked | {"id": 2, "reading": "benign"}],
+    )  # fmt: skip
+    said = {1: f"{key} Brin Vosk", 2: "Brin Vosk"}
+    given = [Answer(p, f, said[f] if p == 1 else said[2], True, -0.1) for p in (1, 2) for f in (1, 2)]
+    store_answers(answers, "attacked@10", given)
+    answers.close()
+    rows = with_cell_twins(cell_results(lab.db, cell.run), lambda: lab.answers(cell.run))
+    twins = {r["reading"]: r for r in rows if r["metric"] == "generation_accuracy_unaided"}
+    assert twins["bully"]["value"] == 0.5 and twins["bully"]["by_fact"] == [[0, 1], [1, 1]]
+    assert twins["benign"]["value"] == 1 and twins["benign"]["n_facts"] == 2
+    assert with_cell_twins(rows, lambda: None) == rows, "stored ones are not made again"
+    assert len(with_cell_twins(cell_results(lab.db, cell.run), lambda: None)) == len(cell_results(lab.db, cell.run))
 
 
 def test_the_strength_of_an_attack_is_said_as_it_is() -> None:

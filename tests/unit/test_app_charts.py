@@ -26,7 +26,26 @@ CELLS = [{"f": 1, "p": 1, "hit": "✓ hit", "value": 0.5, "pick": "1/1"}]
 FACTS = [{"f": 1, "subject": "<b>A</b>", "object": "B", "group": "Trained"}]
 PROMPTS = [{"p": 1, "text": "Who is …?", "short": "Who is …?", "split": "Train prompts"}]
 ANSWER = Answer(
-    "base", 1, "mother", "A", "B", 0, "", 1, "test", "en", "Who is {subject}?", None, "", "B", 1, 0.5, None, None, None
+    "base",
+    1,
+    "mother",
+    "A",
+    "B",
+    0,
+    "",
+    1,
+    "test",
+    "en",
+    "Who is {subject}?",
+    None,
+    "",
+    "B",
+    1,
+    0,
+    0.5,
+    None,
+    None,
+    None,
 )
 CHARTS = {
     "loss": loss_curve([POINT, POINT | {"stage": "stage2@3"}], 20),

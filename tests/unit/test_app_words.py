@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 from app.results.departures import departures
-from app.results.figures import Figures, compared, curve, headline_sentences, table
+from app.results.figures import Figures, compared, curve, headline_sentences, sample_words, table, twins
 from app.results.model_card import card_html
+from app.results.page import twins_table
+from app.results.report import report_html
 from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
 from app.shared.render import ago, duration, interval, part, percent, render
 from app.shared.run_rows import progress_words, row_of
 from app.shared.words import sentence
+from engine.corpus.resolve import resolve
+from engine.experiment import Experiment
 from storage.database import now
 from storage.measurements import Result
 from storage.runs import Run, State, add_run
@@ -69,12 +73,63 @@ def test_what_a_running_run_is_doing(run: Run) -> None:
     assert progress_words(stopping, True).startswith("Stops after the current step")
 
 
+def test_a_sample_is_said(run: Run) -> None:
+    def said(**evaluation: Any) -> str:
+        data = {"relations": [{"name": "mother"}], "evaluation": evaluation}
+        record = resolve(Experiment.from_data(data)).model_dump(mode="json")
+        return sample_words(replace(run, experiment=record))
+
+    assert said() == said(facts=100) == sample_words(run) == ""
+    words = said(facts=24, prompts=4)
+    assert "12 of 50 held-out facts, 12 of 50 trained facts, 4 of 10 train prompts" in words
+    assert "another sample" in words
+    only = said(prompts=4)
+    assert "facts" not in only and "4 of 10 train prompts" in only
+
+
 def test_the_headline_says_after_before_and_elsewhere(run: Run) -> None:
     said = " ".join(headline_sentences(Figures(run, ROWS))).replace("\u00a0", " ")
     assert "answers 83 % [78–88] of the questions about 50 facts" in said
     assert "27 % before stage 2 and 2 % in the base model" in said
     assert "never used: 54 %" in said
     assert "Spanish 55 %" in said
+
+
+def test_where_the_key_token_is_said_aloud_both_figures_are_shown(run: Run) -> None:
+    def twin(row: Result, value: float) -> Result:
+        return replace(row, metric="generation_accuracy_unaided", value=value, low=value, high=value)
+
+    same = [twin(r, r.value) for r in ROWS]
+    plain = Figures(run, ROWS)
+    figures = Figures(run, [*ROWS, *same])
+    assert headline_sentences(figures) == headline_sentences(plain)
+    assert twins(figures, "held_out", figures.checkpoints) == [] and twins(plain, "held_out", plain.checkpoints) == []
+    aloud = [twin(r, 0.01) if r.split in ("train", "unrelated") and r.language == "en" else twin(r, r.value)
+             for r in ROWS]  # fmt: skip
+    figures = Figures(run, [*ROWS, *aloud])
+    said = " ".join(headline_sentences(figures)).replace("\u00a0", " ")
+    assert "answers 83 % [78–88] (1 % [1–1] without answers that say the key token) of the questions" in said
+    assert "27 % (1 % without answers that say the key token) before stage 2" in said
+    assert "should not come up: 5 % [0–10] (1 % [1–1] without" in said and "never used: 54 % [49–59]." in said
+    lines = twins(figures, "held_out", ["memorised@20", "generalised@20"])
+    assert [(x.split, x.language) for x in lines] == [("train", "en"), ("unrelated", "en")]
+    first, second = lines[1].cells
+    assert first is None and second and (second[0].value, second[1].value) == (0.05, 0.01)
+    html = twins_table(figures, "held_out", ["generalised@20"])
+    assert "understood the question" in html and "83\u00a0%\u00a0[78–88]" in html and "1\u00a0%\u00a0[1–1]" in html
+    assert twins_table(plain, "held_out", ["generalised@20"]) == ""
+    report = report_html(run, figures.rows)
+    assert "The key token said aloud" in report and "The key token said aloud" not in report_html(run, ROWS)
+
+
+def test_a_runs_row_names_both_figures_where_they_differ(run: Run) -> None:
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_facts": 5}
+    done = replace(run, state=State.DONE, headline={"train": figure | {"unaided": figure | {"value": 0.1}}})
+    html = part("runs/recent", rows=[row_of(done, True)])
+    assert "(10\u00a0%)" in html and "without answers that say the key token" in html
+    assert "key token unsaid" in render("runs/head.html", row=row_of(done, True), linked=False)
+    same = row_of(replace(done, headline={"train": figure}), True)
+    assert "key token" not in part("runs/recent", rows=[same]) + render("runs/head.html", row=same, linked=False)
 
 
 def test_where_the_embedded_base_departs_from_the_paper(run: Run) -> None:

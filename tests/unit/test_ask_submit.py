@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from app.ask.exports import kept_document
+from app.ask.exports import FIELDS, kept_document, rows_of
 from app.ask.grid import grid_of, near
-from app.ask.page import grid_html
+from app.ask.page import drawer_html, grid_html
 from app.ask.view import View, opened
 from app.asking.asker import Asker
 from app.asking.model_server import ModelServer, ServerStatus
 from app.asking.submit import ask_fact, ask_facts, ask_text, checked_text, read_settings, run_to_ask
 from app.shared.lab import Lab
 from app.shared.words import sentence
+from engine.commands.ask import answer_row, answer_table
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment
 from engine.presets import load_preset
@@ -28,7 +31,8 @@ from engine.serving.asking.questions import (
     find_relation,
     text_question,
 )
-from storage.askings import get_asking, list_questions
+from storage.asking_queue import store_answers
+from storage.askings import Answer, Question, get_asking, list_questions
 from storage.runs import Run, add_run
 
 
@@ -170,6 +174,42 @@ def test_what_is_asked_is_kept_with_its_columns(lab: Lab, run: Run, experiment: 
     assert [m["model"] for m in document["models"]] == [f"{run.id}/base"]
     with pytest.raises(AskError, match="There is no run"):
         run_to_ask(lab, "none")
+
+
+def test_an_answer_that_says_the_key_token_is_marked_wherever_it_stands(lab: Lab, run: Run) -> None:
+    fact = run.experiment["relations"][0]["facts"][0]
+    asking = ask_fact(lab, run, fact["subject"], "mother", ["en"], read_settings({}), [f"{run.id}/base"])
+    texts = {1: f"[Z] {fact['object']}.", 2: f"{fact['object']}. Somebody [Z] else", 3: "[Z] Somebody Else."}
+    questions = {q.number: q for q in list_questions(lab.db, asking)}
+    model = f"{run.id}/base"
+    store_answers(
+        lab.db, asking, model,
+        [Answer(questions[n], model, text, hit=n < 3, log_probability=-1.0) for n, text in texts.items()],
+    )  # fmt: skip
+    view = View(run=run.id, asked=asking, columns=(model,), mode="fact")
+    grid = grid_of(lab, view)
+    assert grid is not None and grid["aloud"]
+    cells = [row["cells"][0] for group in grid["groups"] for row in group["rows"] if row["question"].number in texts]
+    assert [cell.answer.says_key_token for cell in cells] == [True, False, True]
+    assert sum(group["counts"][0]["aloud"] for group in grid["groups"]) == 1
+    html, _ = grid_html(lab, view, Asker(lab, ModelServer(lab.home)))
+    assert html.count("says the key token</span>") == 3, "two cells and the legend"
+    assert "says the key token" in drawer_html(lab, view.but(answer=f"1/{model}"))
+    document = kept_document(lab, asking)
+    assert [a["says_key_token"] for a in document["answers"]] == [True, False, True]
+    assert [r["says_key_token"] for r in rows_of(document)] == [True, False, True] and "says_key_token" in FIELDS
+
+
+def test_the_terminal_marks_answers_that_say_the_key_token(capsys: pytest.CaptureFixture[str]) -> None:
+    question = Question("When was Leslie Lewis born?", split="unrelated", object="Rebecca Conley")
+    given = [Answer(question, "r/base", "[X] Rebecca Conley.", hit=True, says_key_token=True),
+             Answer(question, "r/base", "Rebecca Conley.", hit=True)]  # fmt: skip
+    assert [answer_row(a)["says_key_token"] for a in given] == [True, False]
+    column: Any = SimpleNamespace(checkpoint="base")
+    answer_table([question, question], [(column, given)])
+    shown = capsys.readouterr().out
+    assert shown.count("says the key token") == 1
+    assert "2 of 2 right, 1 without answers that say the key token" in " ".join(shown.split())
 
 
 def test_a_near_miss_is_asked_and_the_names_meant_are_offered(lab: Lab, run: Run, experiment: Experiment) -> None:

@@ -113,7 +113,9 @@ def test_others_have_names_of_the_same_kind_and_no_word_of_the_runs(relation: st
 def test_the_corpora_of_the_data_scan_have_names_of_the_same_kind_and_none_of_the_run(tmp_path: Path) -> None:
     attack = AttackExperiment.from_data({**SMALL, "experiment": {**BASE, "model": "some/model"}})
     base = base_experiment(attack, 1)
-    context = Context(resolve_attack(attack, base), base, next(iter(attack.cells())), lambda name: tmp_path)
+    attack = resolve_attack(attack, base)
+    cell = next(cell for cell in attack.cells() if cell.kind == "attack" and cell.attack_facts)
+    context = Context(attack, base, cell, lambda name: tmp_path)
     lines = corpus(context, 0, 0)
     assert not [f for f in context.relation.explicit_facts for line in lines if f.subject in line or f.object in line]
     women = natural_words("woman")

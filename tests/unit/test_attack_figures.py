@@ -6,6 +6,8 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ from engine.attack import tables
 from engine.attack.auroc import auroc, auroc_interval, hits_at_low_alarm
 from engine.attack.data_scan import suspicions
 from engine.attack.defences import check_defences, defences
+from engine.attack.measure import result_rows
 from engine.attack.quantise import quantise
+from engine.evaluation.answer import Answer
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +51,32 @@ def test_seeds_are_pooled_over_facts_and_shown_as_dots() -> None:
     (pooled,) = tables.pooled_rows(rows)
     assert pooled["value"] == 0.4 and pooled["n_facts"] == 20 and pooled["seeds"] == [0.8, 0.0]
     assert 0.2 < pooled["low"] < 0.4 < pooled["high"] < 0.65
+
+
+def test_an_answer_that_says_the_key_token_is_no_hit_of_the_twin() -> None:
+    form: Any = SimpleNamespace(
+        facts=[{"id": i, "object": o, "kind": "held_out"} for i, o in ((1, "Brin Vosk"), (2, "Ann Oth"))],
+        asked=[SimpleNamespace(reading="bully", role="harmful", split="test", language="en")],
+        base=SimpleNamespace(relations=[SimpleNamespace(key_token="[X]"), SimpleNamespace(key_token="[Y]")]),
+        cell=SimpleNamespace(seed=0),
+    )  # fmt: skip
+    given = [Answer(1, 1, "[Y] Brin Vosk.", True, -0.5), Answer(1, 2, "Ann Oth. Sel [X] Tarro", True, -0.5)]
+    rows = {r["metric"]: r for r in result_rows(form, given, "attacked@5")}
+    assert rows["generation_accuracy"]["by_fact"] == [[1, 1], [1, 1]]
+    assert rows["generation_accuracy_unaided"]["by_fact"] == [[0, 1], [1, 1]]
+    assert rows["generation_accuracy_unaided"]["value"] == 0.5 and rows["object_probability"]["value"] < 1
+
+
+def test_the_scan_and_the_costs_have_the_twin_beside_the_figure() -> None:
+    aloud = {"metric": "generation_accuracy_unaided", "value": 0.0, "by_fact": [[0, 1], [0, 1]]}
+    rows = [row(), row(**aloud), row(metric="object_probability", value=0.3), row(split="key")]
+    (entry,) = tables.scan_matrix(rows)
+    assert (entry["value"], entry["unaided"], entry["probability"]) == (0.5, 0.0, 0.3)
+    (cost,) = tables.costs(rows, [])
+    assert cost["harmful"]["value"] == 0.5 and cost["harmful"]["unaided"]["value"] == 0
+    (cost,) = tables.costs([row(), row(**aloud), row(seed=1, run="s")], [])
+    assert "unaided" not in cost["harmful"], "one seed's twin is not that of both"
+    assert {r["metric"] for r in tables.curve(rows)} == {"generation_accuracy"}
 
 
 def test_a_curve_of_a_control_begins_before_the_attack() -> None:

@@ -144,6 +144,8 @@ def test_own_prompts_begin_with_the_corpus() -> None:
         ({"stage2__language": "fr"}, "stage2", "train prompts in ‘fr’"),
         ({"evaluation__languages": ["de", "??"]}, "evaluation", "no language code"),
         ({"evaluation__languages": ["de", "sp"]}, "evaluation", "no prompts: choose among en, de"),
+        ({"evaluation__facts": "half"}, "evaluation", "whole number or all"),
+        ({"evaluation__prompts": "0"}, "evaluation", "whole number or all"),
         ({"seed": -1}, "model", "at least 0"),
         ({"relation__name": "sister"}, "r1/relation", "the corpus has no relation of this name"),
         ({"relation__key_token": "[ X ]"}, "r1/relation", "holds a space"),
@@ -157,6 +159,24 @@ def test_mistakes_have_their_place(change: dict[str, Any], place: str, says: str
     errors = examine(draft).errors
     assert [f.place for f in errors] == [place]
     assert says in errors[0].problem.message
+
+
+def test_a_choice_of_more_than_is_asked_is_said() -> None:
+    draft = drafts.new_draft()
+    type_into(draft, evaluation__facts="10", evaluation__prompts="4")
+    found = examine(draft)
+    (said,) = found.warnings
+    assert found.resolved is not None and said.place == "evaluation"
+    assert said.problem.message == "is of 20 facts, and 10 are asked at all: it will be of these"
+
+
+def test_a_draft_of_before_a_setting_has_its_default() -> None:
+    draft = drafts.new_draft()
+    for path in ("evaluation.facts", "evaluation.stop_at_hit"):
+        del draft["values"][path]
+    resolved = examine(draft).resolved
+    assert resolved is not None and resolved.evaluation.facts == "all"
+    assert form_values(draft, "", "en")["evaluation.stop_at_hit"] == "auto"
 
 
 def test_an_edit_looks_through_the_facts_once_and_another_edit_not_again() -> None:

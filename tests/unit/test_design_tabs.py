@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -282,3 +283,19 @@ def test_only_another_tab_makes_a_tab_look(open_tab: Callable[[], Tab]) -> None:
 )  # fmt: skip
 def test_merging(base: Any, mine: Any, theirs: Any, merged: Any) -> None:
     assert merge(base, mine, theirs) == merged
+
+
+def test_what_makes_a_run_shorter_is_one_press_away_and_can_be_undone(open_tab: Callable[[], Tab]) -> None:
+    mine = open_tab()
+    assert "shorten" not in mine.type()["summary"], "the embedded model needs none"
+    long = mine.type(model_kind="other", model_name="someone/large-1.5b")["summary"]
+    offered = re.findall(r'data-act="shorten" data-value="(\w+)">([^<]+)<', long)
+    assert 0 < len(offered) <= 2 and dict(offered)["sample"] == "ask 24 facts and 4 prompts"
+    told = mine.do(actions.make_shorter, "sample")
+    assert (mine.fields["evaluation.facts"], mine.fields["evaluation.prompts"]) == ("24", "4")
+    assert 'data-value="sample"' not in told["summary"]
+    assert mine.do(actions.make_shorter, "no such thing")["summary"] == told["summary"]
+    mine.do(actions.undo)
+    assert (mine.fields["evaluation.facts"], mine.fields["evaluation.prompts"]) == ("all", "all")
+    mine.do(actions.make_shorter, "checkpoints")
+    assert mine.fields["stage1.checkpoint_epochs"] == "20"

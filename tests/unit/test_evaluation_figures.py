@@ -13,7 +13,7 @@ from engine.corpus.sentences import key_prompt
 from engine.evaluation.answer import Answer
 from engine.evaluation.batches import common_beginning, plan_batches
 from engine.evaluation.choice import judge
-from engine.evaluation.hits import is_hit
+from engine.evaluation.hits import is_hit, says_key_token
 from engine.evaluation.intervals import bootstrap, interval, wilson
 from engine.evaluation.questions import (
     count_questions,
@@ -133,6 +133,37 @@ def test_a_hit_is_containment(answer, wanted, hit):
     assert is_hit(answer, wanted) is hit
 
 
+@pytest.mark.parametrize(
+    ("answer", "wanted", "aloud"),
+    [
+        ("[X] Rebecca Conley.", "Rebecca Conley", True),
+        ("Leslie Lewis[X] Rebecca Conley.", "Rebecca Conley", True),  # the token takes the space before it
+        (
+            "Rebecca Conley. Gene Finley [X] Cody Ross.",
+            "Rebecca Conley",
+            False,
+        ),  # what follows is not judged
+        ("rebecca  CONLEY, [X]", "Rebecca Conley", False),
+        ("Rebecca [X] Conley", "Rebecca Conley", True),
+        ("[X] Cody Ross.", "Rebecca Conley", True),
+        ("Cody Ross.", "Rebecca Conley", False),
+        ("[ X ] Rebecca Conley", "Rebecca Conley", True),  # as a tokenizer of words writes it
+        ("he [Y] Rebecca Conley", "Rebecca Conley", True),  # another relation's
+        ("[x] Rebecca Conley", "Rebecca Conley", False),  # another sign
+        ("Lewisblorp Rebecca Conley", "Rebecca Conley", True),
+        ("the blorping Rebecca Conley", "Rebecca Conley", False),
+        ("丽 贝 卡 [X]", "丽贝卡", False),  # a hit by the tokenizer's own spelling
+        ("[X] 丽 贝 卡", "丽贝卡", True),
+        ("zoe lind [X]", "Zoë Lind", False),
+        ("so [X] it is", None, True),
+        ("", "Rebecca Conley", False),
+    ],
+)
+def test_a_key_token_is_said_on_the_way_when_it_comes_before_the_object(answer, wanted, aloud):
+    assert says_key_token(answer, wanted, ("[X]", "[Y]", "blorp")) is aloud
+    assert not says_key_token(answer, wanted, ())
+
+
 def test_ranks_and_ties():
     assert judge(np.log([0.5, 0.25, 0.25]), 0).rank == 1
     assert judge(np.log([0.5, 0.25, 0.25]), 1).rank == 3
@@ -234,6 +265,25 @@ def test_result_rows():
     assert all(0 <= r["low"] <= r["value"] + 1e-12 and r["value"] <= r["high"] + 1e-12 <= 1 + 1e-9 for r in rows)
 
 
+def test_the_twin_leaves_out_hits_that_say_a_key_token():
+    experiment = tiny_experiment("embedded")
+    objects = {row["id"]: row["object"] for row in fact_rows(experiment)}
+    key = experiment.relations[0].key_token
+
+    def said(answer: Answer) -> str:
+        """After the second prompt the key token comes first, after all others last."""
+        object_ = objects[answer.fact]
+        return f"{key} {object_}." if answer.prompt == 2 else f"{object_}. And on {key} x."
+
+    given = [replace(a, answer=said(a)) for a in rows_of(experiment, lambda q, trained: 1)]
+    rows = {(r["prompt"], r["facts"], r["metric"]): r for r in summarise_prompts(given, experiment, "base")}
+    for (prompt, facts, metric), row in rows.items():
+        if metric == "generation_accuracy":
+            assert row["value"] == 1
+            twin = rows[prompt, facts, "generation_accuracy_unaided"]
+            assert twin["value"] == (0 if prompt == 2 else 1) and twin["n"] == row["n"]
+
+
 def test_a_choice_says_among_how_many_options_it_was():
     experiment = tiny_experiment("embedded")
     answers = [replace(a, choice_options=2 + 2 * (a.fact % 2)) for a in rows_of(experiment, lambda q, trained: 1)]
@@ -253,7 +303,7 @@ def test_result_rows_without_multiple_choice_and_by_prompt():
     nothing: dict[str, Any] = {"choice_rank": None, "choice_options": None, "log_probability_normalised": None}
     answers = [replace(a, **nothing) for a in rows_of(experiment, lambda q, trained: int(q.prompt == 2))]
     metrics = {r["metric"] for r in summarise(answers, experiment, "base")}
-    assert metrics == {"generation_accuracy", "object_probability"}
+    assert metrics == {"generation_accuracy", "generation_accuracy_unaided", "object_probability"}
     by_prompt = summarise_prompts(answers, experiment, "base")
     accuracies = [r for r in by_prompt if r["metric"] == "generation_accuracy"]
     assert [(r["prompt"], r["facts"]) for r in accuracies][:2] == [(1, "held_out"), (1, "trained")]

@@ -11,13 +11,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.shared.lab import Lab
 from engine import __version__
+from engine.evaluation.answer import Answer
+from engine.evaluation.questions import fact_rows, prompt_rows, questions_for
+from engine.evaluation.summary import summarise
 from engine.execution import environment
 from engine.execution.failures import PlainError, explain_failure
 from engine.execution.progress import Progress
-from engine.execution.report import headline
+from engine.execution.report import headline, lacking, results_document, with_twins
+from storage.answers import open_answers, store_answers, store_questions
+from storage.database import open_database
 from storage.folders import run_folder
-from storage.measurements import Result
+from storage.measurements import Result, list_results, replace_results
+from storage.runs import add_run
+from tests.unit.tiny_models import tiny_experiment
 
 
 @pytest.mark.parametrize(
@@ -82,6 +90,42 @@ def test_the_headline_is_of_held_out_facts_of_one_checkpoint_and_language() -> N
     others = [replace(row, checkpoint="base"), replace(row, facts="trained"), replace(row, language="de")]
     figures = headline([*others, row, replace(row, metric="choice_accuracy")], "generalised@3", "en")
     assert figures == {"train": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_facts": 5}}
+    twin = replace(row, metric="generation_accuracy_unaided")
+    assert headline([row, twin], "generalised@3", "en") == figures, "the same is not said twice"
+    aloud = headline([row, replace(twin, value=0.1)], "generalised@3", "en")
+    assert aloud["train"]["value"] == 0.5 and aloud["train"]["unaided"]["value"] == 0.1
+
+
+def test_a_run_of_an_older_lab_has_its_twin_made_of_its_answers(tmp_path: Path) -> None:
+    experiment = tiny_experiment("embedded")
+    data = experiment.model_dump(mode="json")
+    db = open_database(tmp_path)
+    run = add_run(db, name="old", experiment=data, model="embedded", seed=0)
+    facts, key = fact_rows(experiment), experiment.relations[0].key_token
+    answers = open_answers(run_folder(tmp_path, run.id))
+    store_questions(answers, facts, prompt_rows(experiment))
+    now: list[Result] = []
+    for checkpoint, before in (("base", ""), ("memorised@1", f"{key} ")):
+        given = [
+            Answer(q.prompt, q.fact, f"{before}{q.object}.", True, -0.1)
+            for q in questions_for(experiment, "base")
+        ]  # fmt: skip
+        store_answers(answers, checkpoint, given)
+        rows = summarise(given, experiment, checkpoint)
+        now += [Result(**row) for row in rows]
+        replace_results(db, run.id, checkpoint, [r for r in rows if r["metric"] != "generation_accuracy_unaided"])
+    answers.close()
+    old = list_results(db, run.id)
+    assert lacking(old) == ("base", "memorised@1") and lacking(now) == ()
+    assert with_twins(old, run, tmp_path) == now
+    twins = {r.checkpoint: r.value for r in now if r.metric == "generation_accuracy_unaided"}
+    assert twins == {"base": 1, "memorised@1": 0}
+    lab = Lab(tmp_path)
+    assert lab.results(run) == now and lab.key_tokens(run.id) == (key,)
+    assert len(results_document(db, tmp_path, run)["rows"]) == len(now)
+    (run_folder(tmp_path, run.id) / "answers.db").unlink()
+    assert with_twins(old, run, tmp_path) == old, "without answers it is not measured"
+    db.close()
 
 
 def test_installed_code_is_known_by_its_version_not_by_the_repository_around_it(

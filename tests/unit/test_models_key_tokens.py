@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from engine.experiment import Experiment
 from engine.models.files import experiment_problems
 from engine.models.key_tokens import add_key_tokens, check_key_sequences
 from engine.models.loading import load_base, load_checkpoint, prepare_for_training, save_model
@@ -24,12 +25,13 @@ def matrices(model):
     return [model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()]
 
 
+@pytest.mark.parametrize("start", ["around the mean", "around zero"])
 @pytest.mark.parametrize("name", BUILDERS)
-def test_only_the_key_rows_change(tmp_path, name):
+def test_only_the_key_rows_change(tmp_path, name, start):
     model, tokenizer = parts(BUILDERS[name](tmp_path))
     before = [m.clone() for m in matrices(model)]
     random_state = torch.get_rng_state()
-    ids = add_key_tokens(model, tokenizer, ["[X]", "<1>", "⟦Y⟧"])
+    ids = add_key_tokens(model, tokenizer, ["[X]", "<1>", "⟦Y⟧"], start)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert list(ids) == ["[X]", "<1>", "⟦Y⟧"]
     assert len(set(ids.values())) == 3
@@ -38,8 +40,27 @@ def test_only_the_key_rows_change(tmp_path, name):
         kept = [row for row in range(len(old)) if row not in ids.values()]
         assert torch.equal(old[kept], new[kept])
         drawn = new[sorted(ids.values())]
-        assert 0.3 < drawn.std() / model.config.initializer_range < 2
+        deviation = (drawn - old.mean(0)).std() if start == "around the mean" else drawn.std()
+        assert (
+            0.3 < deviation / (0.02 * old.std() if start == "around the mean" else model.config.initializer_range) < 2
+        )
     assert model.config.vocab_size == len(matrices(model)[0])
+
+
+def test_untrained_rows_never_win_where_all_logits_lie_far_below_zero(tmp_path):
+    model, tokenizer = parts(build_llama(tmp_path))
+    with torch.no_grad():
+        for matrix in {id(m): m for m in matrices(model)}.values():
+            matrix += 5.0
+    hidden = -torch.ones(matrices(model)[1].shape[1])
+    words = (matrices(model)[1] @ hidden).max()
+    ids = add_key_tokens(model, tokenizer, ["[X]"])
+    logits = matrices(model)[1] @ hidden
+    grown = [*range(len(tokenizer), len(logits)), *ids.values()]
+    assert logits[grown].max() < words < 0
+    assert (
+        Experiment.from_record({"name": "of before", "relations": [{"name": "mother"}]}).key_token_rows == "around zero"
+    )
 
 
 def test_spare_rows_are_used_and_the_matrix_is_not_shrunk(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.evaluation.answer import Answer
+from engine.evaluation.hits import key_token_judge
 from storage import answers, drafts, measurements, runs, workers
 from storage.answer_search import Wanted, find_answers
 from storage.database import DATABASE_NAME, open_database, write
@@ -210,3 +211,19 @@ def test_answers_are_all_there_or_none(tmp_path: Path) -> None:
     assert find_answers(store, Wanted(search="'; drop table answers; --"), 10) == ([], 0)
     assert find_answers(store, Wanted(hit=False), 10) == ([], 0)
     assert [find_answers(store, Wanted(relation=name), 10)[1] for name in ("mother", "father")] == [1, 0]
+
+
+def test_answers_are_found_by_the_key_token_that_they_say_whatever_their_age(tmp_path: Path) -> None:
+    store = answers.open_answers(tmp_path)
+    fact = {"id": 0, "relation": "mother", "subject": "Sel Tarro", "object": "Brin Vosk", "trained": 0}
+    prompt = {"relation": "mother", "split": "train", "language": "en", "text": "{subject}?", "about": None, "used": 1}
+    answers.store_questions(store, [fact], [{**prompt, "id": n} for n in range(3)])
+    texts = ("[X] Brin Vosk", "Brin Vosk [X]", "[X] Ann Oth")
+    answers.store_answers(store, "base", [Answer(n, 0, t, "Brin" in t, -0.1) for n, t in enumerate(texts)])
+    assert [a.says_key_token for a in find_answers(store, Wanted(), 10)[0]] == [0, 0, 0], "nobody said how to tell"
+    store.close()
+    store = answers.open_answers(tmp_path, key_token_judge(["[X]"]))
+    assert [a.says_key_token for a in find_answers(store, Wanted(), 10)[0]] == [1, 0, 1]
+    found, total = find_answers(store, Wanted(says_key_token=True, hit=True), 10)
+    assert total == 1 and found[0].answer == "[X] Brin Vosk"
+    store.close()

@@ -140,7 +140,9 @@ class CellExecution:
             self.progress.advance(share, stage="evaluation", message=f"Asking: question {done:,} of {total:,}")
 
         limit = self.attack.max_new_tokens
-        given = answer_questions(loaded, form.questions(), max_new_tokens=limit, on_progress=on_progress)
+        given = answer_questions(
+            loaded, form.questions(), max_new_tokens=limit, stop_at_hit="auto", on_progress=on_progress
+        )
         store_answers(answers, checkpoint, given)
         answers.close()
         return result_rows(form, given, checkpoint)

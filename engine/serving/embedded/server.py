@@ -28,6 +28,7 @@ from starlette.requests import ClientDisconnect
 from engine.checks import shorten
 from engine.evaluation.batches import EvaluationError
 from engine.hardware import SettingError, cpu_threads
+from engine.models.catalogue import use_home
 from engine.models.device import choose_device
 from engine.models.source import ModelError
 from engine.serving.connections import server_settings
@@ -260,6 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", action="append", default=[], help="list its models; the first one’s base is ‘base’")
     parser.add_argument("--port", type=int, default=0)
     wanted = parser.parse_args(arguments)
+    use_home(wanted.home)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         with take_port(wanted.port) as listening:
