@@ -28,14 +28,16 @@ FORM_KEYS = (
     *(f"relation.{key}" for key in RELATION_KEYS),
     *(f"prompts.{split}" for split in SPLITS),
 )
+# Choosers refuse what they do not offer, so each shows something also where there is no relation.
+CHOSEN_AT_FIRST: dict[str, Any] = {"facts_from": "own", "names": "auto", "prompts_from": "own"}
 
 
 def form_values(draft: Draft, relation_id: str, language: str) -> dict[str, Any]:
     """What every field shows, by the names of FORM_KEYS."""
     values = {**DEFAULTS, **draft["values"], **{key: draft[key] for key in DRAFT_KEYS}}
     relation = find_relation(draft, relation_id)
-    empty: dict[str, Any] = dict.fromkeys(RELATION_KEYS, "") | {"facts_from": "own", "prompts_from": "own"}
-    shown = {"names": "auto", **(relation or empty)}  # a draft of an older lab says nothing of names
+    empty = dict.fromkeys(RELATION_KEYS, "") | CHOSEN_AT_FIRST
+    shown = CHOSEN_AT_FIRST | (relation or empty)  # a draft of an older lab says nothing of names
     values |= {f"relation.{key}": shown[key] for key in RELATION_KEYS}
     if relation is None:
         values["relation.generate"] = None
@@ -72,7 +74,7 @@ def commit(draft: Draft, relation_id: str, language: str, edits: Mapping[str, An
     for key in RELATION_KEYS:
         if f"relation.{key}" in values:
             value = values[f"relation.{key}"]
-            relation[key] = value if key == "generate" else value or ("auto" if key == "names" else "")
+            relation[key] = value if key == "generate" else value or CHOSEN_AT_FIRST.get(key, "")
     if relation["prompts_from"] == "own" and not relation["prompts"]:
         relation["prompts"] = corpus_prompts(relation["name"].strip())
     typed = {split: values[f"prompts.{split}"] or "" for split in SPLITS if f"prompts.{split}" in values}
