@@ -9,8 +9,6 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-PLAN = Path(__file__).with_name("plan.yaml")
-
 
 @dataclass(frozen=True)
 class Row:
