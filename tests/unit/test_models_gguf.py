@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from engine.models.catalogue import use_home
 from engine.models.files import experiment_problems, find_folder, located, model_shape
 from engine.models.gguf import converted
 from engine.models.gguf_header import gguf_architectures, read_header
@@ -19,13 +18,7 @@ from engine.models.source import ModelError, resolve_source
 from tests.unit.tiny_gguf import build_gguf
 from tests.unit.tiny_models import tiny_experiment
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("engine.models.catalogue._home", None)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    use_home(tmp_path / "home")
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def old(path: Path) -> Path:

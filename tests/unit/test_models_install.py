@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from engine.commands.main import main
 from engine.models import install as installing_module
-from engine.models.catalogue import CARDS, INSTALLABLE, KNOWN, Gguf, KnownModel, Licence, Package, installed, use_home
+from engine.models.catalogue import CARDS, INSTALLABLE, KNOWN, Gguf, KnownModel, Licence, Package, installed
 from engine.models.files import experiment_problems, find_folder, model_problems
 from engine.models.identity import gone_base
 from engine.models.install import downloads, install, lock_file, remove
@@ -22,15 +22,8 @@ from engine.models.source import ModelError, resolve_source
 from tests.unit.tiny_gguf import build_gguf
 from tests.unit.tiny_models import tiny_experiment
 
+pytestmark = pytest.mark.usefixtures("home")
 NAME = "gemma-3-270m"
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("engine.models.catalogue._home", None)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    use_home(tmp_path / "home")
-    return tmp_path / "home"
 
 
 @pytest.fixture
