@@ -257,7 +257,8 @@ class Evaluation(Frozen):
     """What is asked of which checkpoint.
 
     `facts`: of each relation, half of them held out of stage 2 and half trained, as far as there are enough of each;
-    `prompts`: the first of each split and language; `all` takes every one. It is the same sample at every checkpoint.
+    `trained_facts`: at most so many of them trained, in place of half. `prompts`: the first of each split and language;
+    `all` takes every one. It is the same sample at every checkpoint.
     `stop_at_hit`: an answer ends once the object has been said, since what follows cannot change the hit; `auto` does
     so with all but small models, whose answers cost next to nothing.
     `languages`: None means every language that has prompts. `every_language_at`: `ends` asks all languages of the
@@ -267,6 +268,7 @@ class Evaluation(Frozen):
     """
 
     facts: Sample = "all"
+    trained_facts: Annotated[int, Field(ge=0, le=5000)] | Literal["half"] = "half"
     prompts: Sample = "all"
     languages: Annotated[tuple[Language, ...], Field(min_length=1, max_length=100)] | None = None
     every_language_at: Literal["ends", "every"] = "ends"

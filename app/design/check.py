@@ -253,8 +253,8 @@ def _plain(item: Any) -> str:
     kind, limits = item["type"], item.get("ctx", {})
     if item.get("input") in (None, ""):
         return "is empty: fill it in"
-    if ".".join(map(str, item["loc"])).startswith(SAMPLES):
-        return "must be a whole number or all"
+    if word := next((w for path, w in SAMPLES.items() if ".".join(map(str, item["loc"])).startswith(path)), ""):
+        return f"must be a whole number or {word}"
     sentences = {
         "greater_than_equal": "must be at least {ge}",
         "greater_than": "must be more than {gt}",

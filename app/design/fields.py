@@ -119,6 +119,7 @@ FIELDS = (
     *_schedule("stage2"),
     *_replay("stage2"),
     Field("evaluation.facts", "Facts asked", "Half held out; or all", "text"),
+    Field("evaluation.trained_facts", "Trained ones", "At most; or half", "text"),
     Field("evaluation.prompts", "Prompts asked", "First of each split; or all", "text"),
     Field("evaluation.languages", "Languages", "Empty: all that have prompts", "tags", NAMED_LANGUAGES),
     Field("evaluation.every_language_at", "Ask all languages of", "", "choice", WHERE_ALL_LANGUAGES),
@@ -130,8 +131,14 @@ FIELDS = (
     Field("evaluation.probe_facts", "Facts probed", "After each epoch of stage 1", "integer", (), True),
     Field("evaluation.base_text", "Base’s own texts", "To compare with; 0: none", "integer", (), True),
 )
-# Numbers that may also be `all`.
-SAMPLES = ("evaluation.facts", "evaluation.prompts", "evaluation.choice.facts", "evaluation.choice.prompts")
+# Numbers that may also be a word.
+SAMPLES = {
+    "evaluation.facts": "all",
+    "evaluation.trained_facts": "half",
+    "evaluation.prompts": "all",
+    "evaluation.choice.facts": "all",
+    "evaluation.choice.prompts": "all",
+}
 BY_PATH = {field.path: field for field in FIELDS}
 
 

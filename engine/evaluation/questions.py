@@ -212,6 +212,8 @@ def _sampled_facts(experiment: Experiment, relation: Relation, wanted: int | str
     The held-out and trained facts come in an order drawn from the seed, so their first ones are a random sample.
     """
     held_out, trained = experiment.held_out_facts(relation), experiment.stage2_facts(relation)
+    if isinstance(most := experiment.evaluation.trained_facts, int):
+        trained = trained[:most]
     if isinstance(wanted, str):
         return {*held_out, *trained}
     from_trained = min(len(trained), max(wanted // 2, wanted - len(held_out)))

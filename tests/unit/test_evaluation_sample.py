@@ -49,6 +49,22 @@ def test_a_sample_has_half_its_facts_held_out_and_the_first_prompts_of_each_spli
     assert questions < asked(described()), "a part of what is asked without a sample"
 
 
+@pytest.mark.parametrize(
+    ("facts", "trained_facts", "held_out", "trained"),
+    [(30, 5, 25, 5), (30, 0, 30, 0), (30, 40, 15, 15), (4, 3, 2, 2), (70, 5, 50, 5), ("all", 5, 50, 5)],
+)
+def test_trained_facts_may_be_fewer_than_half(facts: int | str, trained_facts: int, held_out: int, trained: int):
+    plan = described(facts=facts, trained_facts=trained_facts, choice={"facts": 4, "prompts": 1})
+    mothers = [row for row in fact_rows(plan) if row["relation"] == "mother"]
+    questions = questions_for(plan, "base")
+    for ids, expected in (
+        ({q.fact for q in questions}, (held_out, trained)),
+        ({q.fact for q in questions if q.options}, (4 - min(2, trained_facts), min(2, trained_facts))),
+    ):
+        kinds = [row["trained"] for row in mothers if row["id"] in ids]
+        assert (kinds.count(0), kinds.count(1)) == expected
+
+
 def test_every_checkpoint_is_asked_the_same_sample_and_the_choice_is_within_it():
     sample = described(facts=10, prompts=1, every_language_at="every", choice={"facts": "all", "prompts": 3})
     (alike,) = {frozenset(asked(sample, name)) for name in sample.checkpoints}

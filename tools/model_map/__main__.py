@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from engine.models.catalogue import use_home
 from storage.database import open_database
 from tools.model_map.plan import read_plan
 from tools.model_map.runs import carry_out_row
@@ -26,6 +27,7 @@ Keep = Annotated[bool, typer.Option(help="Keep the checkpoints of finished rows,
 @program.command()
 def run(home: Home, plan: Plan, rows: Rows = None, keep: Keep = False) -> None:
     """Carry out the rows that are not done yet, each as a run of the lab."""
+    use_home(home)
     for row in read_plan(plan).chosen(rows):
         carry_out_row(home, row, keep)
 
@@ -33,6 +35,7 @@ def run(home: Home, plan: Plan, rows: Rows = None, keep: Keep = False) -> None:
 @program.command()
 def table(home: Home, plan: Plan) -> None:
     """Print the table of what is done, as Markdown."""
+    use_home(home)
     typer.echo(map_table(open_database(home), read_plan(plan)))
 
 

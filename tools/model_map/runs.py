@@ -13,9 +13,14 @@ import typer
 from sqlite_utils import Database
 
 from engine.commands.run import carry_out, queue_experiment, read_to_run
+from engine.evaluation.answer import Answer
+from engine.evaluation.questions import fact_rows, prompt_rows
 from engine.experiment import Experiment
+from storage.answers import all_answers, evaluated_checkpoints, open_answers, store_answers, store_questions
+from storage.checkpoints import CheckpointName
 from storage.database import open_database
 from storage.folders import checkpoint_folder, run_folder
+from storage.measurements import list_results, replace_results
 from storage.runs import Run, State, get_run, list_runs, retry_run
 from tools.model_map.plan import Row
 
@@ -68,8 +73,24 @@ def _share_memorised(db: Database, home: Path, run_id: str, experiment: Experime
             target = checkpoint_folder(folder, source.name)
             if source.is_dir() and not target.exists():
                 shutil.copytree(source, target, copy_function=os.link)
+        if asking(other.experiment) == asking(experiment.model_dump(mode="json")):
+            _share_answers(db, home, other.id, run_id)
         return True
     return False
+
+
+def _share_answers(db: Database, home: Path, other: str, run_id: str) -> None:
+    """Take over what another run asked the checkpoints before stage 2, where the very same is asked of them."""
+    theirs, mine = open_answers(run_folder(home, other)), open_answers(run_folder(home, run_id))
+    experiment = Experiment.from_record(get_run(db, run_id).experiment)
+    store_questions(mine, fact_rows(experiment), prompt_rows(experiment))
+    asked = set(evaluated_checkpoints(mine))
+    for checkpoint in evaluated_checkpoints(theirs):
+        if CheckpointName.parse(checkpoint).kind == "generalised" or checkpoint in asked:
+            continue
+        rows = [vars(r) for r in list_results(db, other) if r.checkpoint == checkpoint]
+        replace_results(db, run_id, checkpoint, rows)
+        store_answers(mine, checkpoint, [Answer(**row) for row in all_answers(theirs, checkpoint)])
 
 
 def _whole_runs(db: Database, state: str = "") -> Iterator[Run]:
@@ -81,3 +102,9 @@ def memorising(experiment: dict[str, Any]) -> dict[str, Any]:
     """What of an experiment decides what stage 1 makes."""
     left_out = ("name", "description", "stage2", "evaluation")
     return {key: value for key, value in experiment.items() if key not in left_out}
+
+
+def asking(experiment: dict[str, Any]) -> dict[str, Any]:
+    """What of an experiment decides what the checkpoints before stage 2 are asked."""
+    stage2 = experiment["stage2"]
+    return {"evaluation": experiment["evaluation"], **{k: stage2[k] for k in ("facts", "language", "branch_epochs")}}
