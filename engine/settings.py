@@ -262,7 +262,8 @@ class Evaluation(Frozen):
     `stop_at_hit`: an answer ends once the object has been said, since what follows cannot change the hit; `auto` does
     so with all but small models, whose answers cost next to nothing.
     `languages`: None means every language that has prompts. `every_language_at`: `ends` asks all languages of the
-    base model and of the last generalised one, and stage 2's language of the others; `every` asks all of all.
+    base model and of the last generalised one, `last` of that alone, and stage 2's language of the others; `every` asks
+    all of all.
     `options`: how many answers the multiple choice offers, where there are enough. `base_text`: on how many texts of
     the base's own, none of them replayed, every checkpoint is compared with the base; 0 leaves it out.
     """
@@ -271,7 +272,7 @@ class Evaluation(Frozen):
     trained_facts: Annotated[int, Field(ge=0, le=5000)] | Literal["half"] = "half"
     prompts: Sample = "all"
     languages: Annotated[tuple[Language, ...], Field(min_length=1, max_length=100)] | None = None
-    every_language_at: Literal["ends", "every"] = "ends"
+    every_language_at: Literal["last", "ends", "every"] = "ends"
     choice: ChoiceSample = ChoiceSample()
     options: Annotated[int, Field(ge=2, le=1000)] = 100
     max_new_tokens: Annotated[int, Field(ge=1, le=1000)] = 50

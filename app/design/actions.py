@@ -18,7 +18,7 @@ from app.design.show import Shown, full_yaml, problem_list
 from app.design.tabs import Request, Screen, take_fields
 from engine.checks import Problem, shorten
 from engine.experiment import Experiment
-from engine.presets import load_preset as read_preset
+from engine.presets import EXPERIMENTS
 from storage.drafts import new_draft_id, valid_id
 
 Answer = dict[str, Any]
@@ -44,12 +44,14 @@ def changing(shown: Shown, request: Request, undo: str = "") -> Iterator[Draft]:
         drafts.adapt(change.draft)
 
 
-def open_page(shown: Shown, draft_id: Any, clone: str) -> Answer:
-    """Show the browser's draft, or the copy of a run that the address asks for."""
+def open_page(shown: Shown, draft_id: Any, clone: str = "", preset: str = "") -> Answer:
+    """Show the browser's draft, or what the address asks for in its place: the copy of a run, or a preset."""
     draft_id = draft_id if valid_id(draft_id) else new_draft_id()
     screen = Screen(draft_id, new_draft_id())
     if clone:
         _clone(shown, draft_id, screen.tab, clone)
+    elif preset in EXPERIMENTS.names():
+        _put(shown, draft_id, screen.tab, f"loading ‘{preset}’", drafts.from_experiment(EXPERIMENTS.load(preset)))
     return shown.everything(screen)
 
 
@@ -113,7 +115,7 @@ def remove(shown: Shown, request: Request) -> Answer:
 
 def load_preset(shown: Shown, request: Request, name: Any) -> Answer:
     """Start from a preset."""
-    return _replace(shown, request, f"loading ‘{name}’", read_preset(str(name))) if name else {}
+    return _replace(shown, request, f"loading ‘{name}’", EXPERIMENTS.load(str(name))) if name else {}
 
 
 def load_run(shown: Shown, request: Request, run_id: Any) -> Answer:
@@ -170,10 +172,15 @@ def _clone(shown: Shown, draft_id: str, tab: str, run_id: str) -> None:
     if run is None:
         gr.Warning("The run to copy is no longer there.")
         return
-    new = drafts.renew_ids(drafts.from_experiment(Experiment.from_record(run.experiment))) | {"cloned_from": run.id}
-    with shown.drafts.change(draft_id, f"copying run {run.id}", tab) as change:
+    new = drafts.from_experiment(Experiment.from_record(run.experiment)) | {"cloned_from": run.id}
+    _put(shown, draft_id, tab, f"copying run {run.id}", new)
+
+
+def _put(shown: Shown, draft_id: str, tab: str, label: str, new: Draft) -> None:
+    """Put another experiment in the draft's place, undone as `label`."""
+    with shown.drafts.change(draft_id, label, tab) as change:
         change.draft.clear()
-        change.draft.update(new)
+        change.draft.update(drafts.renew_ids(new))
 
 
 def undo(shown: Shown, request: Request) -> Answer:

@@ -16,7 +16,9 @@ from engine.experiment import Experiment, Relation
 Kind = Literal["text", "number", "integer", "choice", "list", "tags"]
 LOSSES = [("whole sequence", "full"), ("subject, object", "subject_and_object"), ("object only", "object")]
 NAMED_LANGUAGES = tuple((name, code) for code, name in LANGUAGES.items())
-WHERE_ALL_LANGUAGES = (("the base and the last checkpoint", "ends"), ("every checkpoint", "every"))
+WHERE_ALL_LANGUAGES = (
+    ("the last checkpoint", "last"), ("the base and the last checkpoint", "ends"), ("every checkpoint", "every"),
+)  # fmt: skip
 PRECISIONS = [
     ("auto", "auto"), ("float32", "float32"), ("mixed: bfloat16 products", "mixed"), ("bfloat16", "bfloat16"),
 ]  # fmt: skip
@@ -119,12 +121,12 @@ FIELDS = (
     *_schedule("stage2"),
     *_replay("stage2"),
     Field("evaluation.facts", "Facts asked", "Half held out; or all", "text"),
-    Field("evaluation.trained_facts", "Trained ones", "At most; or half", "text"),
     Field("evaluation.prompts", "Prompts asked", "First of each split; or all", "text"),
     Field("evaluation.languages", "Languages", "Empty: all that have prompts", "tags", NAMED_LANGUAGES),
     Field("evaluation.every_language_at", "Ask all languages of", "", "choice", WHERE_ALL_LANGUAGES),
     Field("evaluation.choice.facts", "Choice facts", "Also as multiple choice; or all", "text"),
     Field("evaluation.choice.prompts", "Choice prompts", "Of each split; or all", "text"),
+    Field("evaluation.trained_facts", "Trained facts asked", "At most, of the facts asked; or half", "text", (), True),
     Field("evaluation.options", "Options", "Answers to choose from", "integer", (), True),
     Field("evaluation.max_new_tokens", "Longest answer", "In tokens", "integer", (), True),
     Field("evaluation.stop_at_hit", "Answers end", "What follows can’t change a hit", "choice", ENDS, True),

@@ -63,7 +63,7 @@ document.addEventListener("input", (event) => {
 document.addEventListener("focusout", () => { if (timer) setTimeout(() => timer && tell(), 30); });
 """
 GO_TO_RUN = "(run) => { if (run) location.assign('/run?run=' + encodeURIComponent(run)); }"
-FORGET_CLONE = "() => roteLab.setAddress({clone: ''})"
+FORGET_ASKED = "() => roteLab.setAddress({clone: '', preset: ''})"
 
 
 def design_page(home: Path) -> None:
@@ -128,9 +128,9 @@ def _wire(c: Components, shown: Shown) -> None:
         event(run, form, outputs, js=STEP, trigger_mode="multiple", **BESIDE)
 
     async def opened(request: gr.Request, draft_id: Any) -> list[Any]:
-        clone = str(request.query_params.get("clone", ""))
+        asked = {key: str(request.query_params.get(key, "")) for key in ("clone", "preset")}
         lane = str(draft_id) if valid_id(draft_id) else ""
-        answer = await lanes.edit(lane, partial(actions.open_page, shown, draft_id, clone))
+        answer = await lanes.edit(lane, partial(actions.open_page, shown, draft_id, **asked))
         return [answer["draft_id"], *(answer.get(name, gr.skip()) for name in names)]
 
     def look(draft_id: Any, editing: Any) -> Any:
@@ -139,7 +139,7 @@ def _wire(c: Components, shown: Shown) -> None:
 
     # With inputs of its own, `gr.on(None, …)` would run again whenever they change.
     loaded = gr.on(None, None, **QUIET).then(opened, c["draft_id"], [c["draft_id"], *outputs], **BESIDE)
-    loaded.then(None, js=FORGET_CLONE, **QUIET)
+    loaded.then(None, js=FORGET_ASKED, **QUIET)
 
     on(c["typing"].typed, actions.edit, trigger_mode="always_last")
     chosen = [c[key].input for key in FORM_KEYS if isinstance(c[key], gr.Dropdown | gr.Radio)]

@@ -14,9 +14,11 @@ from app.shared.lab import Lab
 from app.shared.render import part, render
 from app.shared.run_actions import carry_out
 from app.shared.run_rows import row_of
+from engine.presets import describe_preset
 from storage.runs import list_runs
 
 RECENT = 6
+OFFERED = ("quick", "real")  # presets to begin with
 HEAD = '<link rel="stylesheet" href="/lab/evidence.css">'
 EVIDENCE_SECONDS = 3  # recordings come in the background, soon after the lab's first start
 Drawn = tuple[str, Curve, Curve, str]
@@ -24,7 +26,7 @@ Drawn = tuple[str, Curve, Curve, str]
 
 def home_page(lab: Lab) -> None:
     """Build the page."""
-    html(render("runs/home.html"))
+    html(render("runs/home.html", presets=[(name, describe_preset(name)) for name in OFFERED]))
     evidence, sign = html(head=HEAD), gr.Textbox(visible="hidden")
     with gr.Column(elem_classes="spotlight"):
         head = acting_html()

@@ -71,12 +71,12 @@ def prompt_rows(experiment: Experiment) -> list[dict[str, Any]]:
 def languages_for(experiment: Experiment, checkpoint: str) -> tuple[str, ...]:
     """The languages in which a checkpoint (`base`, `memorised@EPOCH`, `generalised@EPOCH`) is asked.
 
-    With `every_language_at: ends`, all of them at the base model and at the last generalised checkpoint, and stage 2's
-    alone at the others (unless that one is not evaluated at all).
+    With `every_language_at: ends`, all of them at the base model and at the last generalised checkpoint, with `last` at
+    that alone, and stage 2's at the others (unless that one is not evaluated at all).
     """
-    languages = experiment.languages
-    ends = (experiment.checkpoints[0], experiment.checkpoints[-1])
-    if experiment.evaluation.every_language_at == "every" or checkpoint in ends:
+    languages, checkpoints = experiment.languages, experiment.checkpoints
+    everywhere = {"every": checkpoints, "ends": (checkpoints[0], checkpoints[-1]), "last": checkpoints[-1:]}
+    if checkpoint in everywhere[experiment.evaluation.every_language_at]:
         return languages
     return tuple(x for x in languages if x == experiment.stage2.language) or languages
 

@@ -209,6 +209,24 @@ def test_paste_box_and_a_relation_column(design: Page) -> None:
     expect(page.locator("#summary")).to_contain_text("author, prompts")
 
 
+def test_a_preset_that_the_address_asks_for(page: Page, address: str) -> None:
+    open_design(page, address)
+    field(page, "Name").fill("mine")
+    settle(page)
+    page.goto(address)
+    page.get_by_role("link", name="real", exact=True).click()
+    expect(field(page, "Name")).to_have_value("real")
+    expect(page.locator("#summary")).to_contain_text("gemma-3-270m is not installed")
+    settle(page)
+    assert "preset" not in page.url, "a reload must not undo what is edited now"
+    page.get_by_role("button", name="Undo loading ‘real’").click()
+    expect(field(page, "Name")).to_have_value("mine")
+    settle(page)
+    open_design(page, address, "?preset=there-is-none")
+    expect(field(page, "Name")).to_have_value("mine")
+    settle(page)
+
+
 def test_copies_of_runs_files_and_undo(context: BrowserContext, page: Page, address: str, db: Database) -> None:
     experiment = resolve(load_preset("quick"))
     body = experiment.model_dump(mode="json") | {"name": "the first one"}

@@ -121,7 +121,7 @@ def test_guesses_say_so() -> None:
 
 def test_questions_are_counted_as_they_will_be_asked() -> None:
     for choice in ({"facts": 2, "prompts": 1}, {"facts": "all", "prompts": "all"}, {"facts": 20, "prompts": 2}):
-        for where, sample in (("ends", {}), ("every", {}), ("every", {"facts": 2, "prompts": 1})):
+        for where, sample in (("ends", {}), ("last", {}), ("every", {}), ("every", {"facts": 2, "prompts": 1})):
             plan = experiment(evaluation={"choice": choice, "every_language_at": where, **sample})
             asked = [q for name in plan.checkpoints for q in questions_for(plan, name)]
             found = estimate_experiment(plan)

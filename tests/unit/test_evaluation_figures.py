@@ -79,6 +79,8 @@ def test_how_many_questions_each_checkpoint_is_asked(quick):
     assert languages_for(quick, "generalised@3") == languages_for(quick, "memorised@20") == ("en",)
     every = with_evaluation(quick, every_language_at="every")
     assert len(languages_for(every, "memorised@3")) == 5
+    last = with_evaluation(quick, every_language_at="last")
+    assert [len(languages_for(last, name)) for name in ("base", "memorised@20", "generalised@20")] == [1, 1, 5]
     german = with_evaluation(quick, languages=("de",))
     assert languages_for(german, "memorised@3") == ("de",)
     for experiment, checkpoint, count in (

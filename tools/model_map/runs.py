@@ -31,9 +31,9 @@ def experiment_of(row: Row) -> Experiment:
 
 
 def find_run(db: Database, experiment: Experiment) -> Run | None:
-    """The newest run of just this experiment, if there is one."""
-    wanted = experiment.model_dump(mode="json")
-    return next((run for run in _whole_runs(db) if run.experiment == wanted), None)
+    """The newest run of just this experiment, whatever it is called, if there is one."""
+    wanted = _but(experiment.model_dump(mode="json"), "name", "description")
+    return next((run for run in _whole_runs(db) if _but(run.experiment, "name", "description") == wanted), None)
 
 
 def carry_out_row(home: Path, row: Row, keep: bool) -> None:
@@ -100,11 +100,19 @@ def _whole_runs(db: Database, state: str = "") -> Iterator[Run]:
 
 def memorising(experiment: dict[str, Any]) -> dict[str, Any]:
     """What of an experiment decides what stage 1 makes."""
-    left_out = ("name", "description", "stage2", "evaluation")
-    return {key: value for key, value in experiment.items() if key not in left_out}
+    replay = experiment["stage1"]["replay"]
+    # What is replayed in languages that nobody named is in those that are asked.
+    asked = (
+        replay and not replay["languages"] and (experiment["stage2"]["language"], experiment["evaluation"]["languages"])
+    )
+    return {**_but(experiment, "name", "description", "stage2", "evaluation"), "replayed in": asked}
 
 
 def asking(experiment: dict[str, Any]) -> dict[str, Any]:
     """What of an experiment decides what the checkpoints before stage 2 are asked."""
     stage2 = experiment["stage2"]
     return {"evaluation": experiment["evaluation"], **{k: stage2[k] for k in ("facts", "language", "branch_epochs")}}
+
+
+def _but(experiment: dict[str, Any], *left_out: str) -> dict[str, Any]:
+    return {key: value for key, value in experiment.items() if key not in left_out}
