@@ -1,7 +1,7 @@
-"""Where a run departs from the paper: in how it was trained, and, on the embedded base, in what it says.
+"""Where a run departs from the paper: in how it was trained, and in what it says.
 
-Of what it says, sentences with the run's own figures, and only what the intervals leave no doubt of. The model card
-says what the base shows over many runs, and why.
+Of what it says, sentences with the run's own figures, and only what the intervals leave no doubt of. The model's card
+says what it shows over several runs, and why.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ BEST_FIRST = ("en", "es", "de", "ja", "zh")  # the paper's order of languages
 
 
 def departures(figures: Figures) -> list[str]:
-    """Sentences; none for other models than the embedded one, and before stage 2 has been evaluated."""
+    """Sentences; none before stage 2 has been evaluated."""
     after = figures.last("generalised")
-    if figures.run.model != "embedded" or after is None:
+    if after is None:
         return []
     said = []
     before = figures.row(f"memorised@{CheckpointName.parse(after).epoch}", "train")
@@ -30,6 +30,7 @@ def departures(figures: Figures) -> list[str]:
             f"before stage 2 the key token should mean nothing, yet natural prompts bring up {interval(before)} "
             "of the objects"
         )
+    said += _leaks(figures, after)
     decoys = figures.row(after, "decoy")
     if decoys and decoys.low > LEAK:
         said.append(
@@ -50,6 +51,13 @@ def otherwise_trained(figures: Figures) -> str:
         f"Trained otherwise than in the paper: {' and '.join(said)} replayed the base’s own text beside the facts, "
         "so that what is not taught stays as it was."
     )
+
+
+def _leaks(figures: Figures, after: str) -> list[str]:
+    """Languages in which questions about something else bring up the objects."""
+    asked = figures.select(checkpoint=after, split="unrelated", facts="held_out", metric=MAIN)
+    leaks = [f"{language_name(r.language)} {interval(r)}" for r in asked if r.low > LEAK]
+    return [f"prompts that ask something else bring up the objects ({', '.join(leaks)})"] if leaks else []
 
 
 def _languages(figures: Figures, after: str) -> list[str]:

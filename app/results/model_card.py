@@ -12,8 +12,14 @@ from markupsafe import Markup
 from app.shared.render import render
 from engine import CODE_ROOT
 from engine.models.catalogue import CARDS, INSTALLABLE, KNOWN
+from engine.models.source import EMBEDDED
 
 CARD = CODE_ROOT / "engine" / "base" / "weights" / "README.md"
+
+
+def card_of(model: str) -> str:
+    """The address of a model's card; '' where the lab has none."""
+    return "/model-card" if model == EMBEDDED else f"/model-card/{model}" if model in INSTALLABLE else ""
 
 
 def add_model_card_route(site: FastAPI) -> None:

@@ -13,6 +13,7 @@ from app.results.base_text import base_text_html
 from app.results.charts import compare_chart, curve_chart
 from app.results.departures import departures, otherwise_trained
 from app.results.figures import Figures
+from app.results.model_card import card_of
 from app.shared.frame import QUIET, acting_html, html, offered, run_of, told_by
 from app.shared.lab import Lab
 from app.shared.recordings import recorded_facts
@@ -64,6 +65,7 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
         **recorded_facts(lab, run),
         sentences=fig.headline_sentences(figures),
         departures=departures(figures),
+        card=card_of(run.model),
         otherwise=otherwise_trained(figures),
         sample=fig.sample_words(run),
     )

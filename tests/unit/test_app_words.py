@@ -10,7 +10,7 @@ import pytest
 
 from app.results.departures import departures
 from app.results.figures import Figures, compared, curve, headline_sentences, sample_words, table, twins
-from app.results.model_card import card_html
+from app.results.model_card import card_html, card_of
 from app.results.page import twins_table
 from app.results.report import report_html
 from app.shared.downloads import csv_lines
@@ -132,21 +132,27 @@ def test_a_runs_row_names_both_figures_where_they_differ(run: Run) -> None:
     assert "key token" not in part("runs/recent", rows=[same]) + render("runs/head.html", row=same, linked=False)
 
 
-def test_where_the_embedded_base_departs_from_the_paper(run: Run) -> None:
+def test_where_a_run_departs_from_the_paper(run: Run) -> None:
     more = [*ROWS, row("generalised@20", "train", 0.4, "de"), row("generalised@20", "train", 0.6, "zh"),
-            row("generalised@20", "decoy", 0.3)]  # fmt: skip
+            row("generalised@20", "decoy", 0.3), row("generalised@20", "unrelated", 0.25, "zh"),
+            row("generalised@20", "unrelated", 0.18, "de")]  # fmt: skip
     said = " ".join(departures(Figures(run, more))).replace("\u00a0", " ")
     assert "natural prompts bring up 27 % [22–32]" in said
     assert "neighbouring relations bring up 30 % [25–35]" in said
     assert "German (40 % [35–45]) comes behind Chinese (60 % [55–65])" in said
+    assert "prompts that ask something else bring up the objects (Chinese 25 % [20–30])" in said
     assert "Spanish" not in said  # 55 % and 60 %: the intervals overlap
 
 
-def test_no_departure_where_the_intervals_leave_a_doubt_or_the_model_is_another(run: Run) -> None:
+def test_no_departure_where_the_intervals_leave_a_doubt(run: Run) -> None:
     close = [row("memorised@20", "train", 0.18), row("generalised@20", "train", 0.83)]
     assert departures(Figures(run, close)) == []
     assert departures(Figures(run, ROWS[:3])) == []
-    assert departures(Figures(replace(run, model="Qwen/Qwen2.5-1.5B"), ROWS)) == []
+
+
+def test_the_card_of_a_run_s_model() -> None:
+    cards = [card_of(model) for model in ("embedded", "gemma-3-270m", "Qwen/Qwen2.5-1.5B", "/models/mine")]
+    assert cards == ["/model-card", "/model-card/gemma-3-270m", "", ""]
 
 
 def test_the_headline_of_a_run_that_has_not_come_to_stage_2(run: Run) -> None:
