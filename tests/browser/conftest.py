@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import socket
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +18,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 from sqlite_utils import Database
 
-from engine.execution.recorded.restore import ENDING, SHIPPED
 from storage.database import open_database
-from storage.recordings import replace_recording
+from tests.recordings import leave_out_recordings
 
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
@@ -64,14 +62,6 @@ def serving(home: Path, worker: bool = False, **environment: str) -> Iterator[st
         finally:
             process.terminate()
             process.wait(20)
-
-
-def leave_out_recordings(home: Path) -> None:
-    """Have the recordings that come with the lab pass for deleted: each test looks at runs of its own."""
-    with closing(open_database(home)) as database:
-        for path in SHIPPED.glob(f"*{ENDING}"):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            replace_recording(database, path.name.removesuffix(ENDING), digest, [])
 
 
 def wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -17,6 +17,7 @@ from storage.answers import all_answers, evaluated_checkpoints, open_answers
 from storage.database import open_database
 from storage.measurements import Result, list_results
 from storage.runs import Run, get_run
+from tests.recordings import leave_out_recordings
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 400
@@ -48,6 +49,7 @@ class Lab:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.db = open_database(home)
+        leave_out_recordings(home)
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def queue(self, overrides: list[str], seed: int = 1, preset: str = "quick") -> Run:

@@ -23,6 +23,7 @@ from app.site import build_site
 from engine.serving.connections import server_settings
 from engine.serving.listening import take_port
 from tests.integration.lab import PATIENCE_SECONDS, ROOT, wait_until
+from tests.recordings import leave_out_recordings
 
 T = TypeVar("T")
 # A process that asks what it reads from its input and tells what it was answered. It becomes the other account itself,
@@ -129,6 +130,8 @@ def process(home: Path, port: int, *options: str, files: int = 0) -> Iterator[su
     if files:
         words = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *words]
     home.mkdir(parents=True, exist_ok=True)
+    if not (home / "lab.db").exists():
+        leave_out_recordings(home)
     with (home / "server.log").open("wb") as log:
         started = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         try:
