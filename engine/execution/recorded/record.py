@@ -39,7 +39,7 @@ from storage.measurements import list_measurements, list_results
 from storage.runs import Run, State, get_run, list_events
 
 VERSION = 1
-SERIES = ("loss", "probe")
+SERIES = ("loss", "replay loss", "probe")
 KEPT = ("id", "name", "model", "seed", "experiment", "environment", "headline", "created_at", "started_at",
         "finished_at")  # fmt: skip
 MOST_POINTS = 2000
