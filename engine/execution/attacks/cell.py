@@ -23,7 +23,7 @@ from engine.attack.questions import Questionnaire
 from engine.attack.resolve import asked_experiment
 from engine.attack.starts import load_hardened, merged
 from engine.evaluation.evaluate import answer_questions, check_lengths
-from engine.execution.environment import describe_environment
+from engine.execution.environment import describe_environment, kept_training
 from engine.execution.failures import PlainError
 from engine.execution.kept import usable_answers
 from engine.execution.progress import Progress
@@ -111,8 +111,10 @@ class CellExecution:
             prepare_for_training(loaded, tuned)
         settings = Optimisation(
             epochs=cell.epochs, learning_rate=cell.learning_rate, batch_size=self.attack.batch_size, loss="object",
-            trained_layers=self.attack.trained_layers,
+            trained_layers=self.attack.trained_layers, embeddings=self.base.stage2.embeddings,
         )  # fmt: skip
+        # As the attacked run decided for this machine, where it was left to it.
+        computed = kept_training(get_run(self.db, self.run.needs or "").environment)
 
         def on_step(report: StepReport) -> None:
             self.progress.advance(
@@ -124,7 +126,7 @@ class CellExecution:
         train(
             loaded, sequences, settings, seed=cell.seed, stage="attack",
             on_step=on_step, on_epoch=lambda epoch, trainer: None, penalty=penalty,
-            mixed=self.base.precision == "mixed",
+            mixed=computed == "mixed",
         )  # fmt: skip
         merged(loaded)
 
