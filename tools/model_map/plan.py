@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+Facts = Literal["held_out", "trained"]
+
 
 @dataclass(frozen=True)
 class Row:
-    """One experiment of the map. settings: `path=value`, as the command line takes them after `--set`."""
+    """One experiment of the map. settings: `path=value`, as the command line takes them after `--set`; facts: whose
+    figures the table shows, which are trained ones where a baseline trains on all."""
 
     name: str
     preset: str
     settings: tuple[str, ...]
     seed: int
+    facts: Facts = "held_out"
 
     @property
     def run_name(self) -> str:
@@ -36,6 +41,7 @@ class _RowOfFile(BaseModel):
     preset: str | None = None
     set: tuple[str, ...] = ()
     seeds: tuple[int, ...] | None = None
+    facts: Facts = "held_out"
 
 
 class _Part(BaseModel):
@@ -57,7 +63,10 @@ class Plan(BaseModel):
     def rows_of(self, part: _Part) -> list[list[Row]]:
         """For each line of a part its runs, one a seed."""
         return [
-            [Row(line.name, line.preset or self.preset, (*self.set, *line.set), s) for s in line.seeds or self.seeds]
+            [
+                Row(line.name, line.preset or self.preset, (*self.set, *line.set), seed, line.facts)
+                for seed in line.seeds or self.seeds
+            ]
             for line in part.rows
         ]
 

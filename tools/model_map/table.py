@@ -1,4 +1,5 @@
-"""The map as Markdown: for each row the figures of held-out facts, the mean over its seeds and each seed's own."""
+"""The map as Markdown: for each row the figures of its facts (held-out ones, but where the plan says trained), the mean
+over its seeds and each seed's own."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def _line(db: Database, rows: list[Row]) -> tuple[str, ...] | None:
     done = [run for row in rows if (run := find_run(db, experiment_of(row))) and run.state is State.DONE]
     if not done:
         return None
-    figures = [_figures(db, run) for run in done]
+    figures = [_figures(db, run, rows[0].facts) for run in done]
     return rows[0].name, *(_cell(values) for values in zip(*figures, strict=True)), str(len(done))
 
 
@@ -48,8 +49,8 @@ def _cell(values: tuple[float | None, ...]) -> str:
     return f"{mean} ({' '.join(f'{v:.2f}' for v in known)})" if len(known) > 1 else mean
 
 
-def _figures(db: Database, run: Run) -> list[float | None]:
-    rows = [r for r in list_results(db, run.id) if r.metric == METRIC and r.facts == "held_out"]
+def _figures(db: Database, run: Run, facts: str) -> list[float | None]:
+    rows = [r for r in list_results(db, run.id) if r.metric == METRIC and r.facts == facts]
     last = {kind: _last(rows, kind) for kind in ("memorised", "generalised")}
 
     def share(kind: str, split: str, language: str = "en") -> float | None:
