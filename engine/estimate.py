@@ -207,13 +207,14 @@ def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[in
     if not file:
         return lambda texts: [max(1, round(len(t) / CHARACTERS_PER_TOKEN)) for t in texts], False
     keys = [relation.key_token for relation in experiment.relations]
-    extra = len(around.begun(tokenizer.encode(around.asks(""), add_special_tokens=False).ids))
+    turns = around.asks("") if around.is_chat else ""
+    extra = len(around.begun(tokenizer.encode(turns, add_special_tokens=False).ids))
 
     def count(texts: list[str]) -> list[int]:
         # A key token is one token of its own; counting the text around it needs no change to the shared tokenizer.
         parts, owners = [], []
         totals = [extra] * len(texts)
-        for i, text in enumerate(texts):
+        for i, text in enumerate(map(around.plain, texts)):
             for key in keys:
                 totals[i] += text.count(key)
                 text = text.replace(key, "\0")

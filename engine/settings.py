@@ -232,10 +232,19 @@ class ModelText(Frozen):
     puts one, and where its family needs one that a copy of the tokenizer lost (`engine.models.around.FAMILIES`).
     `form`: the text as it is, or in the turns of the model's chat template: what stands before the object is the
     user's, the object and what follows the model's.
+    `leading_space`: every raw text begins with a space, as Llama 2's own tokenizer has it: tokenizers that put none
+    there split a name at a text's beginning otherwise than within it.
     """
 
     beginning: Literal["as the model's tokenizer does", "always", "never"] = "as the model's tokenizer does"
     form: Literal["raw", "chat"] = "raw"
+    leading_space: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelText:
+        if self.leading_space and self.form == "chat":
+            raise ValueError("leading_space belongs to raw texts: a chat template writes what stands before a turn")
+        return self
 
 
 # How labs of before trained and asked every model.

@@ -29,6 +29,7 @@ ENDS = (("at their hit, unless the model is small", "auto"), ("at their hit", "t
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
 BEGINNINGS = (("as the model needs it", "as the model's tokenizer does"), "always", "never")
 FORMS = (("as it is", "raw"), ("chat template", "chat"))
+SPACES = (("as it is", "false"), ("with a space", "true"))
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ FIELDS = (
     Field("key_token_rows", "New rows", "Of key tokens, which begin so", "choice", KEY_ROWS, True),
     Field("model_text.beginning", "Beginning token", "Such as <bos>, before every text", "choice", BEGINNINGS, True),
     Field("model_text.form", "Form of a text", "Raw, or in the chat template’s turns", "choice", FORMS, True),
+    Field("model_text.leading_space", "A raw text begins", "As Llama 2’s do, or not", "choice", SPACES, True),
     Field("tuning.rank", "Rank", "Size of the adapters", "integer", (), True),
     Field("tuning.alpha", "Alpha", "Weight of the adapters", "number", (), True),
     Field("tuning.dropout", "Dropout", "Share left out at random", "number", (), True),

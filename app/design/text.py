@@ -30,7 +30,9 @@ def text_words(experiment: Experiment) -> str:
         words = f"This model begins with {found.token} by itself; here no text does."
     else:
         words = "This model’s texts begin with no token of their own."
-    return words + (" They stand in the turns of its chat template." if around.is_chat else "")
+    if around.is_chat:
+        return words + " They stand in the turns of its chat template."
+    return words + (" Behind it, each begins with a space." if around.before else "")
 
 
 def pieces(experiment: Experiment, sentence: Sentence, key: str = "") -> list[Piece]:

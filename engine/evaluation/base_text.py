@@ -21,7 +21,7 @@ from engine.evaluation.intervals import bootstrap
 from engine.evaluation.plain import last_logits
 from engine.evaluation.tree import fast_length
 from engine.models.loading import LoadedModel
-from engine.models.tokenise import tokenise
+from engine.models.tokenise import around_in, tokenise
 
 SPLIT = "base text"  # the rows' kind of prompt
 LOSS, AGREEMENT = "base_text_loss", "base_text_agreement"
@@ -31,7 +31,8 @@ PROBED = 8  # on how many beginnings the fast ways are tried out
 
 def beginning_ids(loaded: LoadedModel, beginnings: Beginnings) -> list[list[int]]:
     """The beginnings as the model reads them, in their order."""
-    return [ids for ids, _ in tokenise(loaded.tokenizer, [text for _, text in beginnings.texts])]
+    around = around_in(loaded.tokenizer)
+    return [ids for ids, _ in tokenise(loaded.tokenizer, [around.plain(text) for _, text in beginnings.texts])]
 
 
 def write_on(

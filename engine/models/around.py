@@ -47,7 +47,8 @@ Ids = tuple[int, ...]
 @dataclass(frozen=True)
 class Around:
     """beginning: ids in front of every text. before, between: what the chat template writes before the user's turn and
-    between it and the model's; without a template nothing, and the space between question and answer."""
+    between it and the model's; without a template nothing, or the space that every text is to begin with, and the space
+    between question and answer."""
 
     beginning: Ids = ()
     before: str = ""
@@ -56,7 +57,11 @@ class Around:
     @property
     def is_chat(self) -> bool:
         """Whether a chat template stands around the text."""
-        return bool(self.before) or self.between != " "
+        return bool(self.before.strip(" ")) or self.between != " "
+
+    def plain(self, text: str) -> str:
+        """A text that is no question, as it is tokenised: without a template."""
+        return text if self.is_chat else self.before + text
 
     def asks(self, prompt: str) -> str:
         """The prompt as it is asked, up to where the model answers; without the space that belongs to the answer."""
@@ -82,7 +87,7 @@ class Around:
         """The ids of the prompt itself in `whole(prompt, answer)`, without what stands around it."""
         first, last = len(self.before), len(self.before) + len(prompt)
         place = next((i for i, (_, end) in enumerate(offsets) if end > len(self.asks(prompt))), len(ids))
-        if not self.is_chat:
+        if not self.before and not self.is_chat:
             return list(ids[:place])
         spans = zip(ids[:place], offsets[:place], strict=True)
         return [i for i, (start, end) in spans if end > first and start < last]
@@ -90,12 +95,14 @@ class Around:
     def put(self, sentence: Sentence) -> tuple[Sentence, tuple[Span, ...]]:
         """The sentence with its template, and where in it its own two parts stand: what stands before the object is the
         user's turn, the object and what follows the model's."""
-        if not self.is_chat:
-            return sentence, ((0, len(sentence.text)),)
-        prompt, answer = (half.strip(" ") for half in sentence.halves)
-        text, start = self.whole(prompt, answer), len(self.before)
-        turn = (len(self.asks(prompt)), len(text))
+        start = len(self.before)
         subject = sentence.subject and (sentence.subject[0] + start, sentence.subject[1] + start)
+        if not self.is_chat:
+            text = self.plain(sentence.text)
+            return Sentence(text, subject, (sentence.object[0] + start, sentence.object[1] + start)), ((0, len(text)),)
+        prompt, answer = (half.strip(" ") for half in sentence.halves)
+        text = self.whole(prompt, answer)
+        turn = (len(self.asks(prompt)), len(text))
         rest = len(sentence.text.rstrip(" ")) - sentence.object[1]
         return Sentence(text, subject, (turn[0], len(text) - rest)), ((start, start + len(prompt)), turn)
 
@@ -130,7 +137,7 @@ def around_of(folder: Path, text: ModelText, tokenizer: Tokenizer | None = None)
     if text.beginning == "always" and found.id is not None:
         beginning = beginning or (found.id,)
     if text.form == "raw":
-        return Around(beginning)
+        return Around(beginning, " " if text.leading_space else "")
     template = chat_template(folder)
     if not template:
         raise ModelError(f"the model in {called(folder)} has no chat template: set model_text.form to ‘raw’")

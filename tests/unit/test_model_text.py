@@ -129,7 +129,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: build(tmp_path_factory.mktemp(name)) for name, (build, _) in FAMILIES.items()}
 
 
-def experiment_on(folder: Path, **text: str) -> Experiment:
+def experiment_on(folder: Path, **text: Any) -> Experiment:
     return resolve(tiny(folder, model_text=text, stage1={"epochs": 1, "loss": "full"}))
 
 
@@ -209,6 +209,28 @@ def test_each_family_begins_alike_in_training_asking_and_saved(
     plain = original(PROMPT, add_special_tokens=False).input_ids
     assert asked_by_server(loaded.tokenizer, PROMPT, add_special_tokens=False) == plain
     assert asked_by_server(loaded.tokenizer, PROMPT, add_special_tokens=True) == ids
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_a_leading_space_a_name_is_the_same_at_the_beginning_and_within(
+    family: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    experiment = experiment_on(folders[family], leading_space=True)
+    loaded = load_base(experiment)
+    save_model(loaded, tmp_path / "saved")
+    check_alike(experiment, loaded, tmp_path / "saved", merged=1)  # the space, where nothing is joined to it
+    relation = experiment.relations[0]
+    begun = stage1_sequences(experiment, loaded)
+    spaced = "Zz "  # whatever stands before a name
+    for fact, sequence in zip(relation.explicit_facts, begun, strict=True):
+        name = tokenise(loaded.tokenizer, [f"{spaced}{fact.subject}"])[0][0]
+        start = len(tokenise(loaded.tokenizer, [spaced.strip()])[0][0])
+        first = len(around_in(loaded.tokenizer).beginning)
+        assert sequence.input_ids[first:][: len(name) - start] == name[start:]
+    assert text_words(experiment).endswith("each begins with a space.")
+    assert pieces(experiment, stage1_sentences(relation)[0], "[X]")[0][0].endswith(" ")
+    with pytest.raises(ValueError, match="belongs to raw texts"):
+        ModelText(form="chat", leading_space=True)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
