@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from app.design.draft import Draft, prompt_lines, to_data, typed_rows
 from app.design.fields import BY_PATH, SAMPLES
 from app.design.imports import shown_problems
+from app.design.text import split_otherwise
 from app.shared.words import language_name
 from engine import checks
 from engine.checks import Problem
@@ -113,6 +114,8 @@ def examine(draft: Draft) -> Examination:
         findings.append(_resolving_finding(str(error), draft))
     if resolved:
         said = [*_answer_findings(resolved, draft), *_sample_findings(resolved)]
+        if message := split_otherwise(resolved):
+            said.append(Finding("model", "Names", Problem(message, severity="warning")))
         findings += said
         resolved = None if any(f.problem.severity == "error" for f in said) else resolved
     return Examination(tuple(findings), experiment if resolved else None, resolved)
