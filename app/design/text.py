@@ -77,6 +77,6 @@ def split_otherwise(experiment: Experiment) -> str:
     shown = " and ".join("·".join(pieces) for pieces in other[0])
     return (
         f"{len(other):,} of {len(subjects):,} subjects are split otherwise at the beginning of a text than within it "
-        f"({shown}): a small model may not find within a question what it memorised there. They are the same where texts "
-        "begin with a space (More settings)"
+        f"({shown}): a small model may not find within a question what it memorised there. They are the same where "
+        "texts begin with a space (More settings)"
     )
