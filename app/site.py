@@ -27,6 +27,7 @@ from app.runs.home import home_page
 from app.runs.page import runs_page
 from app.server.gradio_bounds import Pages, bound, housekeeping, keep_used_routes
 from app.server.missing import add_missing_page
+from app.server.page_script import PageScript
 from app.server.security import protect
 from app.server.sign_in import THIS_MACHINE, Access
 from app.server.theme import lab_theme
@@ -49,12 +50,16 @@ def _version() -> str:
 
 
 def _head() -> str:
+    """What Gradio adds to a page's head, behind its own styles, over which ours have the last word."""
     return (
         '<meta name="description" content="A lab for knowledge-injection experiments.">'
         f'<link rel="stylesheet" href="/lab/style.css?{_version()}">'
         f'<link rel="icon" href="/lab/icon.svg?{_version()}" type="image/svg+xml">'
-        f'<script src="/lab/site.js?{_version()}"></script>'
     )
+
+
+def _script() -> str:
+    return f'<script src="/lab/site.js?{_version()}"></script>'
 
 
 def build_pages(lab: Lab, asker: Asker) -> Pages:
@@ -135,5 +140,6 @@ def build_site(
     say_troubles(site, pages)
     keep_used_routes(site)
     add_missing_page(site, lab)
+    site.add_middleware(PageScript, script=_script(), pages={"/", *(f"/{path}" for path, *_ in pages.pages)})
     protect(site, access)
     return site

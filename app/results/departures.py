@@ -43,14 +43,21 @@ def departures(figures: Figures) -> list[str]:
 
 def otherwise_trained(figures: Figures) -> str:
     """What of the training is not the paper's method, as one sentence; '' for what is trained as there."""
-    stages = [(words, figures.run.experiment.get(stage, {}).get("replay")) for stage, words in STAGES.items()]
-    said = [f"{words} ({percent(replay['share'])} of each batch)" for words, replay in stages if replay]
-    if not said:
-        return ""
-    return (
-        f"Trained otherwise than in the paper: {' and '.join(said)} replayed the base’s own text beside the facts, "
-        "so that what is not taught stays as it was."
-    )
+    experiment = figures.run.experiment
+    settings = [(words, experiment.get(stage, {})) for stage, words in STAGES.items()]
+    said = []
+    if replayed := [
+        f"{words} ({percent(s['replay']['share'])} of each batch)" for words, s in settings if s.get("replay")
+    ]:
+        said.append(
+            f"{' and '.join(replayed)} replayed the base’s own text beside the facts, so that what is not taught stays "
+            "as it was"
+        )
+    if experiment.get("model_text", {}).get("leading_space"):
+        said.append("every text began with a space, so that a name is the same tokens wherever it stands")
+    if frozen := [words for words, s in settings if s.get("embeddings") == "key tokens"]:
+        said.append(f"in {' and '.join(frozen)} the embeddings were frozen but for the key tokens’ rows")
+    return f"Trained otherwise than in the paper: {'; '.join(said)}." if said else ""
 
 
 def _leaks(figures: Figures, after: str) -> list[str]:

@@ -115,9 +115,7 @@ def sample_words(run: Run) -> str:
         return ""
     said = [f"{asked:,} of {there:,} {kind} facts" for kind, (asked, there) in facts.items() if asked < there]
     said += [
-        f"{asked:,} of {there:,} {split_name(split)} prompts"
-        for split, (asked, there) in prompts.items()
-        if asked < there
+        f"{asked:,} of {there:,} {split_name(split)}" for split, (asked, there) in prompts.items() if asked < there
     ]
     if not said:
         return ""

@@ -135,7 +135,7 @@
       const room = Number(spec.usermeta?.labelWidth || 60);
       const columns = Math.max(1, Math.min(most, Math.floor(width / 260)));
       const gap = Number(spec.spacing?.column ?? spec.spacing ?? 20);
-      const each = Math.floor((width - room - (columns - 1) * gap - 14) / columns);
+      const each = Math.floor((width - room - (columns - 1) * gap - 28) / columns);
       return { ...spec, columns, spec: { ...spec.spec, width: Math.max(150, each) } };
     }
     return spec.width === "container" ? { ...spec, width: Math.max(Number(spec.usermeta?.leastWidth || 220), width - Number(spec.usermeta?.labelWidth || 70)) } : spec;

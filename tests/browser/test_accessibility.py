@@ -9,14 +9,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, TimeoutError
+from playwright.sync_api import Browser, Page, Request
 
 from tests.browser import pictures
 from tests.browser.conftest import THEMES, serving
 
 pytestmark = pytest.mark.browser
 QUIET_LOOKS = 5
-SCRIPT_MS = 60_000
 # Whether the header knows how the worker is, and every chart is drawn.
 SETTLED = """() => (document.querySelector('.lab.top .worker[data-state]') || !document.querySelector('.lab.top'))
     && [...document.querySelectorAll('.chart')].every((c) => c.hidden || c.dataset.drawn || !c.offsetWidth)"""
@@ -72,16 +71,10 @@ class Watched:
         tab.on("framenavigated", lambda frame: self._news.append(f"now at {frame.url}"))
 
     def open(self, address: str) -> None:
-        """Go there and wait until the page shows what its load events brought.
-
-        Gradio puts the page's script into it only after it has come, so that it may run a while after the load event.
-        """
+        """Go there and wait until the page shows what its load events brought."""
         self._news.clear()
         self.tab.goto(address)
-        try:
-            self.tab.wait_for_function("'roteLab' in window", timeout=SCRIPT_MS)
-        except TimeoutError as error:
-            raise AssertionError(f"{address} has no script: {self._news}") from error
+        assert self._has_script(), f"{address} has no script: {self._news}"
         self.settle()
 
     def toggle_theme(self) -> None:

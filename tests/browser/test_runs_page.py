@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from sqlite_utils import Database
 
 from engine.experiment import Experiment
@@ -238,6 +238,22 @@ def test_the_header_says_how_the_worker_is_when_a_page_opens(page: Page, address
         page.goto(address + path)
         expect(page.locator(".worker[data-state]")).to_contain_text("Worker ready", timeout=9000)
         assert page.evaluate("workerWords") == ["Worker", "Worker ready"], path
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_components_wait_for_a_script_that_comes_late(page: Page, address: str, db: Database, path: str) -> None:
+    def late(route: Route) -> None:
+        page.wait_for_timeout(1500)
+        route.continue_()
+
+    page.route("**/lab/site.js*", late)
+    page.goto(address + path)
+    assert page.evaluate("'roteLab' in window"), "the document's load event waits for it"
+    expect(page.locator(".lab.top .worker[data-state]")).to_be_visible()
+    switch, dark = page.locator(".lab.top .theme"), "document.body.classList.contains('dark')"
+    before = page.evaluate(dark)
+    switch.click()
+    assert page.evaluate(dark) != before, "the script is there once: a second one would switch back"
 
 
 def test_an_unknown_address_shows_a_page_of_the_lab(chromium: Browser, address: str, db: Database) -> None:

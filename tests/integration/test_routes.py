@@ -87,6 +87,16 @@ def test_own_pages_get_what_they_ask_for(here: Here) -> None:
     assert statuses(here, own, None) == TABLE
 
 
+def test_each_document_brings_its_script_before_anything_of_gradio_runs(here: Here) -> None:
+    paths = [f"/{path}" for path, *_ in here.pages.pages]
+    assert len(paths) == 7
+    for path in paths:
+        got = httpx.get(here.address + path)
+        assert got.text.count("/lab/site.js") == 1, path
+        assert got.text.index('<script src="/lab/site.js') < got.text.index("window.gradio_config"), path
+        assert int(got.headers["content-length"]) == len(got.content), path
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become another account")
 def test_another_account_of_this_machine_gets_what_a_page_gets(here: Here) -> None:
     """As docs/security.md says: on the loopback address the lab can't tell accounts apart."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.results.departures import departures
+from app.results.departures import departures, otherwise_trained
 from app.results.figures import Figures, compared, curve, headline_sentences, sample_words, table, twins
 from app.results.model_card import card_html, card_of
 from app.results.page import twins_table
@@ -82,7 +82,7 @@ def test_a_sample_is_said(run: Run) -> None:
     assert said() == said(facts=100) == sample_words(run) == ""
     words = said(facts=24, prompts=4)
     assert "12 of 50 held-out facts, 12 of 50 trained facts, 4 of 10 train prompts" in words
-    assert "another sample" in words
+    assert "4 of 10 test prompts (of" in words and "prompts prompts" not in words and "another sample" in words
     only = said(prompts=4)
     assert "facts" not in only and "4 of 10 train prompts" in only
 
@@ -148,6 +148,21 @@ def test_no_departure_where_the_intervals_leave_a_doubt(run: Run) -> None:
     close = [row("memorised@20", "train", 0.18), row("generalised@20", "train", 0.83)]
     assert departures(Figures(run, close)) == []
     assert departures(Figures(run, ROWS[:3])) == []
+
+
+def test_what_of_a_training_is_not_the_papers(run: Run) -> None:
+    def said(**changed: Any) -> str:
+        return otherwise_trained(Figures(replace(run, experiment=changed), ROWS)).replace("\u00a0", " ")
+
+    assert said() == said(stage1={"replay": None, "embeddings": "trained"}, model_text={"leading_space": False}) == ""
+    words = said(
+        model_text={"leading_space": True},
+        stage1={"replay": {"share": 0.5}, "embeddings": "key tokens"},
+        stage2={"replay": None, "embeddings": "key tokens"},
+    )
+    assert words.startswith("Trained otherwise than in the paper: stage 1 (50 % of each batch) replayed the base’s own")
+    assert "; every text began with a space" in words
+    assert words.endswith("; in stage 1 and stage 2 the embeddings were frozen but for the key tokens’ rows.")
 
 
 def test_the_card_of_a_run_s_model() -> None:
