@@ -34,7 +34,7 @@ def text_words(experiment: Experiment) -> str:
         words = "This model’s texts begin with no token of their own."
     if around.is_chat:
         return words + " They stand in the turns of its chat template."
-    return words + (" Behind it, each begins with a space." if around.before else "")
+    return words + (" A space stands before each text." if around.before else "")
 
 
 def pieces(experiment: Experiment, sentence: Sentence, key: str = "") -> list[Piece]:

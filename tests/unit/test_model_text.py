@@ -227,7 +227,7 @@ def test_with_a_leading_space_a_name_is_the_same_at_the_beginning_and_within(
         start = len(tokenise(loaded.tokenizer, [spaced.strip()])[0][0])
         first = len(around_in(loaded.tokenizer).beginning)
         assert sequence.input_ids[first:][: len(name) - start] == name[start:]
-    assert text_words(experiment).endswith("each begins with a space.")
+    assert text_words(experiment).endswith("A space stands before each text.")
     assert pieces(experiment, stage1_sentences(relation)[0], "[X]")[0][0].endswith(" ")
     with pytest.raises(ValueError, match="belongs to raw texts"):
         ModelText(form="chat", leading_space=True)
