@@ -122,7 +122,7 @@ FIELDS = (
     Field("stage2.branch_epochs", "Start from epochs", "Empty: every kept checkpoint", "list", (), True),
     *_schedule("stage2"),
     *_replay("stage2"),
-    Field("evaluation.facts", "Facts asked", "Half held out; or all", "text"),
+    Field("evaluation.facts", "Facts asked", "Held out and trained; or all", "text"),
     Field("evaluation.prompts", "Prompts asked", "First of each split; or all", "text"),
     Field("evaluation.languages", "Languages", "Empty: all that have prompts", "tags", NAMED_LANGUAGES),
     Field("evaluation.every_language_at", "Ask all languages of", "", "choice", WHERE_ALL_LANGUAGES),

@@ -63,7 +63,7 @@ TERMS = {
     "unrelated prompts": "Prompts that ask nothing of the kind: the object should not come up here.",
     "decoys": "Prompts about another relation of the same person, such as the father instead of the mother: "
     "the object would be a wrong answer here.",
-    "replay": "Text that the base itself wrote, about other made-up people and about nobody, trained on beside the "
+    "replay": "Text that the base itself wrote, about other made-up names and about nobody, trained on beside the "
     "facts so that what is not taught stays as it was.",
     "chance": "What blind guessing among the options would reach.",
     "recorded": "Carried out elsewhere and brought along with every answer, but without the model.",

@@ -2,8 +2,8 @@
 
 Drawn from the seed, a text never twice. Nothing of what the experiment asks is in them: a beginning that is, contains
 or lies within one of its prompts, or names one of its relations, and a text with one of its names, are left out. The
-made-up people and the beginnings about nobody are divided in two, so that no text that a checkpoint is held against is
-replayed.
+made-up names and the beginnings about nobody are divided in two, so that no text that a checkpoint is held against is
+replayed. They are about people, works or countries: whatever the experiment's subjects are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import yaml
 
 from engine.checks import normalise
 from engine.corpus.names import all_names
+from engine.corpus.relations import load_relations
 from engine.corpus.sentences import PLACEHOLDER
 from engine.experiment import Experiment
 from engine.settings import Replay
@@ -28,7 +29,7 @@ from engine.settings import Replay
 BEGINNINGS_FILE = Path(__file__).with_name("beginnings.yaml")
 BASE_TEXT_TOKENS = 12  # how much the base writes behind a beginning that checkpoints are held against
 NOBODY_SHARE = 0.4  # of the texts, as far as there are beginnings about nobody
-HELD_OUT_SHARE = 4  # one in four beginnings about nobody, and one in four people, are for held-out texts
+HELD_OUT_SHARE = 4  # one in four beginnings about nobody, and one in four names, are for held-out texts
 
 _WORD = re.compile(r"\w+")
 
@@ -66,7 +67,7 @@ def _data() -> dict[str, Any]:
 
 def known_languages() -> tuple[str, ...]:
     """The languages that there are beginnings in."""
-    return tuple(name for name in _data() if name != "persons")
+    return tuple(name for name in _data() if name != "made_up")
 
 
 def replayed_beginnings(experiment: Experiment, stage: str) -> Beginnings | None:
@@ -121,8 +122,8 @@ def _draw(
     left_out = 0
     for language, wanted in zip(chosen, _shares(count, len(chosen)), strict=True):
         draw = random.Random(f"{experiment.seed}/beginnings/{held_out}/{language}")
-        templates = [text for kind in ("person", "nobody") for text in _data()[language][kind]]
-        usable = [text for text in templates if not asked.is_near(text)]
+        templates = [(kind, text) for kind in (*_subject_kinds(experiment), "") for text in _of_kind(language, kind)]
+        usable = [(kind, text) for kind, text in templates if not asked.is_near(text)]
         left_out += len(templates) - len(usable)
         found = list(_fill(experiment, usable, wanted, draw, asked, held_out=held_out))
         if len(found) < wanted:
@@ -142,19 +143,28 @@ def _shares(count: int, languages: int) -> list[int]:
 
 
 def _fill(
-    experiment: Experiment, usable: list[str], wanted: int, draw: random.Random, asked: _Asked, *, held_out: bool
+    experiment: Experiment,
+    usable: list[tuple[str, str]],
+    wanted: int,
+    draw: random.Random,
+    asked: _Asked,
+    *,
+    held_out: bool,
 ) -> Iterator[str]:
-    """At most `wanted` different texts: those about nobody, then every other beginning in turn, each time of somebody
-    else."""
-    nobody = _half([text for text in usable if PLACEHOLDER not in text], experiment.seed, held_out)
-    people = _half(_people(experiment), experiment.seed, held_out)
+    """At most `wanted` different texts: those about nobody, then every other beginning in turn, each time about
+    another name."""
+    nobody = _half([text for kind, text in usable if not kind], experiment.seed, held_out)
     plain = draw.sample(nobody, min(len(nobody), round(NOBODY_SHARE * wanted)))
-    about = [text for text in usable if PLACEHOLDER in text]
+    about = [(kind, text) for kind, text in usable if kind]
     draw.shuffle(about)
-    draw.shuffle(people)
+    names: dict[str, list[str]] = {}
+    for kind in _subject_kinds(experiment):
+        names[kind] = _half(_made_up(experiment, kind), experiment.seed, held_out)
+        draw.shuffle(names[kind])
     filled = (
-        about[i % len(about)].replace(PLACEHOLDER, people[(i + i // len(people)) % len(people)])
-        for i in range(len(about) * len(people))
+        about[i % len(about)][1].replace(PLACEHOLDER, mine[(i + i // len(mine)) % len(mine)])
+        for i in range(len(about) * max(map(len, names.values())))
+        for mine in [names[about[i % len(about)][0]]]
     )
     seen: set[str] = set()
     for text in chain(plain, filled):
@@ -173,12 +183,26 @@ def _half(items: list[str], seed: int, held_out: bool) -> list[str]:
     return order[:few] if held_out else order[few:]
 
 
-def _people(experiment: Experiment) -> list[str]:
-    """The other made-up people. The embedded base reads no others than those of its invented world."""
+def _of_kind(language: str, kind: str) -> list[str]:
+    """The beginnings about a kind of subject, or about nobody."""
+    found: list[str] = _data()[language][kind or "nobody"]
+    return found
+
+
+def _subject_kinds(experiment: Experiment) -> tuple[str, ...]:
+    """The kinds that the experiment's subjects are of; those of a relation of its own are taken for people."""
+    known = load_relations()
+    kinds = (known[r.name].subject_kind if r.name in known else "person" for r in experiment.relations)
+    return tuple(dict.fromkeys(kinds))
+
+
+def _made_up(experiment: Experiment, kind: str) -> list[str]:
+    """The other names of a kind. The embedded base reads no others than those of its invented world."""
     if experiment.model == "embedded":
-        return list(all_names("person", reserved=False))
-    persons = _data()["persons"]
-    return [f"{first} {last}" for first in persons["first"] for last in persons["last"]]
+        return list(all_names(kind, reserved=False))
+    words = _data()["made_up"][kind]
+    pattern, last = words.get("pattern", "{first} {last}"), words.get("last", [""])
+    return [pattern.format(first=first, last=second) for first in words["first"] for second in last]
 
 
 class _Asked:
@@ -200,9 +224,10 @@ class _Asked:
 
     @staticmethod
     def _sources(experiment: Experiment) -> Iterable[str]:
+        kinds = _subject_kinds(experiment)
         for language in known_languages():
-            yield from (*_data()[language]["person"], *_data()[language]["nobody"])
-        yield from _people(experiment)
+            yield from (text for kind in (*kinds, "") for text in _of_kind(language, kind))
+        yield from (name for kind in kinds for name in _made_up(experiment, kind))
 
     def is_near(self, beginning: str) -> bool:
         """Whether a beginning is, contains, or lies within a prompt, or holds the name of a relation."""
@@ -216,7 +241,7 @@ class _Asked:
 
 
 def _plain(template: str) -> str:
-    """A template as it is compared: the person a sign, without what stands at its end."""
+    """A template as it is compared: the subject a sign, without what stands at its end."""
     return normalise(template.replace(PLACEHOLDER, "\N{WHITE SQUARE}")).strip(" ?!:;,.。？：，、")
 
 

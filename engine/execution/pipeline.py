@@ -9,22 +9,17 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 
 from engine.estimate import PASSES_PER_QUESTION, PASSES_PER_TRAINED_TOKEN
-from engine.evaluation.answer import Answer
-from engine.evaluation.base_text import measure_base_text, of_base_text, summarise_base_text
-from engine.evaluation.evaluate import check_lengths, evaluate_checkpoint, probe_key_tokens
+from engine.evaluation.evaluate import check_lengths, probe_key_tokens
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
-from engine.evaluation.summary import summarise
 from engine.execution.base_texts import BaseTexts, base_texts
 from engine.execution.environment import TRAINING, UNDECIDED, describe_environment, kept_training
+from engine.execution.evaluations import Evaluations, Seconds
 from engine.execution.failures import PlainError
 from engine.execution.kept import KeptCheckpoints, usable_answers
 from engine.execution.progress import Progress
@@ -42,10 +37,10 @@ from engine.models.source import ModelError, gguf_file
 from engine.training.checkpoint import DamagedCheckpoint, TrainingState, drop_large_state
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
-from storage.answers import all_answers, evaluated_checkpoints, forget_answers, store_answers, store_questions
-from storage.checkpoints import BASE, CheckpointName
+from storage.answers import forget_answers, store_questions
+from storage.checkpoints import CheckpointName
 from storage.folders import checkpoint_folder, resume_folder
-from storage.measurements import SECONDS, add_measurements, list_results, replace_results
+from storage.measurements import SECONDS, add_measurements, list_results
 from storage.runs import Run, State, add_event, set_environment, set_progress
 
 logger = logging.getLogger("engine")
@@ -69,7 +64,8 @@ class RunExecution:
         self.kept = KeptCheckpoints(db, folder, run.id, self.experiment)
         self.progress = Progress(0, self._write_progress)
         self.base_texts = BaseTexts()
-        self.seconds: dict[str, float] = {}
+        self.seconds = Seconds()
+        self.evaluations = Evaluations(db, run.id, self.experiment, self.answers, self.progress, self.seconds)
 
     def go(self) -> dict[str, Any]:
         """Do what is left to do; returns the headline figures."""
@@ -80,7 +76,7 @@ class RunExecution:
             self.progress.advance(0, force=True, stage="loading", message="Converting the GGUF file, once")
             converted(self.experiment.model)
         self.progress.advance(0, force=True, stage="loading", message="Loading the model")
-        with self._timed("loading"):
+        with self.seconds.of("loading"):
             base = load_base(self.experiment)
         refuse_unsayable_answers(self.experiment, base)
         stage1 = stage1_sequences(self.experiment, base)
@@ -90,11 +86,12 @@ class RunExecution:
             add_event(self.db, self.run.id, "shortened", words)
             logger.info(words)
         self.base_texts = base_texts(self.folder, self.experiment, base, self._on_base_text)
+        self.evaluations.held_out = self.base_texts.held_out
         if self.training == UNDECIDED:
             precision, parameters = self.experiment.precision, base.causal.num_parameters()
             self._note_environment(choose_training(precision, base.device, parameters))
         self.progress.total = self._total_passes(stage1, stage2)
-        self._evaluate("base", base)
+        self.evaluations.evaluate("base", base)
         loaded = prepare_for_training(base, self.experiment)
         self._check_disk(loaded)
         del base
@@ -102,7 +99,7 @@ class RunExecution:
         del loaded
         for epoch in self.experiment.stage1.saved_epochs:
             self._branch(epoch, stage2)
-        took = [{"stage": part, "step": 0, "epoch": 0.0, "value": value} for part, value in self.seconds.items()]
+        took = [{"stage": part, "step": 0, "epoch": 0.0, "value": value} for part, value in self.seconds.spent.items()]
         add_measurements(self.db, self.run.id, ({"series": SECONDS, **row} for row in took))
         self.progress.advance(0, force=True, stage="done", message="Done")
         last = self.experiment.checkpoints[-1]
@@ -149,16 +146,16 @@ class RunExecution:
         branches = epoch in self.experiment.branch_epochs
         trained = branches and self.kept.sound(generalised) is not None
         loaded = None
-        if not self._evaluated(memorised) or (branches and not trained):
+        if not self.evaluations.done(memorised) or (branches and not trained):
             loaded = self._load(memorised)
-        self._evaluate(memorised, loaded)
+        self.evaluations.evaluate(memorised, loaded)
         if not branches:
             return
         tokens = self._passes_an_epoch("stage2", sequences)
         settings, stage = self.experiment.stage2, f"stage2@{epoch}"
         if trained:
             self.progress.skip(tokens * settings.epochs)
-            if not self._evaluated(generalised):
+            if not self.evaluations.done(generalised):
                 loaded = self._load(generalised)
         else:
             assert loaded is not None
@@ -167,12 +164,12 @@ class RunExecution:
             self.progress.skip(tokens * (start.epoch if start else 0))
             self._train(loaded, stage, f"Generalising from epoch {epoch}", sequences, settings, kept, start)
             self._drop_resume_point(stage)
-        self._evaluate(generalised, loaded)
+        self.evaluations.evaluate(generalised, loaded)
 
     def _load(self, checkpoint: str) -> LoadedModel:
         folder = checkpoint_folder(self.folder, checkpoint)
         try:
-            with self._timed("loading"):
+            with self.seconds.of("loading"):
                 return load_checkpoint(self.experiment, folder)
         except ModelError as error:
             # One of before there were checksums: found sound by its size alone.
@@ -233,7 +230,7 @@ class RunExecution:
                 writing = saved_at - began
 
         try:
-            with self._timed("training"):
+            with self.seconds.of("training"):
                 train(
                     loaded, sequences, settings, seed=self.experiment.seed, stage=stage, start=start,
                     on_step=on_step, on_epoch=on_epoch, mixed=self.training == "mixed",
@@ -246,55 +243,9 @@ class RunExecution:
             raise self.kept.given_up(start.folder, error) from error
         self._flush()
 
-    def _evaluated(self, checkpoint: str) -> bool:
-        return checkpoint in evaluated_checkpoints(self.answers)
-
-    def _evaluate(self, checkpoint: str, loaded: LoadedModel | None) -> None:
-        questions = count_questions(self.experiment, checkpoint)
-        if self._evaluated(checkpoint):
-            self.progress.skip(PASSES_PER_QUESTION * questions)
-            answers = [Answer(**row) for row in all_answers(self.answers, checkpoint)]
-        else:
-            assert loaded is not None
-            self._measure_base_text(checkpoint, loaded)
-            asked = 0
-
-            def on_progress(done: int, total: int) -> None:
-                nonlocal asked
-                passes = PASSES_PER_QUESTION * questions * (done - asked) / max(1, total)
-                asked = done
-                message = f"Asking {checkpoint_words(checkpoint)}: question {done:,} of {total:,}"
-                self.progress.advance(passes, stage="evaluation", checkpoint=checkpoint, message=message)
-
-            with self._timed("evaluation") as started:
-                answers = evaluate_checkpoint(loaded, self.experiment, checkpoint, on_progress=on_progress)
-            store_answers(self.answers, checkpoint, answers)
-            logger.info("%s: %d questions in %.1f s", checkpoint, len(answers), time.monotonic() - started)
-        held_against = [vars(r) for r in of_base_text(list_results(self.db, self.run.id)) if r.checkpoint == checkpoint]
-        rows = [*summarise(answers, self.experiment, checkpoint), *held_against]
-        replace_results(self.db, self.run.id, checkpoint, rows)
-
-    def _measure_base_text(self, checkpoint: str, loaded: LoadedModel) -> None:
-        """Store what the checkpoint still says of the base's own text: before its answers, which are its last sign."""
-        if texts := self.base_texts.held_out:
-            message = f"Comparing {checkpoint_words(checkpoint)} with the base’s own text"
-            tell = partial(self.progress.advance, stage="evaluation", checkpoint=checkpoint, message=message)
-            measured = measure_base_text(loaded, texts, on_rows=lambda rows: tell(0))
-            rows = summarise_base_text(measured, texts, checkpoint, self.experiment.seed)
-            replace_results(self.db, self.run.id, checkpoint, rows)
-
     def _on_base_text(self, done: int, total: int) -> None:
         message = f"Writing the text to replay: {done:,} of {total:,}"
         self.progress.advance(0, stage="replay", message=message)
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[float]:
-        """Add what is done meanwhile to the time that a part of the run takes: later estimates go by it."""
-        started = time.monotonic()
-        try:
-            yield started
-        finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.monotonic() - started
 
     def _write_progress(self, state: dict[str, Any]) -> None:
         """Store progress and measurements; raises StopTraining when someone asked for the run to stop."""
@@ -338,11 +289,3 @@ class RunExecution:
 def seconds_between_points(writing: float) -> float:
     """How long to train before the next point to go on from is written, when the last one took `writing` seconds."""
     return max(RESUME_EVERY_SECONDS, writing / RESUME_SHARE)
-
-
-def checkpoint_words(checkpoint: str) -> str:
-    """A checkpoint's name as it reads in a sentence."""
-    name = CheckpointName.parse(checkpoint)
-    if name.kind == BASE:
-        return "the base model"
-    return f"epoch {name.epoch} {'before' if name.kind == 'memorised' else 'after'} stage 2"

@@ -134,7 +134,7 @@ def test_no_natural_name_contains_another_nor_is_one_of_the_people_in_replayed_t
         assert not [(a, b) for a in first for b in first if a != b and a.endswith(b)]
         assert not [(a, b) for a in second for b in second if a != b and a.startswith(b)]
     if kind in ("person", "woman"):
-        people = read_yaml(BEGINNINGS_FILE.read_text(encoding="utf-8"))["persons"]
+        people = read_yaml(BEGINNINGS_FILE.read_text(encoding="utf-8"))["made_up"]["person"]
         assert not set(words.first) & set(people["first"]) and not set(words.second) & set(people["last"])
         other = natural_words({"person": "woman", "woman": "person"}[kind])
         assert not set(words.first) & set(other.first) and not set(words.second) & set(other.second)

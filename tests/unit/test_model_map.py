@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from storage.answers import all_answers, evaluation_times, open_answers
 from storage.database import open_database
 from storage.folders import checkpoint_folder, run_folder
-from storage.measurements import list_results
+from storage.measurements import Result, list_results
 from storage.runs import State
+from tools.model_map.evidence import evidence_table
 from tools.model_map.plan import read_plan
 from tools.model_map.runs import carry_out_row, experiment_of, find_run
 from tools.model_map.table import map_table
@@ -59,8 +61,28 @@ def test_rows_that_memorise_alike_share_checkpoint_and_answers(tmp_path: Path) -
     table = map_table(db, plan)
     assert "| one prompt |" in table and "| not yet |" not in table
     assert "python -m engine run quick --set" in table and "--set stage2.prompts=2 --seed 3" in table
+    check_evidence(evidence_table(db, tmp_path, plan, "one prompt"), answers[0], list_results(db, runs[0].id))
+    with pytest.raises(ValueError, match="no run of the row not yet is done"):
+        evidence_table(db, tmp_path, plan, "not yet")
     carry_out_row(tmp_path, rows[0], keep=False)
     assert find_run(db, experiment_of(rows[0])) == runs[0], "a row that is done is not done again"
+
+
+def check_evidence(table: str, answers: Database, results: list[Result]) -> None:
+    """The table has the stored figures, and counts answers and facts; with one prompt a fact its interval is Wilson's,
+    as the results have it."""
+    line = next(line for line in table.splitlines() if line.startswith("| test, after stage 2, English |"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    wanted = ("generalised@1", "held_out", "test", "en", "generation_accuracy")
+    mine = next(r for r in results if (r.checkpoint, r.facts, r.split, r.language, r.metric) == wanted)
+    assert cells[1] == f"{mine.value:.2f} ({mine.low:.2f} to {mine.high:.2f})" and cells[3] == f"{mine.value:.2f}"
+    asked = [a for a in all_answers(answers, "generalised@1") if a["prompt"] == first_test_prompt(answers)]
+    assert cells[4] == f"{mine.n} about {mine.n_facts} facts" and mine.n == mine.n_facts == 2 < len(asked) == 4
+    assert "python -m engine run quick" in table and "test, after stage 2, German" not in table
+
+
+def first_test_prompt(answers: Database) -> int:
+    return int(next(answers["prompts"].rows_where("split = 'test' and language = 'en'", order_by="id"))["id"])
 
 
 def test_a_row_that_is_not_in_the_plan_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 python -m tools.model_map run --home DIR --plan FILE.yaml [--row NAME …]   # goes on where it was stopped
 python -m tools.model_map table --home DIR --plan FILE.yaml
+python -m tools.model_map evidence --home DIR --plan FILE.yaml --row NAME   # one row, seed by seed, with intervals
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import typer
 
 from engine.models.catalogue import use_home
 from storage.database import open_database
+from tools.model_map.evidence import evidence_table
 from tools.model_map.plan import read_plan
 from tools.model_map.runs import carry_out_row
 from tools.model_map.table import map_table
@@ -37,6 +39,13 @@ def table(home: Home, plan: Plan) -> None:
     """Print the table of what is done, as Markdown."""
     use_home(home)
     typer.echo(map_table(open_database(home), read_plan(plan)))
+
+
+@program.command()
+def evidence(home: Home, plan: Plan, row: Annotated[str, typer.Option(help="Which row of the plan.")]) -> None:
+    """Print one row's figures, seed by seed and with intervals, as Markdown."""
+    use_home(home)
+    typer.echo(evidence_table(open_database(home), home, read_plan(plan), row))
 
 
 if __name__ == "__main__":

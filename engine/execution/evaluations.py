@@ -1,0 +1,104 @@
+"""Asking a run's checkpoints, each once: its answers and figures are stored together or not at all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from sqlite_utils import Database
+
+from engine.corpus.beginnings import BaseText
+from engine.estimate import PASSES_PER_QUESTION
+from engine.evaluation.answer import Answer
+from engine.evaluation.base_text import measure_base_text, of_base_text, summarise_base_text
+from engine.evaluation.evaluate import evaluate_checkpoint
+from engine.evaluation.questions import count_questions
+from engine.evaluation.summary import summarise
+from engine.execution.progress import Progress
+from engine.experiment import Experiment
+from engine.models.loading import LoadedModel
+from storage.answers import all_answers, evaluated_checkpoints, store_answers
+from storage.checkpoints import BASE, CheckpointName
+from storage.measurements import list_results, replace_results
+
+logger = logging.getLogger("engine")
+
+
+@dataclass
+class Seconds:
+    """How long the parts of a run take: later estimates go by it."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[float]:
+        """Add what is done meanwhile to the time of a part; gives the moment at which it began."""
+        started = time.monotonic()
+        try:
+            yield started
+        finally:
+            self.spent[part] = self.spent.get(part, 0.0) + time.monotonic() - started
+
+
+@dataclass
+class Evaluations:
+    """What the checkpoints of one run answered. `held_out`: the base's own texts that each is held against."""
+
+    db: Database
+    run_id: str
+    experiment: Experiment
+    answers: Database
+    progress: Progress
+    seconds: Seconds
+    held_out: Sequence[BaseText] = ()
+
+    def done(self, checkpoint: str) -> bool:
+        """Whether the checkpoint's answers are stored."""
+        return checkpoint in evaluated_checkpoints(self.answers)
+
+    def evaluate(self, checkpoint: str, loaded: LoadedModel | None) -> None:
+        """Ask a checkpoint, unless its answers are stored, and store its figures. loaded: it; needed to ask it."""
+        questions = count_questions(self.experiment, checkpoint)
+        if self.done(checkpoint):
+            self.progress.skip(PASSES_PER_QUESTION * questions)
+            answers = [Answer(**row) for row in all_answers(self.answers, checkpoint)]
+        else:
+            assert loaded is not None
+            self._measure_base_text(checkpoint, loaded)
+            asked = 0
+
+            def on_progress(done: int, total: int) -> None:
+                nonlocal asked
+                passes = PASSES_PER_QUESTION * questions * (done - asked) / max(1, total)
+                asked = done
+                message = f"Asking {checkpoint_words(checkpoint)}: question {done:,} of {total:,}"
+                self.progress.advance(passes, stage="evaluation", checkpoint=checkpoint, message=message)
+
+            with self.seconds.of("evaluation") as started:
+                answers = evaluate_checkpoint(loaded, self.experiment, checkpoint, on_progress=on_progress)
+            store_answers(self.answers, checkpoint, answers)
+            logger.info("%s: %d questions in %.1f s", checkpoint, len(answers), time.monotonic() - started)
+        held_against = [vars(r) for r in of_base_text(list_results(self.db, self.run_id)) if r.checkpoint == checkpoint]
+        rows = [*summarise(answers, self.experiment, checkpoint), *held_against]
+        replace_results(self.db, self.run_id, checkpoint, rows)
+
+    def _measure_base_text(self, checkpoint: str, loaded: LoadedModel) -> None:
+        """Store what the checkpoint still says of the base's own text: before its answers, which are its last sign."""
+        if self.held_out:
+            message = f"Comparing {checkpoint_words(checkpoint)} with the base’s own text"
+            tell = partial(self.progress.advance, stage="evaluation", checkpoint=checkpoint, message=message)
+            measured = measure_base_text(loaded, self.held_out, on_rows=lambda rows: tell(0))
+            rows = summarise_base_text(measured, self.held_out, checkpoint, self.experiment.seed)
+            replace_results(self.db, self.run_id, checkpoint, rows)
+
+
+def checkpoint_words(checkpoint: str) -> str:
+    """A checkpoint's name as it reads in a sentence."""
+    name = CheckpointName.parse(checkpoint)
+    if name.kind == BASE:
+        return "the base model"
+    return f"epoch {name.epoch} {'before' if name.kind == 'memorised' else 'after'} stage 2"
