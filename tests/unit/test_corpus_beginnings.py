@@ -27,7 +27,7 @@ def described(relations, seed=0, model="some/model", **changes):
 
 def own(prompts, facts=(("Ada Holm", "Bo Lind"), ("Cy Dorn", "Di Falk"), ("Ed Gros", "Fay Hult"))):
     lines = [{"text": "{subject} hails from", "split": "train"}, *({"text": p, "split": "unrelated"} for p in prompts)]
-    return {"name": "home", "facts": [{"subject": s, "object": o} for s, o in facts], "prompts": lines}
+    return {"name": "origin", "facts": [{"subject": s, "object": o} for s, o in facts], "prompts": lines}
 
 
 def beginnings_of(experiment: Experiment) -> Beginnings:
@@ -49,7 +49,7 @@ EVERY.append([own(["{subject} lives in", "How tall is {subject}?"])])
 
 @pytest.mark.parametrize("relations", EVERY, ids=lambda relations: "+".join(r["name"] for r in relations))
 def test_no_prompt_and_no_name_of_the_experiment_is_replayed(relations):
-    small = {"facts": 1} if relations[0]["name"] == "home" else {"facts": 50}
+    small = {"facts": 1} if relations[0]["name"] == "origin" else {"facts": 50}
     for seed, model in ((0, "some/model"), (7, "embedded")):
         experiment = described(relations, seed, model, stage2={"replay": {"texts": 30}, **small})
         texts = texts_of(experiment)

@@ -189,7 +189,8 @@ def test_texts_are_shared_by_runs_that_are_alike_and_by_no_others(tmp_path, monk
     assert texts("b", name="renamed", stage2={"facts": 3})[0] == first and len(written) == 1
     # Another seed, base, length, or way in which the tokenizer gives the model a text.
     assert texts("c", seed=1)[0] != first and len(written) == 2
-    assert texts("d", other)[0] != first and len(written) == 3
+    texts("d", other)
+    assert len(written) == 3
     texts("e", evaluation={"base_text": 4, "options": 8, "max_new_tokens": 6})
     assert len(written) == 4
     monkeypatch.setattr("engine.execution.base_texts.beginning_ids", lambda *_: [[1]])
