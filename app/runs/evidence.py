@@ -128,6 +128,7 @@ def lines(runs: list[Run], rows: dict[str, list[Result]]) -> Iterator[Line]:
         (named("test"), "test", language, ("memorised", "generalised")),
         *((language_name(code), "test", code, ("memorised", "generalised")) for code in others),
         (named("unrelated"), "unrelated", language, ("memorised", "generalised")),
+        (named("decoy"), "decoy", language, ("memorised", "generalised")),
     ]
     for label, split, code, kinds in asked:
         before, after = (figure(k, split, code) if k in kinds else None for k in ("memorised", "generalised"))
@@ -145,7 +146,7 @@ def claim(found: Iterable[Line], model: str) -> str:
     main = next((line for line in found if line.split == "train" and line.after), None)
     if main is None or main.after is None:
         return ""
-    facts = main.after.seeds[0].row.n_facts
+    facts = sum(seed.row.n_facts for seed in main.after.seeds)
     name = "the embedded base" if model == "embedded" else model.rstrip("/").rpartition("/")[2]
     before = f", {percent(main.before.mean)} before" if main.before else ""
     return (

@@ -48,7 +48,7 @@ def test_recorded_evidence_stands_on_the_first_page_and_leads_to_its_answers(
     runs = seeding.recorded(db, lab_home, tmp_path)
     card = page.locator(".evidence .card")
     expect(card.locator(".claim")).to_contain_text(
-        re.compile(r"gemma-3-270m answers \d+\s% of the questions about 20 facts")
+        re.compile(r"gemma-3-270m answers \d+\s% of the questions about 60 facts")
     )
     expect(card).to_contain_text("seeds 11, 12, 13")
     expect(card).to_contain_text("The model is not on this machine")

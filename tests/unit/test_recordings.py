@@ -271,6 +271,7 @@ def test_the_first_page_has_a_card_with_every_seed(lab: Lab) -> None:
     page = evidence_html(lab)
     for run in runs:
         assert f"/results?run={run.id}&amp;checkpoint=generalised@1&amp;split=train&amp;language=en#answers" in page
+    assert {line.split for line in found} == {"key", "train", "test", "unrelated", "decoy"}
     assert "Recorded" in page and f"/design?clone={runs[0].id}" in page and "with these weights" in page
     for run in runs:
         lab.delete(run.id)
