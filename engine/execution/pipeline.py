@@ -46,7 +46,7 @@ from storage.runs import Run, State, add_event, set_environment, set_progress
 logger = logging.getLogger("engine")
 
 # How often a training writes where it can go on from: not more often than this, and for at most this share of its time.
-RESUME_EVERY_SECONDS, RESUME_SHARE = 30, 0.05
+RESUME_EVERY_SECONDS, RESUME_SHARE = 30, 0.03
 
 
 class _Enough(Exception):
@@ -95,10 +95,10 @@ class RunExecution:
         loaded = prepare_for_training(base, self.experiment)
         self._check_disk(loaded)
         del base
-        self._stage1(loaded, stage1)
+        memorised = self._stage1(loaded, stage1)
         del loaded
         for epoch in self.experiment.stage1.saved_epochs:
-            self._branch(epoch, stage2)
+            self._branch(epoch, stage2, memorised)
         took = [{"stage": part, "step": 0, "epoch": 0.0, "value": value} for part, value in self.seconds.spent.items()]
         add_measurements(self.db, self.run.id, ({"series": SECONDS, **row} for row in took))
         self.progress.advance(0, force=True, stage="done", message="Done")
@@ -117,8 +117,11 @@ class RunExecution:
         words = "Waiting until the device is free"
         self.progress.advance(0, force=True, stage="loading", message=words)
 
-    def _stage1(self, loaded: LoadedModel, sequences: list[TrainingSequence]) -> None:
-        """Train until every kept epoch is there; one that was damaged or deleted is made again from what is before."""
+    def _stage1(self, loaded: LoadedModel, sequences: list[TrainingSequence]) -> LoadedModel | None:
+        """Train until every kept epoch is there; one that was damaged or deleted is made again from what is before.
+
+        Gives the model back where it now is the only kept epoch, which then need not be read.
+        """
         settings = self.experiment.stage1
         names = {epoch: f"memorised@{epoch}" for epoch in settings.saved_epochs}
         there = {epoch: state for epoch, name in names.items() if (state := self.kept.sound(name))}
@@ -135,18 +138,18 @@ class RunExecution:
         for name in names.values():
             drop_large_state(checkpoint_folder(self.folder, name))
         self._drop_resume_point("stage1")
+        return loaded if missing and len(names) == 1 else None
 
     def _drop_resume_point(self, stage: str) -> None:
         """Of a stage that is done; what it ended with is kept."""
         shutil.rmtree(resume_folder(self.folder, stage), ignore_errors=True)
 
-    def _branch(self, epoch: int, sequences: list[TrainingSequence]) -> None:
-        """Evaluate one kept stage 1 epoch, and what stage 2 makes of it."""
+    def _branch(self, epoch: int, sequences: list[TrainingSequence], loaded: LoadedModel | None) -> None:
+        """Evaluate one kept stage 1 epoch, `loaded` where it is in memory, and what stage 2 makes of it."""
         memorised, generalised = f"memorised@{epoch}", f"generalised@{epoch}"
         branches = epoch in self.experiment.branch_epochs
         trained = branches and self.kept.sound(generalised) is not None
-        loaded = None
-        if not self.evaluations.done(memorised) or (branches and not trained):
+        if loaded is None and (not self.evaluations.done(memorised) or (branches and not trained)):
             loaded = self._load(memorised)
         self.evaluations.evaluate(memorised, loaded)
         if not branches:
