@@ -45,6 +45,8 @@ PASSES_PER_QUESTION = 20
 CHARACTERS_PER_TOKEN = 3.5
 # The embedded model ends its answers itself, about so many tokens behind the object.
 TOKENS_BEHIND = 2
+# Tokens of a general question and of what is decoded behind it, on average.
+GENERAL_READ, GENERAL_SAID = 8, 4
 # How far off a guess may be: without and with earlier runs of the model.
 ROUGH, KNOWN = 3.0, 1.5
 
@@ -161,7 +163,9 @@ def _work(
     """What evaluation reads and decodes, by one subject for all of a relation's prompts."""
     evaluation = experiment.evaluation
     logits = choice_read = nodes = probed = 0
-    read, answers = base_text.read, float(base_text.decoded)
+    general = evaluation.general * len(experiment.checkpoints)
+    read = base_text.read + general * GENERAL_READ
+    answers = float(base_text.decoded + general * GENERAL_SAID)
     for relation in experiment.relations:
         facts = relation.explicit_facts
         named = max(facts, key=lambda fact: len(fact.subject)) if len(facts) == 1 else facts[len(facts) // 2]

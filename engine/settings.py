@@ -274,7 +274,8 @@ class Evaluation(Frozen):
     base model and of the last generalised one, `last` of that alone, and stage 2's language of the others; `every` asks
     all of all.
     `options`: how many answers the multiple choice offers, where there are enough. `base_text`: on how many texts of
-    the base's own, none of them replayed, every checkpoint is compared with the base; 0 leaves it out.
+    the base's own, none of them replayed, every checkpoint is compared with the base; `general`: how many questions of
+    what the base knew before it is asked; 0 leaves either out.
     """
 
     facts: Sample = "all"
@@ -288,6 +289,7 @@ class Evaluation(Frozen):
     stop_at_hit: bool | Literal["auto"] = "auto"
     probe_facts: Annotated[int, Field(ge=0, le=1000)] = 20
     base_text: Annotated[int, Field(ge=0, le=1000)] = 0
+    general: Annotated[int, Field(ge=0, le=1000)] = 0
 
     @model_validator(mode="before")
     @classmethod

@@ -134,6 +134,7 @@ FIELDS = (
     Field("evaluation.stop_at_hit", "Answers end", "What follows can’t change a hit", "choice", ENDS, True),
     Field("evaluation.probe_facts", "Facts probed", "After each epoch of stage 1", "integer", (), True),
     Field("evaluation.base_text", "Base’s own texts", "To compare with; 0: none", "integer", (), True),
+    Field("evaluation.general", "General questions", "What the base knew; 0: none", "integer", (), True),
 )
 # Numbers that may also be a word.
 SAMPLES = {

@@ -50,6 +50,7 @@ METRIC_HELP = {
 BASE_TEXT_METRICS = {
     "base_text_agreement": "Still said",
     "base_text_loss": "Perplexity",
+    "general_accuracy": "General questions",
 }
 
 FACTS = {"held_out": "Held out", "trained": "Trained", "all": "All"}

@@ -6,20 +6,19 @@ own world. Ids count from 1, as in the tables of storage/answers.py, and are the
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 from engine.attack.experiment import AttackExperiment, Cell
+from engine.base.known import known_questions
 from engine.checks import normalise
 from engine.corpus.names import generate_facts, sort_of_names
 from engine.corpus.relations import load_relations
 from engine.corpus.sentences import PLACEHOLDER, key_prompt, question_text
 from engine.evaluation.questions import Question
 from engine.experiment import Experiment, Fact, Prompt, Relation
-from engine.models.source import resolve_source
 
 STRANGERS = 40  # facts that no stage ever saw
 OWN_FACTS = 100
@@ -65,7 +64,7 @@ class Questionnaire:
         first = len(relation.explicit_facts) + 1
         for i, fact in enumerate(strangers(relation, self.base)):
             rows.append({"id": first + i, "subject": fact.subject, "object": fact.object, "kind": "never_memorised"})
-        for i, (question, answer) in enumerate(own_knowledge(self.base.model)):
+        for i, (question, answer) in enumerate(known_questions(self.base.model)[:OWN_FACTS]):
             rows.append({"id": first + STRANGERS + i, "subject": question, "object": answer, "kind": "own"})
         return [{**row, "relation": relation.name, "trained": int(row["kind"] == "trained")} for row in rows]
 
@@ -153,17 +152,3 @@ def strangers(relation: Relation, base: Experiment) -> tuple[Fact, ...]:
         return ()
     new = [Fact(subject=s, object=o) for s, o in pairs if not {normalise(s), normalise(o)} & known]
     return tuple(new[:STRANGERS])
-
-
-@lru_cache(maxsize=4)
-def own_knowledge(model: str) -> tuple[tuple[str, str], ...]:
-    """(question, answer) of facts that the base learnt in its pre-training; none for models of unknown worlds."""
-    folder = resolve_source(model)
-    if isinstance(folder, str) or not (folder / "training.json").is_file():
-        return ()
-    # Both load transformers, which the page must not.
-    from engine.base.facts import own_questions
-    from engine.base.world import World
-
-    config = json.loads((folder / "training.json").read_text(encoding="utf-8"))["config"]
-    return tuple((q.prompt, q.object) for q in own_questions(World(**config["world"]))[:OWN_FACTS])

@@ -7,7 +7,7 @@ would be the checkpoint's own next ones too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,8 +108,3 @@ def summarise_base_text(
                 "value": float(sums.sum() / chosen[:, 2].sum()), "low": low, "high": high,
                 "n": int(chosen[:, 2].sum()), "n_facts": len(chosen),
             }  # fmt: skip
-
-
-def of_base_text(rows: Iterable[Any]) -> list[Any]:
-    """Those of some result rows that are about the base's own text."""
-    return [row for row in rows if row.metric in METRICS]

@@ -8,14 +8,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from sqlite_utils import Database
 
+from engine.base.known import known_questions
 from engine.corpus.beginnings import BaseText
 from engine.estimate import PASSES_PER_QUESTION
 from engine.evaluation.answer import Answer
-from engine.evaluation.base_text import measure_base_text, of_base_text, summarise_base_text
+from engine.evaluation.base_text import METRICS, measure_base_text, summarise_base_text
 from engine.evaluation.evaluate import evaluate_checkpoint
+from engine.evaluation.general import GENERAL, measure_general
 from engine.evaluation.questions import count_questions
 from engine.evaluation.summary import summarise
 from engine.execution.progress import Progress
@@ -68,7 +71,7 @@ class Evaluations:
             answers = [Answer(**row) for row in all_answers(self.answers, checkpoint)]
         else:
             assert loaded is not None
-            self._measure_base_text(checkpoint, loaded)
+            self._measure_what_the_base_knew(checkpoint, loaded)
             asked = 0
 
             def on_progress(done: int, total: int) -> None:
@@ -82,17 +85,22 @@ class Evaluations:
                 answers = evaluate_checkpoint(loaded, self.experiment, checkpoint, on_progress=on_progress)
             store_answers(self.answers, checkpoint, answers)
             logger.info("%s: %d questions in %.1f s", checkpoint, len(answers), time.monotonic() - started)
-        held_against = [vars(r) for r in of_base_text(list_results(self.db, self.run_id)) if r.checkpoint == checkpoint]
-        rows = [*summarise(answers, self.experiment, checkpoint), *held_against]
+        kept = [r for r in list_results(self.db, self.run_id) if r.checkpoint == checkpoint]
+        knew = [vars(r) for r in kept if r.metric in (*METRICS, GENERAL)]
+        rows = [*summarise(answers, self.experiment, checkpoint), *knew]
         replace_results(self.db, self.run_id, checkpoint, rows)
 
-    def _measure_base_text(self, checkpoint: str, loaded: LoadedModel) -> None:
-        """Store what the checkpoint still says of the base's own text: before its answers, which are its last sign."""
+    def _measure_what_the_base_knew(self, checkpoint: str, loaded: LoadedModel) -> None:
+        """Store what the checkpoint still says of what the base did: before its answers, which are its last sign."""
+        rows: list[dict[str, Any]] = []
         if self.held_out:
             message = f"Comparing {checkpoint_words(checkpoint)} with the base’s own text"
             tell = partial(self.progress.advance, stage="evaluation", checkpoint=checkpoint, message=message)
             measured = measure_base_text(loaded, self.held_out, on_rows=lambda rows: tell(0))
-            rows = summarise_base_text(measured, self.held_out, checkpoint, self.experiment.seed)
+            rows += summarise_base_text(measured, self.held_out, checkpoint, self.experiment.seed)
+        if general := known_questions(self.experiment.model)[: self.experiment.evaluation.general]:
+            rows.append(measure_general(loaded, self.experiment, checkpoint, general))
+        if rows:
             replace_results(self.db, self.run_id, checkpoint, rows)
 
 

@@ -31,7 +31,7 @@ SMALL = [
     "relations=[{name: mother, key_token: '[X]', facts: {generate: 12}}]",
     "stage1={epochs: 4, checkpoint_epochs: [2, 4], replay: {share: 0.4, texts: 40, tokens: 6}}",
     "stage2={facts: 4, batch_size: 2, branch_epochs: [4], replay: {texts: 40, tokens: 6}}",
-    "evaluation={languages: [en, ja], choice: {facts: 2}, max_new_tokens: 2, probe_facts: 0, base_text: 8}",
+    "evaluation={languages: [en, ja], choice: {facts: 2}, max_new_tokens: 2, probe_facts: 0, base_text: 8, general: 6}",
 ]
 
 
@@ -57,13 +57,19 @@ def test_a_run_with_replay_says_what_it_replayed_and_what_the_base_knew(finished
     said = {(r.checkpoint, r.language): r.value for r in rows if r.metric == "base_text_agreement"}
     assert said["base", "en"] == said["base", "ja"] == 1 and all(0 <= value <= 1 for value in said.values())
 
+    general = {r.checkpoint: r for r in list_results(lab.db, run.id) if r.metric == "general_accuracy"}
+    assert set(general) == {r.checkpoint for r in rows} and {r.n for r in general.values()} == {6}
+    assert general["base"].value >= 0.5 and general["base"].low < general["base"].value <= general["base"].high
+
     page = PageLab(lab.home)
     shown = texts_html(page, run)
     assert "40 texts for stage 1 and stage 2" in shown and "8 texts for comparison" in shown and "Japanese" in shown
     figures = Figures(run, list_results(lab.db, run.id))
     table = base_text_html(figures)
     assert table.count("Still said") == 1 + 2 and "Perplexity" in table and "base model" in table
-    assert "generation_accuracy" in figures.metrics and not any("base_text" in m for m in figures.metrics)
+    assert table.count("General questions") == 2 and "6 questions" in table
+    assert "generation_accuracy" in figures.metrics
+    assert not [m for m in figures.metrics if "base_text" in m or "general" in m]
     assert "stage 1 (40\u00a0% of each batch) and stage 2 (50\u00a0% of each batch)" in otherwise_trained(figures)
     assert otherwise_trained(figures) in (report := report_html(run, figures.rows)) and "What the base knew" in report
     loss, _ = curves(page, run)

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 from sqlite_utils import Database
 
-from engine.evaluation.intervals import interval
+from engine.evaluation.intervals import interval, wilson
 from engine.evaluation.questions import KEY_SPLIT
 from engine.evaluation.summary import UNAIDED
 from storage.answers import open_answers
-from storage.checkpoints import CheckpointName
+from storage.checkpoints import BASE, CheckpointName
 from storage.folders import run_folder
 from storage.measurements import list_results
 from storage.runs import Run, State
 from tools.model_map.plan import Plan
 from tools.model_map.runs import experiment_of, find_run
 
-METRIC = "generation_accuracy"
+METRIC, GENERAL = "generation_accuracy", "general_accuracy"
 HEAD = (
     "| prompts | all seeds, 95 % | without the key token said | each seed | answers |\n| --- | --- | --- | --- | --- |"
 )
@@ -52,6 +52,7 @@ def evidence_table(db: Database, home: Path, plan: Plan, name: str) -> str:
         raise ValueError(f"no run of the row {name} is done")
     seeds = ", ".join(str(run.seed) for run in runs)
     lines = [line for words, what in ASKED.items() for line in _line(db, home, runs, rows[0].facts, words, *what)]
+    lines += _general_lines(db, runs)
     return f"{name}, seeds {seeds}\n\n{HEAD}\n" + "\n".join(lines) + f"\n\n```\n{rows[0].command}\n```"
 
 
@@ -77,6 +78,20 @@ def _line(
     mean, unaided = (float(np.mean(values[metric])) for metric in (METRIC, UNAIDED))
     n = int(table[:, 1].sum())
     yield f"| {words} | {mean:.2f} ({low:.2f} to {high:.2f}) | {unaided:.2f} | {each} | {n} about {len(sums)} facts |"
+
+
+def _general_lines(db: Database, runs: list[Run]) -> Iterator[str]:
+    """What the base knew, before and after each stage. Every seed has the same questions: they count once."""
+    for words, kind in {"base": BASE, "after stage 1": BEFORE, "after stage 2": AFTER}.items():
+        figures = ([r for r in list_results(db, run.id) if r.metric == GENERAL] for run in runs)
+        found = ([r for r in rows if CheckpointName.parse(r.checkpoint).kind == kind] for rows in figures)
+        last = [rows[-1] for rows in found if rows]
+        if last:
+            value = float(np.mean([r.value for r in last]))
+            low, high = wilson(value, last[0].n)
+            each = " ".join(f"{r.value:.2f}" for r in last)
+            mean = f"{value:.2f} ({low:.2f} to {high:.2f})"
+            yield f"| general questions, {words} | {mean} | | {each} | {last[0].n} a seed |"
 
 
 def _by_fact(home: Path, run: Run, checkpoint: str, facts: str, split: str, language: str) -> list[tuple[float, int]]:

@@ -6,16 +6,16 @@ from __future__ import annotations
 from sqlite_utils import Database
 
 from engine.evaluation.questions import KEY_SPLIT
-from storage.checkpoints import CheckpointName
+from storage.checkpoints import BASE, CheckpointName
 from storage.measurements import Result, list_results
 from storage.runs import Run, State
 from tools.model_map.plan import Plan, Row
 from tools.model_map.runs import experiment_of, find_run
 
-METRIC = "generation_accuracy"
+METRIC, GENERAL = "generation_accuracy", "general_accuracy"
 HEAD = (
     "row", "key", "train before", "train", "test", "es", "de", "ja", "zh", "unrelated", "unrelated, others at worst",
-    "decoys", "seeds",
+    "decoys", "general, base", "general, after", "seeds",
 )  # fmt: skip
 OTHERS = ("es", "de", "ja", "zh")
 
@@ -50,7 +50,9 @@ def _cell(values: tuple[float | None, ...]) -> str:
 
 
 def _figures(db: Database, run: Run, facts: str) -> list[float | None]:
-    rows = [r for r in list_results(db, run.id) if r.metric == METRIC and r.facts == facts]
+    results = list_results(db, run.id)
+    knew: dict[str | None, float] = {r.checkpoint: r.value for r in results if r.metric == GENERAL}
+    rows = [r for r in results if r.metric == METRIC and r.facts == facts]
     last = {kind: _last(rows, kind) for kind in ("memorised", "generalised")}
 
     def share(kind: str, split: str, language: str = "en") -> float | None:
@@ -67,6 +69,7 @@ def _figures(db: Database, run: Run, facts: str) -> list[float | None]:
         share("generalised", "unrelated"),
         max(worst, default=None),
         share("generalised", "decoy"),
+        *(knew.get(checkpoint) for checkpoint in (BASE, last["generalised"])),
     ]
 
 
