@@ -17,7 +17,7 @@ import typer
 import uvicorn
 
 from app.asking.model_server import ModelServer
-from app.server.first_start import bring_recorded_attack, bring_recorded_runs, queue_first_run
+from app.server.first_start import bring_recorded_attacks, bring_recorded_runs, queue_first_run
 from app.server.sign_in import Access, NotSafe, access
 from app.server.uploads import make_uploads
 from app.server.worker_process import WorkerProcess
@@ -143,7 +143,7 @@ def announce(server: object, listener: socket.socket, home: Path) -> None:
     print(f"Rote Lab is ready at http://{shown}:{port} (data in {home}). Stop it with Ctrl-C.", flush=True)
     lab = Lab(home)
     bring_recorded_runs(lab)
-    bring_recorded_attack(lab)
+    bring_recorded_attacks(lab)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.attack.defences import defences
 from engine.attack.tables import Row, matching
-from engine.execution.attacks.recording import SHIPPED, restore
+from engine.execution.attacks.recording import EMBEDDED_RECORDING, restore
 from engine.execution.attacks.report import attack_document
 from storage.database import open_database
 
@@ -104,4 +104,4 @@ def of_file(source: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(of_file(Path(sys.argv[1]) if len(sys.argv) > 1 else SHIPPED))
+    print(of_file(Path(sys.argv[1]) if len(sys.argv) > 1 else EMBEDDED_RECORDING))

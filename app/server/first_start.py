@@ -1,7 +1,7 @@
 """A lab that is opened for the first time has something to look at.
 
 The quick preset waits in the queue, and after it the short attack on what it memorised, whose models can be asked
-live. The numbers of the whole attack, which takes half an hour, were recorded before and are there at once.
+live. The numbers of whole attacks, which take half an hour and more, were recorded before and are there at once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import ATTACKS
 from engine.corpus.resolve import resolve
 from engine.execution.attacks.queue import queue_attack
+from engine.execution.attacks.recording import SHIPPED as ATTACKS_SHIPPED
 from engine.execution.attacks.recording import restore
-from engine.execution.recorded.restore import SHIPPED, restore_all
+from engine.execution.recorded.restore import SHIPPED as RUNS_SHIPPED
+from engine.execution.recorded.restore import restore_all
+from engine.models.source import EMBEDDED
 from engine.presets import load_preset
 from storage.attacks import list_attacks
 from storage.database import now
@@ -25,7 +28,8 @@ STORY = "story"
 MARK = "first-start.txt"
 NOTED = "its attack on that run: "
 TO_COME = "the recorded attack is to come"
-HERE = "the recorded attack: "
+HERE = "the recorded attack {}: "
+HERE_OF_OLD = "the recorded attack: "  # where there was but that on the embedded base
 
 
 def queue_first_run(lab: Lab) -> Run | None:
@@ -48,23 +52,36 @@ def queue_first_run(lab: Lab) -> Run | None:
     return run
 
 
-def bring_recorded_attack(lab: Lab) -> None:
-    """Put the recorded attack into a lab at its first start, once; what a start that was cut off left is replaced.
+def bring_recorded_attacks(lab: Lab, folder: Path = ATTACKS_SHIPPED) -> None:
+    """Put the recorded attacks into a lab, each once: at its first start, and those that came with an upgrade.
 
-    Takes seconds: not to be waited for.
+    What a start that was cut off left is replaced. Takes seconds: not to be waited for.
     """
     noted = _noted(lab.home)
-    if TO_COME not in noted or any(line.startswith(HERE) for line in noted):
+    if TO_COME not in noted:
         return
+    there = {source: _restored(noted, source) for source in sorted(folder.glob("*.json.xz"))}
+    whole = set(there.values())
     for attack in list_attacks(lab.db):
-        if attack.recorded:
+        if attack.recorded and attack.id not in whole:
             lab.delete_attack(attack.id)
-    restored = restore(lab.db, lab.home)
-    with (lab.home / MARK).open("a", encoding="utf-8") as file:
-        file.write(f"{HERE}{restored or 'none for these weights'}\n")
+    for source in (source for source, attack in there.items() if attack is None):
+        restored = restore(lab.db, lab.home, source) or "none for these weights"
+        with (lab.home / MARK).open("a", encoding="utf-8") as file:
+            file.write(f"{HERE.format(_name(source))}{restored}\n")
 
 
-def bring_recorded_runs(lab: Lab, folder: Path = SHIPPED) -> None:
+def _name(source: Path) -> str:
+    return source.name.removesuffix(".json.xz")
+
+
+def _restored(noted: list[str], source: Path) -> str | None:
+    """What was noted when this recording was put into the lab; None when that was not done."""
+    starts = (HERE.format(_name(source)), *([HERE_OF_OLD] if _name(source) == EMBEDDED else []))
+    return next((line.removeprefix(start) for start in starts for line in noted if line.startswith(start)), None)
+
+
+def bring_recorded_runs(lab: Lab, folder: Path = RUNS_SHIPPED) -> None:
     """Put the recorded runs that came with the lab into it, those that it has not had yet: at the first start, and
     after an upgrade. Takes seconds where there are such: not to be waited for."""
     restore_all(lab.db, lab.home, folder)

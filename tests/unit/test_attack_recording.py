@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from app.server.first_start import HERE, MARK, bring_recorded_attack, made_at_first_start, queue_first_run
+from app.server.first_start import HERE_OF_OLD, MARK, bring_recorded_attacks, made_at_first_start, queue_first_run
 from app.shared.lab import Lab
 from engine.attack.presets import ATTACKS
-from engine.execution.attacks.recording import SHIPPED, restore
+from engine.execution.attacks.recording import EMBEDDED_RECORDING, SHIPPED, restore
+from engine.models.source import EMBEDDED
 from storage.attacks import attack_counts, get_attack, list_attacks
 from tools.attack_tables import of_file
 
@@ -15,14 +17,14 @@ ATTACK_PAGE = Path(__file__).parents[2] / "docs" / "attack.md"
 
 
 def test_the_document_shows_the_tables_of_the_recorded_attack() -> None:
-    assert of_file(SHIPPED) in ATTACK_PAGE.read_text(encoding="utf-8")
+    assert of_file(EMBEDDED_RECORDING) in ATTACK_PAGE.read_text(encoding="utf-8")
 
 
 def test_a_new_lab_has_the_whole_preset_soon_and_queues_the_story(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     first = queue_first_run(lab)
     assert first is not None
-    bring_recorded_attack(lab)
+    bring_recorded_attacks(lab)
     recorded, story = list_attacks(lab.db)
     assert story.recorded is None and made_at_first_start(tmp_path, story.id)
     assert set(attack_counts(lab.db, recorded.id)) == {"done"} and recorded.recorded is not None
@@ -34,17 +36,41 @@ def test_a_new_lab_has_the_whole_preset_soon_and_queues_the_story(tmp_path: Path
     }
     assert queue_first_run(lab) is None
     lab.delete_attack(recorded.id)
-    bring_recorded_attack(lab)
+    bring_recorded_attacks(lab)
     assert [a.id for a in list_attacks(lab.db)] == [story.id], "what a person deleted comes back"
 
 
 def test_a_first_start_that_was_cut_off_brings_it_at_the_next(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     queue_first_run(lab)
-    bring_recorded_attack(lab)
+    bring_recorded_attacks(lab)
     mark = tmp_path / MARK
-    mark.write_text("\n".join(line for line in mark.read_text().splitlines() if not line.startswith(HERE)))
-    bring_recorded_attack(lab)
+    there = [a.id for a in list_attacks(lab.db) if a.recorded]
+    noted = mark.read_text().splitlines()
+    mark.write_text("\n".join(line for line in noted if not line.endswith(there[0])) + "\n")
+    bring_recorded_attacks(lab)
+    again = [a.id for a in list_attacks(lab.db) if a.recorded]
+    assert len(again) == len(there) and again != there
+
+
+def test_an_upgrade_brings_what_is_new_and_nothing_twice(tmp_path: Path) -> None:
+    lab, shipped, mark = Lab(tmp_path), tmp_path / "shipped", tmp_path / MARK
+    shipped.mkdir()
+    shutil.copy(EMBEDDED_RECORDING, shipped)
+    queue_first_run(lab)
+    bring_recorded_attacks(lab, shipped)
+    (first,) = [a.id for a in list_attacks(lab.db) if a.recorded]
+    # A lab of before there were several noted it without a name.
+    text = mark.read_text()
+    mark.write_text(text.replace(f"the recorded attack {EMBEDDED}: ", HERE_OF_OLD))
+    assert mark.read_text() != text
+    shutil.copy(EMBEDDED_RECORDING, shipped / "other.json.xz")
+    for _ in range(2):
+        bring_recorded_attacks(lab, shipped)
+        there = [a.id for a in list_attacks(lab.db) if a.recorded]
+        assert first in there and len(there) == 2
+    lab.delete_attack(first)
+    bring_recorded_attacks(lab, shipped)
     assert len([a for a in list_attacks(lab.db) if a.recorded]) == 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from app.server.first_start import bring_recorded_attack, queue_first_run
+from app.server.first_start import bring_recorded_attacks, queue_first_run
 from app.shared.lab import Lab
 from storage import asking_queue
 from storage.attacks import delete_attack, get_attack, list_attacks, list_cells, retry_attack, stop_attack
@@ -21,7 +21,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """A lab as its first start leaves it: a run, an attack on it, and a recorded attack."""
     made = Lab(tmp_path_factory.mktemp("home"))
     assert queue_first_run(made)
-    bring_recorded_attack(made)
+    bring_recorded_attacks(made)
     return made
 
 

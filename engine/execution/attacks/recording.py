@@ -1,6 +1,6 @@
 """An attack that was measured before, as one file: its cells and their rows, and the first seed's answers; no models.
 
-The lab ships one, so that a newcomer's page has real figures at once. They hold for the weights that it names and for
+The lab ships some, so that a newcomer's page has real figures at once. They hold for the weights that each names and for
 no others, where it is not offered. Whoever wants the models too, to ask them live, measures it again.
 """
 
@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from engine.evaluation.answer import Answer
 from engine.experiment import Experiment
-from engine.models.identity import base_key
+from engine.models.identity import base_key, is_base, is_here
 from storage.answers import (
     ANSWER_COLUMNS,
     all_answers,
@@ -31,7 +31,8 @@ from storage.attacks import RESULT_FIELDS, add_recorded_attack, get_attack, list
 from storage.folders import run_folder
 from storage.runs import State, get_run
 
-SHIPPED = Path(__file__).with_name("recorded.json.xz")
+SHIPPED = Path(__file__).with_name("recorded")  # a file for each, NAME.json.xz; the last of them is told first
+EMBEDDED_RECORDING = SHIPPED / "embedded.json.xz"
 ROW = (*RESULT_FIELDS, "by_fact")
 
 
@@ -66,7 +67,7 @@ def record(db: Database, home: Path, attack_id: str, out: Path, command: str) ->
     out.write_bytes(lzma.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()))
 
 
-def restore(db: Database, home: Path, source: Path = SHIPPED) -> str | None:
+def restore(db: Database, home: Path, source: Path) -> str | None:
     """Put a recorded attack into the lab; returns its id, or None where there is none for the weights that are here."""
     if not source.is_file():
         return None
@@ -88,8 +89,9 @@ def restore(db: Database, home: Path, source: Path = SHIPPED) -> str | None:
 
 
 def holds_here(document: dict[str, Any]) -> bool:
-    """Whether the embedded base has the weights that the attack was measured on."""
-    return document["base"] == base_key(Experiment.from_record(next(iter(document["bases"].values()))))
+    """Whether the base has the weights that the attack was measured on, or is a known model that is not here."""
+    experiment = Experiment.from_record(next(iter(document["bases"].values())))
+    return not is_here(experiment) or is_base(document["base"], experiment, unread=True)
 
 
 def _answers(folder: Path) -> dict[str, Any]:
