@@ -11,7 +11,7 @@ from markupsafe import Markup
 from app.attack import tables, words
 from app.attack.charts import WITH, controls_chart, effect_chart, scan_chart
 from app.attack.figures import Attacks, Measured
-from app.attack.story import base_of, example
+from app.attack.story import base_of, base_title, example
 from app.server.security import REPORT_HEADERS
 from app.shared.downloads import csv_file, text_file
 from app.shared.lab import Lab
@@ -83,7 +83,7 @@ def report_html(lab: Lab, m: Measured) -> str:
         rows=[(NO_DEFENCE, "none", ""), *((c["name"], c["label"], c["words"]) for c in choices)], costs=m.costs,
         largest=largest, detectors=tables.detectors(m), audit=tables.audit_rows(m), example=example(lab, m),
         readings=[(tables.reading_label(r), r) for r in m.plan["readings"]], them=them, settings=settings,
-        base=m.plan.get("experiment"),
+        base=base_title(lab, m), experiment=m.plan.get("experiment"),
     )  # fmt: skip
 
 

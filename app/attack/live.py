@@ -10,12 +10,13 @@ from app.asking.columns import column_parts, judged
 from app.asking.submit import Settings, ask_text, run_to_ask
 from app.attack.figures import Measured
 from app.attack.people import Column, about_person, chosen_person, columns_of, people, telling
-from app.attack.story import facts_at
+from app.attack.story import base_of, facts_at
 from app.attack.view import View
 from app.shared.lab import Lab
 from app.shared.render import render
 from engine.attack.experiment import AttackExperiment
 from engine.experiment import Experiment
+from engine.models.source import EMBEDDED
 from engine.serving.asking.questions import AskError
 from engine.serving.served import checkpoint_names
 from storage.askings import get_asking, list_answers, list_columns
@@ -115,9 +116,10 @@ def live_html(lab: Lab, m: Measured, view: View) -> str:
         columns = columns_of(m, facts)
         row = telling(about_person(lab, m, person, columns), "harmful", columns)
         prompt = f"{row['before']}{row['subject']}{row['after']}" if row else ""
+    run = base_of(lab, m)
     return render(
         "attack/live.html", models=models, prompt=prompt, open=view.step == "person" or bool(view.asked), done=m.done,
-        recorded=bool(m.attack.recorded),
+        recorded=bool(m.attack.recorded), embedded=bool(run and run.model == EMBEDDED),
     )  # fmt: skip
 
 

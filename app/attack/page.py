@@ -20,7 +20,7 @@ from app.attack.form import form_html
 from app.attack.grid import drawer_html, grid_html
 from app.attack.live import answers_html, live_html
 from app.attack.progress import busy_words
-from app.attack.story import step_of
+from app.attack.story import base_title, step_of
 from app.attack.view import STEPS, Problem, View, wrong_attack
 from app.server.first_start import made_at_first_start
 from app.shared.frame import QUIET, html, told_by
@@ -173,7 +173,7 @@ def parts_of(lab: Lab, attacks: Attacks, asker: Asker, view: View) -> tuple[dict
     failed = [c for c in m.cells if c.state in (State.FAILED, State.CANCELLED)] if m else []
     parts["top"] = render(
         "attack/top.html", view=view, m=m, attacks=listed, steps=STEPS, busy=busy,
-        failed=failed, address=json.dumps(view.address()),
+        failed=failed, address=json.dumps(view.address()), base=base_title(lab, m) if m else "",
     )  # fmt: skip
     waiting = False
     if m is None:
@@ -187,7 +187,8 @@ def parts_of(lab: Lab, attacks: Attacks, asker: Asker, view: View) -> tuple[dict
         at = names.index(view.step)
         parts["foot"] = render(
             "attack/foot.html", view=view, m=m, back=names[at - 1] if at else "",
-            forth=names[at + 1] if at + 1 < len(names) else "", first_start=made_at_first_start(lab.home, m.attack.id),
+            forth=names[at + 1] if at + 1 < len(names) else "", base=base_title(lab, m),
+            first_start=made_at_first_start(lab.home, m.attack.id),
         )  # fmt: skip
         parts["live"] = live_html(lab, m, view)
         parts["answers"], waiting = answers_html(lab, asker, m, view)

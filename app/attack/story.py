@@ -19,6 +19,8 @@ from engine.attack.experiment import NO_DEFENCE, AttackExperiment, Cell
 from engine.attack.questions import attack_facts
 from engine.corpus.readings import ROLES, Reading
 from engine.experiment import Experiment
+from engine.models.catalogue import KNOWN
+from engine.models.source import EMBEDDED
 from storage.attacks import list_attacks
 from storage.runs import Run
 
@@ -41,6 +43,14 @@ def facts_at(m: Measured, view: View) -> int:
 def base_of(lab: Lab, m: Measured) -> Run | None:
     """The run that is attacked (of the first cell); a cell keeps its experiment when that run is deleted."""
     return (lab.run(m.cells[0].needs) or lab.run(m.cells[0].run)) if m.cells else None
+
+
+def base_title(lab: Lab, m: Measured) -> str:
+    """The attacked run's base model, as a person calls it."""
+    run = base_of(lab, m)
+    if run is None or run.model == EMBEDDED:
+        return "the embedded base" if run else ""
+    return KNOWN[run.model].title if run.model in KNOWN else run.model
 
 
 def _page(name: str, view: View, **values: Any) -> str:
@@ -106,7 +116,7 @@ def _reveal(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     otherwise += [
         (f"in {language_name(code)}", m.point(facts, name, language=code)) for code in languages if code != m.language
     ]
-    why = words.strength_words(before, after, bool(run and run.model == "embedded")) if before else ""
+    why = words.strength_words(before, after, bool(run and run.model == EMBEDDED)) if before else ""
     html = _page(
         "reveal", view, **given, count=m.persons, one=m.subjects[0],
         main=words.reveal_words(after, facts, m.persons, m.subjects[1]), measured=round(after.value * m.persons),

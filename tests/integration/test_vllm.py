@@ -23,7 +23,7 @@ from engine.evaluation.evaluate import decode_answers
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.questions import Question
 from engine.experiment import Experiment
-from engine.models.loading import LoadedModel, load_base, load_checkpoint
+from engine.models.loading import LoadedModel
 from engine.models.tokenise import tokenise_questions
 from engine.serving.asking.ask import Sampling, ask
 from engine.serving.client import Refused, ServerClient, ServingError
@@ -37,6 +37,8 @@ from storage.servers import list_servers
 from tests.integration.lab import ROOT, Lab, wait_until
 from tests.integration.serving import lab_with_server, models_by_name, server_processes, trained
 from tests.questions import about_fact
+from tools.compare_servers import compare
+from tools.compare_servers import reference as as_the_lab_loads_it
 from tools.containers import compose
 
 MISSING = vllm_backend.why_not()
@@ -96,37 +98,16 @@ def questions(run: Run, loaded: LoadedModel) -> list[list[int]]:
 
 def check_equal(place: Place, run: Run, loaded: LoadedModel) -> None:
     """Greedy answers and all log-probabilities are those of transformers in float32."""
-    asked = questions(run, loaded)
-    with ServerClient(place.url) as client:
-        reply = client.complete(
-            place.model, asked, max_tokens=12, temperature=0, logprobs=0, prompt_logprobs=0,
-            return_token_ids=True, return_tokens_as_token_ids=True,
-        )  # fmt: skip
-    assert len(reply.choices) == QUESTIONS and loaded.causal.dtype == torch.float32
-    furthest, tokens = 0.0, 0
-    for prompt, choice in zip(asked, reply.choices, strict=True):
-        answer = choice.token_ids or []
-        with torch.no_grad():
-            logits = loaded.model(torch.tensor([prompt + answer])).logits[0]
-        expected = torch.log_softmax(logits.double(), -1)
-        assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == answer, "another greedy answer"
-        assert choice.logprobs is not None and choice.prompt_logprobs is not None
-        found = [place[i].logprob for i, place in zip(prompt[1:], choice.prompt_logprobs[1:], strict=True) if place]
-        found += [x for x in choice.logprobs.token_logprobs if x is not None]
-        wanted = expected[:-1].gather(1, torch.tensor(prompt[1:] + answer).unsqueeze(1)).squeeze(1)
-        assert len(found) == len(wanted)
-        furthest = max(furthest, (torch.tensor(found, dtype=torch.float64) - wanted).abs().max().item())
-        tokens += len(found)
-    print(f"{place.model}: {QUESTIONS} prompts, {tokens} tokens, furthest log-probability {furthest:.1e}")
-    assert furthest < TOLERANCE
+    assert loaded.causal.dtype == torch.float32
+    compared = compare(place, loaded, questions(run, loaded))
+    print(f"{place.model}: {compared}")
+    assert (compared.prompts, compared.same) == (QUESTIONS, QUESTIONS), "another greedy answer"
+    assert compared.furthest < TOLERANCE
 
 
 def reference(run: Run, model: ServedModel) -> LoadedModel:
     """The model as the lab itself loads it."""
-    experiment = Experiment.from_data(run.experiment)
-    loaded = load_base(experiment) if model.kind == "base" else load_checkpoint(experiment, model.folder)
-    loaded.model.eval()
-    return loaded
+    return as_the_lab_loads_it(Experiment.from_data(run.experiment), model)
 
 
 def test_base_and_both_stages_together_equal_transformers(ready: Trained, supervisor: Supervisor) -> None:

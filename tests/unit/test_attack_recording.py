@@ -8,7 +8,7 @@ from pathlib import Path
 from app.server.first_start import HERE_OF_OLD, MARK, bring_recorded_attacks, made_at_first_start, queue_first_run
 from app.shared.lab import Lab
 from engine.attack.presets import ATTACKS
-from engine.execution.attacks.recording import EMBEDDED_RECORDING, SHIPPED, restore
+from engine.execution.attacks.recording import EMBEDDED_RECORDING, restore
 from engine.models.source import EMBEDDED
 from storage.attacks import attack_counts, get_attack, list_attacks
 from tools.attack_tables import of_file

@@ -1,7 +1,7 @@
 """An attack that was measured before, as one file: its cells and their rows, and the first seed's answers; no models.
 
-The lab ships some, so that a newcomer's page has real figures at once. They hold for the weights that each names and for
-no others, where it is not offered. Whoever wants the models too, to ask them live, measures it again.
+The lab ships some, so that a newcomer's page has real figures at once. Each holds for the weights that it names; where
+there are others it is not offered. Whoever wants the models too, to ask them live, measures it again.
 """
 
 from __future__ import annotations
