@@ -3,7 +3,7 @@
 python -m tools.compare_servers --home DIR --run RUN --server vllm [--model memorised@16 …] [--prompts 200]
 
 For each model: how far the furthest log-probability (of every token of prompt and answer) is from transformers', how
-many greedy answers are the same tokens, and how long the server took for all of them, and for one fact in all its prompts.
+many greedy answers are the same tokens, and how long the server took for all of them and for one fact in every prompt.
 """
 
 from __future__ import annotations
