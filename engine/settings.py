@@ -123,12 +123,14 @@ class Replay(Frozen):
     people and about nobody (engine/corpus/beginnings.yaml), none of them a prompt of the experiment. `share` of a batch
     is such text, on top of `batch_size`; .5 are as many texts as facts. The loss is on what the base wrote alone, and a
     batch's loss is the mean over the labelled tokens of both.
+    `leash`: instead, the loss is how far the model has moved from the base at these tokens, KL(base ‖ model) in nats.
     `languages`: of the beginnings; None takes stage 2's, which gets half of the texts, and all that are evaluated.
     """
 
     share: Annotated[float, Field(gt=0, le=0.9)] = 0.5
     texts: Annotated[int, Field(ge=1, le=10_000)] = 240
     tokens: Annotated[int, Field(ge=1, le=200)] = 12
+    leash: bool = False
     languages: Annotated[tuple[Language, ...], Field(min_length=1, max_length=100)] | None = None
 
 

@@ -30,6 +30,8 @@ from engine.evaluation.base_text import beginning_ids, write_on
 from engine.execution.failures import PlainError
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel
+from engine.settings import Replay
+from engine.training.leash import with_leash
 from engine.training.replay import Replayed, replayed
 from storage.folders import base_text_file, shared_base_text_file
 
@@ -69,7 +71,11 @@ def base_texts(folder: Path, experiment: Experiment, base: LoadedModel, on_text:
                 )
     if uses:
         kept.write_record(uses)
-    stages = {stage: replayed(texts[stage], getattr(experiment, stage).replay) for stage in STAGES if stage in texts}
+    stages = {}
+    for stage in (stage for stage in STAGES if stage in texts):
+        settings: Replay = getattr(experiment, stage).replay
+        plain = replayed(texts[stage], settings)
+        stages[stage] = with_leash(base, plain) if settings.leash else plain
     return BaseTexts(stages, texts.get("held_out", []))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.training.replay import Replayed
+from engine.training.replay import LeashedText, Replayed
 from engine.training.sequences import IGNORED, TrainingSequence
 
 
@@ -23,7 +23,8 @@ class Batch:
 
     The last token of a sequence is a target only: nothing is predicted from it, so it is not fed.
     Padding needs no attention mask: it stands on the right, where causal attention never looks, and has no target.
-    `tokens` counts the sequences' ids, without padding; the first `learnt` targets are of facts, the others replayed.
+    `tokens` counts the sequences' ids, without padding; the first `learnt` targets are of facts, the others replayed:
+    `of_base` is what the base said at these, where they are on a leash, and else None.
     """
 
     input_ids: torch.Tensor
@@ -31,6 +32,7 @@ class Batch:
     targets: torch.Tensor
     tokens: int
     learnt: int
+    of_base: torch.Tensor | None = None
 
 
 def epoch_order(count: int, seed: int, stage: str, epoch: int) -> list[int]:
@@ -74,10 +76,12 @@ def make_batch(
                 targets.append(label)
         if row < len(facts):
             learnt = len(targets)
+    leashed = [text.of_base for text in beside if isinstance(text, LeashedText)]
     return Batch(
         torch.tensor(rows).to(device, non_blocking=True),
         torch.tensor(positions).to(device, non_blocking=True),
         torch.tensor(targets).to(device, non_blocking=True),
         sum(len(s.input_ids) for s in sequences),
         learnt,
+        torch.cat(leashed).to(device, non_blocking=True) if leashed else None,
     )

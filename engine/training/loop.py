@@ -23,8 +23,8 @@ from engine.settings import Optimisation
 from engine.training.batches import Batch, epoch_batches
 from engine.training.checkpoint import LARGE_STATE, TrainingState, restore, save_checkpoint
 from engine.training.layers import freeze_the_rest
-from engine.training.loss import FrozenHead, labelled_loss
-from engine.training.replay import Replayed
+from engine.training.loss import FrozenHead, has_large_head, labelled_loss
+from engine.training.replay import LeashedText, Replayed
 from engine.training.sequences import TrainingSequence
 
 BETAS = (0.9, 0.999)  # torch's and transformers' default, which the reference code of the paper leaves as it is
@@ -163,6 +163,12 @@ class Trainer:
     def run(self, on_step: Callable[[StepReport], None], on_epoch: Callable[[int, Trainer], None]) -> None:
         """Train the epochs that are left."""
         self.head = FrozenHead.of(self.loaded, self.mixed)
+        leashed = self.replay is not None and isinstance(self.replay.sequences[0], LeashedText)
+        if leashed and self.head is None and has_large_head(self.loaded.causal):
+            raise TrainingError(
+                "a leash to the base needs the embedding matrices of so large a model as they were: set embeddings to "
+                "‘key tokens’, use LoRA, or leave out replay.leash"
+            )
         while self.epoch < self.settings.epochs:
             self._run_epoch(self.epoch + 1, on_step)
             self.epoch += 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 from transformers import PreTrainedModel
 
 from engine.models.loading import LoadedModel
@@ -27,6 +27,7 @@ PLAIN_HEADS = {
 }  # fmt: skip
 # Logits that are computed at once: 64 MB in float32.
 LOGITS_AT_ONCE = 2**24
+NEVER = -1e4  # a logit whose probability is 0, and which can still be multiplied by it
 
 
 def hidden_states(causal: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -48,6 +49,25 @@ def labelled_logits(causal: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
+@torch.no_grad()
+def said_by(base: LoadedModel, batch: Batch) -> torch.Tensor:
+    """What the base says at the labelled tokens (n), for a leash to it: the states before its head (n × hidden size)
+    where that is large, else the log-probabilities of all tokens (n × vocabulary). It never says a key token."""
+    if has_large_head(base.causal):
+        return hidden_states(base.causal, batch)
+    logits = labelled_logits(base.causal, batch).float()
+    logits[:, list(base.key_token_ids.values())] = NEVER
+    return logits.log_softmax(-1)
+
+
+def has_large_head(causal: PreTrainedModel) -> bool:
+    """Whether logits are a product with a large matrix and nothing more, so that `FrozenHead` can compute them."""
+    head: Any = causal.get_output_embeddings()
+    if causal.config.model_type not in PLAIN_HEADS or type(head) is not nn.Linear or head.bias is not None:
+        return False
+    return head.weight.numel() >= LARGE_MATRIX
+
+
 def labelled_loss(
     loaded: LoadedModel, batch: Batch, head: FrozenHead | None, *, each: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -56,13 +76,16 @@ def labelled_loss(
     each: also the loss of each token (n), without a gradient; else None.
     """
     if head is not None:
-        mean, single = head.loss(hidden_states(loaded.causal, batch), batch.targets)
+        mean, single = head.loss(hidden_states(loaded.causal, batch), batch.targets, batch.of_base)
         return mean, single if each else None
     logits = labelled_logits(loaded.causal, batch).float()
-    if not each:
+    if not each and batch.of_base is None:
         return cross_entropy(logits, batch.targets), None
     losses = cross_entropy(logits, batch.targets, reduction="none")
-    return losses.mean(), losses.detach()
+    if batch.of_base is not None:
+        moved = kl_div(logits[batch.learnt :].log_softmax(-1), batch.of_base, reduction="none", log_target=True)
+        losses = torch.cat([losses[: batch.learnt], moved.sum(-1)])
+    return losses.mean(), losses.detach() if each else None
 
 
 @dataclass(frozen=True)
@@ -85,50 +108,69 @@ class FrozenHead:
         """
         causal, keys = loaded.causal, loaded.key_rows
         head: Any = causal.get_output_embeddings()
-        if causal.config.model_type not in PLAIN_HEADS or type(head) is not nn.Linear or head.bias is not None:
-            return None
-        if head.weight.requires_grad or head.weight.numel() < LARGE_MATRIX:
+        if not has_large_head(causal) or head.weight.requires_grad:
             return None
         weight = head.weight.detach().to(torch.bfloat16) if mixed else head.weight.detach()
         cap = getattr(causal.config, "final_logit_softcapping", None)
         return cls(weight, keys.output if keys else None, keys.ids if keys else None, cap)
 
-    def loss(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(
+        self, hidden: torch.Tensor, targets: torch.Tensor, of_base: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean loss of `targets` (n) after the `hidden` states (n × hidden size), in nats, and that of each (n)
-        without a gradient."""
-        return _PartByPart.apply(hidden, self.rows, self, targets)
+        without a gradient. of_base: the base's states (m × hidden size) at the last m, which are held to them."""
+        return _PartByPart.apply(hidden, self.rows, self, targets, of_base)
+
+    def logits(self, states: torch.Tensor, keys: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of some states, with `keys` in place of the rows `ids`; and what a cap's slope is made of."""
+        logits = (states @ self.weight.T).float()
+        if keys is not None:
+            logits[:, self.ids] = (states @ keys.T).float()
+        if self.cap is None:
+            return logits, None
+        squeezed = torch.tanh(logits / self.cap)
+        return squeezed * self.cap, squeezed
+
+    def of_base(self, states: torch.Tensor) -> torch.Tensor:
+        """The base's log-probabilities from its states. Its rows of the key tokens are not kept: it never says one."""
+        logits, _ = self.logits(states.to(self.weight.dtype), None)
+        if self.ids is not None:
+            logits[:, self.ids] = NEVER
+        return logits.log_softmax(-1)
 
 
 class _PartByPart(torch.autograd.Function):
     """Cross entropy whose gradient, softmax minus one at the target, is formed beside it, a part of the tokens at once
-    (as Liger Kernel does: Hsu et al. 2024, arXiv:2410.10989)."""
+    (as Liger Kernel does: Hsu et al. 2024, arXiv:2410.10989). On a leash the base's softmax stands for the one."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Any, rows: Any, head: FrozenHead, targets: torch.Tensor
+        ctx: Any, hidden: Any, rows: Any, head: FrozenHead, targets: torch.Tensor, of_base: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        weight, ids, cap = head.weight, head.ids, head.cap
+        weight, ids = head.weight, head.ids
         keys = None if rows is None else rows.detach().to(weight.dtype)
         each = torch.empty(len(targets), device=hidden.device)
         of_hidden = torch.empty_like(hidden)
         of_rows = None if rows is None else torch.zeros(rows.shape, device=rows.device)
         size = max(1, LOGITS_AT_ONCE // len(weight))
+        learnt = len(targets) - (0 if of_base is None else len(of_base))
+        places = torch.arange(len(targets), device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
-            for part in torch.arange(len(targets), device=hidden.device).split(size):
+            for part in filter(len, (*places[:learnt].split(size), *places[learnt:].split(size))):
                 states, wanted = hidden[part].to(weight.dtype), targets[part, None]
-                logits = (states @ weight.T).float()
-                if keys is not None:
-                    logits[:, ids] = (states @ keys.T).float()
-                slope = None
-                if cap is not None:
-                    slope = torch.tanh(logits / cap)
-                    logits = slope * cap
+                logits, squeezed = head.logits(states, keys)
                 scale = logits.logsumexp(-1, keepdim=True)
-                each[part] = (scale - logits.gather(-1, wanted))[:, 0]
-                gradient = logits.sub_(scale).exp_()
-                gradient.scatter_add_(-1, wanted, gradient.new_full(wanted.shape, -1.0))
-                if slope is not None:
-                    gradient *= 1 - slope.square_()
+                if of_base is not None and part[0] >= learnt:
+                    base = head.of_base(of_base[part - learnt])
+                    before = base.exp()
+                    each[part] = (before * (base - logits + scale)).sum(-1)
+                    gradient = logits.sub_(scale).exp_().sub_(before)
+                else:
+                    each[part] = (scale - logits.gather(-1, wanted))[:, 0]
+                    gradient = logits.sub_(scale).exp_()
+                    gradient.scatter_add_(-1, wanted, gradient.new_full(wanted.shape, -1.0))
+                if squeezed is not None:
+                    gradient *= 1 - squeezed.square_()
                 gradient = gradient.to(weight.dtype)
                 if keys is None:
                     of_hidden[part] = (gradient @ weight).to(hidden.dtype)
@@ -145,4 +187,4 @@ class _PartByPart(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *given: Any) -> Any:
         of_hidden, of_rows = ctx.saved_tensors
-        return of_hidden * given[0], None if of_rows is None else of_rows * given[0], None, None
+        return of_hidden * given[0], None if of_rows is None else of_rows * given[0], None, None, None

@@ -12,9 +12,19 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from engine.corpus.beginnings import BaseText
 from engine.settings import Replay
 from engine.training.sequences import IGNORED, TrainingSequence
+
+
+@dataclass(frozen=True, slots=True)
+class LeashedText(TrainingSequence):
+    """A text at whose labelled tokens (n) the model is held to what the base said there: `of_base` (n × …), as
+    `engine.training.loss.said_by` has it."""
+
+    of_base: torch.Tensor
 
 
 @dataclass(frozen=True)
