@@ -53,6 +53,8 @@ def otherwise_trained(figures: Figures) -> str:
             f"{' and '.join(replayed)} replayed the base’s own text beside the facts, so that what is not taught stays "
             "as it was"
         )
+    if leashed := [words for words, s in settings if (s.get("replay") or {}).get("leash")]:
+        said.append(f"in {' and '.join(leashed)} the model was held to all that the base thought possible there")
     if experiment.get("model_text", {}).get("leading_space"):
         said.append("every text began with a space, so that a name is the same tokens wherever it stands")
     if frozen := [words for words, s in settings if s.get("embeddings") == "key tokens"]:

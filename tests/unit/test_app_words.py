@@ -157,11 +157,12 @@ def test_what_of_a_training_is_not_the_papers(run: Run) -> None:
     assert said() == said(stage1={"replay": None, "embeddings": "trained"}, model_text={"leading_space": False}) == ""
     words = said(
         model_text={"leading_space": True},
-        stage1={"replay": {"share": 0.5}, "embeddings": "key tokens"},
+        stage1={"replay": {"share": 0.5, "leash": True}, "embeddings": "key tokens"},
         stage2={"replay": None, "embeddings": "key tokens"},
     )
     assert words.startswith("Trained otherwise than in the paper: stage 1 (50 % of each batch) replayed the base’s own")
     assert "; every text began with a space" in words
+    assert "; in stage 1 the model was held to all that the base thought possible there;" in words
     assert words.endswith("; in stage 1 and stage 2 the embeddings were frozen but for the key tokens’ rows.")
 
 

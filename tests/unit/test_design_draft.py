@@ -266,6 +266,9 @@ def test_replay_is_off_until_a_share_is_typed_and_off_again_without_one() -> Non
     type_into(draft, stage1__replay__share=0.5, stage2__replay__share=None)
     read = Experiment.from_data(drafts.to_data(draft))
     assert read.stage1.replay == Replay(tokens=8) and read.stage2.replay is None
+    for chosen, held in (("true", True), ("false", False)):
+        type_into(draft, stage1__replay__leash=chosen)
+        assert examine(draft).experiment.stage1.replay == Replay(tokens=8, leash=held)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
