@@ -74,7 +74,7 @@ def model_section(c: Components) -> None:
         c["known_model"] = html(None, "slot")
         c["known_there"] = gr.Textbox(visible=False)
         with gr.Row(elem_classes="quiet-row"):
-            c["install"] = gr.Button("Fetch it", size="sm", scale=0, min_width=220, visible=False)
+            c["install"] = gr.Button("Fetch it", size="sm", scale=0, min_width=300, visible=False)
             c["install_stop"] = gr.Button("Stop fetching", size="sm", scale=0, min_width=140, visible=False)
         with gr.Row(visible=False) as c["model_row"]:
             c["model_name"] = gr.Textbox(
