@@ -12,6 +12,7 @@ from engine.attack.experiment import AttackExperiment
 from engine.checks import shorten
 from engine.corpus.readings import Reading, readings_of
 from engine.corpus.relations import load_relations
+from engine.models.source import EMBEDDED
 from storage.database import storable
 from storage.runs import State, get_run, list_runs
 
@@ -80,6 +81,9 @@ def attack_of_form(lab: Lab, typed: dict[str, Any]) -> AttackExperiment:
     }
     if run:
         data["run"] = run
+        attacked = lab.run(run)
+        if attacked and attacked.model != EMBEDDED:  # a checkpoint of a large model takes gigabytes
+            data["keep"] = "largest"
     reading = text("reading")
     if reading == OWN:
         own = own_reading(lab, run, text("own_name"), text("own_says"), text("train"), text("test"))

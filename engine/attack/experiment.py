@@ -68,7 +68,8 @@ class AttackExperiment(Frozen, Described):
     least loss of the benign one; `prompts` takes as many train prompts as the reading has, up to that number.
     trained_layers: what an attack trains, as in engine/experiment.py.
     ask: the most prompts asked of each split and language; ask_facts: the most held-out facts asked.
-    keep: whose checkpoints are kept to be asked later: those of the first seed, all, or none.
+    keep: whose checkpoints are kept to be asked later: those of the first seed, of these alone the attacks with most
+    facts and no defence (`largest`), all, or none.
     """
 
     FIELD, THING = "experiment", "an attack"
@@ -101,7 +102,7 @@ class AttackExperiment(Frozen, Described):
     ask: Count = 3
     max_new_tokens: Annotated[int, Field(ge=1, le=1000)] = 16
     ask_facts: Annotated[int, Field(ge=LEAST_HELD_OUT, le=1000)] = 50
-    keep: Literal["first_seed", "all", "none"] = "first_seed"
+    keep: Literal["first_seed", "largest", "all", "none"] = "first_seed"
 
     def relation_of(self, base: Experiment) -> Relation:
         """The relation whose facts are attacked. Raises ValueError when `base` has none of that name."""
@@ -134,6 +135,13 @@ class AttackExperiment(Frozen, Described):
     def held_out_of(self, base: Experiment) -> tuple[int, ...]:
         """Indices of the facts that neither stage 2 nor any cell has trained in words."""
         return self._order(base)[len(self.pool_of(base)) :][: self.ask_facts]
+
+    def keeps(self, cell: Cell) -> bool:
+        """Whether the cell's checkpoint is kept, to be asked later."""
+        if self.keep in ("all", "none"):
+            return self.keep == "all"
+        largest = cell.attack_facts == max(self.facts) and cell.defence == NO_DEFENCE
+        return cell.seed == self.seeds[0] and (self.keep == "first_seed" or largest)
 
     def _order(self, base: Experiment) -> tuple[int, ...]:
         relation = self.relation_of(base)

@@ -50,6 +50,19 @@ def resolved(**changes) -> tuple[AttackExperiment, Experiment]:
     return resolve_attack(attack, base), base
 
 
+def test_what_is_kept_to_be_asked_later() -> None:
+    attack, _ = resolved()
+
+    def kept(keep: str) -> list[tuple[int, str, int, str]]:
+        chosen = attack.model_copy(update={"keep": keep})
+        cells = [cell for cell in chosen.cells() if cell.kind == "attack" and chosen.keeps(cell)]
+        return [(cell.seed, cell.control, cell.attack_facts, cell.defence) for cell in cells]
+
+    assert kept("none") == [] and len(kept("all")) == len([c for c in attack.cells() if c.kind == "attack"])
+    assert {seed for seed, *_ in kept("first_seed")} == {1} and len(kept("first_seed")) == len(kept("all")) / 2
+    assert kept("largest") == [(1, c, 5, "none") for c in ("attack", "no_stage1", "neutral", "nonsense")]
+
+
 def test_every_preset_is_whole_and_the_same_again_from_its_text() -> None:
     assert ATTACKS.names()[0] == "attack"
     for name in ATTACKS.names():

@@ -150,8 +150,7 @@ class CellExecution:
         return result_rows(form, given, checkpoint)
 
     def _keep(self, loaded: LoadedModel, name: str) -> None:
-        keep = self.attack.keep
-        if keep == "none" or (keep == "first_seed" and self.cell.seed != self.attack.seeds[0]):
+        if not self.attack.keeps(self.cell):
             return
         with replaced(checkpoint_folder(self.folder, name)) as new:
             save_model(loaded, new)
