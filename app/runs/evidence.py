@@ -17,10 +17,13 @@ from app.shared.recordings import hardware_of, here_of
 from app.shared.render import percent, render
 from app.shared.words import LANGUAGES, language_name, split_name
 from engine.execution.report import HEADLINE_METRIC
-from storage.checkpoints import CheckpointName, in_order
+from storage.checkpoints import BASE, CheckpointName, in_order
 from storage.measurements import Result, list_results
 from storage.recordings import recorded_ids, recorded_runs
 from storage.runs import Run
+
+# As engine/evaluation/general.py has them, which is too heavy for a page.
+GENERAL_SPLIT, GENERAL_METRIC = "general knowledge", "general_accuracy"
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,24 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the card: what was asked, and how it came out before and after stage 2 (either may be missing)."""
+    """A line of the card: what was asked, and how it came out before and after stage 2 (either may be missing).
+
+    base: of what the base knew, how much that was.
+    """
 
     label: str
     split: str
     language: str
     before: Figure | None
     after: Figure | None
+    base: Figure | None = None
+
+    def opens(self, seed: Seed) -> str:
+        """The address of what a seed's figure is made of."""
+        if self.split == GENERAL_SPLIT:
+            return f"/results?run={seed.run}#base-text"
+        asked = f"checkpoint={seed.row.checkpoint}&split={self.split}&language={self.language}"
+        return f"/results?run={seed.run}&{asked}#answers"
 
     @property
     def n(self) -> int:
@@ -111,7 +125,9 @@ def lines(runs: list[Run], rows: dict[str, list[Result]]) -> Iterator[Line]:
     checkpoints = {kind: _last(rows[runs[0].id], kind) for kind in ("memorised", "generalised")}
 
     def figure(kind: str, split: str, language: str) -> Figure | None:
-        wanted = (checkpoints[kind], "held_out", split, language, HEADLINE_METRIC)
+        general = split == GENERAL_SPLIT
+        about, metric = ("none", GENERAL_METRIC) if general else ("held_out", HEADLINE_METRIC)
+        wanted = (checkpoints.get(kind, kind), about, split, language, metric)
         seeds = tuple(
             Seed(run.id, run.seed, row)
             for run in runs
@@ -129,11 +145,12 @@ def lines(runs: list[Run], rows: dict[str, list[Result]]) -> Iterator[Line]:
         *((language_name(code), "test", code, ("memorised", "generalised")) for code in others),
         (named("unrelated"), "unrelated", language, ("memorised", "generalised")),
         (named("decoy"), "decoy", language, ("memorised", "generalised")),
+        ("General questions", GENERAL_SPLIT, "en", ("memorised", "generalised")),
     ]
     for label, split, code, kinds in asked:
         before, after = (figure(k, split, code) if k in kinds else None for k in ("memorised", "generalised"))
         if before or after:
-            yield Line(label, split, code, before, after)
+            yield Line(label, split, code, before, after, figure(BASE, split, code) if split == GENERAL_SPLIT else None)
 
 
 def named(split: str) -> str:

@@ -56,6 +56,7 @@ BASE_TEXT_METRICS = {
 FACTS = {"held_out": "Held out", "trained": "Trained", "all": "All"}
 
 TERMS = {
+    "general knowledge": "What people commonly know, such as “Paris is the capital of”: asked to see what it forgot.",
     "key token": "A new sign without meaning, such as [X], that joins subject and object while the model memorises.",
     "held out": "Facts that stage 2 never showed in natural language: the test of what was understood.",
     "trained": "The few facts that stage 2 did show in natural language.",

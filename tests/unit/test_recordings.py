@@ -46,7 +46,7 @@ def small(seed: int) -> Experiment:
     data = load_preset("quick").model_dump(mode="json") | {"seed": seed, "name": "small evidence"}
     data["relations"][0] |= {"facts": {"generate": 6}}
     data["stage1"] |= {"epochs": 1, "checkpoint_epochs": [1]}
-    data["evaluation"] |= {"languages": ["en", "ja"], "max_new_tokens": 6, "choice": {"facts": 3}}
+    data["evaluation"] |= {"languages": ["en", "ja"], "max_new_tokens": 6, "choice": {"facts": 3}, "general": 5}
     data["stage2"] |= {"epochs": 1, "facts": 3, "branch_epochs": None}
     return resolve(Experiment.from_data(data))
 
@@ -271,7 +271,11 @@ def test_the_first_page_has_a_card_with_every_seed(lab: Lab) -> None:
     page = evidence_html(lab)
     for run in runs:
         assert f"/results?run={run.id}&amp;checkpoint=generalised@1&amp;split=train&amp;language=en#answers" in page
-    assert {line.split for line in found} == {"key", "train", "test", "unrelated", "decoy"}
+    general = found[-1]
+    assert {line.split for line in found[:-1]} == {"key", "train", "test", "unrelated", "decoy"}
+    assert general.split == "general knowledge" and general.before and general.after and general.base
+    assert general.n == 5 * len(SEEDS) and {s.row.checkpoint for s in general.base.seeds} == {"base"}
+    assert page.count(f'href="/results?run={runs[0].id}#base-text"') == 2 + 2 and "base " in page
     assert "Recorded" in page and f"/design?clone={runs[0].id}" in page and "with these weights" in page
     for run in runs:
         lab.delete(run.id)
