@@ -90,6 +90,12 @@ def test_resumed_equals_undisturbed_bit_for_bit(tmp_path, monkeypatch, mixed):
     assert again == expected[-len(again) :]
 
 
+def test_what_would_fill_the_memory_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.training.leash.MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="replay fewer or shorter texts"):
+        leashed(tiny_experiment(build_llama(tmp_path)))
+
+
 def test_a_large_matrix_that_is_trained_is_refused_in_a_sentence(tmp_path, monkeypatch):
     large_from_now_on(monkeypatch)
     experiment = tiny_experiment(build_llama(tmp_path))
