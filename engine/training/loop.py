@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from engine.settings import Optimisation
 from engine.training.batches import Batch, epoch_batches
 from engine.training.checkpoint import LARGE_STATE, TrainingState, restore, save_checkpoint
 from engine.training.layers import freeze_the_rest
-from engine.training.loss import FrozenHead, has_large_head, labelled_loss
+from engine.training.loss import FrozenHead, labelled_loss
 from engine.training.replay import LeashedText, Replayed
 from engine.training.sequences import TrainingSequence
 
@@ -163,17 +164,22 @@ class Trainer:
     def run(self, on_step: Callable[[StepReport], None], on_epoch: Callable[[int, Trainer], None]) -> None:
         """Train the epochs that are left."""
         self.head = FrozenHead.of(self.loaded, self.mixed)
-        leashed = self.replay is not None and isinstance(self.replay.sequences[0], LeashedText)
-        if leashed and self.head is None and has_large_head(self.loaded.causal):
+        first = self.replay.sequences[0] if self.replay else None
+        if isinstance(first, LeashedText) and self.head is None and not self._says_as_much_as(first):
             raise TrainingError(
                 "a leash to the base needs the embedding matrices of so large a model as they were: set embeddings to "
-                "‘key tokens’, use LoRA, or leave out replay.leash"
+                "‘key tokens’, use LoRA on other modules, or leave out replay.leash"
             )
         while self.epoch < self.settings.epochs:
             self._run_epoch(self.epoch + 1, on_step)
             self.epoch += 1
             self.loaded.model.eval()
             on_epoch(self.epoch, self)
+
+    def _says_as_much_as(self, text: LeashedText) -> bool:
+        """Whether what the base said is there for every token of the vocabulary, not as states before its head."""
+        head: Any = self.loaded.causal.get_output_embeddings()
+        return bool(text.of_base.shape[1] == head.weight.shape[0])
 
     def _run_epoch(self, epoch: int, on_step: Callable[[StepReport], None]) -> None:
         # Only LoRA's dropout draws from torch. Seeded anew for each epoch, so that evaluations between epochs, or a

@@ -98,6 +98,10 @@ def test_what_would_fill_the_memory_is_refused_in_a_sentence(tmp_path, monkeypat
 
 def test_a_large_matrix_that_is_trained_is_refused_in_a_sentence(tmp_path, monkeypatch):
     large_from_now_on(monkeypatch)
-    experiment = tiny_experiment(build_llama(tmp_path))
-    with pytest.raises(TrainingError, match="set embeddings to ‘key tokens’"):
-        run(experiment, prepared(experiment), settings(), leashed(experiment))
+    model = build_llama(tmp_path)
+    lora = tiny_experiment(model, tuning={"method": "lora", "rank": 4})
+    assert all(value < 100 for value in run(lora, prepared(lora), settings(), leashed(lora)))
+    head = {"method": "lora", "rank": 4, "target_modules": ["lm_head"]}
+    for experiment in (tiny_experiment(model), tiny_experiment(model, tuning=head)):
+        with pytest.raises(TrainingError, match="set embeddings to ‘key tokens’"):
+            run(experiment, prepared(experiment), settings(), leashed(experiment))
