@@ -58,8 +58,9 @@ def _head() -> str:
     )
 
 
-def _script() -> str:
-    return f'<script src="/lab/site.js?{_version()}"></script>'
+def _opening() -> str:
+    """What stands first in the head of every document."""
+    return f'<title>{TITLE}</title><script src="/lab/site.js?{_version()}"></script>'
 
 
 def build_pages(lab: Lab, asker: Asker) -> Pages:
@@ -140,6 +141,6 @@ def build_site(
     say_troubles(site, pages)
     keep_used_routes(site)
     add_missing_page(site, lab)
-    site.add_middleware(PageScript, script=_script(), pages={"/", *(f"/{path}" for path, *_ in pages.pages)})
+    site.add_middleware(PageScript, script=_opening(), pages={"/", *(f"/{path}" for path, *_ in pages.pages)})
     protect(site, access)
     return site

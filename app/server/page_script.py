@@ -1,7 +1,7 @@
-"""The script of every page, in its document: what Gradio is given as `head` it adds by its own script, later.
+"""The script and the title of every page, in its document: what Gradio is given it adds by its own script, later.
 
 That is too late: components call the script as soon as they are there. Where it came after them, over a slow
-connection, buttons did nothing and charts stayed empty.
+connection, buttons did nothing and charts stayed empty; on a busy machine a page had no title.
 """
 
 from __future__ import annotations
