@@ -28,7 +28,6 @@ from engine.serving.asking.questions import fact_questions
 from engine.serving.client import ServerClient
 from engine.serving.processes.supervisor import Place, Supervisor
 from engine.serving.served import ServedModel, served_models
-from storage.checkpoints import BASE
 from storage.database import open_database
 from storage.runs import get_run
 
@@ -116,7 +115,7 @@ def main(
 
 def _drawn(experiment: Experiment, loaded: LoadedModel, count: int) -> list[list[int]]:
     """Token ids of so many of the questions that the last checkpoint was asked."""
-    questions = questions_for(experiment, experiment.checkpoints[-1] if experiment.checkpoints[1:] else BASE)
+    questions = questions_for(experiment, experiment.checkpoints[-1])
     tokenizer: Any = loaded.tokenizer
     chosen = random.Random(0).sample(questions, min(count, len(questions)))
     return [prompt for prompt, _ in tokenise_questions(tokenizer, [(q.text, q.object) for q in chosen])]
