@@ -46,6 +46,8 @@ BESIDE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"
 STEP = (
     "(...values) => { values[values.length - 1] = window.designSteps = (window.designSteps || 0) + 1; return values; }"
 )
+# What is said of the chosen model, as `Installer.shown` answers.
+KNOWN_MODEL = ("known_model", "install", "install_stop", "known_there")
 # How often a page looks whether another tab changed its draft.
 LOOK_SECONDS = 3
 # A Textbox tells of its input only when keys are pressed (not of pasting, cutting, composing), and of its change also
@@ -85,11 +87,12 @@ def design_page(home: Path) -> None:
     c["go"] = gr.Textbox(visible=False)
     c["step"] = gr.Number(visible=False)
     c["latest"] = gr.Textbox(visible=False)
-    _wire(c, Shown(Lab(home)))
-    _wire_models(c, Installer(home))
+    installer = Installer(home)
+    _wire(c, Shown(Lab(home)), installer)
+    _wire_models(c, installer)
 
 
-def _wire(c: Components, shown: Shown) -> None:
+def _wire(c: Components, shown: Shown, installer: Installer) -> None:
     names = [name for name in c if name != "draft_id"]
     outputs = [c[name] for name in names]
     form = [c["draft_id"], c["editing"], *(c[key] for key in FORM_KEYS), c["step"]]
@@ -131,6 +134,8 @@ def _wire(c: Components, shown: Shown) -> None:
         asked = {key: str(request.query_params.get(key, "")) for key in ("clone", "preset")}
         lane = str(draft_id) if valid_id(draft_id) else ""
         answer = await lanes.edit(lane, partial(actions.open_page, shown, draft_id, **asked))
+        # With the rest, since what comes later moves what somebody is about to click.
+        answer |= dict(zip(KNOWN_MODEL, installer.shown(answer["model_kind"]), strict=True))
         return [answer["draft_id"], *(answer.get(name, gr.skip()) for name in names)]
 
     def look(draft_id: Any, editing: Any) -> Any:
@@ -184,7 +189,7 @@ def _wire(c: Components, shown: Shown) -> None:
 
 def _wire_models(c: Components, installer: Installer) -> None:
     """The known models' line and buttons: a process of its own installs, the page looks how far it is."""
-    shown = [c["known_model"], c["install"], c["install_stop"], c["known_there"]]
+    shown = [c[name] for name in KNOWN_MODEL]
     last: dict[str, Any] = {"outputs": shown, **QUIET}
 
     def after(act: Callable[[str], None]) -> Callable[[Any], tuple[Any, ...]]:

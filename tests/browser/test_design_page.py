@@ -209,6 +209,27 @@ def test_paste_box_and_a_relation_column(design: Page) -> None:
     expect(page.locator("#summary")).to_contain_text("author, prompts")
 
 
+# From the second frame on in which the draft is shown: where the switch stands.
+PLACES = """
+window.places = [];
+let frames = 0;
+const look = () => {
+  const label = [...document.querySelectorAll(".design-columns label")].find(l => l.textContent.trim() === "My own");
+  if (document.querySelector("#summary .state") && ++frames > 2) window.places.push(label.getBoundingClientRect().y);
+  requestAnimationFrame(look);
+};
+look();
+"""
+
+
+def test_nothing_moves_once_the_draft_is_shown(page: Page, address: str) -> None:
+    page.add_init_script(PLACES)
+    open_design(page, address)
+    settle(page)
+    places = page.evaluate("window.places")
+    assert len(places) > 5 and set(places) == {places[0]}, "a click would miss what has moved"
+
+
 def test_a_preset_that_the_address_asks_for(page: Page, address: str) -> None:
     open_design(page, address)
     field(page, "Name").fill("mine")

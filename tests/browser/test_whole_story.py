@@ -32,6 +32,7 @@ def test_design_start_reload_finish_open_export(chromium: Browser, tmp_path: Pat
         page.goto(f"{address}/design")
         page.locator("#summary .state").wait_for()
         page.get_by_text("My own", exact=True).first.click()
+        expect(page.get_by_role("radio", name="My own").first).to_be_checked()
         page.get_by_role("button", name="Paste text …").click()
         page.get_by_label("One fact a line: subject, then object").fill(pasted)
         page.get_by_role("button", name="Add to the table").click()
