@@ -33,7 +33,7 @@ def experiment_of(row: Row) -> Experiment:
 def find_run(db: Database, experiment: Experiment) -> Run | None:
     """The newest run of just this experiment, whatever it is called, if there is one."""
     wanted = _but(experiment.model_dump(mode="json"), "name", "description")
-    return next((run for run in _whole_runs(db) if _but(run.experiment, "name", "description") == wanted), None)
+    return next((run for run in _whole_runs(db) if _but(_written_out(run), "name", "description") == wanted), None)
 
 
 def carry_out_row(home: Path, row: Row, keep: bool) -> None:
@@ -66,14 +66,14 @@ def _share_memorised(db: Database, home: Path, run_id: str, experiment: Experime
     wanted = memorising(experiment.model_dump(mode="json"))
     folder = run_folder(home, run_id)
     for other in _whole_runs(db, State.DONE.value):
-        if memorising(other.experiment) != wanted:
+        if memorising(theirs := _written_out(other)) != wanted:
             continue
         for epoch in experiment.stage1.saved_epochs:
             source = checkpoint_folder(run_folder(home, other.id), f"memorised@{epoch}")
             target = checkpoint_folder(folder, source.name)
             if source.is_dir() and not target.exists():
                 shutil.copytree(source, target, copy_function=os.link)
-        if asking(other.experiment) == asking(experiment.model_dump(mode="json")):
+        if asking(theirs) == asking(experiment.model_dump(mode="json")):
             _share_answers(db, home, other.id, run_id)
         return True
     return False
@@ -96,6 +96,11 @@ def _share_answers(db: Database, home: Path, other: str, run_id: str) -> None:
 def _whole_runs(db: Database, state: str = "") -> Iterator[Run]:
     """Every run with its experiment, the newest first."""
     return (get_run(db, run.id) for run in list_runs(db, limit=100_000, state=state))
+
+
+def _written_out(run: Run) -> dict[str, Any]:
+    """A run's experiment with what settings that came later say of it."""
+    return Experiment.from_record(run.experiment).model_dump(mode="json")
 
 
 def memorising(experiment: dict[str, Any]) -> dict[str, Any]:
