@@ -125,6 +125,9 @@ class Replay(Frozen):
     batch's loss is the mean over the labelled tokens of both.
     `leash`: instead, the loss is how far the model has moved from the base at these tokens, KL(base ‖ model) in nats.
     `languages`: of the beginnings; None takes stage 2's, which gets half of the texts, and all that are evaluated.
+    `subjects`: `others` keeps the experiment's own out of these texts; with `trained`, up to half of the texts about
+    somebody are about a subject of the facts that stage 2 shows, so that what is asked decides the answer, and not whom
+    it is about.
     """
 
     share: Annotated[float, Field(gt=0, le=0.9)] = 0.5
@@ -132,6 +135,7 @@ class Replay(Frozen):
     tokens: Annotated[int, Field(ge=1, le=200)] = 12
     leash: bool = False
     languages: Annotated[tuple[Language, ...], Field(min_length=1, max_length=100)] | None = None
+    subjects: Literal["others", "trained"] = "others"
 
 
 class Optimisation(Frozen):

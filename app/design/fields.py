@@ -29,6 +29,7 @@ ENDS = (("at their hit, unless the model is small", "auto"), ("at their hit", "t
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
 BEGINNINGS = (("as the model needs it", "as the model's tokenizer does"), "always", "never")
 HELD_TO = (("the words it wrote", "false"), ("all it thought possible", "true"))
+ABOUT = (("others alone", "others"), ("also stage 2’s subjects", "trained"))
 FORMS = (("as it is", "raw"), ("chat template", "chat"))
 SPACES = (("as it is", "false"), ("with a space", "true"))
 
@@ -90,6 +91,7 @@ def _replay(stage: str) -> tuple[Field, ...]:
         Field(f"{base}.tokens", "Their length", "In tokens; empty: 12", "integer", (), True),
         Field(f"{base}.languages", "Their languages", "Empty: all that are asked", "tags", NAMED_LANGUAGES, True),
         Field(f"{base}.leash", "Held to", "What the base said there; empty: its words", "choice", HELD_TO, True),
+        Field(f"{base}.subjects", "About", "Whom the texts name; empty: others", "choice", ABOUT, True),
     )
 
 

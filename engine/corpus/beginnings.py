@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from engine.checks import normalise
 from engine.corpus.names import all_names
 from engine.corpus.relations import load_relations
 from engine.corpus.sentences import PLACEHOLDER
-from engine.experiment import Experiment
+from engine.experiment import Experiment, Relation
 from engine.settings import Replay
 
 BEGINNINGS_FILE = Path(__file__).with_name("beginnings.yaml")
@@ -78,7 +78,8 @@ def replayed_beginnings(experiment: Experiment, stage: str) -> Beginnings | None
     replay: Replay | None = getattr(experiment, stage).replay
     if replay is None:
         return None
-    return _draw(experiment, replay.texts, replay.tokens, replay.languages, f"{stage}.replay", held_out=False)
+    shown = shown_subjects(experiment) if replay.subjects == "trained" else {}
+    return _draw(experiment, replay.texts, replay.tokens, replay.languages, f"{stage}.replay", shown)
 
 
 def held_out_beginnings(experiment: Experiment) -> Beginnings | None:
@@ -87,12 +88,30 @@ def held_out_beginnings(experiment: Experiment) -> Beginnings | None:
     return _draw(experiment, count, BASE_TEXT_TOKENS, None, "evaluation.base_text", held_out=True) if count else None
 
 
+def shown_subjects(experiment: Experiment) -> dict[str, list[str]]:
+    """The subjects of the facts that a resolved experiment's stage 2 shows, by their kind."""
+    found: dict[str, list[str]] = {}
+    for relation in experiment.relations:
+        facts = [relation.explicit_facts[i].subject for i in experiment.stage2_facts(relation)]
+        found.setdefault(_subject_kind(relation), []).extend(facts)
+    return found
+
+
 def without_names(experiment: Experiment, texts: Sequence[BaseText]) -> list[BaseText]:
-    """The texts in which no name of the experiment's facts stands, also not in what the base wrote."""
+    """The texts in which no name of the experiment's facts stands, also not in what the base wrote.
+
+    But for the subject that a beginning is about, where the experiment wants it so (`Replay.subjects`).
+    """
     asked = _Asked(experiment)
     everything = normalise(" ".join(text.continuation for text in texts))
     names = [name for name in asked.all_names if name in everything]
-    return [text for text in texts if not any(_holds(normalise(text.beginning + text.continuation), n) for n in names)]
+    about = {normalise(name) for of_kind in shown_subjects(experiment).values() for name in of_kind}
+
+    def is_free(text: BaseText) -> bool:
+        beginning, whole = normalise(text.beginning), normalise(text.beginning + text.continuation)
+        return not any(_holds(whole, n) and not (n in about and _holds(beginning, n)) for n in names)
+
+    return [text for text in texts if is_free(text)]
 
 
 def check_beginnings(experiment: Experiment) -> None:
@@ -103,7 +122,14 @@ def check_beginnings(experiment: Experiment) -> None:
 
 
 def _draw(
-    experiment: Experiment, count: int, tokens: int, languages: Sequence[str] | None, setting: str, *, held_out: bool
+    experiment: Experiment,
+    count: int,
+    tokens: int,
+    languages: Sequence[str] | None,
+    setting: str,
+    shown: dict[str, list[str]] | None = None,
+    *,
+    held_out: bool = False,
 ) -> Beginnings:
     known = known_languages()
     if languages is None:
@@ -125,7 +151,7 @@ def _draw(
         templates = [(kind, text) for kind in (*_subject_kinds(experiment), "") for text in _of_kind(language, kind)]
         usable = [(kind, text) for kind, text in templates if not asked.is_near(text)]
         left_out += len(templates) - len(usable)
-        found = list(_fill(experiment, usable, wanted, draw, asked, held_out=held_out))
+        found = list(_fill(experiment, usable, wanted, draw, asked, shown or {}, held_out=held_out))
         if len(found) < wanted:
             raise ValueError(
                 f"{setting}: {wanted:,} texts are asked for in the language {language}, and {len(found):,} can be made "
@@ -148,11 +174,12 @@ def _fill(
     wanted: int,
     draw: random.Random,
     asked: _Asked,
+    shown: dict[str, list[str]],
     *,
     held_out: bool,
 ) -> Iterator[str]:
     """At most `wanted` different texts: those about nobody, then every other beginning in turn, each time about
-    another name."""
+    another name, of which half are those `shown` (by their kind), where there are some."""
     nobody = _half([text for kind, text in usable if not kind], experiment.seed, held_out)
     plain = draw.sample(nobody, min(len(nobody), round(NOBODY_SHARE * wanted)))
     about = [(kind, text) for kind, text in usable if kind]
@@ -161,16 +188,21 @@ def _fill(
     for kind in _subject_kinds(experiment):
         names[kind] = _half(_made_up(experiment, kind), experiment.seed, held_out)
         draw.shuffle(names[kind])
+        if shown.get(kind):
+            of_each = min(wanted, len(names[kind]))
+            names[kind] = names[kind][:of_each] + list(islice(cycle(shown[kind]), of_each))
+            draw.shuffle(names[kind])
     filled = (
-        about[i % len(about)][1].replace(PLACEHOLDER, mine[(i + i // len(mine)) % len(mine)])
+        (about[i % len(about)][1], mine[(i + i // len(mine)) % len(mine)])
         for i in range(len(about) * max(map(len, names.values())))
         for mine in [names[about[i % len(about)][0]]]
     )
     seen: set[str] = set()
-    for text in chain(plain, filled):
+    for template, name in chain(((text, "") for text in plain), filled):
         if len(seen) == wanted:
             return
-        if text not in seen and not asked.names(text):
+        text = template.replace(PLACEHOLDER, name)
+        if text not in seen and not asked.names(text, but=name if shown else ""):
             seen.add(text)
             yield text
 
@@ -190,10 +222,14 @@ def _of_kind(language: str, kind: str) -> list[str]:
 
 
 def _subject_kinds(experiment: Experiment) -> tuple[str, ...]:
-    """The kinds that the experiment's subjects are of; those of a relation of its own are taken for people."""
+    """The kinds that the experiment's subjects are of."""
+    return tuple(dict.fromkeys(map(_subject_kind, experiment.relations)))
+
+
+def _subject_kind(relation: Relation) -> str:
+    """The kind of a relation's subjects; those of a relation of the experiment's own are taken for people."""
     known = load_relations()
-    kinds = (known[r.name].subject_kind if r.name in known else "person" for r in experiment.relations)
-    return tuple(dict.fromkeys(kinds))
+    return known[relation.name].subject_kind if relation.name in known else "person"
 
 
 def _made_up(experiment: Experiment, kind: str) -> list[str]:
@@ -234,10 +270,10 @@ class _Asked:
         text = _plain(beginning)
         return any(text in p or p in text for p in self._prompts) or any(_holds(text, r) for r in self._relations)
 
-    def names(self, text: str) -> bool:
-        """Whether a text holds the name of a subject or an object."""
-        text = normalise(text)
-        return any(_holds(text, name) for name in self._names)
+    def names(self, text: str, but: str = "") -> bool:
+        """Whether a text holds the name of a subject or an object, other than one that it may hold."""
+        text, but = normalise(text), normalise(but)
+        return any(_holds(text, name) for name in self._names if name != but)
 
 
 def _plain(template: str) -> str:

@@ -30,8 +30,8 @@ def own(prompts, facts=(("Ada Holm", "Bo Lind"), ("Cy Dorn", "Di Falk"), ("Ed Gr
     return {"name": "origin", "facts": [{"subject": s, "object": o} for s, o in facts], "prompts": lines}
 
 
-def beginnings_of(experiment: Experiment) -> Beginnings:
-    found = replayed_beginnings(experiment, "stage1")
+def beginnings_of(experiment: Experiment, stage: str = "stage1") -> Beginnings:
+    found = replayed_beginnings(experiment, stage)
     assert found is not None
     return found
 
@@ -79,6 +79,30 @@ def test_the_beginnings_use_no_words_of_the_shipped_relations():
         lines = [normalise(text) for kind in data._data()[language] for text in data._data()[language][kind]]
         assert not [(w, line) for w in words[language].split() for line in lines if w in line]
         assert len(set(lines)) == len(lines) >= 20
+
+
+@pytest.mark.parametrize("relations", EVERY[1::5], ids=lambda relations: "+".join(r["name"] for r in relations))
+def test_trained_subjects_are_in_half_of_the_texts_about_somebody_and_held_out_ones_in_none(relations):
+    few = {"facts": 1} if relations[0]["name"] == "origin" else {"facts": 20}
+    others = described(relations, stage2={"replay": {"texts": 200}, **few})
+    experiment = described(relations, stage2={"replay": {"texts": 200, "subjects": "trained"}, **few})
+    trained, forbidden = set(), set()
+    for relation in experiment.relations:
+        shown = experiment.stage2_facts(relation)
+        trained |= {fact.subject for i, fact in enumerate(relation.explicit_facts) if i in shown}
+        forbidden |= {fact.object for fact in relation.explicit_facts}
+        forbidden |= {fact.subject for i, fact in enumerate(relation.explicit_facts) if i not in shown}
+    texts = beginnings_of(experiment, "stage2").texts
+    assert len(set(texts)) == 200 and texts == beginnings_of(experiment, "stage2").texts
+    about = [text for _, text in texts if any(re.search(rf"\b{re.escape(s)}\b", text) for s in trained)]
+    nobody = {line for language in LANGUAGES for line in data._data()[language]["nobody"]}
+    somebody = [text for _, text in texts if text not in nobody]
+    assert (0.35 if few["facts"] > 1 else 0.25) < len(about) / len(somebody) < 0.65
+    assert not [t for _, t in texts if any(re.search(rf"\b{re.escape(n)}\b", t) for n in forbidden - trained)]
+    said = [BaseText("en", about[0], f" knows {x}.", (1, 2), 1) for x in ("nobody", *sorted(forbidden - trained)[:2])]
+    assert [t.continuation for t in without_names(experiment, said)] == [" knows nobody."]
+    assert beginnings_of(experiment) == beginnings_of(others)
+    assert held_out_beginnings(experiment) == held_out_beginnings(others)
 
 
 def test_what_is_near_a_prompt_is_left_out_and_counted():
