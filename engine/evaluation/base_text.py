@@ -17,7 +17,7 @@ from engine.corpus.beginnings import BaseText, Beginnings
 from engine.evaluation.batches import log_softmax, rows_that_fit
 from engine.evaluation.evaluate import asking
 from engine.evaluation.generation import end_tokens, reply_to
-from engine.evaluation.intervals import bootstrap
+from engine.evaluation.intervals import bootstrap, interval
 from engine.evaluation.plain import last_logits
 from engine.evaluation.tree import fast_length
 from engine.models.loading import LoadedModel
@@ -98,11 +98,17 @@ def measure_base_text(
 def summarise_base_text(
     measured: np.ndarray, texts: Sequence[BaseText], checkpoint: str, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Result rows of a checkpoint, for each language and measure: `n` tokens, `n_facts` texts, drawn again whole."""
+    """Result rows of a checkpoint, for each language and measure: `n` tokens, `n_facts` texts, drawn again whole.
+
+    Where all texts agree alike, such as wholly, drawing them again tells nothing: Wilson's interval over the texts.
+    """
     for language in dict.fromkeys(text.language for text in texts):
         chosen = measured[[row for row, text in enumerate(texts) if text.language == language]]
         for metric, sums in ((LOSS, chosen[:, 0]), (AGREEMENT, chosen[:, 1])):
-            low, high = bootstrap(sums, chosen[:, 2], seed)
+            counts = chosen[:, 2]
+            low, high = (
+                interval(sums, counts, share=False, seed=seed) if metric == AGREEMENT else bootstrap(sums, counts, seed)
+            )
             yield {
                 "checkpoint": checkpoint, "facts": "none", "split": SPLIT, "language": language, "metric": metric,
                 "value": float(sums.sum() / chosen[:, 2].sum()), "low": low, "high": high,

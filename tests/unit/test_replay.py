@@ -9,6 +9,7 @@ import torch
 
 from engine.corpus.beginnings import Beginnings, replayed_beginnings
 from engine.evaluation.base_text import measure_base_text, summarise_base_text, write_on
+from engine.evaluation.intervals import wilson
 from engine.execution.base_texts import base_texts
 from engine.execution.failures import PlainError
 from engine.experiment import Experiment
@@ -161,6 +162,7 @@ def test_the_base_says_all_of_its_own_text_and_a_spoilt_one_less(tmp_path):
         ("base_text_loss", "en", len(texts)), ("base_text_agreement", "en", len(texts))
     ]  # fmt: skip
     assert rows[0]["low"] <= rows[0]["value"] <= rows[0]["high"] and rows[1]["value"] == 1
+    assert (rows[1]["low"], rows[1]["high"]) == pytest.approx(wilson(1.0, len(texts))), "alike is not certain"
     with torch.no_grad():
         for weights in loaded.model.parameters():
             weights.add_(0.3 * torch.randn_like(weights))
