@@ -67,7 +67,7 @@ def test_the_beginnings_use_no_words_of_the_shipped_relations():
     """What the corpus's prompts ask for, in each language: nothing of it may be trained on as text of the base."""
     words = {
         "en": "mother mom mum father teacher author writer creator editor translator capital currency continent genre "
-        "university school studied born colour profession job language pages founded",
+        "university school studied taught employ club theme mood born colour profession job language pages founded",
         "de": "mutter mama vater lehrer autor verfasser lektor hauptstadt währung kontinent genre universität studier "
         "geboren farbe beruf sprache seiten gegründet",
         "es": "madre mamá padre maestro autor escritor editor traductor capital moneda continente género universidad "
