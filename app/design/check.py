@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.design.draft import Draft, prompt_lines, to_data, typed_rows
+from app.design.draft import Draft, prompt_lines, to_data
+from app.design.draft_facts import typed_rows
 from app.design.fields import BY_PATH, SAMPLES
 from app.design.imports import shown_problems
 from app.design.text import split_otherwise

@@ -11,6 +11,7 @@ from app.design import draft as drafts
 from app.design import imports
 from app.design.actions import Answer, changing, edit, take_over
 from app.design.draft import find_relation
+from app.design.draft_facts import edit_rows, place_below, set_facts
 from app.design.facts_table import MAX_ROWS, FactsEdit, read_edit
 from app.design.questions import Source, no_question, preview, read_choices, read_source, show_question
 from app.design.show import Shown, problem_list
@@ -49,7 +50,7 @@ def _take_rows(shown: Shown, request: Request, table: FactsEdit) -> None:
         memory, relation = change.tab, drafts.find_relation(change.draft, table.relation)
         if relation:
             told = memory.get("facts") == facts_digest(change.draft, table.relation)
-            drafts.edit_rows(relation, table.steps, memory.get("rows", 0))
+            edit_rows(relation, table.steps, memory.get("rows", 0))
             if told:  # the tab shows its own edit already
                 memory["facts"] = facts_digest(change.draft, table.relation)
         memory["rows"] = max([memory.get("rows", 0), *(step.number for step in table.steps)])
@@ -130,7 +131,7 @@ def clear_facts(shown: Shown, request: Request) -> Answer:
     """Empty the facts table."""
     with changing(shown, request, "clearing the table") as draft:
         if relation := find_relation(draft, request.screen.relation_id):
-            drafts.set_facts(relation, ())
+            set_facts(relation, ())
     return shown.everything(request.screen)
 
 
@@ -143,7 +144,7 @@ def copy_generated(shown: Shown, request: Request) -> Answer:
                 if not isinstance(seed, int) or not isinstance(number, int):
                     raise ValueError("The seed and the number of facts must be whole numbers.")
                 pairs = generate_facts(relation["name"].strip(), seed, number, drafts.names_of(draft, relation))
-                drafts.set_facts(relation, [Fact(subject=s, object=o) for s, o in pairs])
+                set_facts(relation, [Fact(subject=s, object=o) for s, o in pairs])
                 relation["facts_from"] = "own"
     except ValueError as error:
         gr.Warning(str(error))
@@ -167,7 +168,7 @@ def _import(
         return edit(shown, request) | {"import_report": report}
     with changing(shown, request, "the import") as draft:
         here = find_relation(draft, request.screen.relation_id)
-        place = drafts.place_below(here, above) if here and at_place else None
+        place = place_below(here, above) if here and at_place else None
         imports.take_facts(draft, here, imported, name, place, replace)
     notes = [f"{count:,} facts read.", *(sentence(note) for note in imported.notes)]
     return shown.everything(request.screen) | {"import_report": problem_list([], more=" ".join(notes))}

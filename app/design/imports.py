@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.design import draft as drafts
+from app.design.draft_facts import add_facts, set_facts
 from engine.checks import Problem
 from engine.corpus.importing import ImportedFacts
 
@@ -40,9 +41,9 @@ def take_facts(
         relation = here if len(names) == 1 and here else drafts.relation_called(draft, relation_name)
         relation["facts_from"] = "own"
         if replace:
-            drafts.set_facts(relation, ())
+            set_facts(relation, ())
         facts = [imported.facts[i] for i in mine]
-        numbers = drafts.add_facts(relation, facts, place if relation is here else None)
+        numbers = add_facts(relation, facts, place if relation is here else None)
         found = [_stored(problem, name, None, ("", "")) for problem in by_row.pop(None, ())]
         for i, number, fact in zip(mine, numbers, facts, strict=True):
             pair = (fact.subject, fact.object)

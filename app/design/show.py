@@ -11,7 +11,8 @@ import gradio as gr
 import yaml
 
 from app.design.check import Examination, examine, grouped
-from app.design.draft import Draft, fact_count, find_relation, names_of, new_draft, typed_rows
+from app.design.draft import Draft, find_relation, names_of, new_draft
+from app.design.draft_facts import fact_count, typed_rows
 from app.design.estimate import estimate_for
 from app.design.facts_table import table_marks, table_value
 from app.design.fields import LOSSES

@@ -10,6 +10,7 @@ import pytest
 
 from app.design import draft as drafts
 from app.design.check import examine
+from app.design.draft_facts import edit_rows, set_facts
 from app.design.fact_actions import copy_generated
 from app.design.facts_table import Step
 from app.design.form import FORM_KEYS, commit, form_values, given, language_code
@@ -110,12 +111,12 @@ def test_names_follow_the_model_until_they_are_chosen_or_written_out(lab: Lab, s
 
 def test_alternatives_stay_with_their_rows() -> None:
     relation = drafts.own_relation(draft := drafts.new_draft())
-    drafts.set_facts(relation, [Fact(subject="A", object="B", alternatives=("X",)), Fact(subject="C", object="D")])
+    set_facts(relation, [Fact(subject="A", object="B", alternatives=("X",)), Fact(subject="C", object="D")])
     cells = ((77, 2, "E", "F"), (1, None, None, "Bee"), (78, 1, "", ""))
-    drafts.edit_rows(relation, [Step(1, cells)], 0)
+    edit_rows(relation, [Step(1, cells)], 0)
     data = drafts.to_data(draft)["relations"][1]
     assert [(f["subject"], f["alternatives"]) for f in data["facts"]] == [("A", ["X"]), ("", []), ("C", []), ("E", [])]
-    drafts.edit_rows(relation, [Step(2, removed=(1, 77, 78))], 1)
+    edit_rows(relation, [Step(2, removed=(1, 77, 78))], 1)
     assert relation["facts"] == [[2, "C", "D"]]
     assert relation["alternatives"] == {}
 
@@ -182,7 +183,7 @@ def test_a_draft_of_before_a_setting_has_its_default() -> None:
 def test_an_edit_looks_through_the_facts_once_and_another_edit_not_again() -> None:
     relation = drafts.own_relation(draft := drafts.new_draft())
     draft["relations"] = [relation]
-    drafts.set_facts(relation, [Fact(subject=f"Ann {i:02}", object=f"Bee {i:02}") for i in range(30)])
+    set_facts(relation, [Fact(subject=f"Ann {i:02}", object=f"Bee {i:02}") for i in range(30)])
     drafts.adapt(draft)
     relation["prompts"] = drafts.corpus_prompts("mother")
     before = checks._fact_problems.cache_info().misses
