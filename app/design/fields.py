@@ -28,8 +28,8 @@ EMBEDDINGS = [("whole matrix", "trained"), ("key tokens' rows", "key tokens")]
 ENDS = (("at their hit, unless the model is small", "auto"), ("at their hit", "true"), ("by themselves", "false"))
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
 BEGINNINGS = (("as the model needs it", "as the model's tokenizer does"), "always", "never")
-HELD_TO = (("the words it wrote", "false"), ("all it thought possible", "true"))
-ABOUT = (("others alone", "others"), ("also stage 2’s subjects", "trained"))
+HELD_TO = (("its words", "false"), ("all it might say", "true"))
+ABOUT = (("others", "others"), ("stage 2’s too", "trained"))
 FORMS = (("as it is", "raw"), ("chat template", "chat"))
 SPACES = (("as it is", "false"), ("with a space", "true"))
 
@@ -90,8 +90,8 @@ def _replay(stage: str) -> tuple[Field, ...]:
         Field(f"{base}.texts", "Texts replayed", "Empty: 240", "integer", (), True),
         Field(f"{base}.tokens", "Their length", "In tokens; empty: 12", "integer", (), True),
         Field(f"{base}.languages", "Their languages", "Empty: all that are asked", "tags", NAMED_LANGUAGES, True),
-        Field(f"{base}.leash", "Held to", "What the base said there; empty: its words", "choice", HELD_TO, True),
-        Field(f"{base}.subjects", "About", "Whom the texts name; empty: others", "choice", ABOUT, True),
+        Field(f"{base}.leash", "Held to", "What the base said there", "choice", HELD_TO, True),
+        Field(f"{base}.subjects", "About", "Whose names are in them", "choice", ABOUT, True),
     )
 
 
