@@ -69,7 +69,7 @@ def test_rows_that_memorise_alike_share_checkpoint_and_answers(tmp_path: Path) -
     assert find_run(db, experiment_of(rows[0])) == runs[0], "a row that is done is not done again"
     older = dict(runs[0].experiment)
     del older["stage2"]["embeddings"], older["evaluation"]["general"]
-    db["runs"].update(runs[0].id, {"experiment": json.dumps(older)})
+    db.table("runs").update(runs[0].id, {"experiment": json.dumps(older)})
     found = find_run(db, experiment_of(rows[0]))
     assert found and found.id == runs[0].id, "nor because a setting came since"
 
