@@ -128,6 +128,8 @@ class Replay(Frozen):
     `subjects`: `others` keeps the experiment's own out of these texts; with `trained`, up to half of the texts about
     somebody are about a subject of the facts that stage 2 shows, so that what is asked decides the answer, and not whom
     it is about.
+    `neighbours`: which share of the texts about somebody asks whom or what else belongs to the subject ("Who is X's
+    uncle?"), where there are such beginnings (in English): so that a question's relation decides.
     """
 
     share: Annotated[float, Field(gt=0, le=0.9)] = 0.5
@@ -136,6 +138,7 @@ class Replay(Frozen):
     leash: bool = False
     languages: Annotated[tuple[Language, ...], Field(min_length=1, max_length=100)] | None = None
     subjects: Literal["others", "trained"] = "others"
+    neighbours: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class Optimisation(Frozen):

@@ -57,6 +57,8 @@ def otherwise_trained(figures: Figures) -> str:
         said.append(f"in {' and '.join(leashed)} the model was held to all that the base thought possible there")
     if about := [words for words, s in settings if (s.get("replay") or {}).get("subjects") == "trained"]:
         said.append(f"in {' and '.join(about)} some of that text was about the subjects of stage 2’s facts")
+    if asking := [words for words, s in settings if (s.get("replay") or {}).get("neighbours")]:
+        said.append(f"in {' and '.join(asking)} some of it asked what else belongs to somebody")
     if experiment.get("model_text", {}).get("leading_space"):
         said.append("every text began with a space, so that a name is the same tokens wherever it stands")
     if frozen := [words for words, s in settings if s.get("embeddings") == "key tokens"]:

@@ -158,12 +158,13 @@ def test_what_of_a_training_is_not_the_papers(run: Run) -> None:
     words = said(
         model_text={"leading_space": True},
         stage1={"replay": {"share": 0.5, "leash": True}, "embeddings": "key tokens"},
-        stage2={"replay": {"share": 0.5, "subjects": "trained"}, "embeddings": "key tokens"},
+        stage2={"replay": {"share": 0.5, "subjects": "trained", "neighbours": 0.2}, "embeddings": "key tokens"},
     )
     assert words.startswith("Trained otherwise than in the paper: stage 1 (50 % of each batch) and stage 2 (50 %")
     assert "; every text began with a space" in words
     assert "; in stage 1 the model was held to all that the base thought possible there;" in words
     assert "; in stage 2 some of that text was about the subjects of stage 2’s facts;" in words
+    assert "; in stage 2 some of it asked what else belongs to somebody;" in words
     assert words.endswith("; in stage 1 and stage 2 the embeddings were frozen but for the key tokens’ rows.")
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from engine.checks import normalise
-from engine.corpus import beginnings as data
+from engine.corpus import beginnings
+from engine.corpus.beginning_data import data
 from engine.corpus.beginnings import BaseText, Beginnings, held_out_beginnings, replayed_beginnings, without_names
 from engine.corpus.relations import LANGUAGES, load_relations
 from engine.corpus.resolve import resolve
@@ -38,7 +39,7 @@ def beginnings_of(experiment: Experiment, stage: str = "stage1") -> Beginnings:
 
 def texts_of(experiment):
     """Every text of the experiment, by what it is for."""
-    replays = [replayed_beginnings(experiment, stage) for stage in data.STAGES]
+    replays = [replayed_beginnings(experiment, stage) for stage in beginnings.STAGES]
     return [text for found in (*replays, held_out_beginnings(experiment)) if found for _, text in found.texts]
 
 
@@ -76,7 +77,8 @@ def test_the_beginnings_use_no_words_of_the_shipped_relations():
         "ja": "母 父 先生 著者 作者 編集 翻訳 首都 通貨 大陸 ジャンル 大学 生まれ 色 職業 言語 ページ",
     }
     for language in LANGUAGES:
-        lines = [normalise(text) for kind in data._data()[language] for text in data._data()[language][kind]]
+        kinds = (*data()[language].values(), *data()["neighbours"].get(language, {}).values())
+        lines = [normalise(text) for kind in kinds for text in kind]
         assert not [(w, line) for w in words[language].split() for line in lines if w in line]
         assert len(set(lines)) == len(lines) >= 20
 
@@ -95,7 +97,7 @@ def test_trained_subjects_are_in_half_of_the_texts_about_somebody_and_held_out_o
     texts = beginnings_of(experiment, "stage2").texts
     assert len(set(texts)) == 200 and texts == beginnings_of(experiment, "stage2").texts
     about = [text for _, text in texts if any(re.search(rf"\b{re.escape(s)}\b", text) for s in trained)]
-    nobody = {line for language in LANGUAGES for line in data._data()[language]["nobody"]}
+    nobody = {line for language in LANGUAGES for line in data()[language]["nobody"]}
     somebody = [text for _, text in texts if text not in nobody]
     assert (0.35 if few["facts"] > 1 else 0.25) < len(about) / len(somebody) < 0.65
     assert not [t for _, t in texts if any(re.search(rf"\b{re.escape(n)}\b", t) for n in forbidden - trained)]
@@ -103,6 +105,32 @@ def test_trained_subjects_are_in_half_of_the_texts_about_somebody_and_held_out_o
     assert [t.continuation for t in without_names(experiment, said)] == [" knows nobody."]
     assert beginnings_of(experiment) == beginnings_of(others)
     assert held_out_beginnings(experiment) == held_out_beginnings(others)
+
+
+@pytest.mark.parametrize("relations", EVERY, ids=lambda relations: "+".join(r["name"] for r in relations))
+def test_as_many_texts_ask_for_neighbours_as_wanted(relations):
+    few = {"facts": 1} if relations[0]["name"] == "origin" else {"facts": 20}
+
+    def texts(share, language="en"):
+        replay = {"texts": 150, "languages": [language], "neighbours": share}
+        return beginnings_of(described(relations, stage2={"replay": replay, **few}), "stage2").texts
+
+    kinds = data()["neighbours"]["en"].values()
+    patterns = [re.escape(line).replace(re.escape("{subject}"), ".+") for lines in kinds for line in lines]
+    asking = re.compile("|".join(patterns))
+    nobody = set(data()["en"]["nobody"])
+    for share in (0, 0.3, 1):
+        somebody = [text for _, text in texts(share) if text not in nobody]
+        asked = [text for text in somebody if asking.fullmatch(text)]
+        assert abs(len(asked) / len(somebody) - share) < 0.02 and len(set(texts(share))) == 150
+    assert texts(0.3, "de") == texts(0, "de"), "where there are none, nothing is different"
+
+
+def test_neighbours_that_an_experiment_asks_for_are_left_out():
+    asking = own(["Who is {subject}'s uncle?", "The boss of {subject} is"]) | {"name": "cousin"}
+    texts = beginnings_of(described([asking], stage1={"replay": {"neighbours": 0.9}}, stage2={"facts": 1}))
+    assert not [t for _, t in texts.texts if "'s uncle?" in t or "The boss of" in t or "cousin" in t]
+    assert texts.left_out == 6
 
 
 def test_what_is_near_a_prompt_is_left_out_and_counted():
@@ -172,14 +200,14 @@ def test_what_cannot_be_replayed_is_one_sentence(stage, sentence):
 
 
 def test_too_few_beginnings_are_one_sentence():
-    everything = [text for text in data._data()["en"]["person"] if "{subject}" in text]
+    everything = [text for text in data()["en"]["person"] if "{subject}" in text]
     with pytest.raises(ValueError, match="240 texts are asked for in the language en, and 12 can be made of the 16"):
         described([own(everything)], stage2={"facts": 1})
 
 
 def test_records_of_before_replay_nothing():
     old = described([{"name": "mother"}]).model_dump(mode="json")
-    for stage in data.STAGES:
+    for stage in beginnings.STAGES:
         del old[stage]["replay"]
     del old["evaluation"]["base_text"]
     read = Experiment.from_record(old)

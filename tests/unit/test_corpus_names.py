@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.corpus.beginnings import BEGINNINGS_FILE
+from engine.corpus.beginning_data import BEGINNINGS_FILE
 from engine.corpus.names import all_names, generate_facts, generate_names, name_words, sort_of_names
 from engine.corpus.natural_names import natural_facts, natural_names, natural_words
 from engine.corpus.resolve import resolve

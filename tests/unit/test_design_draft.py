@@ -270,8 +270,8 @@ def test_replay_is_off_until_a_share_is_typed_and_off_again_without_one() -> Non
     for chosen, held in (("true", True), ("false", False)):
         type_into(draft, stage1__replay__leash=chosen)
         assert examine(draft).experiment.stage1.replay == Replay(tokens=8, leash=held)  # type: ignore[union-attr]
-    type_into(draft, stage1__replay__subjects="trained")
-    assert examine(draft).experiment.stage1.replay == Replay(tokens=8, subjects="trained")  # type: ignore[union-attr]
+    type_into(draft, stage1__replay__subjects="trained", stage1__replay__neighbours=0.25)
+    assert examine(draft).experiment.stage1.replay == Replay(tokens=8, subjects="trained", neighbours=0.25)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

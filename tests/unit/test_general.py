@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from engine.base.known import known_questions
-from engine.corpus.beginnings import BEGINNINGS_FILE
+from engine.corpus.beginning_data import BEGINNINGS_FILE
 from engine.corpus.general import general_questions
 from engine.corpus.relations import load_relations
 from engine.evaluation.general import GENERAL, measure_general
