@@ -134,8 +134,10 @@ def _wire(c: Components, shown: Shown, installer: Installer) -> None:
         asked = {key: str(request.query_params.get(key, "")) for key in ("clone", "preset")}
         lane = str(draft_id) if valid_id(draft_id) else ""
         answer = await lanes.edit(lane, partial(actions.open_page, shown, draft_id, **asked))
-        # With the rest, since what comes later moves what somebody is about to click.
-        answer |= dict(zip(KNOWN_MODEL, installer.shown(answer["model_kind"]), strict=True))
+        # With the rest, since what comes later moves what somebody is about to click. That it is there is told later:
+        # it raises an edit, which must not come before the fields are filled.
+        seen = zip(KNOWN_MODEL, installer.shown(answer["model_kind"]), strict=True)
+        answer |= {name: update for name, update in seen if name != "known_there"}
         return [answer["draft_id"], *(answer.get(name, gr.skip()) for name in names)]
 
     def look(draft_id: Any, editing: Any) -> Any:
