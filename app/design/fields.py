@@ -92,7 +92,7 @@ def _replay(stage: str) -> tuple[Field, ...]:
         Field(f"{base}.languages", "Their languages", "Empty: all that are asked", "tags", NAMED_LANGUAGES, True),
         Field(f"{base}.leash", "Held to", "What the base said there", "choice", HELD_TO, True),
         Field(f"{base}.subjects", "About", "Whose names are in them", "choice", ABOUT, True),
-        Field(f"{base}.neighbours", "Neighbours", "Share that asks whose uncle", "number", (), True),
+        Field(f"{base}.neighbours", "Neighbours", "Share: whose uncle, boss", "number", (), True),
     )
 
 

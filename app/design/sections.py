@@ -19,8 +19,9 @@ Components = dict[str, Any]
 TITLE = """<div class="lab"><div class="page-head"><div><h1>Design an experiment</h1>
 <p class="muted">Which facts are learnt by rote, what gives them meaning, and what is asked afterwards.
 Everything you type is kept as a draft.</p></div></div></div>"""
-REPLAY_LINE = """<p class="lab muted small">Text that the base itself wrote, about other people and about nobody, is
-trained on beside the facts, so that what is not taught stays as it was. Not a part of the paper’s method.</p>"""
+REPLAY_LINE = """<p class="lab muted small">Text that the base itself wrote, about others (or also about stage 2’s
+subjects) and about nobody, is trained on beside the facts, so that what is not taught stays as it was. Not a part of
+the paper’s method.</p>"""
 SPLIT_INFO = {
     "train": ("Train prompts", "Stage 2 takes the first ones; all are asked"),
     "test": ("Test prompts", "The same question in words that stage 2 never used"),

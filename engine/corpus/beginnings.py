@@ -1,7 +1,8 @@
 """Plain beginnings for the base to continue: what is replayed in training, and what a checkpoint is held against.
 
 Drawn from the seed, a text never twice. Nothing of what the experiment asks is in them: a beginning that is, contains
-or lies within one of its prompts, or names one of its relations, and a text with one of its names, are left out. The
+or lies within one of its prompts, or names one of its relations, and a text with one of its names, are left out; but
+for the trained facts' subjects where replay is about them, too. The
 made-up names and the beginnings about nobody are divided in two, so that no text that a checkpoint is held against is
 replayed. They are about people, works or countries: whatever the experiment's subjects are.
 """
@@ -84,7 +85,7 @@ def without_names(experiment: Experiment, texts: Sequence[BaseText]) -> list[Bas
     asked = Asked(experiment)
     everything = normalise(" ".join(text.continuation for text in texts))
     names = [name for name in asked.all_names if name in everything]
-    about = {normalise(name) for of_kind in shown_subjects(experiment).values() for name in of_kind}
+    about = {normalise(name) for shown in shown_subjects(experiment).values() for name in shown}
 
     def is_free(text: BaseText) -> bool:
         beginning, whole = normalise(text.beginning), normalise(text.beginning + text.continuation)
