@@ -47,6 +47,11 @@ def test_no_page_says_that_there_is_no_worker(page: Page, address: str) -> None:
         assert page.evaluate("workerWords") == ["Worker", "Worker ready"], path
 
 
+def test_the_model_server_waits_for_the_first_question(page: Page, address: str) -> None:
+    page.goto(f"{address}/ask")
+    expect(page.locator(".server")).to_contain_text("starts with the first question")
+
+
 def test_the_idle_lab_costs_next_to_nothing(home: Path, address: str) -> None:
     lab = psutil.Process(list_workers(open_database(home))[0].process.pid).parent()
     assert lab is not None
