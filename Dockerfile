@@ -15,10 +15,15 @@ COPY storage storage
 RUN make compiled
 
 FROM python:3.11-slim-bookworm
+ARG SETUP=setup
+# vLLM's kernels are compiled where they run: Triton's for a GPU, PyTorch's for a processor.
+# hadolint ignore=DL3008
+RUN if [ "${SETUP}" != setup ]; then apt-get update && apt-get install --yes --no-install-recommends g++ \
+    && rm --recursive /var/lib/apt/lists/*; fi
 RUN useradd --uid 10001 --create-home lab && install --directory --owner lab --group lab /data
 WORKDIR /lab
 COPY --from=build /lab /lab
-ENV PATH=/lab/.venv/bin:$PATH ROTE_LAB_HOME=/data
+ENV PATH=/lab/.venv/bin:$PATH ROTE_LAB_HOME=/data HF_HOME=/data/huggingface
 USER 10001
 VOLUME /data
 EXPOSE 7860

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -31,8 +32,10 @@ from storage.trouble import say_trouble
 
 DEFAULT_PORT = 7860
 PORTS_TRIED = 50
-# Read by Gradio when it is imported: nothing is reported to anybody, and no font or script is fetched.
-QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+# Read by Gradio when it is imported: nothing is reported to anybody, and no font, script or model is fetched by the
+# page. Its worker downloads the models that runs name, unless the lab itself was started with HF_HUB_OFFLINE=1.
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "DO_NOT_TRACK": "1"}
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 
 def main(
@@ -67,12 +70,13 @@ def main(
     except NotSafe as error:
         listener.close()
         fail(str(error))
-    os.environ.update({k: v for k, v in QUIET.items() if k not in os.environ})
+    of_worker = QUIET | os.environ
+    os.environ.update(OFFLINE | of_worker)
     try:
         home = (home or default_home()).expanduser().resolve()
         use_home(home)
         check_whole(home)
-        serve(listener, allowed, home, worker)
+        serve(listener, allowed, home, of_worker if worker else None)
     except sqlite3.Error as error:
         fail(sentence(say_trouble(error)))
     except OSError as error:
@@ -106,8 +110,9 @@ def fail(sentence: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def serve(listener: socket.socket, allowed: Access, home: Path, with_worker: bool) -> None:
-    """Serve the site on the listening socket until the process is told to end."""
+def serve(listener: socket.socket, allowed: Access, home: Path, worker: Mapping[str, str] | None) -> None:
+    """Serve the site on the listening socket until the process is told to end. `worker`: the environment of the one
+    that is started beside it, None for none."""
     make_uploads(home)
     from app.site import build_site  # loads Gradio, which reads `QUIET` from the environment
 
@@ -116,7 +121,7 @@ def serve(listener: socket.socket, allowed: Access, home: Path, with_worker: boo
         models = ModelServer(home)
     except CannotServe as error:
         fail(f"{error}.")
-    process = WorkerProcess(home)
+    process = WorkerProcess(home, environment=worker)
     site = build_site(home, allowed, models, process.starting)
     config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **server_settings())
     server = uvicorn.Server(config)
@@ -124,13 +129,13 @@ def serve(listener: socket.socket, allowed: Access, home: Path, with_worker: boo
     # After its own shutdown uvicorn raises the signal again, which would end the process before `finally`.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     models.start()
-    if with_worker:
+    if worker is not None:
         process.start()
     try:
         server.run(sockets=[listener])
     finally:
         models.stop()
-        if with_worker:
+        if worker is not None:
             process.stop()
 
 

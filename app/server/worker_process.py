@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from engine import CODE_ROOT
@@ -21,13 +22,15 @@ LOG_BYTES = 5_000_000
 
 
 class WorkerProcess:
-    """Keeps one worker alive until `stop`. Its output goes to `home/logs/worker.log`.
+    """Keeps one worker alive until `stop`. Its output goes to `home/logs/worker.log`. environment: None is this one.
 
     After a quick death the next start waits 1, 2, 4 … 60 seconds; a worker that lived for a minute starts afresh.
     """
 
-    def __init__(self, home: Path, command: list[str] | None = None) -> None:
-        self.home = home
+    def __init__(
+        self, home: Path, command: list[str] | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.home, self.environment = home, environment
         self.command = command or [
             sys.executable, "-m", "engine", "worker", "--home", str(home), "--parent", str(os.getpid())
         ]  # fmt: skip
@@ -81,6 +84,7 @@ class WorkerProcess:
             with self._log() as log:
                 self._process = subprocess.Popen(
                     self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    env=self.environment,
                     cwd=CODE_ROOT,  # not wherever the page was started: a folder `engine` there would be taken for ours
                 )  # fmt: skip
             self.starts += 1

@@ -33,7 +33,9 @@ def row_of(run: Run, workers: bool) -> dict[str, Any]:
 
 
 def progress_percent(run: Run) -> int | None:
-    """How far a run is, in percent; None when it does not tell."""
+    """How far a run is, or what it downloads first, in percent; None when it does not tell."""
+    if (part := run.progress.get("part")) and part[1]:
+        return round(100 * min(1.0, part[0] / part[1]))
     fraction = run.progress.get("fraction")
     if not isinstance(fraction, int | float):
         return None

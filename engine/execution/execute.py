@@ -40,6 +40,7 @@ def execute_run(db: Database, home: Path, run: Run) -> State:
 def _execute_and_finish(db: Database, folder: Path, run: Run) -> State:
     try:
         execution = CellExecution(db, folder, run) if run.attack else RunExecution(db, folder, run)
+        execution.bring_model()
         with device_held(db, run.id, execution.wait_for_device):
             figures = execution.go()
     except StopTraining:

@@ -18,6 +18,7 @@ from engine.estimate import PASSES_PER_QUESTION, PASSES_PER_TRAINED_TOKEN
 from engine.evaluation.evaluate import check_lengths, probe_key_tokens
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.execution.base_texts import BaseTexts, base_texts
+from engine.execution.bringing import bring_model
 from engine.execution.environment import TRAINING, UNDECIDED, describe_environment, kept_training
 from engine.execution.evaluations import Evaluations, Seconds
 from engine.execution.failures import PlainError
@@ -28,12 +29,10 @@ from engine.execution.run_file import write_run_file
 from engine.execution.sayable import refuse_unsayable_answers
 from engine.experiment import Experiment
 from engine.models.device import choose_training
-from engine.models.files import find_folder
 from engine.models.folders import whole
-from engine.models.gguf import converted
 from engine.models.identity import base_key, check_same_base
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
-from engine.models.source import ModelError, gguf_file
+from engine.models.source import ModelError
 from engine.training.checkpoint import DamagedCheckpoint, TrainingState, drop_large_state
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
@@ -69,12 +68,10 @@ class RunExecution:
 
     def go(self) -> dict[str, Any]:
         """Do what is left to do; returns the headline figures."""
+        self.progress.begin()
         self._note_environment(kept_training(self.run.environment))
         store_questions(self.answers, fact_rows(self.experiment), prompt_rows(self.experiment))
         logger.info("attempt %d of run %s", self.run.attempt, self.run.id)
-        if gguf_file(self.experiment.model) and find_folder(self.experiment.model) is None:
-            self.progress.advance(0, force=True, stage="loading", message="Converting the GGUF file, once")
-            converted(self.experiment.model)
         self.progress.advance(0, force=True, stage="loading", message="Loading the model")
         with self.seconds.of("loading"):
             base = load_base(self.experiment)
@@ -111,6 +108,10 @@ class RunExecution:
         environment = {**describe_environment(), TRAINING: training}
         set_environment(self.db, self.run.id, self.run.attempt, environment)
         write_run_file(self.folder, self.run, environment)
+
+    def bring_model(self) -> None:
+        """Have the base model on this machine, which needs no device. Raises ModelError, OSError, StopTraining."""
+        bring_model(self.experiment.model, self.progress)
 
     def wait_for_device(self) -> None:
         """Say that the run waits for a model server, or another run, to leave the device. Raises StopTraining."""

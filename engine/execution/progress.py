@@ -28,6 +28,10 @@ class Progress:
     _written: float = -WRITE_EVERY_SECONDS
 
     def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Count the time from now on: a download, and waiting for the device, say nothing of the speed."""
         self._since = self.clock()
 
     def skip(self, passes: float) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -38,6 +37,7 @@ from engine.models.files import refuse_text
 from engine.models.folder_check import check_folder
 from engine.models.folders import whole
 from engine.models.gguf import converted
+from engine.models.hub import fetch
 from engine.models.identity import (
     base_key,
     check_same_base,
@@ -55,11 +55,10 @@ from engine.models.key_tokens import (
     set_key_rows,
 )
 from engine.models.notices import copy_notices
-from engine.models.source import MissingError, ModelError, resolve_source
+from engine.models.source import ModelError, resolve_source
 from engine.models.tokenise import keep_text
 from engine.models.trained_rows import KeyRows
-from engine.models.view import FILES, SETTINGS, safe_view
-from engine.models.weights import INDEX, WHOLE, weight_files, weight_parts
+from engine.models.view import safe_view
 
 KEY_ROWS = "key_rows.safetensors"
 
@@ -193,7 +192,7 @@ def load_weights(source: str | Path, precision: str) -> LoadedModel:
     transformers_logging.disable_progress_bar()
     device = choose_device()
     dtype = choose_dtype(precision, device)
-    folder = _fetched(source) if isinstance(source, str) else source
+    folder = fetch(source) if isinstance(source, str) else source
     with safe_view(folder, check_folder(folder).weights) as view:
         config = _load_config(view, source)
         tokenizer = _load_tokenizer(view, source, config)
@@ -204,22 +203,6 @@ def load_weights(source: str | Path, precision: str) -> LoadedModel:
     ids = {n: getattr(model.generation_config, n, None) for n in ("bos_token_id", "eos_token_id", "pad_token_id")}
     model.generation_config = GenerationConfig(**ids)
     return LoadedModel(model.to(device).eval(), tokenizer, {}, device)  # type: ignore[arg-type]
-
-
-def _fetched(name: str) -> Path:
-    """The folder of the hub's cache with what may be read of a model, downloaded where it is not there."""
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=[*SETTINGS, *FILES, INDEX]))
-        try:
-            weight_files(folder)
-        except MissingError:
-            parts = weight_parts(folder) or [WHOLE]
-            snapshot_download(name, allow_patterns=[*SETTINGS, *FILES, INDEX, *parts])
-        return folder
-    except ModelError:
-        raise
-    except Exception as error:
-        raise _unreachable(name, error) from error
 
 
 def _load_config(view: Path, source: str | Path) -> Any:
@@ -295,13 +278,6 @@ def _check_numbers(model: PreTrainedModel, source: str | Path) -> None:
         if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight.detach())):
             what = "its weights hold what is no number"
             raise ModelError(f"the base {source} is broken: {what}, in {name}: copy the model again")
-
-
-def _unreachable(source: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"the model ‘{source}’ cannot be loaded from the Hugging Face hub ({_brief(error)}): check the name and the "
-        "connection (a gated model needs a token), give the whole path if it is a folder, or ‘embedded’"
-    )
 
 
 def _brief(error: BaseException, view: Path | None = None) -> str:

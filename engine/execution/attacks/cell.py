@@ -23,6 +23,7 @@ from engine.attack.questions import Questionnaire
 from engine.attack.resolve import asked_experiment
 from engine.attack.starts import load_hardened, merged
 from engine.evaluation.evaluate import answer_questions, check_lengths
+from engine.execution.bringing import bring_model
 from engine.execution.environment import describe_environment, kept_training
 from engine.execution.failures import PlainError
 from engine.execution.kept import usable_answers
@@ -58,6 +59,7 @@ class CellExecution:
 
     def go(self) -> dict[str, Any]:
         """Do the cell; returns what it took in seconds."""
+        self.progress.begin()
         self._check_base()
         environment = describe_environment()
         set_environment(self.db, self.run.id, self.run.attempt, environment)
@@ -85,6 +87,10 @@ class CellExecution:
             rows += self._measure(loaded, form, f"{name}-4bit")
         replace_cell_results(self.db, self.run.id, rows)
         return {"harden_seconds": round(harden_seconds, 2), "train_seconds": round(train_seconds, 2)}
+
+    def bring_model(self) -> None:
+        """Have the base model on this machine, should it be gone since. Raises ModelError, OSError, StopTraining."""
+        bring_model(self.base.model, self.progress)
 
     def wait_for_device(self) -> None:
         """Say that the cell waits for the device. Raises StopTraining."""
