@@ -69,9 +69,14 @@ class Work:
 
 
 def weight_bytes(experiment: Experiment, accelerator: bool) -> int:
-    """Bytes of one weight as it is trained: only bfloat16 has two."""
+    """Bytes of one weight as it is kept, and read when the model is asked: only bfloat16 has two."""
     two = experiment.precision == "bfloat16" or (experiment.precision == "auto" and accelerator)
     return 2 if two else 4
+
+
+def trained_bytes(experiment: Experiment) -> int:
+    """Bytes of one weight as it is trained, and of each of its moments: float32's but where bfloat16 is asked for."""
+    return 2 if experiment.precision == "bfloat16" else 4
 
 
 def trained_parameters(experiment: Experiment, shape: ModelShape) -> int:
@@ -84,10 +89,18 @@ def trained_parameters(experiment: Experiment, shape: ModelShape) -> int:
 
 
 def checkpoint_bytes(experiment: Experiment, shape: ModelShape, accelerator: bool) -> int:
-    """Bytes of one kept checkpoint: the weights, frozen ones too, and AdamW's two moments of what is trained."""
-    trained = trained_parameters(experiment, shape)
-    kept = shape.parameters if experiment.tuning.method == "full" else trained
-    return (kept + 2 * trained) * weight_bytes(experiment, accelerator)
+    """Bytes of one kept checkpoint: the weights, frozen ones too."""
+    full = experiment.tuning.method == "full"
+    return (shape.parameters if full else trained_parameters(experiment, shape)) * weight_bytes(experiment, accelerator)
+
+
+def state_bytes(experiment: Experiment, shape: ModelShape, accelerator: bool) -> int:
+    """Bytes of what a training goes on from: a checkpoint, AdamW's two moments, and the weights where they are kept
+    rounded."""
+    width = trained_bytes(experiment)
+    values = 2 if width == weight_bytes(experiment, accelerator) or experiment.tuning.method == "lora" else 3
+    moments = values * width * trained_parameters(experiment, shape)
+    return checkpoint_bytes(experiment, shape, accelerator) + moments
 
 
 def part_seconds(work: Work, shape: ModelShape, experiment: Experiment, accelerator: bool) -> dict[str, float]:
@@ -99,13 +112,14 @@ def part_seconds(work: Work, shape: ModelShape, experiment: Experiment, accelera
     speed, memory = (ACCELERATOR_OPERATIONS, ACCELERATOR_BYTES) if accelerator else (CPU_OPERATIONS, CPU_BYTES)
     head = shape.vocabulary * shape.hidden
     body = max(shape.parameters - head * (1 if shape.tied else 2), shape.parameters // 10)
-    step = STEP_PASSES * trained_parameters(experiment, shape) * weight_bytes(experiment, accelerator) / memory
+    step = STEP_PASSES * trained_parameters(experiment, shape) * trained_bytes(experiment) / memory
     step += LAYER_SECONDS * max(1, shape.layers)
     saving = checkpoint_bytes(experiment, shape, accelerator) / FILE_BYTES
+    rolling = state_bytes(experiment, shape, accelerator) / FILE_BYTES
 
     def trained(tokens: int, steps: int, kept: int) -> float:
         seconds = 6 * tokens * (body + head) / speed + step * steps
-        return seconds + saving * kept + min(saving * seconds / SAVED_EVERY, SAVED_SHARE * seconds)
+        return seconds + saving * kept + min(rolling * seconds / SAVED_EVERY, SAVED_SHARE * seconds)
 
     def asked(read: float, logits: float, decoded: float) -> float:
         operations = 2 * (read * body + logits * head) + 2 * DECODING * decoded * (body + head)

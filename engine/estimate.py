@@ -23,6 +23,8 @@ from engine.costs import (
     Work,
     checkpoint_bytes,
     part_seconds,
+    state_bytes,
+    trained_bytes,
     trained_parameters,
     weight_bytes,
 )
@@ -121,7 +123,7 @@ def estimate_experiment(
         seconds=(middle / off, middle, middle * off) if parts else None,
         from_earlier_runs=bool(paces),
         memory=training_memory(experiment, shape, longest, accelerator) if shape else None,
-        disk=checkpoint_bytes(experiment, shape, accelerator) * len(experiment.checkpoints) if shape else None,
+        disk=_disk(experiment, shape, accelerator) if shape else None,
         parameters=shape.parameters if shape else None,
         parameters_from=shape.source if shape else "",
         parts=parts,
@@ -232,6 +234,12 @@ def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[in
     return count, True
 
 
+def _disk(experiment: Experiment, shape: ModelShape, accelerator: bool) -> int:
+    """Bytes at most: the kept checkpoints, and twice what to go on from, whose new one is written beside the old."""
+    kept = checkpoint_bytes(experiment, shape, accelerator) * (len(experiment.checkpoints) - 1)
+    return kept + 2 * state_bytes(experiment, shape, accelerator)
+
+
 def training_memory(experiment: Experiment, shape: ModelShape, longest: int, accelerator: bool) -> int:
     """Bytes at the peak of training: weights, gradients, AdamW's two moments, activations and logits.
 
@@ -240,7 +248,7 @@ def training_memory(experiment: Experiment, shape: ModelShape, longest: int, acc
     """
     width, trained = weight_bytes(experiment, accelerator), trained_parameters(experiment, shape)
     if experiment.tuning.method == "full":
-        fixed = shape.parameters * width + trained * 3 * width
+        fixed = (shape.parameters + trained * 3) * trained_bytes(experiment)
     else:
         fixed = shape.parameters * width + trained * 16
     # What is replayed comes on top of a batch.

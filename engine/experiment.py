@@ -159,9 +159,10 @@ class Relation(Frozen):
 class Experiment(Frozen, Described):
     """Everything that is needed to run, and to repeat, one two-stage training with its evaluation.
 
-    `model`: `embedded`, a Hugging Face model name, or a folder. `precision`: `auto` is bfloat16 on an accelerator that
-    has it, `mixed` for a large model on a processor that has bfloat16 fast, else float32. `mixed`: weights in float32,
-    whose products in training are computed in bfloat16; evaluations are float32's. `key_token_rows`: what the new rows
+    `model`: `embedded`, a Hugging Face model name, or a folder. `precision`: `auto` is `mixed` for a large model on a
+    processor that has bfloat16 fast, and on an accelerator that has it, where checkpoints and evaluations are bfloat16's;
+    else float32. `mixed`: weights in float32, whose products in training are computed in bfloat16; checkpoints and
+    evaluations are float32's. `bfloat16`: all of it, which loses the small steps of low rates. `key_token_rows`: what the new rows
     of key tokens are drawn around. `seed` decides names (of generated facts), the split of the facts, and the order of
     training.
     """

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from sqlite_utils import Database
 
 from engine.estimate import PASSES_PER_QUESTION, PASSES_PER_TRAINED_TOKEN
@@ -33,11 +34,10 @@ from engine.models.folders import whole
 from engine.models.identity import base_key, check_same_base
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
 from engine.models.source import ModelError
-from engine.training.checkpoint import DamagedCheckpoint, TrainingState, drop_large_state
+from engine.training.checkpoint import DamagedCheckpoint, TrainingState
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
 from storage.answers import forget_answers, store_questions
-from storage.checkpoints import CheckpointName
 from storage.folders import checkpoint_folder, resume_folder
 from storage.measurements import SECONDS, add_measurements, list_results
 from storage.runs import Run, State, add_event, set_environment, set_progress
@@ -89,6 +89,10 @@ class RunExecution:
             self._note_environment(choose_training(precision, base.device, parameters))
         self.progress.total = self._total_passes(stage1, stage2)
         self.evaluations.evaluate("base", base)
+        if self.training == "mixed" and self.experiment.tuning.method == "full" and base.causal.dtype != torch.float32:
+            del base
+            with self.seconds.of("loading"):
+                base = load_base(self.experiment, to_train=True)
         loaded = prepare_for_training(base, self.experiment)
         self._check_disk(loaded)
         del base
@@ -136,8 +140,6 @@ class RunExecution:
             self.progress.skip(tokens * (start.epoch if start else 0))
             self._train(loaded, "stage1", "Memorising", sequences, settings, missing, start)
         self.progress.skip(tokens * (settings.epochs - max(missing, default=0)))
-        for name in names.values():
-            drop_large_state(checkpoint_folder(self.folder, name))
         self._drop_resume_point("stage1")
         return loaded if missing and len(names) == 1 else None
 
@@ -221,13 +223,13 @@ class RunExecution:
                 point = {"stage": stage, "series": "probe", "step": epoch * steps_an_epoch, "epoch": float(epoch)}
                 self.waiting.append({**point, "value": recall})
             if epoch in kept:
-                trainer.save(kept[epoch])
+                if trainer.save(kept[epoch], kept=True):
+                    saved_at = time.monotonic()
                 forget_answers(self.answers, kept[epoch].name)
-                saved_at = time.monotonic()
                 logger.info("%s: kept epoch %d", stage, epoch)
                 if epoch == max(kept) < settings.epochs:
                     raise _Enough
-            elif time.monotonic() - saved_at > seconds_between_points(writing):
+            if epoch < max(kept) and time.monotonic() - saved_at > seconds_between_points(writing):
                 began = time.monotonic()
                 trainer.save(resume_folder(self.folder, stage))
                 saved_at = time.monotonic()
@@ -276,12 +278,14 @@ class RunExecution:
         return PASSES_PER_TRAINED_TOKEN * (sum(len(s.input_ids) for s in sequences) + beside)
 
     def _check_disk(self, loaded: LoadedModel) -> None:
-        """Refuse to start what cannot be stored: the weights of each checkpoint still to come, and two moments for
-        those of stage 1, which may be gone on from, and for the newest point to go on from."""
-        each = sum(p.numel() * p.element_size() for p in loaded.model.parameters() if p.requires_grad)
+        """Refuse to start what cannot be stored: the weights of each checkpoint still to come; and twice, since a new
+        one is written beside the old, what to go on from: weights, two moments, and float32 masters where there are."""
+        trained = [p for p in loaded.model.parameters() if p.requires_grad]
+        count, width = sum(p.numel() for p in trained), trained[0].element_size() if trained else 0
+        weights = count * (loaded.kept_dtype.itemsize if loaded.kept_dtype else width)
+        moments = count * width * (3 if loaded.kept_dtype else 2)
         missing = [name for name in self.experiment.checkpoints[1:] if self.kept.sound(name) is None]
-        with_moments = sum(CheckpointName.parse(name).kind == "memorised" for name in missing)
-        needed = each * (len(missing) + 2 * with_moments + 3 * bool(missing))
+        needed = weights * len(missing) + 2 * (weights + moments) * bool(missing)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise PlainError(

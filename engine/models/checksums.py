@@ -24,18 +24,6 @@ def write_checksums(folder: Path) -> None:
     (folder / CHECKSUMS).write_text(json.dumps({"sha256": sums}, indent=1) + "\n", encoding="utf-8")
 
 
-def forget_checksum(folder: Path, name: str) -> None:
-    """Note that the file `name` is no longer a part of the folder, before it is deleted. Raises OSError."""
-    try:
-        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["sha256"]
-    except FileNotFoundError:  # of before there were checksums
-        return
-    sums.pop(name, None)
-    new = folder / f".{CHECKSUMS}.new"
-    new.write_text(json.dumps({"sha256": sums}, indent=1) + "\n", encoding="utf-8")
-    new.replace(folder / CHECKSUMS)
-
-
 def damage(folder: Path) -> str:
     """Which file is missing, unreadable or another one than was written; '' when all are as they were."""
     try:

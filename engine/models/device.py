@@ -70,7 +70,8 @@ def _keep_freed_memory() -> None:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format of weights and evaluation: `auto` is bfloat16 on an accelerator that has it, else float32.
+    """The number format of kept weights and of evaluation: `auto` is bfloat16 on an accelerator that has it, else
+    float32.
 
     precision: `auto`, `float32`, `mixed` (weights in float32) or `bfloat16`; raises KeyError for another.
     """
@@ -82,13 +83,14 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 def choose_training(precision: str, device: torch.device, parameters: int) -> str:
     """What training computes in, `float32`, `mixed` or `bfloat16`; for `auto` on a CPU a large model is measured.
 
+    On an accelerator that has bfloat16 `auto` is mixed, as in the paper's code: see `engine.training.masters`.
     The measurement takes a second at most, and may come out otherwise at another time: who goes on with a training
     keeps what was chosen.
     """
     if precision != "auto":
         return precision
     if choose_dtype(precision, device) is torch.bfloat16:
-        return "bfloat16"
+        return "mixed"
     large = device.type == "cpu" and parameters > SMALL_MODEL_PARAMETERS
     return "mixed" if large and bfloat16_gain() >= WORTH_BFLOAT16 else "float32"
 

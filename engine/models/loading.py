@@ -70,6 +70,7 @@ class LoadedModel:
     base: the key of the base that its training began from (`engine.models.identity`), '' where that is not known.
     former: the key that labs of before would have noted for it.
     key_rows: while a training trains the key tokens' rows apart from their matrices, these rows.
+    kept_dtype: for weights that are in float32 to be trained (`engine.training.masters`), the format they are kept in.
     """
 
     model: PreTrainedModel | PeftModel
@@ -79,6 +80,7 @@ class LoadedModel:
     base: str = ""
     former: str = ""
     key_rows: KeyRows | None = None
+    kept_dtype: torch.dtype | None = None
 
     @property
     def causal(self) -> PreTrainedModel:
@@ -87,15 +89,18 @@ class LoadedModel:
         return cast(PreTrainedModel, inner)
 
 
-def load_base(experiment: Experiment) -> LoadedModel:
+def load_base(experiment: Experiment, *, to_train: bool = False) -> LoadedModel:
     """The experiment's base model with fresh rows for its key tokens; not yet tuned, no LoRA.
 
-    The rows depend on the key tokens alone, not on the experiment's seed. A GGUF file is converted first. Raises
-    ModelError.
+    to_train: in float32, also where it is asked in bfloat16, so that a training begins from the weights as they were
+    published. The rows depend on the key tokens alone, not on the experiment's seed. A GGUF file is converted first.
+    Raises ModelError.
     """
     source = converted(experiment.model) or resolve_source(experiment.model)
     refuse_text(experiment)
-    loaded = load_weights(source, experiment.precision)
+    loaded = load_weights(source, "float32" if to_train else experiment.precision)
+    kept = choose_dtype(experiment.precision, loaded.device)
+    loaded.kept_dtype = kept if kept is not loaded.causal.dtype else None
     _check_numbers(loaded.causal, source)
     keys = [relation.key_token for relation in experiment.relations]
     loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys, experiment.key_token_rows)

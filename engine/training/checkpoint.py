@@ -4,6 +4,7 @@
     tokenizer.json, tokenizer_config.json
     trained_on.json                     which base it began from
     training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step` of what is trained
+    training/masters.safetensors        what is trained, in float32, where the model holds it rounded
     training/state.json                 stage, epoch, step
     checksums.json                      of every file, written last
 
@@ -24,18 +25,17 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from engine.models.checksums import CHECKSUMS, damage, forget_checksum
+from engine.models.checksums import CHECKSUMS, damage
 from engine.models.folders import replaced, whole
 from engine.models.identity import check_same_base, noted_base
 from engine.models.key_tokens import set_key_rows
 from engine.models.loading import KEY_ROWS, LoadedModel, save_model
 from engine.models.source import ModelError
+from engine.training.masters import as_kept
 
 STATE = "training/state.json"
 OPTIMIZER = "training/optimizer.safetensors"
-# An optimizer state of more bytes is kept only as long as a training may go on from it. A small one stays: should a
-# later checkpoint be damaged, it is made again from here instead of from the start.
-LARGE_STATE = 100_000_000
+MASTERS = "training/masters.safetensors"
 FORMAT = 2
 SIZES_ONLY = 1  # the format of before there were checksums: the state knows the size of every file
 
@@ -67,10 +67,14 @@ def save_checkpoint(
     be written (disk full); the old one is still there then.
     """
     with replaced(folder) as new:
-        save_model(loaded, new)
+        with as_kept(loaded):
+            save_model(loaded, new)
         (new / OPTIMIZER).parent.mkdir()
         if optimizer is not None:
             save_file(_optimizer_tensors(loaded, optimizer), new / OPTIMIZER)
+            if loaded.kept_dtype is not None:
+                masters = {name: p.detach().contiguous() for name, p in _trainable(loaded).items()}
+                save_file(masters, new / MASTERS)
         state = {"format": FORMAT, "stage": stage, "epoch": epoch, "step": step}
         (new / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
@@ -107,14 +111,6 @@ def load_training_state(folder: Path) -> TrainingState:
     return TrainingState(folder, state["stage"], state["epoch"], state["step"], (found / OPTIMIZER).is_file())
 
 
-def drop_large_state(folder: Path) -> None:
-    """Delete a checkpoint's optimizer state where it is a large one; what is left is sound at any moment."""
-    found = whole(folder)
-    if found is not None and (found / OPTIMIZER).is_file() and (found / OPTIMIZER).stat().st_size >= LARGE_STATE:
-        forget_checksum(found, OPTIMIZER)
-        (found / OPTIMIZER).unlink()
-
-
 def restore(state: TrainingState, loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> None:
     """Put the checkpoint's weights into the model and its optimizer state into the (fresh) optimizer, in place.
 
@@ -123,6 +119,10 @@ def restore(state: TrainingState, loaded: LoadedModel, optimizer: torch.optim.Op
     folder = whole(state.folder) or state.folder
     try:
         _restore_weights(folder, loaded)
+        if loaded.key_rows is not None:
+            loaded.key_rows.read()
+        if (folder / MASTERS).is_file() and loaded.kept_dtype is not None:
+            _restore_masters(load_file(folder / MASTERS), loaded)
         _restore_optimizer(load_file(folder / OPTIMIZER), loaded, optimizer)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         text = " ".join(str(error).split())[:160]
@@ -160,6 +160,14 @@ def _restore_optimizer(tensors: dict[str, torch.Tensor], loaded: LoadedModel, op
     if len(state) != len(numbers):
         raise KeyError(f"{len(numbers) - len(state)} parameters have no stored state")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@torch.no_grad()
+def _restore_masters(tensors: dict[str, torch.Tensor], loaded: LoadedModel) -> None:
+    for name, parameter in _trainable(loaded).items():
+        parameter.copy_(tensors[name])
+    if loaded.key_rows is not None:
+        loaded.key_rows.write()
 
 
 def _restore_weights(folder: Path, loaded: LoadedModel) -> None:

@@ -4,8 +4,8 @@
           on_step=print, on_epoch=lambda epoch, trainer: trainer.save(folder))
 
 What it does is the paper's: AdamW without weight decay, gradients clipped, the mean loss over a batch's labelled
-tokens, weights, gradients and optimizer state in the model's own number format (bfloat16 on an accelerator).
-With `mixed` weights, gradients and optimizer state are float32, and products are computed in bfloat16.
+tokens. With `mixed`, as in the paper's code, weights, gradients and optimizer state are float32, products are computed
+in bfloat16, and checkpoints hold the weights in the model's own number format; without, all are in that format.
 """
 
 from __future__ import annotations
@@ -22,13 +22,18 @@ import torch
 from engine.models.loading import LoadedModel
 from engine.settings import Optimisation
 from engine.training.batches import Batch, epoch_batches
-from engine.training.checkpoint import LARGE_STATE, TrainingState, restore, save_checkpoint
+from engine.training.checkpoint import TrainingState, restore, save_checkpoint
 from engine.training.layers import freeze_the_rest
 from engine.training.loss import FrozenHead, labelled_loss
+from engine.training.masters import master_weights
 from engine.training.replay import LeashedText, Replayed
 from engine.training.sequences import TrainingSequence
 
 BETAS = (0.9, 0.999)  # torch's and transformers' default, which the reference code of the paper leaves as it is
+
+# Kept checkpoints hold no optimizer state of more bytes than this; the rolling one does. A small one stays: should a
+# later checkpoint be damaged, it is made again from here instead of from the start.
+LARGE_STATE = 100_000_000
 
 
 class StopTraining(Exception):
@@ -93,7 +98,7 @@ def train(
     weights in float32. Raises TrainingError when the loss is no longer a number or `start` does not fit, and whatever
     the callbacks raise.
     """
-    with freeze_the_rest(loaded, settings):
+    with master_weights(loaded, wanted=mixed), freeze_the_rest(loaded, settings):
         trainer = Trainer(loaded, sequences, settings, seed=seed, stage=stage, mixed=mixed)
         trainer.penalty, trainer.replay = penalty, replay
         if start is not None:
@@ -142,12 +147,16 @@ class Trainer:
         """Optimizer steps of the whole stage."""
         return self.steps_per_epoch * self.settings.epochs
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint to resume from; of a stage that is done without a large optimizer state. Raises OSError
-        when the disk is full; an older one is still there then."""
-        large = sum(2 * p.numel() * p.element_size() for p in self.parameters) >= LARGE_STATE
-        optimizer = None if large and self.epoch == self.settings.epochs else self.optimizer
+    def save(self, folder: Path, *, kept: bool = False) -> bool:
+        """Write a checkpoint in place of an older one; returns whether a training can go on from it.
+
+        kept: for good, so without an optimizer state that is a large one. Raises OSError when the disk is full; the
+        older one is still there then.
+        """
+        state = sum(2 * p.numel() * p.element_size() for p in self.parameters)
+        optimizer = None if kept and state >= LARGE_STATE else self.optimizer
         save_checkpoint(folder, self.loaded, optimizer, stage=self.stage, epoch=self.epoch, step=self.step)
+        return optimizer is not None
 
     def resume(self, start: TrainingState) -> None:
         """Restore weights, optimizer state and place. Raises TrainingError or ModelError."""
@@ -157,8 +166,6 @@ class Trainer:
                 f"epoch {start.epoch}, step {start.step}): delete it and train again"
             )
         restore(start, self.loaded, self.optimizer)
-        if self.loaded.key_rows is not None:
-            self.loaded.key_rows.read()
         self.epoch, self.step = start.epoch, start.step
 
     def run(self, on_step: Callable[[StepReport], None], on_epoch: Callable[[int, Trainer], None]) -> None:

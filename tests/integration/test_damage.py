@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from engine.commands.main import main
 from engine.execution import pipeline
@@ -212,14 +214,13 @@ def test_a_done_run_says_what_it_trained_in_and_keeps_no_point_to_go_on_from(
     assert not list(folder.glob("resume/*"))
     assert (pipeline.seconds_between_points(0.2), pipeline.seconds_between_points(10)) == (30, 10 / 0.03)
     monkeypatch.setattr(pipeline, "RESUME_EVERY_SECONDS", 0)
-    monkeypatch.setattr("engine.training.checkpoint.LARGE_STATE", 0)
     monkeypatch.setattr("engine.training.loop.LARGE_STATE", 0)
     written = []
     keep = pipeline.Trainer.save
 
-    def noted(trainer: pipeline.Trainer, place: Path) -> None:
+    def noted(trainer: pipeline.Trainer, place: Path, *, kept: bool = False) -> bool:
         written.append(place.parent.name)
-        keep(trainer, place)
+        return keep(trainer, place, kept=kept)
 
     monkeypatch.setattr(pipeline.Trainer, "save", noted)
     monkeypatch.setattr(pipeline, "choose_training", lambda *_: "mixed")  # a later attempt does not choose again
@@ -232,14 +233,23 @@ def test_a_done_run_says_what_it_trained_in_and_keeps_no_point_to_go_on_from(
     assert not list(folder.glob("checkpoints/*/training/optimizer.safetensors"))
 
 
+@pytest.mark.parametrize("accelerator", [False, True], ids=["processor", "as on an accelerator"])
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_stage_2_from_what_is_in_memory_is_that_from_what_was_kept(tmp_path: Path, tuning: str) -> None:
+def test_stage_2_from_what_is_in_memory_is_that_from_what_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuning: str, accelerator: bool
+) -> None:
+    # This processor computes what an accelerator with bfloat16 would.
+    monkeypatch.setattr("engine.models.device._accelerates_bfloat16", lambda _: accelerator)
     with closing(Lab(tmp_path)) as lab:
         one = [*KEPT, "stage1.checkpoint_epochs=[6]", "stage2.branch_epochs=[6]", f"tuning.method={tuning}"]
         run = carry_out(lab, lab.queue([*one, "stage1.embeddings=key tokens", "stage2.embeddings=key tokens"]).id)
         generalised = checkpoint_folder(run_folder(lab.home, run.id), "generalised@6")
         expected = lab.outcome(run.id)
         trained = {path.name: path.read_bytes() for path in generalised.glob("*.safetensors")}
+        assert run.environment["training_in"] == ("mixed" if accelerator else "float32")
+        if tuning == "full":
+            kinds = {tensor.dtype for tensor in load_file(generalised / "model.safetensors").values()}
+            assert kinds == {torch.bfloat16 if accelerator else torch.float32}
         shutil.rmtree(generalised)
         retry_run(lab.db, run.id)
         assert carry_out(lab, run.id).state is State.DONE

@@ -9,7 +9,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, Llama
 from engine.models.device import bfloat16_gain
 from engine.models.loading import load_base, load_checkpoint, prepare_for_training
 from engine.settings import Optimisation
-from engine.training.checkpoint import drop_large_state, is_complete, load_training_state
+from engine.training.checkpoint import is_complete, load_training_state
 from engine.training.loop import StepReport, StopTraining, Trainer, train
 from engine.training.sequences import stage1_sequences
 from tests.unit import tiny_models
@@ -207,22 +207,22 @@ def test_a_measurement_of_this_processor_is_short():
         assert bfloat16_gain() == 0
 
 
-def test_a_large_optimizer_state_goes_once_nothing_needs_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.training.checkpoint.LARGE_STATE", 1000)
+def test_what_is_kept_holds_no_large_optimizer_state(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.training.loop.LARGE_STATE", 1000)
     experiment = tiny_experiment(build_qwen2(tmp_path))
-    loaded = prepared(experiment)
-    run(experiment, loaded, settings(), on_epoch=lambda epoch, trainer: trainer.save(tmp_path / f"{epoch}"))
-    assert [load_training_state(tmp_path / f"{epoch}").resumable for epoch in (1, 2, 3)] == [True, True, False]
-    size = folder_size(tmp_path / "1")
-    drop_large_state(tmp_path / "1")
-    drop_large_state(tmp_path / "1")
-    assert folder_size(tmp_path / "1") < 0.6 * size
-    assert is_complete(tmp_path / "1") and is_complete(tmp_path / "3")
-    assert not load_training_state(tmp_path / "1").resumable
-    monkeypatch.setattr("engine.training.checkpoint.LARGE_STATE", 1e9)
-    drop_large_state(tmp_path / "2")
-    assert load_training_state(tmp_path / "2").resumable
+
+    def save(epoch, trainer):
+        assert not trainer.save(tmp_path / f"kept{epoch}", kept=True)
+        assert trainer.save(tmp_path / f"rolling{epoch}")
+
+    run(experiment, prepared(experiment), settings(), on_epoch=save)
+    assert not load_training_state(tmp_path / "kept1").resumable
+    assert load_training_state(tmp_path / "rolling1").resumable
+    assert folder_size(tmp_path / "kept1") < 0.6 * folder_size(tmp_path / "rolling1")
+    assert is_complete(tmp_path / "kept1") and is_complete(tmp_path / "rolling1")
+    monkeypatch.setattr("engine.training.loop.LARGE_STATE", 1e9)
+    run(experiment, prepared(experiment), settings(), on_epoch=lambda _, t: t.save(tmp_path / "small", kept=True))
+    assert load_training_state(tmp_path / "small").resumable
 
 
 def folder_size(folder):
