@@ -160,11 +160,11 @@ class Experiment(Frozen, Described):
     """Everything that is needed to run, and to repeat, one two-stage training with its evaluation.
 
     `model`: `embedded`, a Hugging Face model name, or a folder. `precision`: `auto` is `mixed` for a large model on a
-    processor that has bfloat16 fast, and on an accelerator that has it, where checkpoints and evaluations are bfloat16's;
-    else float32. `mixed`: weights in float32, whose products in training are computed in bfloat16; checkpoints and
-    evaluations are float32's. `bfloat16`: all of it, which loses the small steps of low rates. `key_token_rows`: what the new rows
-    of key tokens are drawn around. `seed` decides names (of generated facts), the split of the facts, and the order of
-    training.
+    processor that has bfloat16 fast, and on an accelerator that has it, where checkpoints and evaluations are
+    bfloat16's; else float32. `mixed`: weights in float32, whose products in training are computed in bfloat16;
+    checkpoints and evaluations are float32's. `bfloat16`: all of it, which loses the small steps of low rates.
+    `key_token_rows`: what the new rows of key tokens are drawn around. `seed` decides names (of generated facts), the
+    split of the facts, and the order of training.
     """
 
     name: Annotated[str, Field(max_length=10_000), label(80, 1)] = "experiment"

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from engine.models.out_of_memory import is_out_of_memory
+
 # Measured: on a CPU more rows leave the cache and cost more a row; a GPU is only busy with many.
 CPU_ROWS, GPU_ROWS = 256, 1024
 CPU_BYTES = 256_000_000
@@ -87,8 +89,9 @@ def rows_that_fit(model: Any, tokens: int, logit_positions: int, many: bool = Fa
     """How many rows of `tokens` tokens with logits at `logit_positions` places to compute at once.
 
     Estimates logits (with their float32 copies) and the key-value cache (with the copy made while it grows), against
-    a fixed budget on a CPU and a quarter of what is free on a GPU. many: as many as memory allows, also where fewer
-    are faster.
+    a fixed budget on a CPU and a quarter of what the model leaves of a GPU. That does not depend on what else is there
+    at the moment, since other batches have other last bits: two runs on one kind of GPU compute the same ones. many: as
+    many as memory allows, also where fewer are faster.
     """
     config = model.config.get_text_config()
     width = model.dtype.itemsize
@@ -99,7 +102,8 @@ def rows_that_fit(model: Any, tokens: int, logit_positions: int, many: bool = Fa
     cache = 4 * config.num_hidden_layers * heads * head_size * width * tokens
     logits = logit_positions * config.vocab_size * (width + 8)
     if model.device.type == "cuda":
-        budget, most = torch.cuda.mem_get_info(model.device)[0] // 4, GPU_ROWS
+        memory = torch.cuda.get_device_properties(model.device).total_memory
+        budget, most = max(CPU_BYTES, (memory - model.get_memory_footprint()) // 4), GPU_ROWS
     else:
         budget, most = CPU_BYTES, GPU_ROWS if many else CPU_ROWS
     return max(1, min(most, int(budget // (cache + logits))))
@@ -115,8 +119,8 @@ def in_halves(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[It
     """`work(items)`, in ever smaller parts when the accelerator runs out of memory."""
     try:
         return work(items)
-    except torch.OutOfMemoryError:
-        if len(items) == 1:
+    except RuntimeError as error:
+        if len(items) == 1 or not is_out_of_memory(error):
             raise
     torch.cuda.empty_cache()
     middle = len(items) // 2

@@ -20,6 +20,7 @@ from transformers import DynamicCache
 from engine.evaluation.batches import LARGE_VOCABULARY, log_softmax, normalisers
 from engine.evaluation.cache import roomy
 from engine.evaluation.plain import known_length, log_probabilities
+from engine.models.out_of_memory import is_out_of_memory
 
 Ids = tuple[int, ...]
 
@@ -131,9 +132,9 @@ def _keeps_keys(model: Any, prompt: Sequence[int]) -> bool:
         model(torch.tensor([list(prompt)], device=model.device), past_key_values=cache, use_cache=True)
         kept = [layer.keys for layer in roomy(cache)]
         return bool(kept) and all(keys is not None and keys.shape[2] == len(prompt) for keys in kept)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         return False
 
 
@@ -147,9 +148,9 @@ def honours_masks(model: Any, prompt: Sequence[int], options: Sequence[Ids]) -> 
     plain = np.array(log_probabilities(model, [(prompt, option) for option in options]))
     try:
         difference = np.abs(score_tree(model, [prompt], build_tree(options))[0] - plain)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
         return False
     # The last, long option must not make the others' rounding seem larger.
     size = np.maximum(np.abs(plain), np.abs(plain[:-1]).max(initial=0))

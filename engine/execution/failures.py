@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-import torch
-
 from engine.evaluation.batches import EvaluationError
+from engine.models.out_of_memory import is_out_of_memory
 from storage.trouble import is_disk_full, say_trouble
 
 
@@ -17,14 +16,14 @@ class PlainError(Exception):
 def explain_failure(error: BaseException) -> str:
     """One sentence for any exception that ended a run."""
     text = " ".join(str(error).split())
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return (
-            "The accelerator ran out of memory: choose a smaller batch size, LoRA instead of full fine-tuning, "
-            "or a smaller model, then retry."
-        )
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
         return (
             "The machine ran out of memory: choose a smaller batch size, LoRA instead of full fine-tuning, "
+            "or a smaller model, then retry."
+        )
+    if is_out_of_memory(error):
+        return (
+            "The accelerator ran out of memory: choose a smaller batch size, LoRA instead of full fine-tuning, "
             "or a smaller model, then retry."
         )
     if is_disk_full(error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -257,19 +258,24 @@ def test_a_prompt_that_depends_on_its_option_is_scored_plainly(lab, monkeypatch)
     assert outcome.log_probability == pytest.approx(truth - np.logaddexp.reduce(scores), abs=1e-4)
 
 
-def test_out_of_memory_halves_the_work():
+FULL = (torch.OutOfMemoryError("no"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"))
+
+
+@pytest.mark.parametrize("error", FULL, ids=["torch", "cublas"])
+def test_out_of_memory_halves_the_work(error):
     sizes = []
 
-    def work(items):
+    def work(items, most=3, mistake=error):
         sizes.append(len(items))
-        if len(items) > 3:
-            raise torch.OutOfMemoryError("no")
+        if len(items) > most:
+            raise mistake
         return [10 * x for x in items]
 
     assert in_halves(work, list(range(10))) == [10 * x for x in range(10)]
     assert max(sizes) == 10 and sizes[-1] <= 3
-    with pytest.raises(torch.OutOfMemoryError):
-        in_halves(lambda _: (_ for _ in ()).throw(torch.OutOfMemoryError("no")), [1])
+    for mistake, items in ((error, [1]), (RuntimeError("shapes do not fit"), [1, 2])):
+        with pytest.raises(RuntimeError, match=str(mistake)):
+            in_halves(partial(work, most=0, mistake=mistake), items)
 
 
 def test_end_tokens_come_from_everywhere(lab):

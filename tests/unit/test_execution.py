@@ -31,9 +31,15 @@ from tests.unit.tiny_models import tiny_experiment
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "ran out of memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), "ran out of memory"),
-        (MemoryError(), "ran out of memory"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "accelerator ran out of memory"),
+        (torch.AcceleratorError("CUDA error: out of memory", 2), "accelerator ran out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "accelerator ran"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+            "machine ran out of memory",
+        ),
+        (RuntimeError("[enforce fail] not enough memory: you tried to allocate 9 bytes"), "machine ran out of"),
+        (MemoryError(), "machine ran out of memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
         (sqlite3.OperationalError("database or disk is full"), "disk is full"),
         (RuntimeError("SafetensorError: IoError: No space left on device (os error 28)"), "disk is full"),

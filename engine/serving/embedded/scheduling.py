@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from engine.models.out_of_memory import is_out_of_memory
 from engine.serving.embedded.decoding import Continuation, Wish, decode
 from engine.serving.embedded.residents import Resident, Residents
 
@@ -132,7 +133,7 @@ class Group:
         except Exception as raised:
             error = raised.with_traceback(None)  # which would keep the tensors of what failed
         left = [(job, wishes) for job, wishes in asked if not job.future.done()]
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             torch.cuda.empty_cache()
         if len(left) == 1:
             left[0][0].fail(error)
@@ -211,7 +212,7 @@ class Scheduler:
                 more = group.advance(self.residents)
             except BaseException as raised:
                 error = raised
-                if isinstance(raised, torch.OutOfMemoryError):
+                if is_out_of_memory(raised):
                     torch.cuda.empty_cache()
             if more:
                 with self._ready:

@@ -30,6 +30,7 @@ from engine.evaluation.batches import EvaluationError
 from engine.hardware import SettingError, cpu_threads
 from engine.models.catalogue import use_home
 from engine.models.device import choose_device
+from engine.models.out_of_memory import is_out_of_memory
 from engine.models.source import ModelError
 from engine.serving.connections import server_settings
 from engine.serving.embedded.admission import BODY_SECONDS, MOST_BYTES, Admission
@@ -241,10 +242,12 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(Unreadable, refusing(400, str))
     app.add_exception_handler(_CutOff, refusing(413, lambda _: CUT_OFF))
     app.add_exception_handler(Gone, refusing(CLIENT_CLOSED, lambda _: "the client has gone"))
+    full = refusing(503, lambda _: "the device’s memory is full: ask fewer questions at once")
+    app.add_exception_handler(torch.OutOfMemoryError, full)
+    failed = refusing(500, lambda error: f"the server failed: {shorten(repr(error), 200)}")
     app.add_exception_handler(
-        torch.OutOfMemoryError, refusing(503, lambda _: "the device’s memory is full: ask fewer questions at once")
+        Exception, lambda request, error: (full if is_out_of_memory(error) else failed)(request, error)
     )
-    app.add_exception_handler(Exception, refusing(500, lambda error: f"the server failed: {shorten(repr(error), 200)}"))
 
     async def http_error(_: Request, error: Any) -> Response:
         words = UNKNOWN_PATH if error.status_code in (404, 405) else shorten(str(error.detail), 200)
