@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def has_nvidia_gpu() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
 
 
+def has_open_gpu() -> bool:
+    """Whether an NVIDIA GPU can be opened from here: /proc tells of the driver in containers that were given none."""
+    return has_nvidia_gpu() and Path("/dev/nvidiactl").exists()
+
+
 def is_exclusive(device: str) -> bool:
     """Whether a run and a model server must not be on the device at the same time."""
     return not device.startswith("cpu") or os.environ.get(SHARE, "").strip().lower() in ("no", "0", "false")
@@ -63,15 +69,55 @@ def free_gib() -> float:
     return free / 2**30
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU as the driver counts them, whatever this process may see. uuid: `GPU-…`; gib: all its memory."""
+
+    index: int
+    uuid: str
+    gib: float
+
+
 @cache
-def gpu_gib() -> float:
-    """Memory of the first NVIDIA GPU, in GiB; 0 where nvidia-smi does not tell."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+def nvidia_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that nvidia-smi tells of; none where it is not there."""
+    command = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return float(done.stdout.split()[0]) / 1024
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return 0.0
+        rows = [[word.strip() for word in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
+        return tuple(Gpu(int(index), uuid, float(mib) / 1024) for index, uuid, mib in rows)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ()
+
+
+def gpu_of(device: str) -> Gpu | None:
+    """The GPU that `cuda` (the first) or `cuda:1` is for this process, by CUDA_VISIBLE_DEVICES; None where that is not
+    known."""
+    if not device.startswith("cuda"):
+        return None
+    place, gpus = int(device.partition(":")[2] or 0), nvidia_gpus()
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    if not names:
+        names = [str(gpu.index) for gpu in gpus]
+    if place >= len(names):
+        return None
+    name = names[place]
+    return next(
+        (gpu for gpu in gpus if (name == str(gpu.index) if name.isdecimal() else gpu.uuid.startswith(name))), None
+    )
+
+
+def device_key(device: str) -> str:
+    """The name under which a device is held: of a GPU its UUID, so that `cuda`, `cuda:0` and what another process calls
+    its only GPU are one."""
+    gpu = gpu_of(device)
+    return gpu.uuid if gpu else "cuda:0" if device == "cuda" else device
+
+
+def gpu_gib(device: str = "cuda") -> float:
+    """Memory of an NVIDIA GPU, in GiB; 0 where nvidia-smi does not tell."""
+    gpu = gpu_of(device)
+    return gpu.gib if gpu else 0.0
 
 
 def cpu_threads(parameters: int | None = None) -> int:

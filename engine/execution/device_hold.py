@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from sqlite_utils import Database
 
-from engine.hardware import is_exclusive
+from engine.hardware import device_key, is_exclusive
 from engine.models.device import choose_device
 from storage.devices import release_device, request_for_run
 from storage.processes import ProcessName
@@ -29,6 +29,7 @@ def device_held(db: Database, run: str, while_waiting: Callable[[], None]) -> It
     if not is_exclusive(device):
         yield
         return
+    device = device_key(device)
     me, waiting = ProcessName.of(), False
     try:
         while not request_for_run(db, device, run, me):

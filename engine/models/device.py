@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from engine.hardware import SMALL_MODEL_PARAMETERS, asked_device, cpu_threads
+from engine.hardware import SMALL_MODEL_PARAMETERS, asked_device, cpu_threads, has_open_gpu
 from engine.models.source import ModelError
 
 KEPT_BYTES = 256 * 2**20
@@ -25,7 +25,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # the numbers that glibc's malloc
 def choose_device() -> torch.device:
     """The accelerator if there is one, else the CPU.
 
-    Raises ModelError when ROTE_LAB_DEVICE asks for what is not there.
+    Raises ModelError when ROTE_LAB_DEVICE asks for what is not there, and for an NVIDIA GPU that PyTorch cannot use.
     """
     asked = asked_device()
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -33,9 +33,24 @@ def choose_device() -> torch.device:
         device = torch.device(asked or found)
     except RuntimeError as error:
         raise ModelError(f"ROTE_LAB_DEVICE is ‘{asked}’: set it to cuda, mps or cpu, or unset it") from error
+    if not asked and found == "cpu" and has_open_gpu():
+        raise ModelError(
+            f"this machine has an NVIDIA GPU that PyTorch cannot use ({_why_not_cuda()}): mend that, or set "
+            "ROTE_LAB_DEVICE=cpu to compute on the processor"
+        )
     if not _is_available(device):
         raise ModelError(f"ROTE_LAB_DEVICE is ‘{asked}’, which this machine does not have: unset it to use {found}")
     return device
+
+
+def _why_not_cuda() -> str:
+    if torch.version.cuda is None:
+        return "this build of it is for processors"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return " ".join(str(error).split()).split(". ")[0][:200]
+    return "it names no reason"
 
 
 def _is_available(device: torch.device) -> bool:

@@ -113,7 +113,7 @@ def test_large_models_have_a_gpu_to_themselves(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(vllm_backend, "installed", lambda: "0.32.0")
     (tmp_path / "model.safetensors").touch()
     for gib, processes in ((80.0, vllm_backend.MOST_PROCESSES), (8.0, 1), (0.0, 1)):
-        monkeypatch.setattr(vllm_backend, "gpu_gib", lambda gib=gib: gib)
+        monkeypatch.setattr(vllm_backend, "gpu_gib", lambda _, gib=gib: gib)
         assert vllm_backend.processes_that_fit(tmp_path) == processes
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from engine import CODE_ROOT
-from engine.hardware import is_exclusive, serving_device
+from engine.hardware import device_key, is_exclusive, serving_device
 from engine.models.checksums import damage
 from engine.serving import PREPARE
 from engine.serving.client import ServerClient, ServingError
@@ -65,7 +65,7 @@ class ModelProcess:
         self.adapters: OrderedDict[str, int] = OrderedDict()  # name → when its file was written; the oldest use first
         self.lock = threading.Lock()  # of the adapters
         self.used = time.monotonic()
-        self.device = serving_device()
+        self.device = device_key(serving_device())
         self.id = ""
         self.keeper: ProcessName | None = None
         self._process: subprocess.Popen[bytes] | None = None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import CODE_ROOT
-from engine.hardware import cpu_threads, free_gib, gpu_gib, has_nvidia_gpu
+from engine.hardware import cpu_threads, free_gib, gpu_gib, gpu_of, has_nvidia_gpu, serving_device
 from engine.models.files import model_shape
 from engine.serving.vllm import ADAPTERS
 
@@ -73,7 +73,7 @@ def processes_that_fit(folder: Path) -> int:
     if is_cpu_build():
         return MOST_PROCESSES
     weights = sum(f.stat().st_size for f in folder.glob("*.safetensors")) / 2**30
-    return MOST_PROCESSES if MOST_PROCESSES * (1.3 * weights + 3) < GPU_PART * gpu_gib() else 1
+    return MOST_PROCESSES if MOST_PROCESSES * (1.3 * weights + 3) < GPU_PART * gpu_gib(serving_device()) else 1
 
 
 def rank_for(adapter: Path | None) -> int:
@@ -136,6 +136,8 @@ def environment(folder: Path, device: str) -> dict[str, str]:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(cpu_threads(parameters)),
         }
+    elif gpu := gpu_of(device):
+        variables["CUDA_VISIBLE_DEVICES"] = gpu.uuid
     elif ":" in device and "CUDA_VISIBLE_DEVICES" not in os.environ:
         variables["CUDA_VISIBLE_DEVICES"] = device.partition(":")[2]
     return variables
