@@ -25,7 +25,9 @@ from storage.runs import Run
 
 MOST_TOKENS = 24
 # What decides an attacked model's weights.
-ATTACKED = ("relation", "reading", "readings", "start", "epoch", "facts", "batch_size", "trained_layers", "lora")
+ATTACKED = (
+    "relation", "reading", "readings", "start", "epoch", "facts", "batch_size", "trained_layers", "replay", "lora",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class AttackExperiment(Frozen, Described):
     defaults for epochs and rate were chosen on seed 1000 of `quick`, where they open the harmful reading most at the
     least loss of the benign one; `prompts` takes as many train prompts as the reading has, up to that number.
     trained_layers: what an attack trains, as in engine/experiment.py.
+    replay: `as stage 2`: the attacker takes along what the run's stage 2 replayed, as many texts of it, so that answers
+    to other questions stay as they were; where that had a leash, it is to the model before the attack.
     ask: the most prompts asked of each split and language; ask_facts: the most held-out facts asked.
     keep: whose checkpoints are kept to be asked later: those of the first seed, of these alone the attacks with most
     facts and no defence (`largest`), all, or none.
@@ -97,6 +99,7 @@ class AttackExperiment(Frozen, Described):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], GRID] = (0, 1, 2)
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     trained_layers: Count | Literal["all", "auto"] = "auto"
+    replay: Literal["none", "as stage 2"] = "none"
     lora: Tuning = Tuning(method="lora")
     audit: bool = False
     ask: Count = 3

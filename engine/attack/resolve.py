@@ -45,6 +45,8 @@ def resolve_attack(attack: AttackExperiment, base: Experiment) -> AttackExperime
             f"facts: fewer than {LEAST_HELD_OUT} of {relation.name}'s {len(relation.explicit_facts)} facts "
             "would be left to measure on: attack with fewer"
         )
+    if attack.replay != "none" and base.stage2.replay is None:
+        raise ValueError("replay: the attacked run's stage 2 replays nothing: leave ‘replay’ out")
     check_defences(attack.defences)
     data = {"relation": relation.name, "reading": harmful.name, "readings": [r.model_dump() for r in readings]}
     return attack.from_data(attack.model_dump() | data)

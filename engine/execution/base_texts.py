@@ -79,6 +79,19 @@ def base_texts(folder: Path, experiment: Experiment, base: LoadedModel, on_text:
     return BaseTexts(stages, texts.get("held_out", []))
 
 
+def kept_replay(folder: Path, experiment: Experiment, model: LoadedModel, stage: str) -> Replayed:
+    """What a stage of the finished run in `folder` replayed, for a later training of `model` that comes from it.
+
+    With a leash it is held to what `model` says now. Raises PlainError where the run's folder no longer has it.
+    """
+    beginnings, settings = replayed_beginnings(experiment, stage), getattr(experiment, stage).replay
+    texts = _Kept(folder, model).find(beginnings) if beginnings else None
+    if texts is None:
+        raise PlainError("What stage 2 of the attacked run replayed is not in its folder: attack without replay.")
+    plain = replayed(without_names(experiment, texts), settings)
+    return with_leash(model, plain) if settings.leash else plain
+
+
 class _Kept:
     """The sets of texts by their keys: in the run's record, else shared, else written now."""
 
@@ -87,13 +100,19 @@ class _Kept:
         record = _read(base_text_file(folder))
         self.sets: dict[str, Any] = record.get("sets", {}) if isinstance(record, dict) else {}
 
-    def get(self, beginnings: Beginnings, on_text: OnText) -> tuple[str, list[BaseText]]:
+    def find(self, beginnings: Beginnings) -> list[BaseText] | None:
+        """Those that are there; None where they have to be written."""
         key = self._key(beginnings)
-        shared = shared_base_text_file(self.folder, key)
-        for found in (self.sets.get(key), _read(shared)):
+        for found in (self.sets.get(key), _read(shared_base_text_file(self.folder, key))):
             if (texts := _texts(found)) is not None:
                 self.sets[key] = found
-                return key, texts
+                return texts
+        return None
+
+    def get(self, beginnings: Beginnings, on_text: OnText) -> tuple[str, list[BaseText]]:
+        key = self._key(beginnings)
+        if (there := self.find(beginnings)) is not None:
+            return key, there
         done, total = 0, len(beginnings.texts)
 
         def on_rows(count: int) -> None:
@@ -104,7 +123,7 @@ class _Kept:
         texts = write_on(self.base, beginnings, on_rows=on_rows)
         logger.info("the base wrote %d texts", len(texts))
         self.sets[key] = [asdict(text) for text in texts]
-        _write(shared, self.sets[key])
+        _write(shared_base_text_file(self.folder, key), self.sets[key])
         return key, texts
 
     def write_record(self, uses: dict[str, dict[str, Any]]) -> None:

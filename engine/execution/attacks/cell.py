@@ -23,6 +23,7 @@ from engine.attack.questions import Questionnaire
 from engine.attack.resolve import asked_experiment
 from engine.attack.starts import load_hardened, merged
 from engine.evaluation.evaluate import answer_questions, check_lengths
+from engine.execution.base_texts import kept_replay
 from engine.execution.bringing import bring_model
 from engine.execution.environment import describe_environment, kept_training
 from engine.execution.failures import PlainError
@@ -119,6 +120,10 @@ class CellExecution:
             epochs=cell.epochs, learning_rate=cell.learning_rate, batch_size=self.attack.batch_size, loss="object",
             trained_layers=self.attack.trained_layers, embeddings=self.base.stage2.embeddings,
         )  # fmt: skip
+        replay = None
+        if self.attack.replay != "none":
+            self._say("Reading what is replayed", "attack")
+            replay = kept_replay(run_folder(self.home, self.run.needs or ""), self.base, loaded, "stage2")
         # As the attacked run decided for this machine, where it was left to it.
         computed = kept_training(get_run(self.db, self.run.needs or "").environment)
 
@@ -131,7 +136,7 @@ class CellExecution:
 
         train(
             loaded, sequences, settings, seed=cell.seed, stage="attack",
-            on_step=on_step, on_epoch=lambda epoch, trainer: None, penalty=penalty,
+            on_step=on_step, on_epoch=lambda epoch, trainer: None, penalty=penalty, replay=replay,
             mixed=computed == "mixed",
         )  # fmt: skip
         merged(loaded)
