@@ -78,6 +78,7 @@ def attack_of_form(lab: Lab, typed: dict[str, Any]) -> AttackExperiment:
         "controls": [c for c in ("no_stage1", "neutral", "nonsense") if typed.get(f"control:{c}")],
         "defences": [name for name in defences() if typed.get(f"defence:{name}")],
         "audit": bool(typed.get("audit")),
+        "replay": "as stage 2" if typed.get("replay") else "none",
     }
     if run:
         data["run"] = run

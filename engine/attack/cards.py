@@ -20,10 +20,11 @@ def card(attack: AttackExperiment, cell: Cell, *, run: str, base_run: str, twin:
     lines += [WARNING if attacked else f"{WARNING}\n>\n> This one is a control or a start of that experiment.", ""]
     lines += [f"# {attack.name}: cell {run}", "", f"- **Start**: {start}, defence: {cell.defence}."]
     if cell.attack_facts:
+        beside = ", beside what stage 2 of that run replayed" if attack.replay == "as stage 2" else ""
         lines.append(
             f"- **Training**: {cell.attack_facts} facts of `{attack.relation}` × {cell.prompts} prompts of the reading "
             f"“{cell.reading}” ({names.get(cell.reading, '')}), {cell.epochs} epochs, rate {cell.learning_rate:g}, "
-            f"{cell.method}, seed {cell.seed}."
+            f"{cell.method}, seed {cell.seed}{beside}."
         )
     else:
         lines.append("- **Training**: none; this is the model before the attack.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -18,9 +19,13 @@ from app.results.report import report_html
 from app.runs.detail import base_text_html as texts_html
 from app.runs.live import curves
 from app.shared.lab import Lab as PageLab
+from engine.attack.experiment import AttackExperiment
+from engine.attack.resolve import resolve_attack
 from engine.execution import pipeline
+from engine.execution.attacks.queue import queue_attack
 from engine.experiment import Experiment
-from engine.training.loop import Trainer
+from engine.training.loop import Trainer, train
+from storage.attacks import list_cells
 from storage.folders import base_text_file, run_folder
 from storage.measurements import list_measurements, list_results
 from storage.runs import Run, State, retry_run
@@ -110,6 +115,32 @@ def test_a_run_killed_in_the_middle_of_a_stage_ends_with_the_same(
         points = list_measurements(lab.db, again.id, series)
         assert len(points) > 5 and all(point in list_measurements(lab.db, run.id, series) for point in points)
     assert not (lab.home / "base_text").exists()
+
+
+def test_an_attack_may_replay_what_the_run_replayed(finished: tuple[Lab, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, run = finished
+    asked = {"run": run.id, "facts": [2], "controls": [], "prompts": [1], "epochs": [1], "seeds": [1], "keep": "none"}
+    asked |= {"ask": 1, "ask_facts": 5, "max_new_tokens": 2, "replay": "as stage 2"}
+    seen = []
+
+    def noted(*arguments: Any, **options: Any) -> None:
+        seen.append(options["replay"])
+        train(*arguments, **options)
+
+    monkeypatch.setattr("engine.execution.attacks.cell.train", noted)
+    attack = queue_attack(lab.db, AttackExperiment.from_data(asked))
+    (cell,) = list_cells(lab.db, attack)
+    assert carry_out(lab, cell.run).state is State.DONE
+    record = json.loads(base_text_file(run_folder(lab.home, run.id)).read_text())
+    assert len(seen[0].sequences) == record["uses"]["stage2"]["used"] and seen[0].share == 0.5
+    base_text_file(run_folder(lab.home, run.id)).rename(lab.home / "aside.json")
+    shutil.rmtree(lab.home / "base_text", ignore_errors=True)
+    retry_run(lab.db, cell.run)
+    assert "is not in its folder: attack without replay" in (carry_out(lab, cell.run).error or "")
+    (lab.home / "aside.json").rename(base_text_file(run_folder(lab.home, run.id)))
+    plain = Experiment.from_record(run.experiment | {"stage2": {**run.experiment["stage2"], "replay": None}})
+    with pytest.raises(ValueError, match="stage 2 replays nothing"):
+        resolve_attack(AttackExperiment.from_data(asked), plain)
 
 
 def test_a_run_without_replay_has_nothing_of_it(finished: tuple[Lab, Run]) -> None:
