@@ -35,7 +35,7 @@ from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run, get_run
 
 def attack(
     source: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE|ID", help="attack, story, a file, or an attack to go on.")
+        str, typer.Argument(metavar="PRESET|FILE|ID", help="attack, story, real, a file, or an attack to go on.")
     ],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="e.g. seeds=[0].")] = None,
     home: Home = None,
