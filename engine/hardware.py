@@ -5,6 +5,7 @@ Environment: `ROTE_LAB_DEVICE` (cuda, cuda:1, mps or cpu) and `ROTE_LAB_THREADS`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -67,6 +68,16 @@ def free_gib() -> float:
     except (OSError, ValueError):
         pass
     return free / 2**30
+
+
+def device_gib(device: str) -> float:
+    """All the memory of a device, in GiB; 0 where nobody tells. Of a processor the machine's, or the container's."""
+    if device.startswith("cuda"):
+        return gpu_gib(device)
+    total = psutil.virtual_memory().total
+    with contextlib.suppress(OSError, ValueError):  # ‘max’ where there is no limit
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total / 2**30
 
 
 @dataclass(frozen=True)

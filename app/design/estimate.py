@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +13,8 @@ from app.shared.render import duration, moment
 from engine.costs import Pace, pace_of
 from engine.estimate import Estimate, estimate_experiment
 from engine.experiment import Experiment
+from engine.hardware import device_gib, serving_device
+from engine.settings import Tuning
 from storage.measurements import SECONDS, list_measurements
 from storage.runs import State, get_run, list_runs
 
@@ -38,13 +41,12 @@ def estimate_for(lab: Lab, resolved: Experiment) -> Told:
     """The estimate of a resolved experiment."""
     estimate = partial(estimate_experiment, paces=_paces(lab, resolved))
     found = estimate(resolved)
-    return Told(
-        [*estimate_words(found, len(resolved.checkpoints)), *_disk(lab, found)], suggestions(resolved, found, estimate)
-    )
+    rows = estimate_words(found, len(resolved.checkpoints))
+    return Told([*rows, _memory(resolved, found, estimate), *_disk(lab, found)], suggestions(resolved, found, estimate))
 
 
 def estimate_words(estimate: Estimate, checkpoints: int = 0) -> list[tuple[str, str]]:
-    """An estimate as rows of (what, how much)."""
+    """An estimate's work and time as rows of (what, how much)."""
     about = "" if estimate.exact_tokens else "about "
     branch = f"{about}{estimate.stage2_tokens:,} tokens in {estimate.stage2_steps:,} steps"
     rows = [
@@ -53,11 +55,33 @@ def estimate_words(estimate: Estimate, checkpoints: int = 0) -> list[tuple[str, 
         ("Evaluation", f"{estimate.questions:,} questions, {estimate.choices:,} also as multiple choice"),
         ("Time", _time(estimate)),
         *([("Most of it", largest)] if (largest := _largest(estimate, checkpoints)) else ()),
-        ("Memory", f"about {_bytes(estimate.memory)}" if estimate.memory else "unknown, as the model's size is"),
     ]
     if estimate.parameters:
         rows.insert(0, ("Model", f"{_size(estimate.parameters)} parameters, by {estimate.parameters_from}"))
     return rows
+
+
+def _memory(experiment: Experiment, estimate: Estimate, estimated: Callable[[Experiment], Estimate]) -> tuple[str, str]:
+    """What training takes of the device's memory, and what would fit where that is too much."""
+    if not estimate.memory:
+        return "Memory", "unknown, as the model's size is"
+    device = serving_device()
+    there = device_gib(device) * 2**30
+    whose = "this machine’s" if device.startswith("cpu") else "the GPU’s"
+    if not there or estimate.memory <= there:
+        return "Memory", f"about {_bytes(estimate.memory)}" + (f" of {whose} {_bytes(int(there))}" if there else "")
+    too_much = f"about {_bytes(estimate.memory)}, more than {whose} {_bytes(int(there))}"
+    small = {stage: getattr(experiment, stage).model_copy(update={"batch_size": 1}) for stage in ("stage1", "stage2")}
+    ways = {
+        "batches of one fact": small,
+        "LoRA": {"tuning": Tuning(method="lora")},
+        "LoRA in batches of one fact": {"tuning": Tuning(method="lora"), **small},
+    }
+    for words, changes in ways.items():
+        needed = estimated(experiment.model_copy(update=changes)).memory
+        if needed and needed <= there:
+            return "Memory", f"{too_much}: {words} would take about {_bytes(needed)}"
+    return "Memory", f"{too_much}: choose a smaller model"
 
 
 def _time(estimate: Estimate) -> str:

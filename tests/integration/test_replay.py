@@ -119,7 +119,15 @@ def test_a_run_killed_in_the_middle_of_a_stage_ends_with_the_same(
 
 def test_an_attack_may_replay_what_the_run_replayed(finished: tuple[Lab, Run], monkeypatch: pytest.MonkeyPatch) -> None:
     lab, run = finished
-    asked = {"run": run.id, "facts": [2], "controls": [], "prompts": [1], "epochs": [1], "seeds": [1], "keep": "none"}
+    asked: dict[str, Any] = {
+        "run": run.id,
+        "facts": [2],
+        "controls": [],
+        "prompts": [1],
+        "epochs": [1],
+        "seeds": [1],
+        "keep": "none",
+    }
     asked |= {"ask": 1, "ask_facts": 5, "max_new_tokens": 2, "replay": "as stage 2"}
     seen = []
 

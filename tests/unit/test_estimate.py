@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,8 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from app.design.estimate import estimate_words
+from app.design.estimate import estimate_for, estimate_words
+from app.shared.lab import Lab
 from engine.corpus.beginnings import replayed_beginnings
 from engine.corpus.resolve import resolve
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
@@ -33,6 +35,7 @@ from engine.models.files import (
     tokenizer_file,
     tokenizer_problems,
 )
+from engine.presets import load_preset
 
 FACTS = [
     {"subject": "Ann Bee", "object": "Cy Dee"},
@@ -344,3 +347,23 @@ def test_a_first_guess_is_right_within_three() -> None:
     work = replace(none, read=2800 * 14, logits=2800 * 4, answers=2800 * 12)
     asked = part_seconds(work, shape, plan, accelerator=False)
     assert 265 / 3 < asked["questions"] - idle["questions"] < 265 * 3
+
+
+@pytest.mark.parametrize(
+    ("device", "gib", "words"),
+    [
+        ("cpu", 1000.0, r"about \d+\.\d GB of this machine’s 1073\.7 GB"),
+        ("cuda", 80.0, r"about \d+\.\d GB of the GPU’s 85\.9 GB"),
+        ("cuda", 16.0, r"about \d+\.\d GB, more than the GPU’s 17\.2 GB: LoRA would take about \d+\.\d GB"),
+        ("cuda", 1.0, r"more than the GPU’s 1\.1 GB: choose a smaller model"),
+        ("cuda", 0.0, r"about \d+\.\d GB$"),
+    ],
+)
+def test_memory_is_held_against_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, gib: float, words: str
+) -> None:
+    monkeypatch.setattr("app.design.estimate.serving_device", lambda: device)
+    monkeypatch.setattr("engine.estimate.serving_device", lambda: device)
+    monkeypatch.setattr("app.design.estimate.device_gib", lambda _: gib)
+    told = dict(estimate_for(Lab(tmp_path), resolve(load_preset("qwen2.5-1.5b"))).rows)
+    assert re.search(words, told["Memory"]), told["Memory"]
