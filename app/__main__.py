@@ -21,7 +21,7 @@ from app.asking.model_server import ModelServer
 from app.server.first_start import bring_recorded_attacks, bring_recorded_runs, queue_first_run
 from app.server.sign_in import Access, NotSafe, access
 from app.server.uploads import make_uploads
-from app.server.worker_process import WorkerProcess
+from app.server.worker_process import Workers
 from app.shared.lab import Lab
 from app.shared.words import sentence
 from engine.models.catalogue import use_home
@@ -111,8 +111,8 @@ def fail(sentence: str) -> NoReturn:
 
 
 def serve(listener: socket.socket, allowed: Access, home: Path, worker: Mapping[str, str] | None) -> None:
-    """Serve the site on the listening socket until the process is told to end. `worker`: the environment of the one
-    that is started beside it, None for none."""
+    """Serve the site on the listening socket until the process is told to end. `worker`: the environment of workers
+    that are started beside it, None for none."""
     make_uploads(home)
     from app.site import build_site  # loads Gradio, which reads `QUIET` from the environment
 
@@ -121,22 +121,20 @@ def serve(listener: socket.socket, allowed: Access, home: Path, worker: Mapping[
         models = ModelServer(home)
     except CannotServe as error:
         fail(f"{error}.")
-    process = WorkerProcess(home, environment=worker)
-    site = build_site(home, allowed, models, process.starting)
+    workers = Workers(home, worker)
+    site = build_site(home, allowed, models, workers.starting)
     config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **server_settings())
     server = uvicorn.Server(config)
     threading.Thread(target=announce, args=(server, listener, home), daemon=True).start()
     # After its own shutdown uvicorn raises the signal again, which would end the process before `finally`.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     models.start()
-    if worker is not None:
-        process.start()
+    workers.start()
     try:
         server.run(sockets=[listener])
     finally:
         models.stop()
-        if worker is not None:
-            process.stop()
+        workers.stop()
 
 
 def announce(server: object, listener: socket.socket, home: Path) -> None:

@@ -102,20 +102,28 @@ def nvidia_gpus() -> tuple[Gpu, ...]:
 
 
 def gpu_of(device: str) -> Gpu | None:
-    """The GPU that `cuda` (the first) or `cuda:1` is for this process, by CUDA_VISIBLE_DEVICES; None where that is not
-    known."""
+    """The GPU that `cuda` (the first) or `cuda:1` is for this process; None where that is not known."""
     if not device.startswith("cuda"):
         return None
-    place, gpus = int(device.partition(":")[2] or 0), nvidia_gpus()
-    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    if not names:
-        names = [str(gpu.index) for gpu in gpus]
-    if place >= len(names):
-        return None
-    name = names[place]
-    return next(
-        (gpu for gpu in gpus if (name == str(gpu.index) if name.isdecimal() else gpu.uuid.startswith(name))), None
-    )
+    place, names = int(device.partition(":")[2] or 0), _visible()
+    return _named(names[place]) if place < len(names) else None
+
+
+def visible_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that this process may use, in its order."""
+    return tuple(gpu for name in _visible() if (gpu := _named(name)))
+
+
+def _visible() -> list[str]:
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return [str(gpu.index) for gpu in nvidia_gpus()]
+    return [name.strip() for name in asked.split(",") if name.strip()]
+
+
+def _named(name: str) -> Gpu | None:
+    by_number = name.isdecimal()
+    return next((g for g in nvidia_gpus() if (str(g.index) == name if by_number else g.uuid.startswith(name))), None)
 
 
 def device_key(device: str) -> str:

@@ -1,4 +1,7 @@
-"""The worker as a child process of the server: started with it, restarted when it dies, ended with it."""
+"""Workers as child processes of the server: started with it, restarted when they die, ended with it.
+
+There is one, or one for each GPU of several, which sees no other.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engine import CODE_ROOT
+from engine.hardware import asked_device, visible_gpus
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
@@ -21,16 +26,59 @@ END_SECONDS = 15.0
 LOG_BYTES = 5_000_000
 
 
+class Workers:
+    """Every worker of the lab."""
+
+    def __init__(self, home: Path, environment: Mapping[str, str] | None = None) -> None:
+        """environment: what the workers run with, but for the GPU of each; None for no workers."""
+        self._all: list[WorkerProcess] = []
+        if environment is None:
+            return
+        # The one device that somebody named is enough for one worker.
+        gpus = () if asked_device() else visible_gpus()
+        if len(gpus) < 2:
+            self._all = [WorkerProcess(home, environment=environment)]
+        else:
+            self._all = [
+                WorkerProcess(
+                    home, environment={**environment, "CUDA_VISIBLE_DEVICES": gpu.uuid}, name=f"worker-{place}"
+                )
+                for place, gpu in enumerate(gpus)
+            ]
+
+    def __iter__(self) -> Iterator[WorkerProcess]:
+        return iter(self._all)
+
+    def start(self) -> None:
+        """Begin supervising them; returns at once."""
+        for worker in self._all:
+            worker.start()
+
+    def starting(self) -> bool:
+        """Whether one was started a moment ago, so that it may not have registered yet."""
+        return any(worker.starting() for worker in self._all)
+
+    def stop(self) -> None:
+        """End them all, together."""
+        if self._all:
+            with ThreadPoolExecutor(len(self._all)) as pool:
+                list(pool.map(WorkerProcess.stop, self._all))
+
+
 class WorkerProcess:
-    """Keeps one worker alive until `stop`. Its output goes to `home/logs/worker.log`. environment: None is this one.
+    """Keeps one worker alive until `stop`. Its output goes to `home/logs/NAME.log`. environment: None is this one.
 
     After a quick death the next start waits 1, 2, 4 … 60 seconds; a worker that lived for a minute starts afresh.
     """
 
     def __init__(
-        self, home: Path, command: list[str] | None = None, environment: Mapping[str, str] | None = None
+        self,
+        home: Path,
+        command: list[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        name: str = "worker",
     ) -> None:
-        self.home, self.environment = home, environment
+        self.home, self.environment, self.name = home, environment, name
         self.command = command or [
             sys.executable, "-m", "engine", "worker", "--home", str(home), "--parent", str(os.getpid())
         ]  # fmt: skip
@@ -91,7 +139,7 @@ class WorkerProcess:
         return self._process.wait()
 
     def _log(self):
-        path = self.home / "logs" / "worker.log"
+        path = self.home / "logs" / f"{self.name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.stat().st_size > LOG_BYTES:
             path.replace(path.with_suffix(".old.log"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.server.worker_process import Workers
 from engine import hardware
 from engine.hardware import device_key, gpu_gib, gpu_of, nvidia_gpus
 from engine.models import device as device_module
@@ -74,6 +75,23 @@ def test_two_names_of_one_gpu_are_one_lock(gpus: None, tmp_path: Path, monkeypat
     assert take_for_server(db, device_key("cuda"), "server", me) == "run"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert take_for_server(db, device_key("cuda"), "server", me) is None
+
+
+def test_each_gpu_has_a_worker_of_its_own(gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROTE_LAB_DEVICE", raising=False)
+
+    def seen() -> list[tuple[str, str | None]]:
+        workers = Workers(tmp_path, {"A": "b"})
+        return [(worker.name, (worker.environment or {}).get("CUDA_VISIBLE_DEVICES")) for worker in workers]
+
+    assert seen() == [("worker-0", FIRST), ("worker-1", SECOND)]
+    for visible, alone in (("1", None), ("", None), ("-1", None)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert seen() == [("worker", alone)]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("ROTE_LAB_DEVICE", "cuda:1")
+    assert seen() == [("worker", None)]
+    assert list(Workers(tmp_path, None)) == []
 
 
 def test_vllm_is_given_the_gpu_that_is_meant(gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
