@@ -35,6 +35,7 @@ from engine.serving.protocol import (
     Prompt,
     UnloadAdapterRequest,
 )
+from engine.serving.traffic import asking
 
 Ids = Sequence[int]
 Item = TypeVar("Item")
@@ -154,7 +155,8 @@ class ServerClient:
         self._send("POST", "/v1/unload_lora_adapter", UnloadAdapterRequest(lora_name=name))
 
     def _post(self, path: str, request: Message, kind: type[Kind]) -> Kind:
-        return _read(self._send("POST", path, request), kind)
+        with asking(self.base_url):
+            return _read(self._send("POST", path, request), kind)
 
     def _send(self, method: str, path: str, body: Message | None = None, **more: Any) -> httpx.Response:
         try:

@@ -45,6 +45,7 @@ class ServedModel:
     tokenizer: a tokenizer.json that holds the run's key tokens.
     lost: why it cannot be served any more, a sentence; '' for all that can.
     beside_full: of a base, whether its run keeps full fine-tunes.
+    source: the experiment's model, from which the base is prepared.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ServedModel:
     tokenizer: Path
     lost: str = ""
     beside_full: bool = False
+    source: str = ""
 
     @property
     def base(self) -> str:
@@ -74,16 +76,16 @@ def served_models(home: Path, run: Run) -> list[ServedModel]:
         raise NotServable(f"the experiment of run {run.id} cannot be read: {error}") from error
     key = run_base_key(home, run.id, experiment)
     base, lost = prepared_folder(home, key), lost_base(home, run.id, experiment, unread=True)
-    models = []
+    models, source = [], experiment.model
     for name in checkpoint_names(home, run.id):
         folder = _existing(checkpoint_folder(run_folder(home, run.id), name))
         kind: Kind = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "full"
         file, gone = folder / "tokenizer.json", lost if kind == "adapter" else ""
-        models.append(ServedModel(f"{run.id}/{name}", run.id, name, kind, folder, base, file, gone))
+        models.append(ServedModel(f"{run.id}/{name}", run.id, name, kind, folder, base, file, gone, source=source))
     # A checkpoint's tokenizer is the prepared base's own, and is there also before that base is.
     tokenizer = models[0].tokenizer if models else base / "tokenizer.json"
     full = any(model.kind == "full" for model in models)
-    return [ServedModel(f"{BASE}-{key}", run.id, BASE, "base", base, base, tokenizer, lost, full), *models]
+    return [ServedModel(f"{BASE}-{key}", run.id, BASE, "base", base, base, tokenizer, lost, full, source), *models]
 
 
 def served_model(home: Path, run: Run, checkpoint: str) -> ServedModel:

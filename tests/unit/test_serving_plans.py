@@ -109,12 +109,31 @@ def test_vllm_is_told_the_lab_s_rules(tmp_path: Path, cpu_vllm: None, monkeypatc
     assert variables["HF_HUB_OFFLINE"] == variables["VLLM_NO_USAGE_STATS"] == "1"
 
 
-def test_large_models_have_a_gpu_to_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_takes_as_much_of_a_gpu_as_its_weights_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_backend, "installed", lambda: "0.32.0")
-    (tmp_path / "model.safetensors").touch()
-    for gib, processes in ((80.0, vllm_backend.MOST_PROCESSES), (8.0, 1), (0.0, 1)):
-        monkeypatch.setattr(vllm_backend, "gpu_gib", lambda _, gib=gib: gib)
-        assert vllm_backend.processes_that_fit(tmp_path) == processes
+    monkeypatch.setattr(vllm_backend, "has_nvidia_gpu", lambda: True)
+    full, adapter = served(tmp_path / "full", "full"), served(tmp_path / "adapter", "adapter")
+    with (full.folder / "model.safetensors").open("wb") as file:
+        file.truncate(28 * 2**30)
+    monkeypatch.setattr(vllm_backend, "gpu_gib", lambda _: 80.0)
+    plan = plan_for(Choice("vllm", ""), full)
+    assert plan.part == pytest.approx((1.05 * 28 + 4) / 80, abs=0.01)
+    assert f"--gpu-memory-utilization {plan.part:.2f}" in " ".join(plan.command(tmp_path, 8000))
+    assert plan_for(Choice("vllm", ""), adapter).part == pytest.approx((4 + 1) / 80, abs=0.01)
+    assert choose("auto", full).backend == "vllm"
+    monkeypatch.setattr(vllm_backend, "gpu_gib", lambda _: 24.0)
+    assert choose("auto", full).backend == "embedded" and "do not fit on the GPU" in choose("auto", full).reason
+    monkeypatch.setattr(vllm_backend, "gpu_gib", lambda _: 0.0)
+    assert plan_for(Choice("vllm", ""), full).part == vllm_backend.UNKNOWN_PART
+
+
+def test_a_base_that_is_not_prepared_yet_is_measured_by_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_backend, "installed", lambda: "0.32.0")
+    monkeypatch.setattr(vllm_backend, "gpu_gib", lambda _: 80.0)
+    base = replace(served(tmp_path, "base"), prepared=tmp_path / "to come", source="Qwen/Qwen2.5-14B")
+    assert vllm_backend.part_of_gpu(base) > 0.3
 
 
 def test_the_wish_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ KEEPER_SECONDS = "10"
 END_SECONDS = 20.0
 
 
+_starting = threading.Lock()
+
+
+@contextmanager
+def _turn(needed: bool, end: threading.Event) -> Iterator[None]:
+    """While one vLLM starts on a GPU no other one does, since each measures what memory is free. Ends with `end`."""
+    mine = False
+    while needed and not mine and not end.is_set():
+        mine = _starting.acquire(timeout=START_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        if mine:
+            _starting.release()
+
+
 class ModelProcess:
     """Watches over the server of one plan, from `start` to `stop`."""
 
@@ -65,6 +82,7 @@ class ModelProcess:
         self.adapters: OrderedDict[str, int] = OrderedDict()  # name → when its file was written; the oldest use first
         self.lock = threading.Lock()  # of the adapters
         self.used = time.monotonic()
+        self.ready_since = float("inf")
         self.device = device_key(serving_device())
         self.id = ""
         self.keeper: ProcessName | None = None
@@ -78,6 +96,11 @@ class ModelProcess:
     def url(self) -> str:
         """Its address, without `/v1`."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def part(self) -> float:
+        """Of a GPU's memory."""
+        return self.plan.part
 
     @property
     def log(self) -> Path:
@@ -139,8 +162,10 @@ class ModelProcess:
 
     def _bring_up(self, db: Database) -> str | None:
         """From nothing to the first answer. None on success, '' when it is wanted no more, else what went wrong."""
-        if not self._wait_for_device(db):
-            return ""
+        with _turn(self.plan.part > 0, self._end):
+            return self._start(db) if self._wait_for_device(db) else ""
+
+    def _start(self, db: Database) -> str | None:
         self._say(db, "starting" if self.state in ("starting", "waiting") else "restarting", "")
         began = time.monotonic()
         self._clear_logs()
@@ -156,7 +181,8 @@ class ModelProcess:
                     return f"The model server ended while it started ({self._last_words(process.returncode)})"
                 with suppress(ServingError):
                     client.health()
-                    took = round(time.monotonic() - began, 2)
+                    self.ready_since = time.monotonic()
+                    took = round(self.ready_since - began, 2)
                     self._say(db, "ready", "", ready_at=now(), start_seconds=took)
                     return None
                 self._end.wait(START_POLL_SECONDS)

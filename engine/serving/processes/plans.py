@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from engine.hardware import serving_device
 from engine.serving import embedded
+from engine.serving.processes.room import ALL_PARTS
 from engine.serving.served import ServedModel
 from engine.serving.vllm import backend as vllm_backend
 
@@ -48,7 +49,7 @@ class Plan:
     names: tuple[str, ...] = ()
     run: str | None = None
     rank: int | None = None
-    share: int = 1
+    part: float = 0.0
     listed: str | None = None
 
     def command(self, home: Path, port: int) -> list[str]:
@@ -56,7 +57,7 @@ class Plan:
         if self.folder is None:
             words = [sys.executable, "-m", embedded.SERVER, "--home", str(home), "--port", str(port)]
             return [*words, "--run", self.listed] if self.listed else words
-        return vllm_backend.command(self.folder, list(self.names), port, rank=self.rank, share=self.share)
+        return vllm_backend.command(self.folder, list(self.names), port, rank=self.rank, part=self.part)
 
     def environment(self) -> dict[str, str] | None:
         """The environment, None for this process's own."""
@@ -97,9 +98,9 @@ def plan_for(choice: Choice, model: ServedModel) -> Plan:
     if choice.backend == "embedded":
         return Plan("embedded", "")
     if model.kind == "full":
-        share = vllm_backend.processes_that_fit(model.folder)
-        return Plan("vllm", model.name, model.folder, (model.name,), share=share)
-    return Plan("vllm", model.base, model.prepared, (f"base-{model.base}", "base"), model.run, _rank(model))
+        return Plan("vllm", model.name, model.folder, (model.name,), part=vllm_backend.part_of_gpu(model))
+    names, part = (f"base-{model.base}", "base"), vllm_backend.part_of_gpu(model)
+    return Plan("vllm", model.base, model.prepared, names, model.run, _rank(model), part)
 
 
 def _rank(model: ServedModel) -> int:
@@ -112,6 +113,8 @@ def _rank(model: ServedModel) -> int:
 def _unfit(model: ServedModel) -> str | None:
     try:
         _rank(model)
-        return None
     except CannotServe as error:
         return str(error)
+    if vllm_backend.part_of_gpu(model) > ALL_PARTS:
+        return "its weights, and what vLLM needs beside them, do not fit on the GPU"
+    return None

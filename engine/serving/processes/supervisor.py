@@ -25,6 +25,7 @@ from engine.serving.client import Refused, ServerClient, ServerUnreachable, Serv
 from engine.serving.processes.model_process import ModelProcess
 from engine.serving.processes.neighbour import Neighbour
 from engine.serving.processes.plans import Backend, CannotServe, Choice, Plan, choose, default_backend, plan_for
+from engine.serving.processes.room import Room
 from engine.serving.processes.sessions import end_left_session
 from engine.serving.served import ServedModel
 from engine.serving.vllm import backend as vllm_backend
@@ -75,6 +76,7 @@ class Supervisor:
         self._neighbour = Neighbour.named(self.home)
         self._servers: dict[tuple[str, str], ModelProcess] = {}
         self._vllm_failed = ""
+        self._gpu: Room[ModelProcess] = Room()
         self._lock = threading.RLock()
         self._stopped = False
 
@@ -171,7 +173,7 @@ class Supervisor:
         return choose(self.backend, model)
 
     def _server(self, plan: Plan, choice: Choice) -> ModelProcess | None:
-        """The server of the plan, started if need be; None while another one makes room for it."""
+        """The server of the plan, started if need be; None while there is no room for it."""
         with self._lock:
             if self._stopped:
                 raise ServingError("the lab is being stopped")
@@ -181,7 +183,8 @@ class Supervisor:
                 self._end(server)  # an adapter of a larger rank than the server was started for
                 server = None
             if server is None:
-                self._make_room(plan)
+                if not self._has_room(plan):
+                    return None
                 port = None if any(s.port == self._port for s in self._servers.values()) else self._port
                 # `auto` has another way: one failure is enough.
                 tries = 1 if self.backend == "auto" and plan.backend == "vllm" else 3
@@ -191,16 +194,19 @@ class Supervisor:
             server.used = time.monotonic()
             return server
 
-    def _make_room(self, plan: Plan) -> None:
-        """End the longest unused vLLM servers where there are too many of them, or too little memory for one more."""
+    def _has_room(self, plan: Plan) -> bool:
+        """Whether the plan's server may start now. Ends vLLM servers for it, the longest unused first: on a processor
+        where there are too many or too little memory is left, on a GPU by its ledger."""
         if plan.backend != "vllm":
-            return
+            return True
         others = sorted((s for s in self._servers.values() if s.plan.backend == "vllm"), key=lambda s: s.used)
-        most = self.most_vllm or plan.share
-        tight = vllm_backend.is_cpu_build() and free_gib() < vllm_backend.PROCESS_GIB
-        while others and (len(others) >= most or tight):
+        if not vllm_backend.is_cpu_build():
+            return self._gpu.make(plan.serves, plan.part, others, self._end)
+        tight = free_gib() < vllm_backend.PROCESS_GIB
+        while others and (len(others) >= (self.most_vllm or vllm_backend.MOST_PROCESSES) or tight):
             self._end(others.pop(0))
             tight = free_gib() < vllm_backend.PROCESS_GIB
+        return True
 
     def _end(self, server: ModelProcess) -> None:
         server.stop()

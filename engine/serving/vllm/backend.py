@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import platform
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 from engine import CODE_ROOT
 from engine.hardware import cpu_threads, free_gib, gpu_gib, gpu_of, has_nvidia_gpu, serving_device
 from engine.models.files import model_shape
+from engine.serving.served import ServedModel
 from engine.serving.vllm import ADAPTERS
 
 # On a CPU with the smallest model: engine, worker and web server, each with torch.
@@ -26,9 +28,13 @@ PROCESS_GIB = 2.5
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 USUAL_RANK = 16
 MAX_ADAPTERS = 8
-# vLLM processes at a time; each holds one set of whole weights. Another one swaps the longest unused one out.
+# vLLM processes at a time on a processor; each holds one set of whole weights. Another one swaps the longest unused
+# out.
 MOST_PROCESSES = 3
-GPU_PART = 0.85
+# Beside its weights on a GPU: activations, compiled graphs, CUDA's own, and the least cache that is worth a server.
+BESIDE_GIB, ADAPTERS_GIB = 4.0, 1.0
+# Of a GPU whose size nobody tells.
+UNKNOWN_PART = 0.85
 MAX_LENGTH = 4096
 MAX_LOGPROBS = 128
 MAX_PROMPTS = 10_000
@@ -65,15 +71,26 @@ def is_cpu_build() -> bool:
     return (installed() or "").endswith("for CPUs")
 
 
-def processes_that_fit(folder: Path) -> int:
-    """How many vLLM processes with weights like these may live at once: 1 or `MOST_PROCESSES`.
+def part_of_gpu(model: ServedModel) -> float:
+    """The part of the GPU's memory that a server of the model takes, from its start to its end; 0 on a processor.
 
-    On a GPU each gets an equal part of the memory from the start, for weights and cache; so large models take it all.
+    More than 1 where it cannot fit.
     """
     if is_cpu_build():
-        return MOST_PROCESSES
-    weights = sum(f.stat().st_size for f in folder.glob("*.safetensors")) / 2**30
-    return MOST_PROCESSES if MOST_PROCESSES * (1.3 * weights + 3) < GPU_PART * gpu_gib(serving_device()) else 1
+        return 0.0
+    total = gpu_gib(serving_device())
+    if not total:
+        return UNKNOWN_PART
+    needed = 1.05 * _weights_gib(model) + BESIDE_GIB + (ADAPTERS_GIB if model.kind != "full" else 0.0)
+    return math.ceil(100 * needed / total) / 100
+
+
+def _weights_gib(model: ServedModel) -> float:
+    """What the server's weights take: as they lie there, or as they will once the base is prepared."""
+    folder = model.folder if model.kind == "full" else model.prepared
+    there = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    shape = None if there else model_shape(model.source)
+    return (there or (2 * shape.parameters if shape else 0)) / 2**30
 
 
 def rank_for(adapter: Path | None) -> int:
@@ -91,10 +108,10 @@ def rank_for(adapter: Path | None) -> int:
     raise ValueError(f"vLLM serves adapters up to rank {RANKS[-1]}, and this one has rank {needed}")
 
 
-def command(folder: Path, names: list[str], port: int, *, rank: int | None, share: int = 1) -> list[str]:
+def command(folder: Path, names: list[str], port: int, *, rank: int | None, part: float = 0.0) -> list[str]:
     """The command that serves the weights in `folder` under `names` on the loopback address.
 
-    rank: the largest rank of adapters that will be loaded, None for no adapters. share: how many servers divide a GPU.
+    rank: the largest rank of adapters that will be loaded, None for no adapters. part: of a GPU's memory.
     """
     config = _read(folder / "config.json")
     length = min(MAX_LENGTH, config.get("max_position_embeddings") or MAX_LENGTH)
@@ -111,7 +128,7 @@ def command(folder: Path, names: list[str], port: int, *, rank: int | None, shar
     if is_cpu_build():
         words += ["--enforce-eager"]
     else:
-        words += ["--gpu-memory-utilization", f"{GPU_PART / share:.2f}"]
+        words += ["--gpu-memory-utilization", f"{part:.2f}"]
     return words
 
 

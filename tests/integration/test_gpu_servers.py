@@ -1,0 +1,148 @@
+"""Three people ask models that do not fit on a GPU together: the real supervisor, over pretended vLLM processes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.hardware import nvidia_gpus
+from engine.serving.client import ServerClient, ServerUnreachable
+from engine.serving.processes import room
+from engine.serving.processes.supervisor import Supervisor
+from engine.serving.served import ServedModel
+from engine.serving.vllm import backend
+from storage.servers import list_servers
+from tests.integration.lab import Lab
+
+PRETENDED = Path(__file__).with_name("pretended_vllm.py")
+START_SECONDS = 0.5
+QUESTIONS = 4
+GIB = 2**30
+
+
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the pretended servers write down that they live; the GPU has 80 GiB."""
+    folder = tmp_path / "book"
+    folder.mkdir()
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '0, GPU-pretended, 81920'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("ROTE_LAB_DEVICE", "cuda")
+    monkeypatch.setattr(backend, "installed", lambda: "0.32.0")
+    monkeypatch.setattr(backend, "has_nvidia_gpu", lambda: True)
+
+    def command(weights: Path, names: list[str], port: int, *, rank: int | None, part: float = 0.0) -> list[str]:
+        return [sys.executable, str(PRETENDED), str(port), f"{part:.2f}", str(folder), str(START_SECONDS)]
+
+    monkeypatch.setattr(backend, "command", command)
+    monkeypatch.setattr(room, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(room, "TURN_SECONDS", 2.0)
+    nvidia_gpus.cache_clear()
+    return folder
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, book: Path) -> Iterator[Supervisor]:
+    lab = Lab(tmp_path / "home")
+    made = Supervisor(lab.home, "vllm")
+    yield made
+    made.stop()
+    nvidia_gpus.cache_clear()
+    assert list_servers(lab.db) == []
+    lab.close()
+
+
+def full_model(supervisor: Supervisor, name: str, gib: int) -> ServedModel:
+    """A full checkpoint whose weights say that they are so large."""
+    folder = supervisor.home / "runs" / name / "checkpoints" / "generalised@1"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    with (folder / "model.safetensors").open("wb") as file:
+        file.truncate(gib * GIB)
+    prepared = supervisor.home / "prepared" / "key"
+    return ServedModel(
+        f"{name}/generalised@1", name, "generalised@1", "full", folder, prepared, folder / "tokenizer.json"
+    )
+
+
+def asks(supervisor: Supervisor, model: ServedModel, answers: list[str], questions: int = QUESTIONS) -> None:
+    """A person who asks one question after the other, and again where the server left in between."""
+    for _ in range(questions):
+        while True:
+            place = supervisor.place(model, timeout=60)
+            try:
+                with ServerClient(place.url) as client:
+                    answers.append(client.complete(place.model, [[1, 2]], max_tokens=1).model)
+                break
+            except ServerUnreachable:
+                continue
+
+
+# Of 14B, 7B and 1.5B: how many servers of that size fit beside each other.
+@pytest.mark.parametrize(("gib", "together"), [(28, 2), (15, 3), (3, 3)], ids=["14B", "7B", "1.5B"])
+def test_three_people_are_all_answered(supervisor: Supervisor, book: Path, gib: int, together: int) -> None:
+    models = [full_model(supervisor, f"r{place}", gib) for place in range(3)]
+    answers: list[list[str]] = [[] for _ in models]
+    people = [
+        threading.Thread(target=asks, args=(supervisor, model, mine), daemon=True)
+        for model, mine in zip(models, answers, strict=True)
+    ]
+    began = time.monotonic()
+    for person in people:
+        person.start()
+    for person in people:
+        person.join(60)
+    took = time.monotonic() - began
+    assert [len(mine) for mine in answers] == [QUESTIONS] * 3, "somebody was not answered"
+    assert [set(mine) for mine in answers] == [{model.name} for model in models]
+    assert not (book / "wrong.txt").exists(), (book / "wrong.txt").read_text()
+    starts = len((book / "starts.txt").read_text().splitlines())
+    assert starts <= (3 if together == 3 else 3 * QUESTIONS), "servers were started in vain"
+    print(f"\n{gib} GiB: {starts} starts, {took:.1f} s for {3 * QUESTIONS} answers")
+
+
+def test_a_server_that_answers_is_not_ended(
+    supervisor: Supervisor, book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "TURN_SECONDS", 0.0)
+    first, second, third = (full_model(supervisor, f"r{place}", 28) for place in range(3))
+    answers: list[str] = []
+    for model in (first, second):
+        asks(supervisor, model, answers, questions=1)
+    stop, unreachable = threading.Event(), []
+
+    def keeps_asking() -> None:
+        place = supervisor.place(first)
+        with ServerClient(place.url) as client:
+            while not stop.is_set():
+                try:
+                    client.complete(place.model, [[1]], max_tokens=1)
+                except ServerUnreachable as error:
+                    unreachable.append(str(error))
+                    return
+
+    busy = [threading.Thread(target=keeps_asking, daemon=True) for _ in range(3)]  # never idle for a moment
+    for thread in busy:
+        thread.start()
+    time.sleep(3 * START_SECONDS / 5)
+    asks(supervisor, third, answers, questions=1)
+    stop.set()
+    for thread in busy:
+        thread.join(20)
+    assert unreachable == [] and answers[-1] == third.name
+    assert not (book / "wrong.txt").exists()
+
+
+def test_what_cannot_fit_is_said(supervisor: Supervisor) -> None:
+    from engine.serving.client import ServingError
+
+    with pytest.raises(ServingError, match="do not fit on the GPU"):
+        supervisor.place(full_model(supervisor, "r0", 80), timeout=20)

@@ -1,0 +1,109 @@
+"""The ledger of a GPU's memory, with a clock of our own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from engine.serving import traffic
+from engine.serving.processes.room import GONE_SECONDS, IDLE_SECONDS, TURN_SECONDS, UNCLAIMED_SECONDS, Room
+
+
+@dataclass
+class Server:
+    url: str
+    part: float
+    state: str = "ready"
+    ready_since: float = 0.0
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(traffic, "_answered", {})
+    monkeypatch.setattr(traffic, "_asking", traffic.Counter())
+    return Clock()
+
+
+def nobody(server: Server) -> None:
+    raise AssertionError(f"{server.url} was ended")
+
+
+def answered(server: Server, at: float) -> None:
+    traffic._answered[server.url] = at
+
+
+def test_they_stand_beside_each_other_as_far_as_they_fit(clock: Clock) -> None:
+    room, a, b = Room[Server](clock), Server("a", 0.5, ready_since=clock.now), Server("b", 0.4, ready_since=clock.now)
+    assert room.make("a", 0.5, [], nobody)
+    assert room.make("b", 0.4, [a], nobody)
+    assert not room.make("c", 0.1, [a, b], nobody)
+
+
+def test_one_starts_after_the_other(clock: Clock) -> None:
+    room: Room[Server] = Room(clock)
+    for state in ("starting", "restarting"):
+        assert not room.make("b", 0.1, [Server("a", 0.1, state)], nobody)
+    assert room.make("b", 0.1, [Server("a", 0.1)], nobody)
+
+
+def test_who_leaves_has_answered_and_had_the_turn(clock: Clock) -> None:
+    room, server = Room[Server](clock), Server("a", 0.6, ready_since=clock.now)
+    ended: list[Server] = []
+
+    def asked() -> bool:
+        return room.make("b", 0.6, [server], ended.append)
+
+    assert not asked(), "it has not answered yet"
+    answered(server, clock.now + 1)
+    clock.now += 1 + IDLE_SECONDS / 2
+    assert not asked(), "its person may go on"
+    clock.now += IDLE_SECONDS
+    with traffic.asking("a"):
+        assert not asked(), "it is in the middle of an answer"
+    answered(server, clock.now)
+    assert not asked()
+    clock.now += TURN_SECONDS
+    answered(server, clock.now)
+    assert asked() and ended == [server], "its turn is over, though somebody goes on asking"
+
+
+def test_whoever_is_asked_for_by_nobody_leaves_after_a_while(clock: Clock) -> None:
+    room, server = Room[Server](clock), Server("a", 0.6, ready_since=clock.now)
+    clock.now += UNCLAIMED_SECONDS - 1
+    assert not room.make("b", 0.6, [server], nobody)
+    clock.now += 2
+    assert room.make("b", 0.6, [server], lambda _: None)
+    assert room.make("c", 0.6, [Server("b", 0.6, "failed")], lambda _: None)
+
+
+def test_nobody_is_ended_in_vain(clock: Clock) -> None:
+    idle, busy = Server("a", 0.3), Server("b", 0.5)
+    answered(idle, 990.0)
+    with traffic.asking("b"):
+        assert not Room[Server](clock).make("c", 0.5, [idle, busy], nobody), "ending the idle one is not enough"
+
+
+def test_the_longest_unused_leaves_and_no_more_than_needed(clock: Clock) -> None:
+    servers = [Server(name, 0.3) for name in "abc"]
+    for server, at in zip(servers, (980.0, 970.0, 990.0), strict=True):
+        answered(server, at)
+    ended: list[Server] = []
+    assert Room[Server](clock).make("d", 0.3, servers, ended.append)
+    assert [server.url for server in ended] == ["b"]
+
+
+def test_who_waits_longest_comes_first_unless_gone(clock: Clock) -> None:
+    room, there = Room[Server](clock), [Server("a", 0.9, ready_since=clock.now)]
+    for key in ("first", "second"):
+        assert not room.make(key, 0.5, there, nobody)
+    assert not room.make("second", 0.5, [], nobody)
+    clock.now += GONE_SECONDS + 1
+    assert room.make("second", 0.5, [], nobody)
