@@ -34,5 +34,5 @@ def explain_failure(error: BaseException) -> str:
     if isinstance(error, PermissionError):
         return f"A file may not be read or written ({error.filename or text}): mend its permissions, then retry."
     if isinstance(error, (PlainError, ValueError, EvaluationError)) and text:
-        return text if text.endswith((".", "!", "?")) else f"{text}."
+        return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
     return f"Something unforeseen went wrong ({type(error).__name__}: {text[:200]}): the log has the details."
