@@ -41,8 +41,8 @@ def generated(model: Any, pairs: Sequence[Pair], tokens: int, ends: Sequence[int
         rows = order[start : start + BATCH]
         width = max(len(pairs[row][0]) for row in rows)
         prompts = [list(pairs[row][0]) for row in rows]
-        ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
         whole = model.generate(
             ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, eos_token_id=list(ends), pad_token_id=0
         )

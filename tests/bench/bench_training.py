@@ -122,9 +122,9 @@ def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
 
 
 def run_ours(
-    loaded: LoadedModel, sequences: list[TrainingSequence], settings: Optimisation
+    loaded: LoadedModel, sequences: list[TrainingSequence], settings: Optimisation, mixed: bool = False
 ) -> tuple[Seconds, list[float]]:
-    """Seconds of training, and the loss of each step."""
+    """Seconds of training, and the loss of each step. mixed: products in bfloat16."""
     losses: list[float] = []
     clock = Clock()
     train(
@@ -135,12 +135,13 @@ def run_ours(
         stage=STAGE,
         on_step=lambda report: losses.append(report.loss),
         on_epoch=lambda epoch, trainer: None,
+        mixed=mixed,
     )
     return clock.read(), losses
 
 
 def run_trainer(
-    loaded: LoadedModel, sequences: list[TrainingSequence], settings: Optimisation, folder: str
+    loaded: LoadedModel, sequences: list[TrainingSequence], settings: Optimisation, folder: str, mixed: bool = False
 ) -> tuple[Seconds, list[float]]:
     """Seconds of training (without building the Trainer), and the loss of each step."""
     rows = [{"input_ids": s.input_ids, "attention_mask": [1] * len(s.input_ids), "labels": s.labels} for s in sequences]
@@ -159,7 +160,8 @@ def run_trainer(
         report_to=[],
         disable_tqdm=True,
         log_level="error",
-        use_cpu=True,
+        use_cpu=loaded.device.type == "cpu",
+        bf16=mixed,
         dataloader_pin_memory=False,
         seed=SEED,
     )
