@@ -6,18 +6,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from engine.hardware import nvidia_gpus
-from engine.serving.client import ServerClient, ServerUnreachable
+from engine.serving.client import ServerClient, ServerUnreachable, ServingError
 from engine.serving.processes import room
-from engine.serving.processes.supervisor import Supervisor
+from engine.serving.processes.supervisor import DeviceBusy, Supervisor
 from engine.serving.served import ServedModel
 from engine.serving.vllm import backend
+from storage.database import open_database
+from storage.devices import device_holds, release_device, request_for_run
+from storage.processes import ProcessName
 from storage.servers import list_servers
-from tests.integration.lab import Lab
+from tests.integration.lab import Lab, wait_until
 
 PRETENDED = Path(__file__).with_name("pretended_vllm.py")
 START_SECONDS = 0.5
@@ -141,8 +145,28 @@ def test_a_server_that_answers_is_not_ended(
     assert not (book / "wrong.txt").exists()
 
 
-def test_what_cannot_fit_is_said(supervisor: Supervisor) -> None:
-    from engine.serving.client import ServingError
+def test_training_does_not_wait_for_a_server_that_starts(
+    supervisor: Supervisor, book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "START_SECONDS", 8.0)
+    model = full_model(supervisor, "r0", 28)
+    assert supervisor.place_now(model) is None
+    db, me = open_database(supervisor.home), ProcessName.of()
+    wait_until(lambda: device_holds(db, "GPU-pretended"), "the server to hold the GPU")
+    began = time.monotonic()
+    wait_until(lambda: request_for_run(db, "GPU-pretended", "run", me), "the GPU for a run")
+    assert time.monotonic() - began < 6, "the start takes eight seconds"
+    monkeypatch.setattr(sys.modules[__name__], "START_SECONDS", 0.5)
+    release_device(db, "GPU-pretended", "run")
 
+    def placed() -> bool:
+        with suppress(DeviceBusy):
+            return supervisor.place_now(model) is not None
+        return False
+
+    wait_until(placed, "the server to come back")
+
+
+def test_what_cannot_fit_is_said(supervisor: Supervisor) -> None:
     with pytest.raises(ServingError, match="do not fit on the GPU"):
         supervisor.place(full_model(supervisor, "r0", 80), timeout=20)

@@ -12,8 +12,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from engine.serving.client import ServerClient, ServingError
 from engine.serving.listening import free_port
 from engine.serving.processes import keeper
 from engine.serving.processes.plans import Plan
+from engine.serving.processes.room import turn_to_start
 from engine.serving.processes.sessions import end_left_session
 from storage.database import now, open_database
 from storage.devices import release_device, run_on_device, take_for_server
@@ -51,22 +51,6 @@ KEPT_LOGS = 20
 # What the keeper gives the server when it ends it, and what the keeper is given itself.
 KEEPER_SECONDS = "10"
 END_SECONDS = 20.0
-
-
-_starting = threading.Lock()
-
-
-@contextmanager
-def _turn(needed: bool, end: threading.Event) -> Iterator[None]:
-    """While one vLLM starts on a GPU no other one does, since each measures what memory is free. Ends with `end`."""
-    mine = False
-    while needed and not mine and not end.is_set():
-        mine = _starting.acquire(timeout=START_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        if mine:
-            _starting.release()
 
 
 class ModelProcess:
@@ -162,7 +146,7 @@ class ModelProcess:
 
     def _bring_up(self, db: Database) -> str | None:
         """From nothing to the first answer. None on success, '' when it is wanted no more, else what went wrong."""
-        with _turn(self.plan.part > 0, self._end):
+        with turn_to_start(self.plan.part > 0, self._end):
             return self._start(db) if self._wait_for_device(db) else ""
 
     def _start(self, db: Database) -> str | None:
@@ -175,6 +159,7 @@ class ModelProcess:
             process = self._spawn(db)
         except (OSError, ValueError) as error:
             return f"The model server cannot be started: {error}"
+        looked = began
         with ServerClient(self.url) as client:
             while time.monotonic() - began < START_SECONDS and not self._end.is_set():
                 if process.poll() is not None:
@@ -185,6 +170,10 @@ class ModelProcess:
                     took = round(self.ready_since - began, 2)
                     self._say(db, "ready", "", ready_at=now(), start_seconds=took)
                     return None
+                if time.monotonic() - looked > DEVICE_SECONDS:
+                    looked = time.monotonic()
+                    if self._run_wants_device(db):
+                        return ""
                 self._end.wait(START_POLL_SECONDS)
         return "" if self._end.is_set() else f"The model server did not answer within {START_SECONDS:.0f} s"
 
@@ -206,9 +195,12 @@ class ModelProcess:
                         return f"The model server gave no sign of life for {SILENCE_SECONDS:.0f} s"
                 if clock - looked > DEVICE_SECONDS:
                     looked = clock
-                    if is_exclusive(self.device) and run_on_device(db, self.device):
+                    if self._run_wants_device(db):
                         return ""
         return ""
+
+    def _run_wants_device(self, db: Database) -> bool:
+        return is_exclusive(self.device) and run_on_device(db, self.device) is not None
 
     def _wait_for_device(self, db: Database) -> bool:
         """Take the device, after the run that has it. False when the server is wanted no more."""

@@ -8,8 +8,10 @@ answer.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from engine.serving import traffic
@@ -22,6 +24,23 @@ IDLE_SECONDS, TURN_SECONDS = 3.0, 60.0
 UNCLAIMED_SECONDS = 30.0
 # Who waits asks again many times a second; who did not for so long, waits no more.
 GONE_SECONDS = 5.0
+POLL_SECONDS = 0.05
+
+
+_starting = threading.Lock()
+
+
+@contextmanager
+def turn_to_start(needed: bool, end: threading.Event) -> Iterator[None]:
+    """While one vLLM starts on a GPU no other one does, since each measures what memory is free. Ends with `end`."""
+    mine = False
+    while needed and not mine and not end.is_set():
+        mine = _starting.acquire(timeout=POLL_SECONDS)
+    try:
+        yield
+    finally:
+        if mine:
+            _starting.release()
 
 
 class Occupant(Protocol):
