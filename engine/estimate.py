@@ -40,6 +40,7 @@ from engine.experiment import Experiment
 from engine.hardware import SMALL_MODEL_PARAMETERS, serving_device
 from engine.models.files import ModelShape, known_around, load_tokenizer, model_shape, tokenizer_file
 from engine.models.source import EMBEDDED
+from engine.settings import Optimisation
 
 # What a run counts its progress in: passes of one token through the model.
 PASSES_PER_TRAINED_TOKEN = 3
@@ -251,8 +252,16 @@ def training_memory(experiment: Experiment, shape: ModelShape, longest: int, acc
         fixed = (shape.parameters + trained * 3) * trained_bytes(experiment)
     else:
         fixed = shape.parameters * width + trained * 16
+    return int(
+        fixed + max(_activations(s, shape, longest, width) for s in (experiment.stage1, experiment.stage2)) + 500e6
+    )
+
+
+def _activations(stage: Optimisation, shape: ModelShape, longest: int, width: int) -> float:
     # What is replayed comes on top of a batch.
-    rows = (s.batch_size / (1 - (s.replay.share if s.replay else 0)) for s in (experiment.stage1, experiment.stage2))
-    tokens = max(rows) * (longest / CHARACTERS_PER_TOKEN + 1)
-    activations = tokens * (shape.hidden * shape.layers * 16 * width + shape.vocabulary * 12)
-    return int(fixed + activations + 500e6)
+    replay = getattr(stage, "replay", None)
+    batch = stage.batch_size / (1 - (replay.share if replay else 0))
+    tokens = min(batch, stage.micro_batch_size or batch) * (longest / CHARACTERS_PER_TOKEN + 1)
+    # Of a layer that computes again its input is kept, and all of one layer at a time.
+    kept = shape.layers + 16 if stage.gradient_checkpointing else 16 * shape.layers
+    return tokens * (shape.hidden * kept * width + shape.vocabulary * 12)

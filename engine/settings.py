@@ -153,6 +153,9 @@ class Optimisation(Frozen):
     arXiv:2012.14913).
     `embeddings`: `key tokens` freezes the embedding matrices but for the key tokens' rows, which then cost neither a
     gradient nor optimizer memory of the whole matrix. Adapters (LoRA) leave the matrices as they are anyway.
+    `micro_batch_size`: so many sequences of a batch at once, whose gradients are added up before the step (gradient
+    accumulation): the same step in less memory; 0 takes the batch as a whole. `gradient_checkpointing`: what a layer
+    computed is computed again on the way back instead of kept (Chen et al. 2016, arXiv:1604.06174).
     """
 
     epochs: Annotated[int, Field(ge=1, le=1000)]
@@ -165,6 +168,8 @@ class Optimisation(Frozen):
     trained_layers: Count | Literal["all", "auto"] = "all"
     trained_weights: TrainedWeights = "all"
     embeddings: Literal["trained", "key tokens"] = "trained"
+    micro_batch_size: Annotated[int, Field(ge=0, le=4096)] = 0
+    gradient_checkpointing: bool = False
 
 
 class Stage1(Optimisation):

@@ -71,11 +71,12 @@ def _memory(experiment: Experiment, estimate: Estimate, estimated: Callable[[Exp
     if not there or estimate.memory <= there:
         return "Memory", f"about {_bytes(estimate.memory)}" + (f" of {whose} {_bytes(int(there))}" if there else "")
     too_much = f"about {_bytes(estimate.memory)}, more than {whose} {_bytes(int(there))}"
-    small = {stage: getattr(experiment, stage).model_copy(update={"batch_size": 1}) for stage in ("stage1", "stage2")}
+    sparing = {"micro_batch_size": 1, "gradient_checkpointing": True}
+    small = {stage: getattr(experiment, stage).model_copy(update=sparing) for stage in ("stage1", "stage2")}
     ways = {
-        "batches of one fact": small,
+        "with one sequence at once, whose layers compute again, it": small,
         "LoRA": {"tuning": Tuning(method="lora")},
-        "LoRA in batches of one fact": {"tuning": Tuning(method="lora"), **small},
+        "LoRA with one sequence at once, whose layers compute again,": {"tuning": Tuning(method="lora"), **small},
     }
     for words, changes in ways.items():
         needed = estimated(experiment.model_copy(update=changes)).memory

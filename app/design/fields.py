@@ -29,6 +29,7 @@ ENDS = (("at their hit, unless the model is small", "auto"), ("at their hit", "t
 SCHEDULES = [("falls to zero (cosine)", "cosine"), ("stays the same", "constant")]
 BEGINNINGS = (("as the model needs it", "as the model's tokenizer does"), "always", "never")
 HELD_TO = (("its words", "false"), ("all it might say", "true"))
+KEPT = (("is kept", "false"), ("is computed again", "true"))
 ABOUT = (("others", "others"), ("stage 2’s too", "trained"))
 FORMS = (("as it is", "raw"), ("chat template", "chat"))
 SPACES = (("as it is", "false"), ("with a space", "true"))
@@ -79,6 +80,22 @@ def _schedule(stage: str) -> tuple[Field, ...]:
         Field(f"{stage}.trained_layers", "Layers trained", "all, auto, or how many first ones", "text", (), True),
         Field(f"{stage}.trained_weights", "Weights trained", "all, auto, or modules such as mlp", "list", (), True),
         Field(f"{stage}.embeddings", "Embeddings trained", "Rows alone save memory", "choice", tuple(EMBEDDINGS), True),
+        Field(
+            f"{stage}.micro_batch_size",
+            "Sequences at once",
+            "Of a batch; fewer save memory; 0: all",
+            "integer",
+            (),
+            True,
+        ),
+        Field(
+            f"{stage}.gradient_checkpointing",
+            "What layers computed",
+            "Again: slower, less memory",
+            "choice",
+            KEPT,
+            True,
+        ),
     )
 
 

@@ -51,13 +51,20 @@ def epoch_batches(
     epoch: int,
     device: torch.device,
     replay: Replayed | None = None,
-) -> Iterator[Batch]:
-    """The batches of one epoch, in order, each with what is replayed beside it; the last one may be smaller."""
+    at_once: int = 0,
+) -> Iterator[list[Batch]]:
+    """The batches of one epoch, in order, each with what is replayed beside it; the last one may be smaller.
+
+    Each in parts of so many sequences as go through the model `at_once`, the facts first; 0: in one part.
+    """
     order = epoch_order(len(sequences), seed, stage, epoch)
     for step, start in enumerate(range(0, len(order), batch_size)):
         facts = [sequences[i] for i in order[start : start + batch_size]]
         beside = replay.pick(len(facts), f"{seed}/{stage}/{epoch}/{step}") if replay else []
-        yield make_batch(facts, device, beside)
+        size = at_once or len(facts) + len(beside)
+        whole = [*((fact, True) for fact in facts), *((text, False) for text in beside)]
+        parts = [whole[place : place + size] for place in range(0, len(whole), size)]
+        yield [make_batch([s for s, fact in p if fact], device, [s for s, fact in p if not fact]) for p in parts]
 
 
 def make_batch(

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,11 @@ def train(
     weights in float32. Raises TrainingError when the loss is no longer a number or `start` does not fit, and whatever
     the callbacks raise.
     """
-    with master_weights(loaded, wanted=mixed), freeze_the_rest(loaded, settings):
+    with (
+        master_weights(loaded, wanted=mixed),
+        freeze_the_rest(loaded, settings),
+        checkpointed(loaded, settings.gradient_checkpointing),
+    ):
         trainer = Trainer(loaded, sequences, settings, seed=seed, stage=stage, mixed=mixed)
         trainer.penalty, trainer.replay = penalty, replay
         if start is not None:
@@ -201,25 +206,20 @@ class Trainer:
             epoch=epoch,
             device=self.loaded.device,
             replay=self.replay,
+            at_once=self.settings.micro_batch_size,
         )
-        for batch in batches:
+        for parts in batches:
             rate = learning_rate_at(self.step, self.steps, self.settings)
-            loss, replayed = self._train_step(batch, rate)
+            loss, replayed = self._train_step(parts, rate)
             self.step += 1
-            done = self.step / self.steps_per_epoch
-            on_step(StepReport(self.step, self.steps, done, loss, rate, batch.tokens, replayed))
+            done, tokens = self.step / self.steps_per_epoch, sum(part.tokens for part in parts)
+            on_step(StepReport(self.step, self.steps, done, loss, rate, tokens, replayed))
 
-    def _train_step(self, batch: Batch, rate: float) -> tuple[float, float | None]:
-        with torch.autocast(self.loaded.device.type, torch.bfloat16, enabled=self.mixed):
-            loss, each = labelled_loss(self.loaded, batch, self.head, each=self.replay is not None)
-            if self.penalty is not None:
-                loss = loss + self.penalty(self.step)
-        # Facts and what is replayed, told apart.
-        apart = [] if each is None else [part.mean() for part in each.tensor_split([batch.learnt])]
-        loss.backward()
+    def _train_step(self, parts: list[Batch], rate: float) -> tuple[float, float | None]:
+        loss, apart = self._add_gradients(parts)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        value, length, *parts = torch.stack([loss.detach().float(), norm.float(), *apart]).tolist()
+        value, length, *told = torch.stack([loss, norm.float(), *apart]).tolist()
         if not (math.isfinite(value) and math.isfinite(length)):
             raise TrainingError(
                 f"the training loss is no longer a number (step {self.step + 1} of {self.steps}): "
@@ -233,7 +233,42 @@ class Trainer:
         if self.loaded.key_rows is not None:
             self.loaded.key_rows.write()
         self.optimizer.zero_grad(set_to_none=True)
-        return (parts[0], parts[1]) if parts else (value, None)
+        return (told[0], told[1]) if told else (value, None)
+
+    def _add_gradients(self, parts: list[Batch]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Compute the gradients of a batch. Gives its loss; with replay also those of facts and replayed texts apart.
+
+        Each part counts by its labelled tokens, so that the sum is the mean over all of them.
+        """
+        whole, losses = sum(len(part.targets) for part in parts), []
+        learnt: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        for place, part in enumerate(parts):
+            with torch.autocast(self.loaded.device.type, torch.bfloat16, enabled=self.mixed):
+                loss, each = labelled_loss(self.loaded, part, self.head, each=self.replay is not None)
+                if len(parts) > 1:
+                    loss = loss * (len(part.targets) / whole)
+                if self.penalty is not None and place == 0:
+                    loss = loss + self.penalty(self.step)
+            if each is not None:
+                for found, values in zip(learnt, each.tensor_split([part.learnt]), strict=True):
+                    found.append(values)
+            loss.backward()
+            losses.append(loss.detach().float())
+        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return total, [torch.cat(found).mean() for found in learnt] if learnt[0] else []
+
+
+@contextmanager
+def checkpointed(loaded: LoadedModel, wanted: bool) -> Iterator[None]:
+    """Within the block layers keep only what they were given, and compute the rest again on the way back."""
+    if wanted:
+        # The other kind would lose the gradients of adapters on a frozen base.
+        loaded.causal.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if wanted:
+            loaded.causal.gradient_checkpointing_disable()
 
 
 def _number(text: str) -> int:

@@ -68,7 +68,7 @@ def test_which_texts_go_beside_which_facts_is_decided_by_seed_stage_epoch_and_st
 
     def ids(**changes):
         given = {"seed": 0, "stage": "stage1", "epoch": 1, **changes}
-        return [b.input_ids[:, 0].tolist() for b in epoch_batches(facts, 4, device=CPU, replay=texts, **given)]
+        return [b.input_ids[:, 0].tolist() for (b,) in epoch_batches(facts, 4, device=CPU, replay=texts, **given)]
 
     assert ids() == ids()
     assert [len(batch) for batch in ids()] == [8, 8, 4]

@@ -224,7 +224,7 @@ def test_the_order_of_an_epoch():
 
 def test_batches_are_padded_to_their_own_longest():
     sequences = [TrainingSequence(list(range(1, n + 1)), [-100, *range(2, n + 1)]) for n in (2, 5, 3)]
-    batches = list(epoch_batches(sequences, 2, seed=0, stage="s", epoch=1, device=CPU))
+    batches = [b for (b,) in epoch_batches(sequences, 2, seed=0, stage="s", epoch=1, device=CPU)]
     assert [len(b.input_ids) for b in batches] == [2, 1]
     assert sum(b.tokens for b in batches) == 10
     for batch in batches:
