@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from engine.execution.progress import Progress
 from engine.models.files import find_folder
 from engine.models.gguf import converted
 from engine.models.hub import fetch, is_to_fetch
 from engine.models.source import gguf_file
+
+logger = logging.getLogger("engine")
 
 
 def bring_model(model: str, progress: Progress) -> None:

@@ -68,6 +68,7 @@ def test_a_model_of_the_hub_from_the_page(
         expect(head).to_contain_text(re.compile(r"Downloading the model: [1-9]\d of 60 MB"), timeout=MINUTES)
         picture("hub-downloading")
         head.get_by_role("button", name="Cancel").click()
+        page.get_by_role("dialog").get_by_role("button", name="Stop").click()
         expect(head.locator(".badge")).to_contain_text("Cancelled", timeout=MINUTES)
         hub.token = "hf_right"
         head.get_by_role("button", name="Retry").click()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,20 +46,21 @@ def downloads(lab: Lab, run: str) -> bool:
     return progress.get("stage") == "fetching" and progress["part"][0] > 0
 
 
-def downloaders() -> list[psutil.Process]:
-    """The processes that download."""
-    return [p for p in psutil.process_iter(["cmdline"]) if "engine.models.hub" in (p.info["cmdline"] or [])]
+def downloaders(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The processes that download for a worker."""
+    children = psutil.Process(worker.pid).children(recursive=True)
+    return [child for child in children if "engine.models.hub" in child.cmdline()]
 
 
 def test_stopped_and_retried_it_is_downloaded_and_done(lab: Lab, hub: Hub) -> None:
     run = lab.queue(SMALL)
-    lab.worker()
+    worker = lab.worker()
     wait_until(lambda: downloads(lab, run.id), "bytes of the model")
     told = lab.run(run.id).progress
     assert told["message"].startswith("Downloading the model: ") and told["message"].endswith(" MB")
     request_stop(lab.db, run.id)
     assert lab.wait_for_end(run.id).state is State.CANCELLED
-    assert not is_fetched(NAME) and downloaders() == []
+    assert not is_fetched(NAME) and downloaders(worker) == []
     hub.bytes_a_second = 0
     retry_run(lab.db, run.id)
     ended = lab.wait_for_end(run.id)
@@ -71,7 +73,7 @@ def test_whatever_is_killed_it_goes_on(lab: Lab, hub: Hub, killed: str) -> None:
     run = lab.queue(SMALL)
     worker = lab.worker()
     wait_until(lambda: downloads(lab, run.id), "bytes of the model")
-    (downloader,) = downloaders()
+    (downloader,) = downloaders(worker)
     training = lab.training_process(worker)
     assert training is not None
     process = {"worker": psutil.Process(worker.pid), "training": training, "download": downloader}[killed]
