@@ -223,9 +223,9 @@ def test_an_attack_with_a_reading_of_ones_own_is_checked_and_queued(
 ) -> None:
     page.goto(f"{address}/attack?view=grid")
     form = page.locator(".attack-form form")
+    form.get_by_label("Name", exact=True).fill(HOSTILE[:80])
     weights = form.locator(".field").evaluate_all("fields => fields.map(f => getComputedStyle(f).fontWeight)")
     assert set(weights) == {"400"}, "a field for a number is no number to open"
-    form.get_by_label("Name", exact=True).fill(HOSTILE[:80])
     form.get_by_label("Run to attack").select_option(index=1)
     form.get_by_label("Reading that is taught").select_option("own reading")
     form.get_by_label("Its name").fill("pranks")
