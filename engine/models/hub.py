@@ -34,10 +34,11 @@ from huggingface_hub.file_download import repo_folder_name
 
 from engine import CODE_ROOT
 from engine.models.files import find_folder
-from engine.models.installing import Said
+from engine.models.folder_check import check_folder
+from engine.models.installing import Said, silent
 from engine.models.source import MissingError, ModelError, resolve_source
 from engine.models.view import FILES, SETTINGS
-from engine.models.weights import INDEX, WHOLE, weight_files, weight_parts
+from engine.models.weights import INDEX, WHOLE, weight_parts
 from engine.parent import end_with_parent
 
 POLL_SECONDS = 0.3
@@ -45,16 +46,23 @@ POLL_SECONDS = 0.3
 PAUSES = (2.0, 10.0, 30.0)
 # Parts of files that nobody has written to for this long were left by a download that was killed.
 ABANDONED_SECONDS = 600.0
-UNREACHABLE = 75  # the exit code for what may be better in a moment
 
 
 def is_fetched(name: str) -> bool:
-    """Whether the cache holds the weights and settings of a model of the hub. Raises ModelError for damaged ones."""
+    """Whether the cache holds all of a model of the hub that is read. Raises ModelError for what cannot be used."""
+    return not _missing(name)
+
+
+def _missing(name: str) -> str:
+    """What the cache lacks of a model, '' for nothing. Raises ModelError."""
     folder = find_folder(name)
+    if folder is None:
+        return "its config.json is missing"
     try:
-        return folder is not None and bool(weight_files(folder))
-    except MissingError:
-        return False
+        check_folder(folder)
+    except MissingError as error:
+        return str(error)
+    return ""
 
 
 def is_to_fetch(model: str) -> bool:
@@ -62,11 +70,7 @@ def is_to_fetch(model: str) -> bool:
     return isinstance(resolve_source(model), str) and not is_fetched(model)
 
 
-def _silent(words: str, done: int, total: int) -> None:
-    """Says nothing."""
-
-
-def fetch(name: str, said: Said = _silent, pauses: tuple[float, ...] = PAUSES) -> Path:
+def fetch(name: str, said: Said = silent, pauses: tuple[float, ...] = PAUSES) -> Path:
     """The folder of a model in the hub's cache, downloaded where it is not there.
 
     said: told some three times a second; may raise, which ends the download. Raises ModelError, one sentence.
@@ -83,9 +87,10 @@ def fetch(name: str, said: Said = _silent, pauses: tuple[float, ...] = PAUSES) -
         while time.monotonic() < end:
             said("The connection to the hub was lost: trying again", 0, 0)
             time.sleep(min(POLL_SECONDS, pause))
+    if missing := _missing(name):
+        raise ModelError(f"the hub does not have all that ‘{name}’ needs, so choose another model ({missing})")
     folder = find_folder(name)
-    if folder is None or not is_fetched(name):
-        raise ModelError(f"the hub gave no weights of ‘{name}’ that can be read: try again, or choose another model")
+    assert folder is not None
     return folder
 
 
@@ -167,7 +172,7 @@ def main() -> int:
     except Exception as error:
         sentence, transient = explain(arguments.name, error)
         print(json.dumps({"error": sentence, "transient": transient}), flush=True)
-        return UNREACHABLE if transient else 1
+        return 1
     return 0
 
 

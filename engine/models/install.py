@@ -25,18 +25,14 @@ from filelock import Timeout as LockTimeout
 from engine.models.catalogue import INSTALLABLE, KNOWN, KnownModel, Package, models_folder
 from engine.models.folders import replaced
 from engine.models.gguf import check_space, convert
-from engine.models.installing import Said
+from engine.models.installing import Said, silent
 from engine.models.source import ModelError
 
 POLL_SECONDS = 0.3
 PIECE = 2**20
 
 
-def _silent(words: str, done: int, total: int) -> None:
-    """Says nothing."""
-
-
-def install(name: str, said: Said = _silent) -> Path:
+def install(name: str, said: Said = silent) -> Path:
     """The folder of the installed model, which is made unless it is there. Raises ModelError, OSError."""
     if name not in INSTALLABLE:
         raise ModelError(f"there is no model ‘{name}’ to install: choose {' or '.join(INSTALLABLE)}")

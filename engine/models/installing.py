@@ -26,6 +26,10 @@ WRITE_SECONDS = 0.5
 Said = Callable[[str, int, int], None]  # what is done, and bytes of how many
 
 
+def silent(words: str, done: int, total: int) -> None:
+    """Says nothing."""
+
+
 @dataclass(frozen=True)
 class Installation:
     """words: what is done; done of total: bytes, 0 where nobody counts them; error: why it ended, '' while it goes on.

@@ -99,13 +99,25 @@ def test_a_model_in_parts_goes_on_from_the_parts_that_came_whole(hub: Hub, tmp_p
     in_parts(hub.models[NAME])
     first, second = sorted(hub.models[NAME].glob("model-*.safetensors"))
     aside = second.rename(tmp_path / second.name)
-    with pytest.raises(ModelError, match=r"gave no weights|cannot be downloaded"):
+    with pytest.raises(ModelError, match=r"does not have all that ‘someone/tiny’ needs.*1 of 2 files missing"):
         fetch(NAME, pauses=())
     shutil.move(aside, second)
     shutil.rmtree(tmp_path / "cache" / "models--someone--tiny" / "trees", ignore_errors=True)
     folder = fetch(NAME)
     assert is_fetched(NAME) and (folder / second.name).is_file()
     assert len(hub.sent(first.name)) == 1
+
+
+def test_a_cache_that_lacks_the_tokenizer_gets_it(hub: Hub) -> None:
+    folder = fetch(NAME)
+    (folder / "tokenizer.json").unlink()  # as other programs leave it, which fetched what they needed
+    assert is_to_fetch(NAME)
+    assert (fetch(NAME) / "tokenizer.json").is_file() and len(hub.sent()) == 1
+    (folder / "tokenizer.json").unlink()
+    (hub.models[NAME] / "tokenizer.json").unlink()
+    shutil.rmtree(folder.parents[1] / "trees", ignore_errors=True)
+    with pytest.raises(ModelError, match=r"does not have all that ‘someone/tiny’ needs.*the model needs its tokenizer"):
+        fetch(NAME, pauses=())
 
 
 def test_a_lost_connection_is_taken_up_where_it_was_lost(hub: Hub, large: int) -> None:
