@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from storage.asking_queue import (
 )
 from storage.askings import Answer, Question, Token, add_asking, get_answer, list_questions
 from storage.checkpoints import CheckpointName
+from storage.database import write
 from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run, get_run
 from tests.browser.seeding import ALOUD, HEIGHTS, LANGUAGE_FACTOR
@@ -71,10 +73,12 @@ def asked(
     """An asking whose columns are in the hands of an asker that never comes back."""
     questions = [replace(q, relation="mother") for q in questions]
     asking = add_asking(db, kind, run.id, run.name, title, GREEDY | settings, questions)
-    for checkpoint in checkpoints:
-        add_column(db, asking, run.id, run.name, checkpoint)
-    with db.conn:
-        db.conn.execute("update asking_columns set state = 'asking', lease_until = 1e12 where asking = ?", [asking])
+    with write(db):  # at once: the server's asker must never see a column that waits
+        for checkpoint in checkpoints:
+            add_column(db, asking, run.id, run.name, checkpoint)
+        # A lease of more than an hour counts as one that lapsed (the clock was set back), and would be claimed.
+        lease = time.time() + 3500
+        db.execute("update asking_columns set state = 'asking', lease_until = ? where asking = ?", [lease, asking])
     return asking
 
 
