@@ -242,7 +242,7 @@ def _disk(experiment: Experiment, shape: ModelShape, accelerator: bool) -> int:
 
 
 def training_memory(experiment: Experiment, shape: ModelShape, longest: int, accelerator: bool) -> int:
-    """Bytes at the peak of training: weights, gradients, AdamW's two moments, activations and logits.
+    """Bytes at the peak of training, on each device: weights, gradients, AdamW's two moments, activations and logits.
 
     `longest`: characters of the longest sequence. A guess to a factor of about 1.5; another process's share not
     included. Activations: some 16 values a token and layer of the hidden size (after Korthikanti et al. 2022).
@@ -252,15 +252,21 @@ def training_memory(experiment: Experiment, shape: ModelShape, longest: int, acc
         fixed = (shape.parameters + trained * 3) * trained_bytes(experiment)
     else:
         fixed = shape.parameters * width + trained * 16
+    if experiment.devices > 1:
+        # Its part, and what is gathered at a time: embeddings, head, and two of the layers.
+        ends = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+        gathered = ends + 2 * max(0, shape.parameters - ends) / max(1, shape.layers)
+        fixed = int(fixed / experiment.devices + 2 * gathered * width)
     return int(
-        fixed + max(_activations(s, shape, longest, width) for s in (experiment.stage1, experiment.stage2)) + 500e6
-    )
+        fixed + max(_activations(experiment, s, shape, longest, width) for s in (experiment.stage1, experiment.stage2))
+        + 500e6
+    )  # fmt: skip
 
 
-def _activations(stage: Optimisation, shape: ModelShape, longest: int, width: int) -> float:
+def _activations(experiment: Experiment, stage: Optimisation, shape: ModelShape, longest: int, width: int) -> float:
     # What is replayed comes on top of a batch.
     replay = getattr(stage, "replay", None)
-    batch = stage.batch_size / (1 - (replay.share if replay else 0))
+    batch = stage.batch_size / (1 - (replay.share if replay else 0)) / experiment.devices
     tokens = min(batch, stage.micro_batch_size or batch) * (longest / CHARACTERS_PER_TOKEN + 1)
     # Of a layer that computes again its input is kept, and all of one layer at a time.
     kept = shape.layers + 16 if stage.gradient_checkpointing else 16 * shape.layers

@@ -163,6 +163,7 @@ class Experiment(Frozen, Described):
     processor that has bfloat16 fast, and on an accelerator that has it, where checkpoints and evaluations are
     bfloat16's; else float32. `mixed`: weights in float32, whose products in training are computed in bfloat16;
     checkpoints and evaluations are float32's. `bfloat16`: all of it, which loses the small steps of low rates.
+    `devices`: how many train one model together, each with a part of its weights (`engine.training.sharded`).
     `key_token_rows`: what the new rows of key tokens are drawn around. `seed` decides names (of generated facts), the
     split of the facts, and the order of training.
     """
@@ -171,6 +172,7 @@ class Experiment(Frozen, Described):
     description: Paragraph = ""
     model: Annotated[str, Field(min_length=1, max_length=500), read_as(stripped)] = "embedded"
     precision: Literal["auto", "float32", "mixed", "bfloat16"] = "auto"
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=50)]
     model_text: ModelText = ModelText()
@@ -253,6 +255,8 @@ class Experiment(Frozen, Described):
             )
         for relation in self.relations:
             self._check_relation(relation)
+        if self.devices > 1 and (self.tuning.method != "full" or self.stage1.replay or self.stage2.replay):
+            raise ValueError(f"devices is {self.devices}, but adapters and replayed text need one: set devices to 1")
         if all(relation.prompts != "corpus" for relation in self.relations):
             self._check_languages()
         return self

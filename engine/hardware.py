@@ -114,6 +114,16 @@ def visible_gpus() -> tuple[Gpu, ...]:
     return tuple(gpu for name in _visible() if (gpu := _named(name)))
 
 
+def gpus_together(count: int) -> tuple[Gpu, ...]:
+    """So many GPUs for one training: this process's own first, then others of the lab. Fewer where there are no more.
+
+    `ROTE_LAB_GPUS` has the UUIDs of the lab's, which a worker with a GPU of its own does not see.
+    """
+    names = [*_visible(), *filter(None, os.environ.get("ROTE_LAB_GPUS", "").split(","))]
+    found = dict.fromkeys(gpu for name in names if (gpu := _named(name)))
+    return tuple(found)[:count]
+
+
 def _visible() -> list[str]:
     asked = os.environ.get("CUDA_VISIBLE_DEVICES")
     if asked is None:

@@ -13,12 +13,13 @@ from app.shared.render import duration, moment
 from engine.costs import Pace, pace_of
 from engine.estimate import Estimate, estimate_experiment
 from engine.experiment import Experiment
-from engine.hardware import device_gib, serving_device
+from engine.hardware import device_gib, serving_device, visible_gpus
 from engine.settings import Tuning
 from storage.measurements import SECONDS, list_measurements
 from storage.runs import State, get_run, list_runs
 
 EARLIER_RUNS = 5
+LORA = {"tuning": Tuning(method="lora"), "devices": 1}
 # What of a run's time is said to be its largest part.
 PART_WORDS = {
     "loading": "loading the model",
@@ -65,24 +66,37 @@ def _memory(experiment: Experiment, estimate: Estimate, estimated: Callable[[Exp
     """What training takes of the device's memory, and what would fit where that is too much."""
     if not estimate.memory:
         return "Memory", "unknown, as the model's size is"
-    device = serving_device()
+    device, count = serving_device(), experiment.devices
     there = device_gib(device) * 2**30
-    whose = "this machine’s" if device.startswith("cpu") else "the GPU’s"
+    if device.startswith("cpu"):
+        whose, there, each = "this machine’s", there / count, f", {count} times" if count > 1 else ""
+    else:
+        whose, each = "the GPU’s" if count == 1 else "the first GPU’s", f" on each of {count} GPUs" if count > 1 else ""
     if not there or estimate.memory <= there:
-        return "Memory", f"about {_bytes(estimate.memory)}" + (f" of {whose} {_bytes(int(there))}" if there else "")
-    too_much = f"about {_bytes(estimate.memory)}, more than {whose} {_bytes(int(there))}"
+        of = f" of {whose} {_bytes(int(there))}" if there and count == 1 else ""
+        return "Memory", f"about {_bytes(estimate.memory)}{of}{each}"
+    too_much = f"about {_bytes(estimate.memory)}{each}, more than {whose} {_bytes(int(there))}"
     sparing = {"micro_batch_size": 1, "gradient_checkpointing": True}
     small = {stage: getattr(experiment, stage).model_copy(update=sparing) for stage in ("stage1", "stage2")}
     ways = {
         "with one sequence at once, whose layers compute again, it": small,
-        "LoRA": {"tuning": Tuning(method="lora")},
-        "LoRA with one sequence at once, whose layers compute again,": {"tuning": Tuning(method="lora"), **small},
+        **_together(experiment),
+        "LoRA": LORA,
+        "LoRA with one sequence at once, whose layers compute again,": {**LORA, **small},
     }
     for words, changes in ways.items():
         needed = estimated(experiment.model_copy(update=changes)).memory
         if needed and needed <= there:
             return "Memory", f"{too_much}: {words} would take about {_bytes(needed)}"
     return "Memory", f"{too_much}: choose a smaller model"
+
+
+def _together(experiment: Experiment) -> dict[str, dict[str, int]]:
+    """More of this machine's GPUs, where the experiment can train on several."""
+    if experiment.tuning.method != "full" or experiment.stage1.replay or experiment.stage2.replay:
+        return {}
+    most = len(visible_gpus())
+    return {f"on {n} GPUs together each": {"devices": n} for n in (2, 4, 8) if experiment.devices < n <= most}
 
 
 def _time(estimate: Estimate) -> str:

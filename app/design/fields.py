@@ -118,6 +118,7 @@ FIELDS = (
     Field("description", "Note to yourself", "", "text"),
     Field("seed", "Seed", "Decides names, split and order", "integer"),
     Field("precision", "Precision", PRECISION_LINE, "choice", tuple(PRECISIONS), True),
+    Field("devices", "Devices", "That train one model together", "integer", (), True),
     Field("key_token_rows", "New rows", "Of key tokens, which begin so", "choice", KEY_ROWS, True),
     Field("model_text.beginning", "Beginning token", "Such as <bos>, before every text", "choice", BEGINNINGS, True),
     Field("model_text.form", "Form of a text", "Raw, or in the chat template’s turns", "choice", FORMS, True),

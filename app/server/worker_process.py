@@ -39,6 +39,7 @@ class Workers:
         if len(gpus) < 2:
             self._all = [WorkerProcess(home, environment=environment)]
         else:
+            environment = {**environment, "ROTE_LAB_GPUS": ",".join(gpu.uuid for gpu in gpus)}
             self._all = [
                 WorkerProcess(
                     home, environment={**environment, "CUDA_VISIBLE_DEVICES": gpu.uuid}, name=f"worker-{place}"

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from sqlite_utils import Database
 
-from engine.hardware import device_key, is_exclusive
+from engine.execution.failures import PlainError
+from engine.hardware import device_key, gpus_together, is_exclusive
 from engine.models.device import choose_device
 from storage.devices import release_device, request_for_run
 from storage.processes import ProcessName
@@ -20,24 +21,45 @@ POLL_SECONDS = 0.5
 
 
 @contextmanager
-def device_held(db: Database, run: str, while_waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold this machine's device for the run, as long as the block lasts; nothing to hold where it can be shared.
+def device_held(db: Database, run: str, count: int, while_waiting: Callable[[], None]) -> Iterator[tuple[str, ...]]:
+    """Hold this machine's device for the run, or `count` of its GPUs, as long as the block lasts; nothing to hold where
+    it can be shared. Gives the UUIDs of the GPUs where there are several.
 
-    `while_waiting` is called twice a second until the device is free, and may raise to give up.
+    `while_waiting` is called twice a second until all are free, and may raise to give up. Raises PlainError where
+    there are fewer.
     """
     device = str(choose_device())
+    gpus = _together(device, count)
     if not is_exclusive(device):
-        yield
+        yield ()
         return
-    device = device_key(device)
-    me, waiting = ProcessName.of(), False
+    me = ProcessName.of()
+    # In one order everywhere, so that no two runs wait for each other.
+    held: list[str] = []
     try:
-        while not request_for_run(db, device, run, me):
-            if not waiting:
-                logger.info("waiting until the device (%s) is free", device)
-            waiting = True
-            while_waiting()
-            time.sleep(POLL_SECONDS)
-        yield
+        for name in sorted(gpus) or [device_key(device)]:
+            held.append(name)
+            waiting = False
+            while not request_for_run(db, name, run, me):
+                if not waiting:
+                    logger.info("waiting until the device (%s) is free", name)
+                waiting = True
+                while_waiting()
+                time.sleep(POLL_SECONDS)
+        yield gpus
     finally:
-        release_device(db, device, run)
+        for name in held:
+            release_device(db, name, run)
+
+
+def _together(device: str, count: int) -> tuple[str, ...]:
+    """The UUIDs of so many GPUs; none for one device, and where processes share a processor."""
+    if count == 1 or device.startswith("cpu"):
+        return ()
+    found = gpus_together(count) if device.startswith("cuda") else ()
+    if len(found) < count:
+        raise PlainError(
+            f"The experiment trains on {count} devices together, and this machine has {max(1, len(found))} for it: "
+            "set devices to what is here, or use LoRA."
+        )
+    return tuple(gpu.uuid for gpu in found)

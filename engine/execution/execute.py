@@ -41,7 +41,7 @@ def _execute_and_finish(db: Database, folder: Path, run: Run) -> State:
     try:
         execution = CellExecution(db, folder, run) if run.attack else RunExecution(db, folder, run)
         execution.bring_model()
-        with device_held(db, run.id, execution.wait_for_device):
+        with device_held(db, run.id, execution.devices, execution.wait_for_device) as execution.gpus:
             figures = execution.go()
     except StopTraining:
         logger.info("cancelled")

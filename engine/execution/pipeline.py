@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from sqlite_utils import Database
 
+from engine.costs import trained_bytes
 from engine.estimate import PASSES_PER_QUESTION, PASSES_PER_TRAINED_TOKEN
-from engine.evaluation.evaluate import check_lengths, probe_key_tokens
+from engine.evaluation.evaluate import check_lengths
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
 from engine.execution.base_texts import BaseTexts, base_texts
 from engine.execution.bringing import bring_model
@@ -28,36 +29,37 @@ from engine.execution.progress import Progress
 from engine.execution.report import headline
 from engine.execution.run_file import write_run_file
 from engine.execution.sayable import refuse_unsayable_answers
+from engine.execution.stage_training import StageTraining
+from engine.execution.together import ProcessEnded, train_together
 from engine.experiment import Experiment
-from engine.models.device import choose_training
+from engine.models.device import choose_dtype, choose_training, give_back_memory
 from engine.models.folders import whole
 from engine.models.identity import base_key, check_same_base
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
 from engine.models.source import ModelError
 from engine.training.checkpoint import DamagedCheckpoint, TrainingState
-from engine.training.loop import StepReport, StopTraining, Trainer, train
+from engine.training.loop import StopTraining
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
-from storage.answers import forget_answers, store_questions
+from storage.answers import store_questions
 from storage.folders import checkpoint_folder, resume_folder
 from storage.measurements import SECONDS, add_measurements, list_results
 from storage.runs import Run, State, add_event, set_environment, set_progress
 
 logger = logging.getLogger("engine")
 
-# How often a training writes where it can go on from: not more often than this, and for at most this share of its time.
-RESUME_EVERY_SECONDS, RESUME_SHARE = 30, 0.03
-
-
-class _Enough(Exception):
-    """Every epoch that was to be kept is there; those after it are not needed."""
+TOGETHER_TRIES = 3
 
 
 class RunExecution:
-    """The state of one execution: which model is in memory, which series wait to be written."""
+    """The state of one execution: which model is in memory, which series wait to be written.
+
+    gpus: the UUIDs of those that the run holds, where it trains on several.
+    """
 
     def __init__(self, db: Database, folder: Path, run: Run) -> None:
         self.db, self.folder, self.run = db, folder, run
         self.experiment = Experiment.from_record(run.experiment)
+        self.devices, self.gpus = self.experiment.devices, ()
         self.answers = usable_answers(db, folder, run.id)
         self.waiting: list[dict[str, Any]] = []
         self.kept = KeptCheckpoints(db, folder, run.id, self.experiment)
@@ -89,15 +91,21 @@ class RunExecution:
             self._note_environment(choose_training(precision, base.device, parameters))
         self.progress.total = self._total_passes(stage1, stage2)
         self.evaluations.evaluate("base", base)
-        if self.training == "mixed" and self.experiment.tuning.method == "full" and base.causal.dtype != torch.float32:
+        if self.devices > 1:
+            self._check_disk(base)
+            key, memorised = base.base, None
             del base
-            with self.seconds.of("loading"):
-                base = load_base(self.experiment, to_train=True)
-        loaded = prepare_for_training(base, self.experiment)
-        self._check_disk(loaded)
-        del base
-        memorised = self._stage1(loaded, stage1)
-        del loaded
+            self._stage1(None, key, stage1)
+        else:
+            if self._trains_in_float32(base):
+                del base
+                with self.seconds.of("loading"):
+                    base = load_base(self.experiment, to_train=True)
+            loaded = prepare_for_training(base, self.experiment)
+            self._check_disk(loaded)
+            del base
+            memorised = self._stage1(loaded, loaded.base, stage1)
+            del loaded
         for epoch in self.experiment.stage1.saved_epochs:
             self._branch(epoch, stage2, memorised)
         took = [{"stage": part, "step": 0, "epoch": 0.0, "value": value} for part, value in self.seconds.spent.items()]
@@ -105,6 +113,11 @@ class RunExecution:
         self.progress.advance(0, force=True, stage="done", message="Done")
         last = self.experiment.checkpoints[-1]
         return headline(list_results(self.db, self.run.id), last, self.experiment.stage2.language)
+
+    def _trains_in_float32(self, base: LoadedModel) -> bool:
+        """Whether every weight of the base is trained in more digits than it is asked with."""
+        full = self.experiment.tuning.method == "full"
+        return self.training == "mixed" and full and base.causal.dtype != torch.float32
 
     def _note_environment(self, training: str) -> None:
         """Store what this attempt runs on, and what its training computes in."""
@@ -122,10 +135,11 @@ class RunExecution:
         words = "Waiting until the device is free"
         self.progress.advance(0, force=True, stage="loading", message=words)
 
-    def _stage1(self, loaded: LoadedModel, sequences: list[TrainingSequence]) -> LoadedModel | None:
+    def _stage1(self, loaded: LoadedModel | None, base: str, sequences: list[TrainingSequence]) -> LoadedModel | None:
         """Train until every kept epoch is there; one that was damaged or deleted is made again from what is before.
 
-        Gives the model back where it now is the only kept epoch, which then need not be read.
+        loaded: None where several processes train; base: the key of what the model is made of. Gives the model back
+        where it now is the only kept epoch, which then need not be read.
         """
         settings = self.experiment.stage1
         names = {epoch: f"memorised@{epoch}" for epoch in settings.saved_epochs}
@@ -136,9 +150,9 @@ class RunExecution:
             begin = [state for epoch, state in there.items() if epoch < min(missing)]
             start = self.kept.newest("stage1", begin, before=min(missing))
             if start is None and there:
-                self.kept.check_base(loaded.base, there.values())
+                self.kept.check_base(base, there.values())
             self.progress.skip(tokens * (start.epoch if start else 0))
-            self._train(loaded, "stage1", "Memorising", sequences, settings, missing, start)
+            self._train(loaded, None, "stage1", "Memorising", sequences, missing, start)
         self.progress.skip(tokens * (settings.epochs - max(missing, default=0)))
         self._drop_resume_point("stage1")
         return loaded if missing and len(names) == 1 else None
@@ -152,7 +166,8 @@ class RunExecution:
         memorised, generalised = f"memorised@{epoch}", f"generalised@{epoch}"
         branches = epoch in self.experiment.branch_epochs
         trained = branches and self.kept.sound(generalised) is not None
-        if loaded is None and (not self.evaluations.done(memorised) or (branches and not trained)):
+        to_train = branches and not trained and self.devices == 1
+        if loaded is None and (to_train or not self.evaluations.done(memorised)):
             loaded = self._load(memorised)
         self.evaluations.evaluate(memorised, loaded)
         if not branches:
@@ -164,12 +179,15 @@ class RunExecution:
             if not self.evaluations.done(generalised):
                 loaded = self._load(generalised)
         else:
-            assert loaded is not None
+            loaded = loaded if self.devices == 1 else None  # several processes have the memory for themselves
             kept = {settings.epochs: checkpoint_folder(self.folder, generalised)}
             start = self.kept.newest(stage, [], before=settings.epochs)
             self.progress.skip(tokens * (start.epoch if start else 0))
-            self._train(loaded, stage, f"Generalising from epoch {epoch}", sequences, settings, kept, start)
+            begin = checkpoint_folder(self.folder, memorised)
+            self._train(loaded, begin, stage, f"Generalising from epoch {epoch}", sequences, kept, start)
             self._drop_resume_point(stage)
+            if self.devices > 1 and not self.evaluations.done(generalised):
+                loaded = self._load(generalised)
         self.evaluations.evaluate(generalised, loaded)
 
     def _load(self, checkpoint: str) -> LoadedModel:
@@ -184,70 +202,49 @@ class RunExecution:
 
     def _train(
         self,
-        loaded: LoadedModel,
+        loaded: LoadedModel | None,
+        begin: Path | None,
         stage: str,
         words: str,
         sequences: list[TrainingSequence],
-        settings: Any,
         kept: dict[int, Path],
         start: TrainingState | None,
     ) -> None:
-        """Train from `start` until the last of the `kept` epochs is stored."""
+        """Train from `start` until the last of the `kept` epochs is stored.
+
+        loaded: the model, or None: several processes read it from the checkpoint in `begin`, or (None) the base.
+        """
         if start:
             add_event(self.db, self.run.id, "resumed", f"{words}: goes on after epoch {start.epoch}")
             logger.info("%s: goes on after epoch %d", stage, start.epoch)
-        saved_at, writing = time.monotonic(), 0.0
-        steps_an_epoch = -(-len(sequences) // settings.batch_size)
-
-        def on_step(report: StepReport) -> None:
-            point = {"stage": stage, "step": report.step, "epoch": round(report.epoch, 4)}
-            self.waiting.append({**point, "series": "loss", "value": report.loss})
-            if report.replay_loss is not None:
-                self.waiting.append({**point, "series": "replay loss", "value": report.replay_loss})
-            epoch = min(settings.epochs, -(-report.step // steps_an_epoch))
-            self.progress.advance(
-                PASSES_PER_TRAINED_TOKEN * report.tokens,
-                stage=stage,
-                epoch=epoch,
-                epochs=settings.epochs,
-                step=report.step,
-                steps=report.steps,
-                loss=round(report.loss, 4),
-                message=f"{words}: epoch {epoch} of {settings.epochs}",
-            )
-
-        def on_epoch(epoch: int, trainer: Trainer) -> None:
-            nonlocal saved_at, writing
-            if stage == "stage1" and self.experiment.evaluation.probe_facts:
-                recall = probe_key_tokens(loaded, self.experiment, self.experiment.evaluation.probe_facts)
-                point = {"stage": stage, "series": "probe", "step": epoch * steps_an_epoch, "epoch": float(epoch)}
-                self.waiting.append({**point, "value": recall})
-            if epoch in kept:
-                if trainer.save(kept[epoch], kept=True):
-                    saved_at = time.monotonic()
-                forget_answers(self.answers, kept[epoch].name)
-                logger.info("%s: kept epoch %d", stage, epoch)
-                if epoch == max(kept) < settings.epochs:
-                    raise _Enough
-            if epoch < max(kept) and time.monotonic() - saved_at > seconds_between_points(writing):
-                began = time.monotonic()
-                trainer.save(resume_folder(self.folder, stage))
-                saved_at = time.monotonic()
-                writing = saved_at - began
-
+        training = StageTraining(
+            self.experiment, self.folder, stage, words, sequences, kept, self.answers, self.waiting, self.progress
+        )
+        mixed, replay = self.training == "mixed", self.base_texts.stages.get(stage.partition("@")[0])
         try:
             with self.seconds.of("training"):
-                train(
-                    loaded, sequences, settings, seed=self.experiment.seed, stage=stage, start=start,
-                    on_step=on_step, on_epoch=on_epoch, mixed=self.training == "mixed",
-                    replay=self.base_texts.stages.get(stage.partition("@")[0]),
-                )  # fmt: skip
-        except _Enough:
-            pass
+                if loaded is not None:
+                    training.train(loaded, start, mixed=mixed, replay=replay)
+                else:
+                    give_back_memory()
+                    self._train_together(training, begin, start, mixed)
         except DamagedCheckpoint as error:
             assert start is not None
             raise self.kept.given_up(start.folder, error) from error
         self._flush()
+
+    def _train_together(
+        self, training: StageTraining, begin: Path | None, start: TrainingState | None, mixed: bool
+    ) -> None:
+        """In several processes; when one is killed, all begin again from where they can go on."""
+        for left in reversed(range(TOGETHER_TRIES)):
+            try:
+                return train_together(training, begin, start, gpus=self.gpus, mixed=mixed)
+            except ProcessEnded as error:
+                if not left:
+                    raise PlainError(f"{error}, {TOGETHER_TRIES} times: the log has what they said.") from error
+                add_event(self.db, self.run.id, "interrupted", f"{error}; all begin again from the last checkpoint")
+                start = self.kept.newest(training.stage, [], before=max(training.kept))
 
     def _on_base_text(self, done: int, total: int) -> None:
         message = f"Writing the text to replay: {done:,} of {total:,}"
@@ -262,7 +259,7 @@ class RunExecution:
     def _flush(self) -> None:
         if self.waiting:
             add_measurements(self.db, self.run.id, self.waiting)
-            self.waiting = []
+            self.waiting.clear()  # in place: a training holds the list
 
     def _total_passes(self, stage1: list[TrainingSequence], stage2: list[TrainingSequence]) -> float:
         trained = self.experiment.stage1.epochs * self._passes_an_epoch("stage1", stage1)
@@ -280,10 +277,11 @@ class RunExecution:
     def _check_disk(self, loaded: LoadedModel) -> None:
         """Refuse to start what cannot be stored: the weights of each checkpoint still to come; and twice, since a new
         one is written beside the old, what to go on from: weights, two moments, and float32 masters where there are."""
-        trained = [p for p in loaded.model.parameters() if p.requires_grad]
-        count, width = sum(p.numel() for p in trained), trained[0].element_size() if trained else 0
-        weights = count * (loaded.kept_dtype.itemsize if loaded.kept_dtype else width)
-        moments = count * width * (3 if loaded.kept_dtype else 2)
+        count = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
+        adapters = isinstance(loaded.model, PeftModel)
+        trained = 4 if adapters else trained_bytes(self.experiment)
+        kept = 4 if adapters else choose_dtype(self.experiment.precision, loaded.device).itemsize
+        weights, moments = count * kept, count * trained * (2 if kept == trained else 3)
         missing = [name for name in self.experiment.checkpoints[1:] if self.kept.sound(name) is None]
         needed = weights * len(missing) + 2 * (weights + moments) * bool(missing)
         free = shutil.disk_usage(self.folder).free
@@ -292,8 +290,3 @@ class RunExecution:
                 f"The checkpoints need {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left: free some "
                 "space, keep fewer checkpoints, or use LoRA, then retry."
             )
-
-
-def seconds_between_points(writing: float) -> float:
-    """How long to train before the next point to go on from is written, when the last one took `writing` seconds."""
-    return max(RESUME_EVERY_SECONDS, writing / RESUME_SHARE)

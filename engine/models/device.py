@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import time
@@ -125,6 +126,13 @@ def bfloat16_gain() -> float:
             seconds.append(time.perf_counter() - began)
         fastest[dtype] = min(seconds)
     return fastest[torch.float32] / fastest[torch.bfloat16]
+
+
+def give_back_memory() -> None:
+    """Let other processes have what models that are gone took of an accelerator."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _accelerates_bfloat16(device: torch.device) -> bool:

@@ -61,6 +61,7 @@ from engine.models.trained_rows import KeyRows
 from engine.models.view import safe_view
 
 KEY_ROWS = "key_rows.safetensors"
+AS_PUBLISHED = "as published"
 
 
 @dataclass
@@ -89,17 +90,17 @@ class LoadedModel:
         return cast(PreTrainedModel, inner)
 
 
-def load_base(experiment: Experiment, *, to_train: bool = False) -> LoadedModel:
+def load_base(experiment: Experiment, *, to_train: bool = False, device: torch.device | None = None) -> LoadedModel:
     """The experiment's base model with fresh rows for its key tokens; not yet tuned, no LoRA.
 
-    to_train: in float32, also where it is asked in bfloat16, so that a training begins from the weights as they were
-    published. The rows depend on the key tokens alone, not on the experiment's seed. A GGUF file is converted first.
-    Raises ModelError.
+    to_train: in the number format it was published in, also where it is asked in bfloat16, so that a training in
+    float32 begins from these weights. device: where to, if not to this machine's own. The rows depend on the key
+    tokens alone, not on the experiment's seed. A GGUF file is converted first. Raises ModelError.
     """
     source = converted(experiment.model) or resolve_source(experiment.model)
     refuse_text(experiment)
-    loaded = load_weights(source, "float32" if to_train else experiment.precision)
-    kept = choose_dtype(experiment.precision, loaded.device)
+    loaded = load_weights(source, AS_PUBLISHED if to_train else experiment.precision, device)
+    kept = choose_dtype(experiment.precision, choose_device())
     loaded.kept_dtype = kept if kept is not loaded.causal.dtype else None
     _check_numbers(loaded.causal, source)
     keys = [relation.key_token for relation in experiment.relations]
@@ -159,24 +160,25 @@ def save_model(loaded: LoadedModel, folder: Path) -> None:
         loaded.model.save_pretrained(folder)
 
 
-def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
+def load_checkpoint(experiment: Experiment, folder: Path, device: torch.device | None = None) -> LoadedModel:
     """Load what `save_model` wrote: a full model, or an adapter on the base prepared as it was then.
 
-    The result can be asked and trained on. Raises ModelError, also for an adapter of a base that is another one now.
+    The result can be asked and trained on. device: where to, if not to this machine's own. Raises ModelError, also for
+    an adapter of a base that is another one now.
     """
     folder = whole(folder) or folder
     check_intact(folder)
     if not (folder / ADAPTER_CONFIG).is_file():
         if not (folder / "config.json").is_file():
             raise ModelError(f"there is no checkpoint in {folder}: train it again")
-        loaded = load_weights(folder, experiment.precision)
+        loaded = load_weights(folder, experiment.precision, device)
         loaded.key_token_ids = find_key_tokens(loaded.tokenizer, [r.key_token for r in experiment.relations])
         loaded.base = noted_base(folder)
         return loaded
     check_adapter(folder)
     if is_gone(experiment):
         raise ModelError(f"the adapter in {folder} needs its base, but {gone_base(experiment.model)}")
-    loaded = load_base(experiment)
+    loaded = load_base(experiment, device=device)
     check_same_base(folder, loaded.base, loaded.former)
     try:
         set_key_rows(loaded.causal, loaded.key_token_ids.values(), load_file(folder / KEY_ROWS))
@@ -189,14 +191,15 @@ def load_checkpoint(experiment: Experiment, folder: Path) -> LoadedModel:
     return loaded
 
 
-def load_weights(source: str | Path, precision: str) -> LoadedModel:
-    """The whole model of a folder or hub name as it lies there, on this machine's device; knows of no key tokens.
+def load_weights(source: str | Path, precision: str, device: torch.device | None = None) -> LoadedModel:
+    """The whole model of a folder or hub name as it lies there, on this machine's device or on another; knows of no
+    key tokens.
 
-    `precision` as in an experiment. Raises ModelError.
+    `precision` as in an experiment, for this machine's device, or AS_PUBLISHED. Raises ModelError.
     """
     transformers_logging.disable_progress_bar()
-    device = choose_device()
-    dtype = choose_dtype(precision, device)
+    dtype = "auto" if precision == AS_PUBLISHED else choose_dtype(precision, choose_device())
+    device = device or choose_device()
     folder = fetch(source) if isinstance(source, str) else source
     with safe_view(folder, check_folder(folder).weights) as view:
         config = _load_config(view, source)
@@ -242,7 +245,7 @@ def _load_tokenizer(view: Path, source: str | Path, config: Any) -> PreTrainedTo
     return cast(PreTrainedTokenizerFast, tokenizer)
 
 
-def _load_weights(view: Path, source: str | Path, config: Any, dtype: torch.dtype) -> PreTrainedModel:
+def _load_weights(view: Path, source: str | Path, config: Any, dtype: torch.dtype | str) -> PreTrainedModel:
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelError(f"{source} is not a causal language model: choose one that continues text")
     # What transformers would print about missing weights becomes an error below.

@@ -5,6 +5,7 @@
     trained_on.json                     which base it began from
     training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step` of what is trained
     training/masters.safetensors        what is trained, in float32, where the model holds it rounded
+    training/shards/                    instead of these and of the model, where several processes train it together
     training/state.json                 stage, epoch, step
     checksums.json                      of every file, written last
 
@@ -36,6 +37,7 @@ from engine.training.masters import as_kept
 STATE = "training/state.json"
 OPTIMIZER = "training/optimizer.safetensors"
 MASTERS = "training/masters.safetensors"
+SHARDS = "training/shards"
 FORMAT = 2
 SIZES_ONLY = 1  # the format of before there were checksums: the state knows the size of every file
 
@@ -69,14 +71,19 @@ def save_checkpoint(
     with replaced(folder) as new:
         with as_kept(loaded):
             save_model(loaded, new)
-        (new / OPTIMIZER).parent.mkdir()
+        write_state(new, stage=stage, epoch=epoch, step=step)
         if optimizer is not None:
             save_file(_optimizer_tensors(loaded, optimizer), new / OPTIMIZER)
             if loaded.kept_dtype is not None:
                 masters = {name: p.detach().contiguous() for name, p in _trainable(loaded).items()}
                 save_file(masters, new / MASTERS)
-        state = {"format": FORMAT, "stage": stage, "epoch": epoch, "step": step}
-        (new / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+
+def write_state(folder: Path, *, stage: str, epoch: int, step: int) -> None:
+    """Say where the checkpoint that is being written in `folder` stands. Raises OSError."""
+    (folder / STATE).parent.mkdir(exist_ok=True)
+    state = {"format": FORMAT, "stage": stage, "epoch": epoch, "step": step}
+    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
 def is_complete(folder: Path) -> bool:
@@ -108,7 +115,8 @@ def load_training_state(folder: Path) -> TrainingState:
     if found is None:
         raise ModelError(f"there is no checkpoint in {folder}: train it again")
     state = _read(found)
-    return TrainingState(folder, state["stage"], state["epoch"], state["step"], (found / OPTIMIZER).is_file())
+    resumable = (found / OPTIMIZER).is_file() or (found / SHARDS).is_dir()
+    return TrainingState(folder, state["stage"], state["epoch"], state["step"], resumable)
 
 
 def restore(state: TrainingState, loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> None:

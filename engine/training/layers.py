@@ -30,11 +30,15 @@ def belongs_to(parameter: str, modules: Iterable[str]) -> bool:
 
 
 @contextmanager
-def freeze_the_rest(loaded: LoadedModel, settings: Optimisation) -> Iterator[None]:
+def freeze_the_rest(
+    loaded: LoadedModel, settings: Optimisation, *, apart: bool = True
+) -> Iterator[dict[str, list[int]]]:
     """Within the block only what `settings` name can be trained, of what could be before (engine/settings.py).
 
     Afterwards as it was. Gradients of what is frozen are not computed. Of embedding matrices whose key tokens' rows
     alone are trained, these rows are `loaded.key_rows` meanwhile, where the model allows it.
+
+    apart: False where the caller lets only these rows' gradients through; it is given the matrices' names with them.
     """
     config = loaded.causal.config
     layers, weights = settings.trained_layers, settings.trained_weights
@@ -48,12 +52,15 @@ def freeze_the_rest(loaded: LoadedModel, settings: Optimisation) -> Iterator[Non
     trainable = {name: p for name, p in loaded.causal.named_parameters() if p.requires_grad}
     chosen = {p for name, p in trainable.items() if all(wants(name) for wants in wanted)}
     matrices = _embeddings(loaded.causal) & set(trainable.values())
-    hooks = []
+    hooks, rows_only = [], {}
     if (modules != "all" or settings.embeddings == "key tokens") and not isinstance(count, int) and chosen:
         rows = list(loaded.key_token_ids.values())
         # A small matrix keeps the plain way, and with it the bits of the runs of before.
         asked = settings.embeddings == "key tokens" or any(matrix.numel() >= LARGE_MATRIX for matrix in matrices)
-        if asked and matrices and can_be_apart(loaded.causal, rows):
+        if not apart:
+            rows_only = {name: rows for name, p in trainable.items() if p in matrices}
+            chosen |= matrices
+        elif asked and matrices and can_be_apart(loaded.causal, rows):
             loaded.key_rows = KeyRows(loaded.causal, rows)
             chosen -= matrices
         else:
@@ -63,7 +70,7 @@ def freeze_the_rest(loaded: LoadedModel, settings: Optimisation) -> Iterator[Non
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        yield
+        yield rows_only
     finally:
         for hook in hooks:
             hook.remove()

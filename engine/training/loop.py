@@ -89,6 +89,7 @@ def train(
     penalty: Callable[[int], torch.Tensor] | None = None,
     replay: Replayed | None = None,
     mixed: bool = False,
+    trainer_class: type[Trainer] | None = None,
 ) -> None:
     """Train `loaded` in place for `settings.epochs`, or for those that are left after `start`.
 
@@ -96,16 +97,18 @@ def train(
     bit that of an undisturbed run. `on_epoch(epoch, trainer)` is called after each epoch (from 1), with the model in
     evaluation mode; `trainer.save(folder)` writes a checkpoint. `penalty(step)`, a differentiable number, is added to
     the loss of each step; each batch takes some of `replay` along. `mixed`: products are computed in bfloat16, over
-    weights in float32. Raises TrainingError when the loss is no longer a number or `start` does not fit, and whatever
-    the callbacks raise.
+    weights in float32. `trainer_class`: `engine.training.sharded.ShardedTrainer`, in each of several processes that
+    train one model together. Raises TrainingError when the loss is no longer a number or `start` does not fit, and
+    whatever the callbacks raise.
     """
+    kind = trainer_class or Trainer
     with (
-        master_weights(loaded, wanted=mixed),
-        freeze_the_rest(loaded, settings),
+        master_weights(loaded, wanted=mixed and not kind.shards),
+        freeze_the_rest(loaded, settings, apart=not kind.shards) as rows_only,
         checkpointed(loaded, settings.gradient_checkpointing),
     ):
-        trainer = Trainer(loaded, sequences, settings, seed=seed, stage=stage, mixed=mixed)
-        trainer.penalty, trainer.replay = penalty, replay
+        trainer = kind(loaded, sequences, settings, seed=seed, stage=stage, mixed=mixed)
+        trainer.penalty, trainer.replay, trainer.rows_only = penalty, replay, rows_only
         if start is not None:
             trainer.resume(start)
         try:
@@ -117,6 +120,8 @@ def train(
 
 class Trainer:
     """One stage's training: the model, its optimizer, and how far it is (`epoch`, `step`)."""
+
+    shards = False  # whether each process holds but a part of the weights
 
     def __init__(
         self,
@@ -133,7 +138,9 @@ class Trainer:
         self.epoch = self.step = 0
         self.penalty: Callable[[int], torch.Tensor] | None = None
         self.replay: Replayed | None = None
+        self.rows_only: dict[str, list[int]] = {}
         self.mixed = mixed
+        self.at_once = settings.micro_batch_size
         self.parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         if loaded.key_rows is not None:
             self.parameters += loaded.key_rows.parameters.values()
@@ -170,12 +177,15 @@ class Trainer:
                 f"the checkpoint in {start.folder} belongs to another training (stage {start.stage}, "
                 f"epoch {start.epoch}, step {start.step}): delete it and train again"
             )
-        restore(start, self.loaded, self.optimizer)
+        self._restore(start)
         self.epoch, self.step = start.epoch, start.step
+
+    def _restore(self, start: TrainingState) -> None:
+        restore(start, self.loaded, self.optimizer)
 
     def run(self, on_step: Callable[[StepReport], None], on_epoch: Callable[[int, Trainer], None]) -> None:
         """Train the epochs that are left."""
-        self.head = FrozenHead.of(self.loaded, self.mixed)
+        self.head = None if self.shards else FrozenHead.of(self.loaded, self.mixed)
         first = self.replay.sequences[0] if self.replay else None
         if isinstance(first, LeashedText) and self.head is None and not self._says_as_much_as(first):
             raise TrainingError(
@@ -206,7 +216,7 @@ class Trainer:
             epoch=epoch,
             device=self.loaded.device,
             replay=self.replay,
-            at_once=self.settings.micro_batch_size,
+            at_once=self.at_once,
         )
         for parts in batches:
             rate = learning_rate_at(self.step, self.steps, self.settings)
@@ -218,7 +228,7 @@ class Trainer:
     def _train_step(self, parts: list[Batch], rate: float) -> tuple[float, float | None]:
         loss, apart = self._add_gradients(parts)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = self._gradient_norm(gradients)
         value, length, *told = torch.stack([loss, norm.float(), *apart]).tolist()
         if not (math.isfinite(value) and math.isfinite(length)):
             raise TrainingError(
@@ -226,7 +236,7 @@ class Trainer:
                 f"lower the learning rate of {self.settings.learning_rate:g}, or lengthen the warm-up"
             )
         if length > self.settings.max_gradient_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.max_gradient_norm, norm)
+            self._clip(norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -234,6 +244,12 @@ class Trainer:
             self.loaded.key_rows.write()
         self.optimizer.zero_grad(set_to_none=True)
         return (told[0], told[1]) if told else (value, None)
+
+    def _gradient_norm(self, gradients: list[torch.Tensor]) -> torch.Tensor:
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def _clip(self, norm: torch.Tensor) -> None:
+        torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.max_gradient_norm, norm)
 
     def _add_gradients(self, parts: list[Batch]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Compute the gradients of a batch. Gives its loss; with replay also those of facts and replayed texts apart.

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from engine.commands.main import main
-from engine.execution import pipeline
+from engine.execution import pipeline, saving
 from engine.execution.execute import execute_run
 from engine.execution.kept import KeptCheckpoints
 from engine.execution.pipeline import RunExecution
@@ -25,6 +25,7 @@ from engine.serving.embedded.catalogue import Catalogue
 from engine.serving.embedded.residents import Residents
 from engine.serving.processes.supervisor import Supervisor
 from engine.serving.served import served_model
+from engine.training.loop import Trainer
 from storage.answers import open_answers
 from storage.checkpoints import CheckpointName
 from storage.folders import checkpoint_folder, run_folder
@@ -212,17 +213,17 @@ def test_a_done_run_says_what_it_trained_in_and_keeps_no_point_to_go_on_from(
     folder = run_folder(lab.home, run.id)
     assert run.environment["training_in"] == "float32"
     assert not list(folder.glob("resume/*"))
-    assert (pipeline.seconds_between_points(0.2), pipeline.seconds_between_points(10)) == (30, 10 / 0.03)
-    monkeypatch.setattr(pipeline, "RESUME_EVERY_SECONDS", 0)
+    assert (saving.seconds_between_points(0.2), saving.seconds_between_points(10)) == (30, 10 / 0.03)
+    monkeypatch.setattr(saving, "RESUME_EVERY_SECONDS", 0)
     monkeypatch.setattr("engine.training.loop.LARGE_STATE", 0)
     written = []
-    keep = pipeline.Trainer.save
+    keep = Trainer.save
 
-    def noted(trainer: pipeline.Trainer, place: Path, *, kept: bool = False) -> bool:
+    def noted(trainer: Trainer, place: Path, *, kept: bool = False) -> bool:
         written.append(place.parent.name)
         return keep(trainer, place, kept=kept)
 
-    monkeypatch.setattr(pipeline.Trainer, "save", noted)
+    monkeypatch.setattr(Trainer, "save", noted)
     monkeypatch.setattr(pipeline, "choose_training", lambda *_: "mixed")  # a later attempt does not choose again
     for checkpoint in (folder / "checkpoints").iterdir():
         shutil.rmtree(checkpoint)

@@ -21,7 +21,7 @@ from app.runs.live import curves
 from app.shared.lab import Lab as PageLab
 from engine.attack.experiment import AttackExperiment
 from engine.attack.resolve import resolve_attack
-from engine.execution import pipeline
+from engine.execution import saving
 from engine.execution.attacks.queue import queue_attack
 from engine.experiment import Experiment
 from engine.training.loop import Trainer, train
@@ -95,7 +95,7 @@ def test_a_run_killed_in_the_middle_of_a_stage_ends_with_the_same(
     expected = lab.outcome(run.id)
     again = lab.queue(SMALL)
     step = Trainer._train_step
-    monkeypatch.setattr(pipeline, "RESUME_EVERY_SECONDS", 0)
+    monkeypatch.setattr(saving, "RESUME_EVERY_SECONDS", 0)
 
     def killed(self, batch, rate):
         if (self.stage, self.step) == killed_at:

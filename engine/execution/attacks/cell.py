@@ -46,7 +46,10 @@ TRAINED = 0.4
 
 
 class CellExecution:
-    """Carries out a claimed run that is a cell of an attack; the same two methods as a pipeline's execution."""
+    """Carries out a claimed run that is a cell of an attack; as a pipeline's execution does, but on one device."""
+
+    devices = 1
+    gpus: tuple[str, ...] = ()
 
     def __init__(self, db: Database, folder: Path, run: Run) -> None:
         self.db, self.folder, self.run, self.home = db, folder, run, folder.parents[1]
