@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from app.server.worker_process import Workers
 from engine import hardware
+from engine.execution import device_hold
+from engine.execution.device_hold import device_held
+from engine.execution.failures import PlainError
 from engine.hardware import device_key, gpu_gib, gpu_of, nvidia_gpus
 from engine.models import device as device_module
 from engine.models.device import choose_device
 from engine.models.source import ModelError
 from engine.serving.vllm import backend
 from storage.database import open_database
-from storage.devices import request_for_run, take_for_server
+from storage.devices import release_device, request_for_run, run_on_device, take_for_server
 from storage.processes import ProcessName
 from tests.unit.tiny_models import build_qwen2
 
@@ -92,6 +96,36 @@ def test_each_gpu_has_a_worker_of_its_own(gpus: None, tmp_path: Path, monkeypatc
     monkeypatch.setenv("ROTE_LAB_DEVICE", "cuda:1")
     assert seen() == [("worker", None)]
     assert list(Workers(tmp_path, None)) == []
+
+
+def test_a_run_on_several_gpus_holds_them_all(gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the second GPU's worker does, which sees no other."""
+    lab_has = (next(iter(Workers(tmp_path, {}))).environment or {})["ROTE_LAB_GPUS"]
+    monkeypatch.setenv("ROTE_LAB_GPUS", lab_has)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", SECOND)
+    monkeypatch.setattr(device_hold, "choose_device", lambda: torch.device("cuda"))
+    db, me = open_database(tmp_path / "home"), ProcessName.of()
+    assert request_for_run(db, FIRST, "another", me)
+    asked = 0
+
+    def wait() -> None:
+        nonlocal asked
+        asked += 1
+        assert run_on_device(db, SECOND) is None, "it takes none before the one that comes first in their order"
+        release_device(db, FIRST, "another")
+
+    with device_held(db, "run", 2, wait) as held:
+        assert held == (SECOND, FIRST) and asked == 1
+        assert [run_on_device(db, gpu) for gpu in held] == ["run", "run"]
+        assert take_for_server(db, FIRST, "server", me) == "run"
+    assert [run_on_device(db, gpu) for gpu in (FIRST, SECOND)] == [None, None]
+    with (
+        pytest.raises(PlainError, match="trains on 3 devices together, and this machine has 2"),
+        device_held(db, "run", 3, wait),
+    ):
+        pass
+    with device_held(db, "run", 1, wait) as held:
+        assert held == () and run_on_device(db, SECOND) == "run"
 
 
 def test_vllm_is_given_the_gpu_that_is_meant(gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
