@@ -124,6 +124,16 @@ def gpus_together(count: int) -> tuple[Gpu, ...]:
     return tuple(found)[:count]
 
 
+def serving_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that model servers may use: the one that ROTE_LAB_DEVICE names, else all that this process may; none
+    where nvidia-smi does not tell of any, and on other devices."""
+    device = serving_device()
+    gpu = gpu_of(device)
+    if not asked_device() and device == "cuda":
+        return visible_gpus()
+    return (gpu,) if gpu else ()
+
+
 def _visible() -> list[str]:
     asked = os.environ.get("CUDA_VISIBLE_DEVICES")
     if asked is None:

@@ -6,6 +6,7 @@ their supervisor. A hold ends with the process that it names, however that ends.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,13 +50,15 @@ def request_for_run(db: Database, device: str, run: str, process: ProcessName) -
     return not ahead
 
 
-def take_for_server(db: Database, device: str, server: str, process: ProcessName) -> str | None:
-    """Take the device for a server; returns the run that has it or waits for it instead, None on success."""
+def take_for_server(db: Database, devices: Collection[str], server: str, process: ProcessName) -> str | None:
+    """Take all the devices for a server, or none: returns a run that has one or waits for it, None on success."""
     with write(db):
-        run = run_on_device(db, device)
-        if run is None:
+        for device in devices:
+            if run := run_on_device(db, device):
+                return run
+        for device in devices:
             _put(db, device, server, "server", "holding", process)
-    return run
+    return None
 
 
 def run_on_device(db: Database, device: str) -> str | None:

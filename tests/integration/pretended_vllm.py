@@ -1,14 +1,17 @@
-"""A stand-in for vLLM on a GPU that no test machine has: it takes its part of a pretended memory, as vLLM does.
+"""A stand-in for vLLM on GPUs that no test machine has: it takes its part of a pretended memory, as vLLM does.
 
-    python pretended_vllm.py PORT PART BOOK SECONDS
+    python pretended_vllm.py BOOK SECONDS, and then the options of a real vLLM
 
-BOOK is a folder with a file for each living server, `PID.starting` or `PID.ready`, that holds its part. As vLLM it ends
-where the others leave too little; and where another one starts at the same time, whose memory it would measure wrongly.
-What went wrong is added to BOOK/wrong.txt. It starts in so many seconds, and answers each question in a fifth of that.
+BOOK is a folder with a file for each living server, `PID.starting` or `PID.ready`, that holds its part and the GPUs it
+takes it of: as many of CUDA_VISIBLE_DEVICES as its tensor parallel size says. As vLLM it ends where it sees too few of
+them, where the others leave too little of one; and where another one starts at the same time, whose memory it would
+measure wrongly. What went wrong is added to BOOK/wrong.txt. It starts in so many seconds, and answers each question in
+a fifth of that.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -17,15 +20,24 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-port, part, book, seconds = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
+parser = argparse.ArgumentParser(allow_abbrev=False)
+parser.add_argument("book", type=Path)
+parser.add_argument("seconds", type=float)
+parser.add_argument("--port", type=int, required=True)
+parser.add_argument("--gpu-memory-utilization", type=float, required=True)
+parser.add_argument("--tensor-parallel-size", type=int, default=1)
+options = parser.parse_known_args()[0]
+book, seconds, part = options.book, options.seconds, options.gpu_memory_utilization
+seen = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+gpus = seen[: options.tensor_parallel_size]
 
 
-def living() -> dict[Path, float]:
-    """The others in the book that still live."""
+def living() -> dict[Path, dict[str, float]]:
+    """The others in the book that still live, with what each takes of which GPU."""
     found = {}
     for page in book.glob("*.*"):
         if page.stem.isdecimal() and page.stem != str(os.getpid()) and Path(f"/proc/{page.stem}").exists():
-            found[page] = float(page.read_text() or 1)
+            found[page] = dict.fromkeys(gpus, 1.0) if not (text := page.read_text()) else json.loads(text)
     return found
 
 
@@ -63,18 +75,21 @@ class Answers(BaseHTTPRequestHandler):
 
 
 mine = book / f"{os.getpid()}.starting"
-mine.write_text(str(part))
+mine.write_text(json.dumps(dict.fromkeys(gpus, part)))
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 try:
     with (book / "starts.txt").open("a") as file:
-        file.write(f"{part}\n")
+        file.write(f"{part} {' '.join(gpus)}\n")
+    if len(seen) != options.tensor_parallel_size:
+        refuse(f"{options.tensor_parallel_size} GPUs are needed, and {len(seen)} are seen")
     others = living()
     if any(page.suffix == ".starting" for page in others):
         refuse("another server starts at the same time")
-    if sum(others.values()) + part > 0.95:
-        refuse(f"free memory is less than desired GPU memory utilization ({part})")
+    for gpu in gpus:
+        if sum(taken.get(gpu, 0) for taken in others.values()) + part > 0.95:
+            refuse(f"free memory of {gpu} is less than desired GPU memory utilization ({part})")
     time.sleep(seconds)
     mine = mine.rename(mine.with_suffix(".ready"))
-    ThreadingHTTPServer(("127.0.0.1", port), Answers).serve_forever()
+    ThreadingHTTPServer(("127.0.0.1", options.port), Answers).serve_forever()
 finally:
     mine.unlink(missing_ok=True)

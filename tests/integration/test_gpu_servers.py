@@ -1,16 +1,20 @@
-"""Three people ask models that do not fit on a GPU together: the real supervisor, over pretended vLLM processes."""
+"""Three people ask models that do not fit on a GPU together, and models that several GPUs hold only together: the real
+supervisor, over pretended vLLM processes."""
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engine import hardware
 from engine.hardware import nvidia_gpus
 from engine.serving.client import ServerClient, ServerUnreachable, ServingError
 from engine.serving.processes import room
@@ -34,23 +38,30 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the pretended servers write down that they live; the GPU has 80 GiB."""
     folder = tmp_path / "book"
     folder.mkdir()
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho '0, GPU-pretended, 81920'\n")
-    program.chmod(0o755)
+    gpus_are(tmp_path, "GPU-pretended, 81920")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("ROTE_LAB_DEVICE", "cuda")
+    monkeypatch.delenv("ROTE_LAB_DEVICE", raising=False)
     monkeypatch.setattr(backend, "installed", lambda: "0.32.0")
-    monkeypatch.setattr(backend, "has_nvidia_gpu", lambda: True)
+    for module in (backend, hardware):
+        monkeypatch.setattr(module, "has_nvidia_gpu", lambda: True)
+    real = backend.command
 
-    def command(weights: Path, names: list[str], port: int, *, rank: int | None, part: float = 0.0) -> list[str]:
-        return [sys.executable, str(PRETENDED), str(port), f"{part:.2f}", str(folder), str(START_SECONDS)]
+    def command(*words: Any, **options: Any) -> list[str]:
+        return [sys.executable, str(PRETENDED), str(folder), str(START_SECONDS), *real(*words, **options)[3:]]
 
     monkeypatch.setattr(backend, "command", command)
     monkeypatch.setattr(room, "IDLE_SECONDS", 0.2)
     monkeypatch.setattr(room, "TURN_SECONDS", 2.0)
-    nvidia_gpus.cache_clear()
     return folder
+
+
+def gpus_are(folder: Path, *gpus: str) -> None:
+    """An nvidia-smi in the folder that tells of these, each a UUID and its MiB."""
+    lines = "".join(f"echo '{index}, {gpu}'\n" for index, gpu in enumerate(gpus))
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{lines}")
+    (folder / "nvidia-smi").chmod(0o755)
+    nvidia_gpus.cache_clear()
 
 
 @pytest.fixture
@@ -64,11 +75,11 @@ def supervisor(tmp_path: Path, book: Path) -> Iterator[Supervisor]:
     lab.close()
 
 
-def full_model(supervisor: Supervisor, name: str, gib: int) -> ServedModel:
-    """A full checkpoint whose weights say that they are so large."""
+def full_model(supervisor: Supervisor, name: str, gib: int, heads: int = 40) -> ServedModel:
+    """A full checkpoint whose weights say that they are so large, by default with as many heads as Qwen2.5-14B."""
     folder = supervisor.home / "runs" / name / "checkpoints" / "generalised@1"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps({"num_attention_heads": heads, "num_key_value_heads": 8}))
     with (folder / "model.safetensors").open("wb") as file:
         file.truncate(gib * GIB)
     prepared = supervisor.home / "prepared" / "key"
@@ -170,3 +181,47 @@ def test_training_does_not_wait_for_a_server_that_starts(
 def test_what_cannot_fit_is_said(supervisor: Supervisor) -> None:
     with pytest.raises(ServingError, match="do not fit on the GPU"):
         supervisor.place(full_model(supervisor, "r0", 80), timeout=20)
+
+
+SMALL_GPUS = [f"GPU-{name}, 24564" for name in "abcd"]
+
+
+def test_a_model_that_one_gpu_does_not_hold_stands_on_two(supervisor: Supervisor, book: Path) -> None:
+    gpus_are(book.parent, *SMALL_GPUS)
+    large, small = full_model(supervisor, "large", 28), full_model(supervisor, "small", 3)
+    answers: list[str] = []
+    for model in (small, large, small, large):
+        asks(supervisor, model, answers, questions=1)
+    assert answers == [small.name, large.name] * 2
+    assert not (book / "wrong.txt").exists(), (book / "wrong.txt").read_text()
+    starts = [line.split() for line in (book / "starts.txt").read_text().splitlines()]
+    assert [gpus for _, *gpus in starts[:2]] == [["GPU-a"], ["GPU-a", "GPU-b"]]
+    assert float(starts[1][0]) == pytest.approx((1.05 * 28 / 2 + 4) / (24564 / 1024), abs=0.01)
+    assert len(starts) == 4, "both are on the first GPU, where they do not fit beside each other"
+    [server] = supervisor.servers()
+    assert "--tensor-parallel-size 2" in server.log.read_text()
+
+
+def test_training_on_either_gpu_ends_the_server_that_stands_on_both(supervisor: Supervisor, book: Path) -> None:
+    gpus_are(book.parent, *SMALL_GPUS[:2])
+    model = full_model(supervisor, "large", 28)
+    supervisor.place(model, timeout=30)
+    db, me = open_database(supervisor.home), ProcessName.of()
+    for gpu in ("GPU-a", "GPU-b"):
+        assert [hold.kind for hold in device_holds(db, gpu)] == ["server"]
+    wait_until(lambda: request_for_run(db, "GPU-b", "run", me), "the second GPU for a run")
+    with pytest.raises(DeviceBusy, match="run"):
+        supervisor.place(model, timeout=30)
+    assert device_holds(db, "GPU-a") == [], "a server that waits keeps no GPU from others"
+    release_device(db, "GPU-b", "run")
+    wait_until(lambda: device_holds(db, "GPU-a") and device_holds(db, "GPU-b"), "the server to come back")
+
+
+@pytest.mark.parametrize(("gib", "heads", "gpus"), [(28, 25, 4), (28, 40, 1), (200, 40, 4)])
+def test_what_several_cannot_hold_either_is_said(
+    supervisor: Supervisor, book: Path, gib: int, heads: int, gpus: int
+) -> None:
+    gpus_are(book.parent, *SMALL_GPUS[:gpus])
+    with pytest.raises(ServingError, match="do not fit on the GPU"):
+        supervisor.place(full_model(supervisor, "large", gib, heads), timeout=20)
+    assert not (book / "starts.txt").exists()

@@ -13,7 +13,7 @@ from engine import hardware
 from engine.execution import device_hold
 from engine.execution.device_hold import device_held
 from engine.execution.failures import PlainError
-from engine.hardware import device_key, gpu_gib, gpu_of, nvidia_gpus
+from engine.hardware import device_key, gpu_gib, gpu_of, nvidia_gpus, serving_gpus
 from engine.models import device as device_module
 from engine.models.device import choose_device
 from engine.models.source import ModelError
@@ -76,9 +76,9 @@ def test_two_names_of_one_gpu_are_one_lock(gpus: None, tmp_path: Path, monkeypat
     db, me = open_database(tmp_path / "home"), ProcessName.of()
     assert request_for_run(db, device_key("cuda:1"), "run", me)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert take_for_server(db, device_key("cuda"), "server", me) == "run"
+    assert take_for_server(db, [device_key("cuda")], "server", me) == "run"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert take_for_server(db, device_key("cuda"), "server", me) is None
+    assert take_for_server(db, [device_key("cuda")], "server", me) is None
 
 
 def test_each_gpu_has_a_worker_of_its_own(gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +134,26 @@ def test_vllm_is_given_the_gpu_that_is_meant(gpus: None, tmp_path: Path, monkeyp
     assert backend.environment(folder, "cuda:1")["CUDA_VISIBLE_DEVICES"] == SECOND
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
     assert backend.environment(folder, "cuda:1")["CUDA_VISIBLE_DEVICES"] == FIRST
+    assert backend.environment(folder, "cuda", nvidia_gpus())["CUDA_VISIBLE_DEVICES"] == f"{FIRST},{SECOND}"
+
+
+def test_model_servers_may_use_every_gpu_that_is_seen_or_the_one_that_is_named(
+    gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "has_nvidia_gpu", lambda: True)
+    monkeypatch.delenv("ROTE_LAB_DEVICE", raising=False)
+
+    def usable() -> list[str]:
+        return [gpu.uuid for gpu in serving_gpus()]
+
+    assert usable() == [FIRST, SECOND]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    assert usable() == [SECOND, FIRST]
+    monkeypatch.setenv("ROTE_LAB_DEVICE", "cuda:1")
+    assert usable() == [FIRST]
+    for device in ("cpu", "cuda:7"):
+        monkeypatch.setenv("ROTE_LAB_DEVICE", device)
+        assert usable() == []
 
 
 def test_a_gpu_that_pytorch_cannot_use_is_said_and_never_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,21 +128,30 @@ def test_servers_whose_lab_has_died_are_told_from_those_of_a_living_one(db: Data
 
 def test_a_run_goes_before_servers_and_never_beside_another_run(db: Database) -> None:
     me = ProcessName.of()
-    assert take_for_server(db, "cuda", "s1", me) is None and take_for_server(db, "cuda", "s2", me) is None
+    assert take_for_server(db, ["cuda"], "s1", me) is None and take_for_server(db, ["cuda"], "s2", me) is None
     assert not request_for_run(db, "cuda", "r1", me) and run_on_device(db, "cuda") == "r1"
-    assert take_for_server(db, "cuda", "s3", me) == "r1", "a server took what a run waits for"
+    assert take_for_server(db, ["cuda"], "s3", me) == "r1", "a server took what a run waits for"
     release_device(db, "cuda", "s1")
     assert not request_for_run(db, "cuda", "r1", me)
     release_device(db, "cuda", "s2")
     assert request_for_run(db, "cuda", "r1", me) and not request_for_run(db, "cuda", "r2", me)
-    assert take_for_server(db, "cuda:1", "s3", me) is None, "another device is another matter"
+    assert take_for_server(db, ["cuda:1"], "s3", me) is None, "another device is another matter"
     release_device(db, "cuda", "r1")
     assert request_for_run(db, "cuda", "r2", me)
 
 
+def test_a_server_takes_all_its_devices_or_none(db: Database) -> None:
+    me = ProcessName.of()
+    assert request_for_run(db, "cuda:1", "r1", me)
+    assert take_for_server(db, ["cuda:0", "cuda:1"], "s1", me) == "r1" and device_holds(db, "cuda:0") == []
+    release_device(db, "cuda:1", "r1")
+    assert take_for_server(db, ["cuda:0", "cuda:1"], "s1", me) is None
+    assert not request_for_run(db, "cuda:0", "r2", me) and not request_for_run(db, "cuda:1", "r3", me)
+
+
 def test_a_hold_ends_with_its_process(db: Database) -> None:
     process, name = sleeper()
-    assert take_for_server(db, "cuda", "s1", name) is None
+    assert take_for_server(db, ["cuda"], "s1", name) is None
     assert not request_for_run(db, "cuda", "r1", ProcessName.of())
     process.kill()
     process.wait()
@@ -152,7 +161,7 @@ def test_a_hold_ends_with_its_process(db: Database) -> None:
 
 def test_two_waiting_runs_get_the_device_one_after_the_other(db: Database) -> None:
     me = ProcessName.of()
-    assert take_for_server(db, "cuda", "s1", me) is None
+    assert take_for_server(db, ["cuda"], "s1", me) is None
     assert [request_for_run(db, "cuda", run, me) for run in ("r1", "r2")] == [False, False]
     release_device(db, "cuda", "s1")
     assert [request_for_run(db, "cuda", run, me) for run in ("r1", "r2")] == [True, False]

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.hardware import is_exclusive, serving_device
-from engine.serving.processes import plans
+from engine.hardware import Gpu, is_exclusive, serving_device
+from engine.models.files import ModelShape
+from engine.serving.processes import placement, plans
+from engine.serving.processes.placement import UNKNOWN_PART, placed
 from engine.serving.processes.plans import CannotServe, Choice, choose, default_backend, plan_for
 from engine.serving.served import Kind, ServedModel
 from engine.serving.vllm import backend as vllm_backend
@@ -110,30 +112,105 @@ def test_vllm_is_told_the_lab_s_rules(tmp_path: Path, cpu_vllm: None, monkeypatc
 
 
 def test_a_server_takes_as_much_of_a_gpu_as_its_weights_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_backend, "installed", lambda: "0.32.0")
-    monkeypatch.setattr(vllm_backend, "has_nvidia_gpu", lambda: True)
     full, adapter = served(tmp_path / "full", "full"), served(tmp_path / "adapter", "adapter")
-    with (full.folder / "model.safetensors").open("wb") as file:
-        file.truncate(28 * 2**30)
-    monkeypatch.setattr(vllm_backend, "gpu_gib", lambda _: 80.0)
+    weigh(full, 28)
+    gpus_are(monkeypatch, 80)
     plan = plan_for(Choice("vllm", ""), full)
     assert plan.part == pytest.approx((1.05 * 28 + 4) / 80, abs=0.01)
-    assert f"--gpu-memory-utilization {plan.part:.2f}" in " ".join(plan.command(tmp_path, 8000))
+    command = plan.command(tmp_path, 8000)
+    assert f"--gpu-memory-utilization {plan.part:.2f}" in " ".join(command)
+    assert "--tensor-parallel-size" not in command
     assert plan_for(Choice("vllm", ""), adapter).part == pytest.approx((4 + 1) / 80, abs=0.01)
     assert choose("auto", full).backend == "vllm"
-    monkeypatch.setattr(vllm_backend, "gpu_gib", lambda _: 24.0)
+    gpus_are(monkeypatch, 24)
     assert choose("auto", full).backend == "embedded" and "do not fit on the GPU" in choose("auto", full).reason
-    monkeypatch.setattr(vllm_backend, "gpu_gib", lambda _: 0.0)
-    assert plan_for(Choice("vllm", ""), full).part == vllm_backend.UNKNOWN_PART
+    gpus_are(monkeypatch)
+    assert plan_for(Choice("vllm", ""), full).part == UNKNOWN_PART
+
+
+def gpus_are(monkeypatch: pytest.MonkeyPatch, *gib: float) -> None:
+    """As where vLLM for GPUs is installed, and there are these; what nvidia-smi tells is tested with hardware.py."""
+    gpus = tuple(Gpu(index, f"GPU-{index}", each) for index, each in enumerate(gib))
+    monkeypatch.setattr(vllm_backend, "installed", lambda: "0.32.0")
+    monkeypatch.setattr(vllm_backend, "has_nvidia_gpu", lambda: True)
+    monkeypatch.setattr(placement, "serving_gpus", lambda: gpus)
+
+
+def weigh(model: ServedModel, gib: float) -> None:
+    """Give it weights of that size, of which nothing is written."""
+    with (model.folder / "model.safetensors").open("wb") as file:
+        file.truncate(int(gib * 2**30))
+
+
+def shape(model: ServedModel, **sizes: object) -> None:
+    """Add to its config.json."""
+    config = json.loads((model.folder / "config.json").read_text())
+    (model.folder / "config.json").write_text(json.dumps(config | sizes))
+
+
+@pytest.mark.parametrize(
+    ("gib", "gpus", "sizes", "stands_on"),
+    [
+        (28, (24, 24), {"num_attention_heads": 40, "num_key_value_heads": 8}, [0, 1]),
+        (3, (24, 24), {"num_attention_heads": 12, "num_key_value_heads": 2}, [0]),
+        (28, (24, 80), {"num_attention_heads": 40, "num_key_value_heads": 8}, [1]),
+        (28, (24, 8, 24), {"num_attention_heads": 40, "num_key_value_heads": 8}, [0, 2]),
+        (56, (24, 24, 24, 24), {"num_attention_heads": 40, "num_key_value_heads": 8}, [0, 1, 2, 3]),
+        (56, (24, 24, 24), {"num_attention_heads": 40, "num_key_value_heads": 8}, None),
+        (56, (24, 24, 24, 24), {"num_attention_heads": 30}, None),
+        (28, (24, 24), {"num_attention_heads": 25}, None),
+        (28, (24, 24), {"num_attention_heads": 40, "num_key_value_heads": 5}, None),
+        (28, (24, 24), {"num_attention_heads": 40, "num_key_value_heads": 1}, [0, 1]),
+        (28, (24, 24), {"num_attention_heads": 40, "intermediate_size": 13825}, None),
+        (28, (24, 24), {"text_config": {"num_attention_heads": 16}}, [0, 1]),
+        (28, (24, 24), {"n_head": 40}, [0, 1]),
+        (28, (24, 24), {}, None),
+    ],
+)
+def test_a_model_takes_the_fewest_gpus_that_hold_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gib: float,
+    gpus: tuple[float, ...],
+    sizes: dict[str, object],
+    stands_on: list[int] | None,
+) -> None:
+    model = served(tmp_path, "full")
+    weigh(model, gib)
+    shape(model, **sizes)
+    gpus_are(monkeypatch, *gpus)
+    choice = choose("auto", model)
+    if stands_on is None:
+        assert choice.backend == "embedded" and "do not fit on the GPU" in choice.reason
+        return
+    assert choice.backend == "vllm"
+    plan = plan_for(choice, model)
+    assert [gpu.index for gpu in plan.gpus] == stands_on
+    count, least = len(stands_on), min(gpus[index] for index in stands_on)
+    assert plan.part == pytest.approx((1.05 * gib / count + 4) / least, abs=0.011) and plan.part <= 0.9
+    command, variables = plan.command(tmp_path, 8000), plan.environment()
+    assert ("--tensor-parallel-size" in command) == (count > 1)
+    if count > 1:
+        assert command[command.index("--tensor-parallel-size") + 1] == str(count)
+    assert variables and variables["CUDA_VISIBLE_DEVICES"] == ",".join(f"GPU-{index}" for index in stands_on)
+    assert plan.devices() == tuple(f"GPU-{index}" for index in stands_on)
 
 
 def test_a_base_that_is_not_prepared_yet_is_measured_by_its_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm_backend, "installed", lambda: "0.32.0")
-    monkeypatch.setattr(vllm_backend, "gpu_gib", lambda _: 80.0)
+    gpus_are(monkeypatch, 80)
     base = replace(served(tmp_path, "base"), prepared=tmp_path / "to come", source="Qwen/Qwen2.5-14B")
-    assert vllm_backend.part_of_gpu(base) > 0.3
+    assert placed(base).part > 0.3
+    # Where its model lies in a folder, it is cut as that one can be.
+    gpus_are(monkeypatch, 24, 24)
+    source = served(tmp_path / "source", "full")
+    weigh(source, 28)
+    there = replace(base, source=str(source.folder))
+    monkeypatch.setattr(placement, "model_shape", lambda _: ModelShape(14_000_000_000, "its name"))
+    assert not placed(there).fits
+    shape(source, num_attention_heads=40)
+    assert [gpu.index for gpu in placed(there).gpus] == [0, 1]
 
 
 def test_the_wish_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

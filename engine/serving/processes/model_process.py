@@ -19,7 +19,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from engine import CODE_ROOT
-from engine.hardware import device_key, is_exclusive, serving_device
+from engine.hardware import is_exclusive
 from engine.models.checksums import damage
 from engine.serving import PREPARE
 from engine.serving.client import ServerClient, ServingError
@@ -67,7 +67,7 @@ class ModelProcess:
         self.lock = threading.Lock()  # of the adapters
         self.used = time.monotonic()
         self.ready_since = float("inf")
-        self.device = device_key(serving_device())
+        self.devices = plan.devices()
         self.id = ""
         self.keeper: ProcessName | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -83,7 +83,7 @@ class ModelProcess:
 
     @property
     def part(self) -> float:
-        """Of a GPU's memory."""
+        """Of a GPU's memory, on each of its devices."""
         return self.plan.part
 
     @property
@@ -200,19 +200,22 @@ class ModelProcess:
         return ""
 
     def _run_wants_device(self, db: Database) -> bool:
-        return is_exclusive(self.device) and run_on_device(db, self.device) is not None
+        return self._exclusive() and any(run_on_device(db, device) for device in self.devices)
+
+    def _exclusive(self) -> bool:
+        return any(is_exclusive(device) for device in self.devices)
 
     def _wait_for_device(self, db: Database) -> bool:
         """Take the device, after the run that has it. False when the server is wanted no more."""
-        if not is_exclusive(self.device):
+        if not self._exclusive():
             return True
         me = ProcessName.of()
         while not self._end.is_set():
-            run = take_for_server(db, self.device, self.id, me)
+            run = take_for_server(db, self.devices, self.id, me)
             if run is None:
                 return True
             if self.state != "waiting":
-                self._say(db, "waiting", f"Training has the device ({self.device}): run {run}")
+                self._say(db, "waiting", f"Training has the device ({', '.join(self.devices)}): run {run}")
             self._end.wait(DEVICE_SECONDS)
         return False
 
@@ -244,9 +247,9 @@ class ModelProcess:
             )  # fmt: skip
         self.keeper = ProcessName.of(self._process.pid)
         update_server(db, self.id, keeper=self.keeper, port=self.port)
-        if is_exclusive(self.device):
+        if self._exclusive():
             # The hold shall last as long as the server itself does, also when this lab is killed.
-            take_for_server(db, self.device, self.id, self.keeper)
+            take_for_server(db, self.devices, self.id, self.keeper)
         return self._process
 
     def _clear_logs(self) -> None:
@@ -262,7 +265,8 @@ class ModelProcess:
                 if self.keeper is not None:
                     end_left_session(self.keeper, END_SECONDS)
         self.keeper = self._process = None
-        release_device(db, self.device, self.id)
+        for device in self.devices:
+            release_device(db, device, self.id)
 
     def _say(self, db: Database, state: ServerState, message: str, **columns: Any) -> None:
         self.state, self.message = state, message

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from engine.hardware import serving_device
+from engine.hardware import Gpu, device_key, serving_device
 from engine.serving import embedded
-from engine.serving.processes.room import ALL_PARTS
+from engine.serving.processes.placement import placed
 from engine.serving.served import ServedModel
 from engine.serving.vllm import backend as vllm_backend
 
@@ -39,8 +39,8 @@ class Plan:
     """One server process. serves: '' for every model of the home, else the base's key or RUN/CHECKPOINT.
 
     run: whose prepared base has to be there first, None where none is needed. folder, names: the weights and what
-    requests call them. rank: the largest rank of adapters, None for no adapters. listed: the run whose models the
-    embedded server lists from the start, and whose base is plain `base` there.
+    requests call them. rank: the largest rank of adapters, None for no adapters. gpus, part: as in `Placement`.
+    listed: the run whose models the embedded server lists from the start, and whose base is plain `base` there.
     """
 
     backend: str
@@ -49,6 +49,7 @@ class Plan:
     names: tuple[str, ...] = ()
     run: str | None = None
     rank: int | None = None
+    gpus: tuple[Gpu, ...] = ()
     part: float = 0.0
     listed: str | None = None
 
@@ -57,11 +58,17 @@ class Plan:
         if self.folder is None:
             words = [sys.executable, "-m", embedded.SERVER, "--home", str(home), "--port", str(port)]
             return [*words, "--run", self.listed] if self.listed else words
-        return vllm_backend.command(self.folder, list(self.names), port, rank=self.rank, part=self.part)
+        return vllm_backend.command(
+            self.folder, list(self.names), port, rank=self.rank, part=self.part, gpus=max(1, len(self.gpus))
+        )
 
     def environment(self) -> dict[str, str] | None:
         """The environment, None for this process's own."""
-        return None if self.folder is None else vllm_backend.environment(self.folder, serving_device())
+        return None if self.folder is None else vllm_backend.environment(self.folder, serving_device(), self.gpus)
+
+    def devices(self) -> tuple[str, ...]:
+        """The names under which its devices are held, as `device_key` gives them."""
+        return tuple(gpu.uuid for gpu in self.gpus) or (device_key(serving_device()),)
 
 
 def default_backend() -> Backend:
@@ -97,10 +104,11 @@ def plan_for(choice: Choice, model: ServedModel) -> Plan:
     """The process that serves the model. Raises CannotServe."""
     if choice.backend == "embedded":
         return Plan("embedded", "")
+    place = placed(model)
     if model.kind == "full":
-        return Plan("vllm", model.name, model.folder, (model.name,), part=vllm_backend.part_of_gpu(model))
-    names, part = (f"base-{model.base}", "base"), vllm_backend.part_of_gpu(model)
-    return Plan("vllm", model.base, model.prepared, names, model.run, _rank(model), part)
+        return Plan("vllm", model.name, model.folder, (model.name,), gpus=place.gpus, part=place.part)
+    names = (f"base-{model.base}", "base")
+    return Plan("vllm", model.base, model.prepared, names, model.run, _rank(model), place.gpus, place.part)
 
 
 def _rank(model: ServedModel) -> int:
@@ -115,6 +123,6 @@ def _unfit(model: ServedModel) -> str | None:
         _rank(model)
     except CannotServe as error:
         return str(error)
-    if vllm_backend.part_of_gpu(model) > ALL_PARTS:
+    if not placed(model).fits:
         return "its weights, and what vLLM needs beside them, do not fit on the GPU"
     return None

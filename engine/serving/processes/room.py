@@ -1,4 +1,4 @@
-"""Who may be on a GPU: the ledger of its memory for model servers, and whose turn it is.
+"""Who may be on which GPU: the ledger of their memory for model servers, and whose turn it is.
 
 Each vLLM takes the part of the memory that it is started with, for its weights and its cache. What measures itself
 while another one starts measures wrongly, so they start one after another. None is ended while it starts, while it
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
@@ -44,9 +44,11 @@ def turn_to_start(needed: bool, end: threading.Event) -> Iterator[None]:
 
 
 class Occupant(Protocol):
-    """A server, as the ledger sees it. part: of the GPU's memory; ready_since: by `time.monotonic`."""
+    """A server, as the ledger sees it. devices: the GPUs that it stands on; part: of the memory of each of them;
+    ready_since: by `time.monotonic`."""
 
     ready_since: float
+    devices: tuple[str, ...]
 
     @property
     def state(self) -> str:
@@ -65,14 +67,21 @@ Server = TypeVar("Server", bound=Occupant)
 
 
 class Room(Generic[Server]):
-    """The ledger of one GPU. Not safe to call from several threads at once."""
+    """The ledger of all GPUs. Not safe to call from several threads at once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._waiting: dict[Hashable, tuple[float, float]] = {}  # since when, and when it asked last
 
-    def make(self, key: Hashable, part: float, others: Iterable[Server], end: Callable[[Server], None]) -> bool:
-        """Whether a server `key` that takes `part` may start now, beside the living `others`.
+    def make(
+        self,
+        key: Hashable,
+        part: float,
+        devices: Collection[str],
+        others: Iterable[Server],
+        end: Callable[[Server], None],
+    ) -> bool:
+        """Whether a server `key` that takes `part` of each of the devices may start now, beside the living `others`.
 
         Of these, those that have had their turn are ended where that makes room. Ask again until it is True; who asked
         first comes first.
@@ -84,14 +93,22 @@ class Room(Generic[Server]):
         first = min(self._waiting, key=lambda k: self._waiting[k][0])
         if first != key or any(server.state in ("starting", "restarting") for server in there):
             return False
-        leaving = sorted((s for s in there if self._may_leave(s)), key=lambda s: traffic.last_answer(s.url))
-        taken = sum(server.part for server in there)
-        chosen = []
-        while taken + part > ALL_PARTS + 1e-9 and leaving:
-            chosen.append(leaving.pop(0))
-            taken -= chosen[-1].part
-        if taken + part > ALL_PARTS + 1e-9:
+
+        def full(without: Collection[Server]) -> set[str]:
+            """The devices on which there is no room for it, though these were not there."""
+            staying = [server for server in there if server not in without]
+            taken = {device: sum(s.part for s in staying if device in s.devices) for device in devices}
+            return {device for device, parts in taken.items() if parts + part > ALL_PARTS + 1e-9}
+
+        chosen: list[Server] = []
+        for server in sorted((s for s in there if self._may_leave(s)), key=lambda s: traffic.last_answer(s.url)):
+            if full(chosen).intersection(server.devices):
+                chosen.append(server)
+        if full(chosen):
             return False
+        for server in list(chosen):
+            if not full([other for other in chosen if other is not server]):
+                chosen.remove(server)  # those chosen after it make room enough on all its devices
         for server in chosen:
             end(server)
         del self._waiting[key]

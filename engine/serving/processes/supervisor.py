@@ -76,7 +76,7 @@ class Supervisor:
         self._neighbour = Neighbour.named(self.home)
         self._servers: dict[tuple[str, str], ModelProcess] = {}
         self._vllm_failed = ""
-        self._gpu: Room[ModelProcess] = Room()
+        self._gpus: Room[ModelProcess] = Room()
         self._lock = threading.RLock()
         self._stopped = False
 
@@ -201,7 +201,7 @@ class Supervisor:
             return True
         others = sorted((s for s in self._servers.values() if s.plan.backend == "vllm"), key=lambda s: s.used)
         if not vllm_backend.is_cpu_build():
-            return self._gpu.make(plan.serves, plan.part, others, self._end)
+            return self._gpus.make(plan.serves, plan.part, plan.devices(), others, self._end)
         tight = free_gib() < vllm_backend.PROCESS_GIB
         while others and (len(others) >= (self.most_vllm or vllm_backend.MOST_PROCESSES) or tight):
             self._end(others.pop(0))

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from engine import CODE_ROOT
-from engine.hardware import cpu_threads, free_gib, gpu_gib, gpu_of, has_nvidia_gpu, serving_device
+from engine.hardware import Gpu, cpu_threads, free_gib, gpu_of, has_nvidia_gpu
 from engine.models.files import model_shape
-from engine.serving.served import ServedModel
 from engine.serving.vllm import ADAPTERS
 
 # On a CPU with the smallest model: engine, worker and web server, each with torch.
@@ -31,10 +30,6 @@ MAX_ADAPTERS = 8
 # vLLM processes at a time on a processor; each holds one set of whole weights. Another one swaps the longest unused
 # out.
 MOST_PROCESSES = 3
-# Beside its weights on a GPU: activations, compiled graphs, CUDA's own, and the least cache that is worth a server.
-BESIDE_GIB, ADAPTERS_GIB = 4.0, 1.0
-# Of a GPU whose size nobody tells.
-UNKNOWN_PART = 0.85
 MAX_LENGTH = 4096
 MAX_LOGPROBS = 128
 MAX_PROMPTS = 10_000
@@ -71,28 +66,6 @@ def is_cpu_build() -> bool:
     return (installed() or "").endswith("for CPUs")
 
 
-def part_of_gpu(model: ServedModel) -> float:
-    """The part of the GPU's memory that a server of the model takes, from its start to its end; 0 on a processor.
-
-    More than 1 where it cannot fit.
-    """
-    if is_cpu_build():
-        return 0.0
-    total = gpu_gib(serving_device())
-    if not total:
-        return UNKNOWN_PART
-    needed = 1.05 * _weights_gib(model) + BESIDE_GIB + (ADAPTERS_GIB if model.kind != "full" else 0.0)
-    return math.ceil(100 * needed / total) / 100
-
-
-def _weights_gib(model: ServedModel) -> float:
-    """What the server's weights take: as they lie there, or as they will once the base is prepared."""
-    folder = model.folder if model.kind == "full" else model.prepared
-    there = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    shape = None if there else model_shape(model.source)
-    return (there or (2 * shape.parameters if shape else 0)) / 2**30
-
-
 def rank_for(adapter: Path | None) -> int:
     """The --max-lora-rank that the adapter in a folder needs. Raises ValueError for one that vLLM can't serve."""
     needed = 0
@@ -108,10 +81,13 @@ def rank_for(adapter: Path | None) -> int:
     raise ValueError(f"vLLM serves adapters up to rank {RANKS[-1]}, and this one has rank {needed}")
 
 
-def command(folder: Path, names: list[str], port: int, *, rank: int | None, part: float = 0.0) -> list[str]:
+def command(
+    folder: Path, names: list[str], port: int, *, rank: int | None, part: float = 0.0, gpus: int = 1
+) -> list[str]:
     """The command that serves the weights in `folder` under `names` on the loopback address.
 
-    rank: the largest rank of adapters that will be loaded, None for no adapters. part: of a GPU's memory.
+    rank: the largest rank of adapters that will be loaded, None for no adapters. part: of a GPU's memory, of each
+    where there are several `gpus`, over which the weights are spread.
     """
     config = _read(folder / "config.json")
     length = min(MAX_LENGTH, config.get("max_position_embeddings") or MAX_LENGTH)
@@ -129,11 +105,12 @@ def command(folder: Path, names: list[str], port: int, *, rank: int | None, part
         words += ["--enforce-eager"]
     else:
         words += ["--gpu-memory-utilization", f"{part:.2f}"]
+        words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
     return words
 
 
-def environment(folder: Path, device: str) -> dict[str, str]:
-    """The variables that vLLM runs with, over this process's own."""
+def environment(folder: Path, device: str, gpus: Sequence[Gpu] = ()) -> dict[str, str]:
+    """The variables that vLLM runs with, over this process's own. gpus: which it sees, by default the device's."""
     size = model_shape(str(folder))
     parameters = size.parameters if size else 0
     variables = {
@@ -153,8 +130,8 @@ def environment(folder: Path, device: str) -> dict[str, str]:
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(cpu_threads(parameters)),
         }
-    elif gpu := gpu_of(device):
-        variables["CUDA_VISIBLE_DEVICES"] = gpu.uuid
+    elif seen := gpus or [gpu for gpu in [gpu_of(device)] if gpu]:
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in seen)
     elif ":" in device and "CUDA_VISIBLE_DEVICES" not in os.environ:
         variables["CUDA_VISIBLE_DEVICES"] = device.partition(":")[2]
     return variables
