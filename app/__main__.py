@@ -33,7 +33,8 @@ from storage.trouble import say_trouble
 DEFAULT_PORT = 7860
 PORTS_TRIED = 50
 # Read by Gradio when it is imported: nothing is reported to anybody, and no font, script or model is fetched by the
-# page. Its worker downloads the models that runs name, unless the lab itself was started with HF_HUB_OFFLINE=1.
+# page. Its worker downloads the models that runs name, and a process of its own asks how large they are, unless the lab
+# itself was started with HF_HUB_OFFLINE=1.
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "DO_NOT_TRACK": "1"}
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
@@ -76,7 +77,7 @@ def main(
         home = (home or default_home()).expanduser().resolve()
         use_home(home)
         check_whole(home)
-        serve(listener, allowed, home, of_worker if worker else None)
+        serve(listener, allowed, home, of_worker if worker else None, of_worker)
     except sqlite3.Error as error:
         fail(sentence(say_trouble(error)))
     except OSError as error:
@@ -110,9 +111,11 @@ def fail(sentence: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def serve(listener: socket.socket, allowed: Access, home: Path, worker: Mapping[str, str] | None) -> None:
+def serve(
+    listener: socket.socket, allowed: Access, home: Path, worker: Mapping[str, str] | None, outside: Mapping[str, str]
+) -> None:
     """Serve the site on the listening socket until the process is told to end. `worker`: the environment of workers
-    that are started beside it, None for none."""
+    that are started beside it, None for none; `outside`: of processes that ask the hub for the sizes of models."""
     make_uploads(home)
     from app.site import build_site  # loads Gradio, which reads `QUIET` from the environment
 
@@ -122,7 +125,7 @@ def serve(listener: socket.socket, allowed: Access, home: Path, worker: Mapping[
     except CannotServe as error:
         fail(f"{error}.")
     workers = Workers(home, worker)
-    site = build_site(home, allowed, models, workers.starting)
+    site = build_site(home, allowed, models, workers.starting, outside)
     config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **server_settings())
     server = uvicorn.Server(config)
     threading.Thread(target=announce, args=(server, listener, home), daemon=True).start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from app.asking.asker import Asker
 from app.asking.model_server import ModelServer
 from app.attack.exports import add_attack_export_routes
 from app.attack.page import attack_page
+from app.design.hub_sizes import HubSizes
 from app.design.page import design_page
 from app.results.exports import add_export_routes
 from app.results.model_card import add_model_card_route
@@ -63,14 +64,17 @@ def _opening() -> str:
     return f'<title>{TITLE}</title><script src="/lab/site.js?{_version()}"></script>'
 
 
-def build_pages(lab: Lab, asker: Asker) -> Pages:
-    """All pages of the lab. A further page is one more `route` with a function that builds its components."""
+def build_pages(lab: Lab, asker: Asker, outside: Mapping[str, str] | None = None) -> Pages:
+    """All pages of the lab. A further page is one more `route` with a function that builds its components.
+
+    `outside`: see `build_site`.
+    """
     with Pages(title=TITLE, analytics_enabled=False, delete_cache=(60, int(KEPT_SECONDS))) as demo:
         page_frame(lab, "/")
         home_page(lab)
         ask_api(lab, asker)
     for name, build in {
-        "Design": lambda: design_page(lab.home),
+        "Design": lambda: design_page(lab.home, HubSizes(outside)),
         "Runs": lambda: runs_page(lab),
         "Run": lambda: run_page(lab),
         "Results": lambda: results_page(lab),
@@ -88,10 +92,12 @@ def build_site(
     access: Access = THIS_MACHINE,
     server: ModelServer | None = None,
     worker_starts: Callable[[], bool] = lambda: False,
+    outside: Mapping[str, str] | None = None,
 ) -> FastAPI:
     """The whole web application over one home folder.
 
-    `access`: who may ask; `server` answers questions; `worker_starts`: see `Lab`.
+    `access`: who may ask; `server` answers questions; `worker_starts`: see `Lab`; `outside`: the environment of
+    processes that may ask the hub for a model's size, None for none.
     """
     make_uploads(home)
     use_home(home)
@@ -123,7 +129,7 @@ def build_site(
     with warnings.catch_warnings():
         # Gradio warns of a mode (rendering on the server) that nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode is not supported")
-        pages = build_pages(lab, asker)
+        pages = build_pages(lab, asker, outside)
         bound(pages)
         gr.mount_gradio_app(
             site,

@@ -31,6 +31,7 @@ class Hub:
 
     token: None where everybody may read, else whom gated models are given to. bytes_a_second: of weights, 0 without
     limit. cuts: how many times more a file of weights ends after half of what was asked. down: answers 503.
+    thinks: seconds before it says what a model is.
     asked: the requests so far, such as `GET /someone/tiny/resolve/…/model.safetensors 0`, with the first byte sent.
     """
 
@@ -40,6 +41,7 @@ class Hub:
     bytes_a_second: int = 0
     cuts: int = 0
     down: bool = False
+    thinks: float = 0
     asked: list[str] = field(default_factory=list)
 
     def sent(self, ending: str = WEIGHTS) -> list[str]:
@@ -51,6 +53,20 @@ def made_large(folder: Path, size: int = 40_000_000) -> Path:
     """The folder of a tiny model, whose weights got a tensor that nothing reads: the library writes 10 MB at once."""
     file = folder / "model.safetensors"
     save_file({**load_file(file), "nothing.weight": torch.zeros(size // 4)}, file, {"format": "pt"})
+    return folder
+
+
+def in_parts(folder: Path) -> Path:
+    """The same model with its weights in two files and an index."""
+    weights = load_file(folder / "model.safetensors")
+    names = sorted(weights)
+    index: dict[str, str] = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: weights[name] for name in part}, folder / file, {"format": "pt"})
+        index |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    (folder / "model.safetensors").unlink()
     return folder
 
 
@@ -92,10 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
         hub.asked.append(f"{self.command} {path} {self._first()}")
         if hub.down:
             return self._say(503, {"error": "the hub is down"})
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/.+", path):
+        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/.+)?", path):
+            time.sleep(hub.thinks)
             if (folder := hub.models.get(found[1])) is None:
                 return self._say(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
-            return self._say(200, _info(found[1], folder) if found[2] == "revision" else _tree(folder))
+            return self._say(200, _tree(folder) if found[2] == "tree" else _info(found[1], folder, self.path))
         if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/([^/]+)", path):
             return self._file(found[1], found[2], head)
         return self._say(404, {"error": "no such page"})
@@ -147,9 +164,18 @@ class _Handler(BaseHTTPRequestHandler):
         return int(found[1]) if found else 0
 
 
-def _info(model: str, folder: Path) -> dict[str, object]:
-    names = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
-    return {"_id": "1", "id": model, "modelId": model, "sha": SHA, "private": False, "tags": [], "siblings": names}
+def _info(model: str, folder: Path, asked: str) -> dict[str, object]:
+    files = [
+        {"rfilename": file.name, **(_sizes(file) if "blobs=" in asked else {})} for file in sorted(folder.iterdir())
+    ]
+    return {"_id": "1", "id": model, "modelId": model, "sha": SHA, "private": False, "tags": [], "siblings": files}
+
+
+def _sizes(file: Path) -> dict[str, object]:
+    """What the hub adds to a file's name; it keeps large files beside its git."""
+    size, etag = file.stat().st_size, _etag(file)
+    stored = {"lfs": {"sha256": etag, "size": size, "pointerSize": 130}} if file.name.endswith(WEIGHTS) else {}
+    return {"size": size, "blobId": etag if not stored else "0" * 40, **stored}
 
 
 def _tree(folder: Path) -> list[dict[str, object]]:

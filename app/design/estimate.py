@@ -6,7 +6,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
+from huggingface_hub import constants
+
+from app.design.hub_sizes import HubSizes
 from app.design.shorter import Suggestion, suggestions
 from app.shared.lab import Lab
 from app.shared.render import duration, moment
@@ -38,12 +42,13 @@ class Told:
     shorter: list[Suggestion]
 
 
-def estimate_for(lab: Lab, resolved: Experiment) -> Told:
+def estimate_for(lab: Lab, resolved: Experiment, sizes: HubSizes) -> Told:
     """The estimate of a resolved experiment."""
     estimate = partial(estimate_experiment, paces=_paces(lab, resolved))
     found = estimate(resolved)
     rows = estimate_words(found, len(resolved.checkpoints))
-    return Told([*rows, _memory(resolved, found, estimate), *_disk(lab, found)], suggestions(resolved, found, estimate))
+    rows += [_memory(resolved, found, estimate), *_disk(lab, found), *_download(sizes.bytes_of(resolved.model))]
+    return Told(rows, suggestions(resolved, found, estimate))
 
 
 def estimate_words(estimate: Estimate, checkpoints: int = 0) -> list[tuple[str, str]]:
@@ -123,6 +128,18 @@ def _disk(lab: Lab, estimate: Estimate) -> list[tuple[str, str]]:
     free = shutil.disk_usage(lab.home).free
     enough = f"of {_bytes(free)} free" if free > estimate.disk else f"more than the {_bytes(free)} free: make room"
     return [("Disk", f"about {_bytes(estimate.disk)} for checkpoints, {enough}")]
+
+
+def _download(size: int | None) -> list[tuple[str, str]]:
+    """What comes over the network first, against the disk of the hub's cache."""
+    if not size:
+        return []
+    cache = Path(constants.HF_HUB_CACHE).absolute()
+    free = shutil.disk_usage(next(place for place in (cache, *cache.parents) if place.is_dir())).free
+    if free > size:
+        return [("Download", f"{_bytes(size)} before it trains, of {_bytes(free)} free")]
+    room = f"more than the {_bytes(free)} free in {cache}: make room there, or put HF_HOME elsewhere"
+    return [("Download", f"{_bytes(size)} before it trains, {room}")]
 
 
 def _size(parameters: int) -> str:

@@ -16,6 +16,7 @@ import gradio as gr
 from app.design import actions
 from app.design import fact_actions as facts
 from app.design.form import FORM_KEYS
+from app.design.hub_sizes import HubSizes
 from app.design.lanes import Lanes
 from app.design.models import Installer
 from app.design.sections import (
@@ -68,8 +69,8 @@ GO_TO_RUN = "(run) => { if (run) location.assign('/run?run=' + encodeURIComponen
 FORGET_ASKED = "() => roteLab.setAddress({clone: '', preset: ''})"
 
 
-def design_page(home: Path) -> None:
-    """Build the page inside the current route."""
+def design_page(home: Path, sizes: HubSizes) -> None:
+    """Build the page inside the current route. `sizes`: what models of the hub take to download."""
     c: Components = {}
     start_bar(c)
     with gr.Row(elem_classes="design-columns"):
@@ -88,8 +89,8 @@ def design_page(home: Path) -> None:
     c["step"] = gr.Number(visible=False)
     c["latest"] = gr.Textbox(visible=False)
     installer = Installer(home)
-    _wire(c, Shown(Lab(home)), installer)
-    _wire_models(c, installer)
+    _wire(c, Shown(Lab(home), sizes), installer)
+    _wire_models(c, installer, sizes)
 
 
 def _wire(c: Components, shown: Shown, installer: Installer) -> None:
@@ -153,7 +154,8 @@ def _wire(c: Components, shown: Shown, installer: Installer) -> None:
     on(partial(gr.on, chosen), actions.edit, trigger_mode="always_last")
     gr.Timer(LOOK_SECONDS).tick(look, [c["draft_id"], c["editing"]], c["latest"], **QUIET)
     on(c["latest"].change, actions.edit, trigger_mode="always_last")
-    on(c["known_there"].change, actions.edit, trigger_mode="always_last")  # a model has come: nothing left to mend
+    # A model has come, so that nothing is left to mend; or the hub has told its size.
+    on(c["known_there"].change, actions.edit, trigger_mode="always_last")
 
     on(c["picker"].input, actions.pick, "picker")
     on(c["language"].input, actions.pick_language, "language")
@@ -189,22 +191,27 @@ def _wire(c: Components, shown: Shown, installer: Installer) -> None:
     on(c["start"].click, actions.start, trigger_mode="once").then(None, c["go"], js=GO_TO_RUN, **QUIET)
 
 
-def _wire_models(c: Components, installer: Installer) -> None:
-    """The known models' line and buttons: a process of its own installs, the page looks how far it is."""
-    shown = [c[name] for name in KNOWN_MODEL]
+def _wire_models(c: Components, installer: Installer, sizes: HubSizes) -> None:
+    """The known models' line and buttons: a process of its own installs, the page looks how far it is, and what the hub
+    has told of another model."""
+    shown, chosen = [c[name] for name in KNOWN_MODEL], [c["model_kind"], c["model_name"]]
     last: dict[str, Any] = {"outputs": shown, **QUIET}
 
-    def after(act: Callable[[str], None]) -> Callable[[Any], tuple[Any, ...]]:
-        def run(kind: Any) -> tuple[Any, ...]:
+    def look(kind: Any, name: Any) -> tuple[Any, ...]:
+        *of_known, there = installer.shown(kind)
+        return *of_known, there or sizes.look(str(name or "").strip())
+
+    def after(act: Callable[[str], None]) -> Callable[[Any, Any], tuple[Any, ...]]:
+        def run(kind: Any, name: Any) -> tuple[Any, ...]:
             act(str(kind))
-            return installer.shown(kind)
+            return look(kind, name)
 
         return run
 
-    c["model_kind"].change(installer.shown, c["model_kind"], **last)
-    c["install"].click(after(installer.start), c["model_kind"], trigger_mode="once", **last)
-    c["install_stop"].click(after(installer.stop), c["model_kind"], trigger_mode="once", **last)
-    gr.Timer(LOOK_SECONDS).tick(installer.shown, c["model_kind"], **last)
+    c["model_kind"].change(look, chosen, **last)
+    c["install"].click(after(installer.start), chosen, trigger_mode="once", **last)
+    c["install_stop"].click(after(installer.stop), chosen, trigger_mode="once", **last)
+    gr.Timer(LOOK_SECONDS).tick(look, chosen, **last)
 
 
 def _wire_questions(c: Components, on: Callable[..., Any], busy: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from app.design.estimate import estimate_for
 from app.design.facts_table import table_marks, table_value
 from app.design.fields import LOSSES
 from app.design.form import form_values, prompt_languages
+from app.design.hub_sizes import HubSizes
 from app.design.imports import shown_problems
 from app.design.tabs import Screen, present
 from app.design.text import pieces, text_words
@@ -45,8 +46,9 @@ LATER_YAML = "# Many facts: close and open this panel to see the present state."
 class Shown:
     """Answers of handlers: mappings from a component's name to its update."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
+    def __init__(self, lab: Lab, sizes: HubSizes | None = None) -> None:
+        """`sizes`: what models of the hub take to download; by default nobody is asked."""
+        self.lab, self.sizes = lab, sizes or HubSizes()
         self.drafts = DraftStore(lambda: lab.db, new_draft)
 
     def everything(self, screen: Screen) -> dict[str, Any]:
@@ -112,7 +114,7 @@ class Shown:
 
     def _verdict(self, examination: Examination) -> dict[str, Any]:
         resolved = examination.resolved
-        told = estimate_for(self.lab, resolved) if resolved else None
+        told = estimate_for(self.lab, resolved, self.sizes) if resolved else None
         errors, warnings = examination.errors, examination.warnings
         answer: dict[str, Any] = {
             "summary": render("design/summary.html", errors=grouped(errors), warnings=grouped(warnings), told=told),

@@ -96,7 +96,7 @@ def fetch(name: str, said: Said = silent, pauses: tuple[float, ...] = PAUSES) ->
 
 def _try(name: str, said: Said) -> tuple[str, bool]:
     """Run one process to its end; returns why it failed, '' where it did not, and whether that may pass."""
-    blobs = _blobs(name)
+    blobs = blobs_of(name)
     _drop_parts(blobs, lambda part: time.time() - part.stat().st_mtime > ABANDONED_SECONDS)
     before, old = _bytes(blobs), set(_parts(blobs))
     total, done = 0, 0
@@ -135,7 +135,7 @@ def _words(done: int, total: int) -> str:
     return f"Downloading the model: {done / unit:.{places}f} of {total / unit:.{places}f} {name}"
 
 
-def _blobs(name: str) -> Path:
+def blobs_of(name: str) -> Path:
     """Where the cache keeps the bytes of a model's files."""
     return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "blobs")
 

@@ -1,4 +1,4 @@
-"""A model of the hub from the page: warned of, downloaded with its bytes shown, stopped, retried; and a gated one."""
+"""A model of the hub from the page: its size told, downloaded with its bytes shown, stopped, retried; a gated one."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ def test_a_model_of_the_hub_from_the_page(
 
         page.goto(f"{address}/design?clone={seen.id}")
         expect(page.locator("#summary")).to_contain_text("the worker will download it when the run starts")
+        expect(page.locator("#summary")).to_contain_text("60 MB before it trains, of ")
         picture("hub-design")
         page.locator("#start").click()
         page.wait_for_url("**/run?run=*")

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from app.design.estimate import estimate_for, estimate_words
+from app.design.hub_sizes import HubSizes
 from app.shared.lab import Lab
 from engine.corpus.beginnings import replayed_beginnings
 from engine.corpus.resolve import resolve
@@ -365,5 +366,5 @@ def test_memory_is_held_against_the_device(
     monkeypatch.setattr("app.design.estimate.serving_device", lambda: device)
     monkeypatch.setattr("engine.estimate.serving_device", lambda: device)
     monkeypatch.setattr("app.design.estimate.device_gib", lambda _: gib)
-    told = dict(estimate_for(Lab(tmp_path), resolve(load_preset("qwen2.5-1.5b"))).rows)
+    told = dict(estimate_for(Lab(tmp_path), resolve(load_preset("qwen2.5-1.5b")), HubSizes()).rows)
     assert re.search(words, told["Memory"]), told["Memory"]

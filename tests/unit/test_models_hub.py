@@ -7,58 +7,27 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from engine.models import hub as hub_module
 from engine.models.files import find_folder
 from engine.models.hub import fetch, is_fetched, is_to_fetch
 from engine.models.loading import load_base
 from engine.models.source import ModelError
-from tests.loopback_hub import Hub, loopback_hub, made_large
-from tests.unit.tiny_models import build_qwen2, tiny_experiment
+from tests.loopback_hub import Hub, in_parts, made_large
+from tests.unit.tiny_models import tiny_experiment
 
 NAME = "someone/tiny"
 SOON = (0.1, 0.1)
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub with one model, and an empty cache."""
-    with loopback_hub({NAME: build_qwen2(tmp_path)}) as found:
-        cache = str(tmp_path / "cache")
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", cache)
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", found.address)
-        for name, value in {"HF_HUB_CACHE": cache, "HF_ENDPOINT": found.address, "HF_HUB_OFFLINE": "0"}.items():
-            monkeypatch.setenv(name, value)
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        yield found
-
-
-@pytest.fixture
 def large(hub: Hub) -> int:
     """Makes the model a large one; gives the bytes of its weights."""
     return (made_large(hub.models[NAME]) / "model.safetensors").stat().st_size
-
-
-def in_parts(folder: Path) -> Path:
-    """The same model with its weights in two files and an index."""
-    weights = load_file(folder / "model.safetensors")
-    names = sorted(weights)
-    index: dict[str, str] = {}
-    for number, part in enumerate((names[::2], names[1::2]), 1):
-        file = f"model-0000{number}-of-00002.safetensors"
-        save_file({name: weights[name] for name in part}, folder / file, {"format": "pt"})
-        index |= dict.fromkeys(part, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    (folder / "model.safetensors").unlink()
-    return folder
 
 
 def parts_of_files(cache: Path) -> list[Path]:
