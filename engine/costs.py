@@ -74,9 +74,20 @@ def weight_bytes(experiment: Experiment, accelerator: bool) -> int:
     return 2 if two else 4
 
 
-def trained_bytes(experiment: Experiment) -> int:
-    """Bytes of one weight as it is trained, and of each of its moments: float32's but where bfloat16 is asked for."""
-    return 2 if experiment.precision == "bfloat16" else 4
+def trained_bytes(experiment: Experiment, accelerator: bool) -> int:
+    """Bytes of one weight as it is trained, and of its gradient: float32's but where bfloat16 is asked for, or, on an
+    accelerator, an optimizer that rounds at random."""
+    two = experiment.precision == "bfloat16" or (
+        experiment.precision == "auto" and accelerator and experiment.tuning.optimizer == "adamw 8-bit"
+    )
+    return 2 if two else 4
+
+
+def moment_bytes(experiment: Experiment, accelerator: bool) -> float:
+    """Bytes of both moments of one weight. In 8 bits with a scale for each 256."""
+    if experiment.tuning.optimizer == "adamw 8-bit":
+        return 2 * (1 + 4 / 256)
+    return 2 * trained_bytes(experiment, accelerator)
 
 
 def trained_parameters(experiment: Experiment, shape: ModelShape) -> int:
@@ -97,10 +108,10 @@ def checkpoint_bytes(experiment: Experiment, shape: ModelShape, accelerator: boo
 def state_bytes(experiment: Experiment, shape: ModelShape, accelerator: bool) -> int:
     """Bytes of what a training goes on from: a checkpoint, AdamW's two moments, and the weights where they are kept
     rounded."""
-    width = trained_bytes(experiment)
-    values = 2 if width == weight_bytes(experiment, accelerator) or experiment.tuning.method == "lora" else 3
-    moments = values * width * trained_parameters(experiment, shape)
-    return checkpoint_bytes(experiment, shape, accelerator) + moments
+    width = trained_bytes(experiment, accelerator)
+    rounded = width != weight_bytes(experiment, accelerator) and experiment.tuning.method != "lora"
+    each = moment_bytes(experiment, accelerator) + (width if rounded else 0)
+    return checkpoint_bytes(experiment, shape, accelerator) + int(each * trained_parameters(experiment, shape))
 
 
 def part_seconds(work: Work, shape: ModelShape, experiment: Experiment, accelerator: bool) -> dict[str, float]:
@@ -112,7 +123,7 @@ def part_seconds(work: Work, shape: ModelShape, experiment: Experiment, accelera
     speed, memory = (ACCELERATOR_OPERATIONS, ACCELERATOR_BYTES) if accelerator else (CPU_OPERATIONS, CPU_BYTES)
     head = shape.vocabulary * shape.hidden
     body = max(shape.parameters - head * (1 if shape.tied else 2), shape.parameters // 10)
-    step = STEP_PASSES * trained_parameters(experiment, shape) * trained_bytes(experiment) / memory
+    step = STEP_PASSES * trained_parameters(experiment, shape) * trained_bytes(experiment, accelerator) / memory
     step += LAYER_SECONDS * max(1, shape.layers)
     saving = checkpoint_bytes(experiment, shape, accelerator) / FILE_BYTES
     rolling = state_bytes(experiment, shape, accelerator) / FILE_BYTES

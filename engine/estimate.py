@@ -22,6 +22,7 @@ from engine.costs import (
     Pace,
     Work,
     checkpoint_bytes,
+    moment_bytes,
     part_seconds,
     state_bytes,
     trained_bytes,
@@ -249,7 +250,8 @@ def training_memory(experiment: Experiment, shape: ModelShape, longest: int, acc
     """
     width, trained = weight_bytes(experiment, accelerator), trained_parameters(experiment, shape)
     if experiment.tuning.method == "full":
-        fixed = (shape.parameters + trained * 3) * trained_bytes(experiment)
+        each = trained_bytes(experiment, accelerator)
+        fixed = int((shape.parameters + trained) * each + trained * moment_bytes(experiment, accelerator))
     else:
         fixed = shape.parameters * width + trained * 16
     if experiment.devices > 1:

@@ -255,8 +255,10 @@ class Experiment(Frozen, Described):
             )
         for relation in self.relations:
             self._check_relation(relation)
-        if self.devices > 1 and (self.tuning.method != "full" or self.stage1.replay or self.stage2.replay):
-            raise ValueError(f"devices is {self.devices}, but adapters and replayed text need one: set devices to 1")
+        alone = self.tuning.method != "full" or self.tuning.optimizer != "adamw"
+        if self.devices > 1 and (alone or self.stage1.replay or self.stage2.replay):
+            words = "adapters, moments of 8 bits and replayed text need one"
+            raise ValueError(f"devices is {self.devices}, but {words}: set devices to 1")
         if all(relation.prompts != "corpus" for relation in self.relations):
             self._check_languages()
         return self

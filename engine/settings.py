@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from engine import checks
 from engine.description import is_record, read_as
 
+OptimizerName = Literal["adamw", "adamw 8-bit"]
 LossMask = Literal["full", "subject_and_object", "object"]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -230,9 +231,11 @@ KeyTokenRows = Literal["around the mean", "around zero"]
 
 
 class Tuning(Frozen):
-    """What is trained: every weight (`full`), or low-rank adapters (`lora`) over a frozen base."""
+    """What is trained: every weight (`full`), or low-rank adapters (`lora`) over a frozen base; and by which optimizer
+    (`engine.training.optimizers`)."""
 
     method: Literal["full", "lora"] = "full"
+    optimizer: OptimizerName = "adamw"
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[float, Field(gt=0, le=1e6)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -86,6 +86,7 @@ def _memory(experiment: Experiment, estimate: Estimate, estimated: Callable[[Exp
     ways = {
         "with one sequence at once, whose layers compute again, it": small,
         **_together(experiment),
+        "an optimizer of 8 bits": {"tuning": Tuning(optimizer="adamw 8-bit"), "devices": 1},
         "LoRA": LORA,
         "LoRA with one sequence at once, whose layers compute again,": {**LORA, **small},
     }
@@ -98,7 +99,8 @@ def _memory(experiment: Experiment, estimate: Estimate, estimated: Callable[[Exp
 
 def _together(experiment: Experiment) -> dict[str, dict[str, int]]:
     """More of this machine's GPUs, where the experiment can train on several."""
-    if experiment.tuning.method != "full" or experiment.stage1.replay or experiment.stage2.replay:
+    tuning = experiment.tuning
+    if (tuning.method, tuning.optimizer) != ("full", "adamw") or experiment.stage1.replay or experiment.stage2.replay:
         return {}
     most = len(visible_gpus())
     return {f"on {n} GPUs together each": {"devices": n} for n in (2, 4, 8) if experiment.devices < n <= most}

@@ -22,6 +22,7 @@ WHERE_ALL_LANGUAGES = (
 PRECISIONS = [
     ("auto", "auto"), ("float32", "float32"), ("mixed: bfloat16 products", "mixed"), ("bfloat16", "bfloat16"),
 ]  # fmt: skip
+OPTIMIZERS = (("AdamW", "adamw"), ("AdamW, moments of 8 bits", "adamw 8-bit"))
 KEY_ROWS = ("around the mean", "around zero")
 PRECISION_LINE = "Auto measures whether bfloat16 is faster here"
 EMBEDDINGS = [("whole matrix", "trained"), ("key tokens' rows", "key tokens")]
@@ -118,6 +119,7 @@ FIELDS = (
     Field("description", "Note to yourself", "", "text"),
     Field("seed", "Seed", "Decides names, split and order", "integer"),
     Field("precision", "Precision", PRECISION_LINE, "choice", tuple(PRECISIONS), True),
+    Field("tuning.optimizer", "Optimizer", "8 bits: less memory", "choice", OPTIMIZERS, True),
     Field("devices", "Devices", "That train one model together", "integer", (), True),
     Field("key_token_rows", "New rows", "Of key tokens, which begin so", "choice", KEY_ROWS, True),
     Field("model_text.beginning", "Beginning token", "Such as <bos>, before every text", "choice", BEGINNINGS, True),

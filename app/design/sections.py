@@ -88,8 +88,8 @@ def model_section(c: Components) -> None:
         with gr.Accordion("More settings", open=False):
             c["description"] = gr.Textbox(label="Note to yourself", max_lines=3)
             with gr.Row(elem_classes="fields"):
-                for path in ("precision", "devices", "key_token_rows", "model_text.beginning", "model_text.form",
-                             "model_text.leading_space"):  # fmt: skip
+                for path in ("precision", "tuning.optimizer", "devices", "key_token_rows", "model_text.beginning",
+                             "model_text.form", "model_text.leading_space"):  # fmt: skip
                     c[path] = BY_PATH[path].component(None)
         c["text_words"] = html(None, "slot")
         c["problems.model"] = html(None, "slot")

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from sqlite_utils import Database
 
-from engine.costs import trained_bytes
+from engine.costs import moment_bytes, trained_bytes
 from engine.estimate import PASSES_PER_QUESTION, PASSES_PER_TRAINED_TOKEN
 from engine.evaluation.evaluate import check_lengths
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
@@ -88,7 +88,8 @@ class RunExecution:
         self.evaluations.held_out = self.base_texts.held_out
         if self.training == UNDECIDED:
             precision, parameters = self.experiment.precision, base.causal.num_parameters()
-            self._note_environment(choose_training(precision, base.device, parameters))
+            rounds = self.experiment.tuning.optimizer == "adamw 8-bit" and self.experiment.tuning.method == "full"
+            self._note_environment(choose_training(precision, base.device, parameters, rounds))
         self.progress.total = self._total_passes(stage1, stage2)
         self.evaluations.evaluate("base", base)
         if self.devices > 1:
@@ -279,9 +280,11 @@ class RunExecution:
         one is written beside the old, what to go on from: weights, two moments, and float32 masters where there are."""
         count = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
         adapters = isinstance(loaded.model, PeftModel)
-        trained = 4 if adapters else trained_bytes(self.experiment)
+        accelerator = loaded.device.type != "cpu"
+        trained = 4 if adapters else trained_bytes(self.experiment, accelerator)
         kept = 4 if adapters else choose_dtype(self.experiment.precision, loaded.device).itemsize
-        weights, moments = count * kept, count * trained * (2 if kept == trained else 3)
+        moments = count * (moment_bytes(self.experiment, accelerator) + (trained if kept != trained else 0))
+        weights = count * kept
         missing = [name for name in self.experiment.checkpoints[1:] if self.kept.sound(name) is None]
         needed = weights * len(missing) + 2 * (weights + moments) * bool(missing)
         free = shutil.disk_usage(self.folder).free

@@ -77,6 +77,7 @@ class StageTraining:
             train(
                 loaded, self.sequences, self.settings, seed=self.experiment.seed, stage=self.stage, start=start,
                 on_step=self.on_step, on_epoch=on_epoch, mixed=mixed, replay=replay,
+                optimizer=self.experiment.tuning.optimizer,
             )  # fmt: skip
 
     def on_step(self, report: StepReport) -> None:

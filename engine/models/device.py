@@ -96,17 +96,18 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "mixed": torch.float32, "bfloat16": torch.bfloat16}[precision]
 
 
-def choose_training(precision: str, device: torch.device, parameters: int) -> str:
+def choose_training(precision: str, device: torch.device, parameters: int, rounds_at_random: bool = False) -> str:
     """What training computes in, `float32`, `mixed` or `bfloat16`; for `auto` on a CPU a large model is measured.
 
-    On an accelerator that has bfloat16 `auto` is mixed, as in the paper's code: see `engine.training.masters`.
+    On an accelerator that has bfloat16 `auto` is mixed, as in the paper's code: see `engine.training.masters`; or, with
+    an optimizer that rounds at random and so loses no small step (`engine.training.optimizers`), all in bfloat16.
     The measurement takes a second at most, and may come out otherwise at another time: who goes on with a training
     keeps what was chosen.
     """
     if precision != "auto":
         return precision
     if choose_dtype(precision, device) is torch.bfloat16:
-        return "mixed"
+        return "bfloat16" if rounds_at_random else "mixed"
     large = device.type == "cpu" and parameters > SMALL_MODEL_PARAMETERS
     return "mixed" if large and bfloat16_gain() >= WORTH_BFLOAT16 else "float32"
 

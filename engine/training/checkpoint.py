@@ -3,7 +3,8 @@
     config.json, model.safetensors …    with LoRA: adapter_config.json, adapter_model.safetensors, key_rows.safetensors
     tokenizer.json, tokenizer_config.json
     trained_on.json                     which base it began from
-    training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step` of what is trained
+    training/optimizer.safetensors      `<parameter>.exp_avg`, `.exp_avg_sq`, `.step` of what is trained; of moments of
+                                        8 bits `.exp_avg/codes` and so on
     training/masters.safetensors        what is trained, in float32, where the model holds it rounded
     training/shards/                    instead of these and of the model, where several processes train it together
     training/state.json                 stage, epoch, step
@@ -33,6 +34,7 @@ from engine.models.key_tokens import set_key_rows
 from engine.models.loading import KEY_ROWS, LoadedModel, save_model
 from engine.models.source import ModelError
 from engine.training.masters import as_kept
+from engine.training.optimizers import flat_state, put_state
 
 STATE = "training/state.json"
 OPTIMIZER = "training/optimizer.safetensors"
@@ -154,20 +156,20 @@ def _trainable(loaded: LoadedModel) -> dict[str, torch.nn.Parameter]:
 
 
 def _optimizer_tensors(loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    states = {name: optimizer.state.get(p, {}) for name, p in _trainable(loaded).items()}
+    states = {name: flat_state(optimizer.state.get(p, {})) for name, p in _trainable(loaded).items()}
     return {f"{name}.{key}": value.contiguous() for name, state in states.items() for key, value in state.items()}
 
 
 def _restore_optimizer(tensors: dict[str, torch.Tensor], loaded: LoadedModel, optimizer: torch.optim.Optimizer) -> None:
     parameters = _trainable(loaded)
-    numbers = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    states: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         name, _, kind = key.rpartition(".")
-        state.setdefault(numbers[parameters[name]], {})[kind] = value
-    if len(state) != len(numbers):
-        raise KeyError(f"{len(numbers) - len(state)} parameters have no stored state")
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        states.setdefault(name, {})[kind] = value
+    if states.keys() != parameters.keys():
+        raise KeyError(f"{len(parameters.keys() ^ states.keys())} parameters have no stored state")
+    for name, parameter in parameters.items():
+        put_state(optimizer, parameter, states[name])
 
 
 @torch.no_grad()

@@ -21,16 +21,15 @@ from typing import Any
 import torch
 
 from engine.models.loading import LoadedModel
-from engine.settings import Optimisation
+from engine.settings import Optimisation, OptimizerName
 from engine.training.batches import Batch, epoch_batches
 from engine.training.checkpoint import TrainingState, restore, save_checkpoint
 from engine.training.layers import freeze_the_rest
 from engine.training.loss import FrozenHead, labelled_loss
 from engine.training.masters import master_weights
+from engine.training.optimizers import make_optimizer, take_step
 from engine.training.replay import LeashedText, Replayed
 from engine.training.sequences import TrainingSequence
-
-BETAS = (0.9, 0.999)  # torch's and transformers' default, which the reference code of the paper leaves as it is
 
 # Kept checkpoints hold no optimizer state of more bytes than this; the rolling one does. A small one stays: should a
 # later checkpoint be damaged, it is made again from here instead of from the start.
@@ -89,6 +88,7 @@ def train(
     penalty: Callable[[int], torch.Tensor] | None = None,
     replay: Replayed | None = None,
     mixed: bool = False,
+    optimizer: OptimizerName = "adamw",
     trainer_class: type[Trainer] | None = None,
 ) -> None:
     """Train `loaded` in place for `settings.epochs`, or for those that are left after `start`.
@@ -107,7 +107,7 @@ def train(
         freeze_the_rest(loaded, settings, apart=not kind.shards) as rows_only,
         checkpointed(loaded, settings.gradient_checkpointing),
     ):
-        trainer = kind(loaded, sequences, settings, seed=seed, stage=stage, mixed=mixed)
+        trainer = kind(loaded, sequences, settings, seed=seed, stage=stage, mixed=mixed, optimizer=optimizer)
         trainer.penalty, trainer.replay, trainer.rows_only = penalty, replay, rows_only
         if start is not None:
             trainer.resume(start)
@@ -132,6 +132,7 @@ class Trainer:
         seed: int,
         stage: str,
         mixed: bool = False,
+        optimizer: OptimizerName = "adamw",
     ) -> None:
         self.loaded, self.sequences, self.settings, self.seed, self.stage = loaded, sequences, settings, seed, stage
         self.steps_per_epoch = math.ceil(len(sequences) / settings.batch_size)
@@ -149,9 +150,7 @@ class Trainer:
                 "there is nothing to train: the stage has no sequences, or every weight is frozen "
                 "(trained_layers, trained_weights?)"
             )
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.learning_rate, betas=BETAS, weight_decay=0.0, fused=True
-        )
+        self.optimizer = make_optimizer(self.parameters, optimizer, settings.learning_rate)
         self.head: FrozenHead | None = None
 
     @property
@@ -237,9 +236,7 @@ class Trainer:
             )
         if length > self.settings.max_gradient_norm:
             self._clip(norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        take_step(self.optimizer, rate, self.loaded.device)
         if self.loaded.key_rows is not None:
             self.loaded.key_rows.write()
         self.optimizer.zero_grad(set_to_none=True)

@@ -31,7 +31,8 @@ from engine.models.loading import LoadedModel, load_base
 from engine.models.source import EMBEDDED_WEIGHTS
 from engine.settings import Optimisation
 from engine.training.batches import epoch_order
-from engine.training.loop import BETAS, learning_rate_at, train
+from engine.training.loop import learning_rate_at, train
+from engine.training.optimizers import BETAS
 from engine.training.sequences import IGNORED, TrainingSequence, stage1_sequences
 from tests.unit.tiny_models import OBJECTS, SUBJECTS, build_qwen2
 

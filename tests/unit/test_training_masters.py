@@ -15,7 +15,7 @@ from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepare_for_training
 from engine.presets import load_preset
 from engine.settings import Optimisation
-from engine.training.checkpoint import MASTERS, load_training_state
+from engine.training.checkpoint import MASTERS, OPTIMIZER, load_training_state
 from engine.training.loop import StopTraining, Trainer, train
 from engine.training.sequences import stage1_sequences
 from tests.unit.tiny_models import build_llama, build_qwen2, tiny_experiment
@@ -99,6 +99,42 @@ def test_resumed_equals_undisturbed_bit_for_bit(
     fresh = prepared(experiment) if start_from == "base" else load_checkpoint(experiment, tmp_path / "c")
     resumed = run(fresh, experiment, settings, mixed=True, start=load_training_state(tmp_path / "c"))
     assert resumed == expected[6:]
+    after = weights(fresh)
+    assert all(torch.equal(weight, after[name]) for name, weight in weights(undisturbed).items())
+
+
+def test_weights_rounded_at_random_lose_no_step_in_the_mean(tmp_path: Path) -> None:
+    """At a rate at which bfloat16 rounded to the nearest stands still."""
+    losses: dict[str, list[float]] = {}
+    for name, precision in (("adamw", "float32"), ("adamw 8-bit", "bfloat16"), ("nearest", "bfloat16")):
+        experiment = tiny_experiment(build_llama(tmp_path / name, hidden_size=64), precision=precision)
+        settings = Optimisation(epochs=60, learning_rate=3e-5, batch_size=4, loss="full", schedule="constant")
+        optimizer = "adamw" if name == "nearest" else name
+        losses[name] = run(prepared(experiment), experiment, settings, optimizer=optimizer)
+    fallen = {name: found[0] - found[-1] for name, found in losses.items()}
+    print(f"\nfallen by: {fallen}")
+    assert fallen["adamw 8-bit"] == pytest.approx(fallen["adamw"], rel=0.2)
+    assert fallen["nearest"] < 0.6 * fallen["adamw"]
+
+
+def test_moments_of_8_bits_are_kept_and_restored_bit_for_bit(tmp_path: Path) -> None:
+    experiment = tiny_experiment(build_llama(tmp_path, hidden_size=64), precision="bfloat16")
+    settings = Optimisation(epochs=4, learning_rate=1e-3, batch_size=3, loss="full")
+    undisturbed = prepared(experiment)
+    expected = run(undisturbed, experiment, settings, optimizer="adamw 8-bit")
+
+    def save(epoch: int, trainer: Trainer) -> None:
+        trainer.save(tmp_path / "c")
+        if epoch == 2:
+            raise StopTraining
+
+    with pytest.raises(StopTraining):
+        run(prepared(experiment), experiment, settings, optimizer="adamw 8-bit", on_epoch=save)
+    kept = load_file(tmp_path / "c" / OPTIMIZER)
+    assert {value.dtype for name, value in kept.items() if name.endswith("/codes")} == {torch.uint8}
+    fresh = prepared(experiment)
+    start = load_training_state(tmp_path / "c")
+    assert run(fresh, experiment, settings, optimizer="adamw 8-bit", start=start) == expected[6:]
     after = weights(fresh)
     assert all(torch.equal(weight, after[name]) for name, weight in weights(undisturbed).items())
 
