@@ -33,6 +33,7 @@ from engine.models.identity import check_same_base, noted_base
 from engine.models.key_tokens import set_key_rows
 from engine.models.loading import KEY_ROWS, LoadedModel, save_model
 from engine.models.source import ModelError
+from engine.training.background import Writer, copied, copied_tensors
 from engine.training.masters import as_kept
 from engine.training.optimizers import flat_state, put_state
 
@@ -63,22 +64,42 @@ class TrainingState:
 
 
 def save_checkpoint(
-    folder: Path, loaded: LoadedModel, optimizer: torch.optim.Optimizer | None, *, stage: str, epoch: int, step: int
+    folder: Path,
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer | None,
+    *,
+    stage: str,
+    epoch: int,
+    step: int,
+    writer: Writer | None = None,
 ) -> None:
     """Write a checkpoint in place of any older one. A process killed at any moment leaves the old or the new one whole.
 
-    optimizer: None for a checkpoint that no training goes on from, a third of the size. Raises OSError when it cannot
-    be written (disk full); the old one is still there then.
+    optimizer: None for a checkpoint that no training goes on from, a third of the size. writer: writes it after this
+    call, from a copy. Raises OSError when it cannot be written (disk full); the old one is still there then.
     """
-    with replaced(folder) as new:
+    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    if optimizer is not None:
+        tensors[OPTIMIZER] = _optimizer_tensors(loaded, optimizer)
+        if loaded.kept_dtype is not None:
+            tensors[MASTERS] = {name: p.detach().contiguous() for name, p in _trainable(loaded).items()}
+    if writer is None:
         with as_kept(loaded):
-            save_model(loaded, new)
+            _write(folder, loaded, tensors, stage, epoch, step)
+        return
+    writer.wait()  # before there are two copies
+    model, beside = copied(loaded), {name: copied_tensors(found) for name, found in tensors.items()}
+    writer.write(lambda: _write(folder, model, beside, stage, epoch, step))
+
+
+def _write(
+    folder: Path, loaded: LoadedModel, tensors: dict[str, dict[str, torch.Tensor]], stage: str, epoch: int, step: int
+) -> None:
+    with replaced(folder) as new:
+        save_model(loaded, new)
         write_state(new, stage=stage, epoch=epoch, step=step)
-        if optimizer is not None:
-            save_file(_optimizer_tensors(loaded, optimizer), new / OPTIMIZER)
-            if loaded.kept_dtype is not None:
-                masters = {name: p.detach().contiguous() for name, p in _trainable(loaded).items()}
-                save_file(masters, new / MASTERS)
+        for name, found in tensors.items():
+            save_file(found, new / name)
 
 
 def write_state(folder: Path, *, stage: str, epoch: int, step: int) -> None:

@@ -22,6 +22,7 @@ import torch
 
 from engine.models.loading import LoadedModel
 from engine.settings import Optimisation, OptimizerName
+from engine.training.background import Writer, is_worth_it
 from engine.training.batches import Batch, epoch_batches
 from engine.training.checkpoint import TrainingState, restore, save_checkpoint
 from engine.training.layers import freeze_the_rest
@@ -116,6 +117,8 @@ def train(
         finally:
             loaded.model.eval()
             trainer.optimizer.zero_grad(set_to_none=True)
+            if trainer.writer is not None:
+                trainer.writer.wait()
 
 
 class Trainer:
@@ -152,6 +155,7 @@ class Trainer:
             )
         self.optimizer = make_optimizer(self.parameters, optimizer, settings.learning_rate)
         self.head: FrozenHead | None = None
+        self.writer = Writer() if is_worth_it(loaded) and not self.shards else None
 
     @property
     def steps(self) -> int:
@@ -161,12 +165,13 @@ class Trainer:
     def save(self, folder: Path, *, kept: bool = False) -> bool:
         """Write a checkpoint in place of an older one; returns whether a training can go on from it.
 
-        kept: for good, so without an optimizer state that is a large one. Raises OSError when the disk is full; the
-        older one is still there then.
+        kept: for good, so without an optimizer state that is a large one. On an accelerator it is on the disk by the
+        next call, or the end of `train`. Raises OSError when the disk is full; the older one is still there then.
         """
         state = sum(2 * p.numel() * p.element_size() for p in self.parameters)
         optimizer = None if kept and state >= LARGE_STATE else self.optimizer
-        save_checkpoint(folder, self.loaded, optimizer, stage=self.stage, epoch=self.epoch, step=self.step)
+        where = {"stage": self.stage, "epoch": self.epoch, "step": self.step}
+        save_checkpoint(folder, self.loaded, optimizer, **where, writer=self.writer)
         return optimizer is not None
 
     def resume(self, start: TrainingState) -> None:

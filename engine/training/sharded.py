@@ -23,11 +23,11 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
 
 from engine.models.folders import replaced, whole
 from engine.models.identity import note_base
 from engine.models.loading import LoadedModel, save_model
+from engine.models.whole_model import model_of
 from engine.training.batches import Batch
 from engine.training.checkpoint import SHARDS, DamagedCheckpoint, TrainingState, write_state
 from engine.training.loop import Trainer, TrainingError
@@ -72,7 +72,7 @@ class ShardedTrainer(Trainer):
                 _write_shards(places[0] / SHARDS, self._tensors())
             if self.rank == 0:
                 if kept:
-                    save_model(replace(self.loaded, model=_model_of(self.loaded, weights), kept_dtype=None), mine)
+                    save_model(replace(self.loaded, model=model_of(self.loaded.causal, weights), kept_dtype=None), mine)
                 else:
                     note_base(mine, self.loaded.base)
                 write_state(mine, stage=self.stage, epoch=self.epoch, step=self.step)
@@ -167,25 +167,6 @@ def whole_weights(loaded: LoadedModel, dtype: torch.dtype) -> dict[str, torch.Te
             if dist.get_rank() == 0:
                 found[name] = gathered.detach().to("cpu", dtype if gathered.is_floating_point() else None, copy=True)
     return found
-
-
-def _model_of(loaded: LoadedModel, weights: dict[str, torch.Tensor]) -> Any:
-    """A model of the same kind with these weights, in one piece."""
-    causal: Any = loaded.causal
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(causal.config)
-    report = model.load_state_dict({**_kept_buffers(causal), **weights}, strict=False, assign=True)
-    model.tie_weights()
-    if report.unexpected_keys or any(p.is_meta for p in model.parameters()):
-        raise RuntimeError(f"weights do not fit their own model: {report.unexpected_keys or report.missing_keys}")
-    model.generation_config, model.name_or_path = causal.generation_config, causal.name_or_path
-    return model
-
-
-def _kept_buffers(causal: Any) -> dict[str, torch.Tensor]:
-    """Those that are stored with the weights."""
-    parameters = {name for name, _ in causal.named_parameters(remove_duplicate=False)}
-    return {name: value.cpu() for name, value in causal.state_dict().items() if name not in parameters}
 
 
 def _mask(matrix: Any, ids: list[int]) -> torch.Tensor:
