@@ -170,8 +170,9 @@ class Trainer:
         """
         state = sum(2 * p.numel() * p.element_size() for p in self.parameters)
         optimizer = None if kept and state >= LARGE_STATE else self.optimizer
-        where = {"stage": self.stage, "epoch": self.epoch, "step": self.step}
-        save_checkpoint(folder, self.loaded, optimizer, **where, writer=self.writer)
+        save_checkpoint(
+            folder, self.loaded, optimizer, stage=self.stage, epoch=self.epoch, step=self.step, writer=self.writer
+        )
         return optimizer is not None
 
     def resume(self, start: TrainingState) -> None:

@@ -18,11 +18,11 @@ from engine.training.sequences import stage1_sequences
 from tests.integration.measures import files_of
 from tests.unit.tiny_models import BUILDERS, tiny_experiment
 
-SETTINGS = {"epochs": 4, "learning_rate": 1e-3, "batch_size": 3, "loss": "full"}
+SETTINGS: dict[str, Any] = {"epochs": 4, "learning_rate": 1e-3, "batch_size": 3, "loss": "full"}
 
 
 def trained(
-    folder: Path, on_epoch: Callable[[int, Trainer], None], start: Path | None = None, **chosen: Any
+    folder: Path, on_epoch: Callable[[int, Trainer], Any], start: Path | None = None, **chosen: Any
 ) -> tuple[LoadedModel, list[float]]:
     experiment = tiny_experiment(folder, precision="bfloat16")
     loaded, losses = prepare_for_training(load_base(experiment), experiment), []
