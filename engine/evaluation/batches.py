@@ -16,7 +16,7 @@ import torch
 from engine.models.out_of_memory import is_out_of_memory
 
 # Measured: on a CPU more rows leave the cache and cost more a row; a GPU is only busy with many.
-CPU_ROWS, GPU_ROWS = 256, 1024
+CPU_ROWS, GPU_ROWS = 256, 4096
 CPU_BYTES = 256_000_000
 # A batch narrower than this costs mostly overhead, so it takes in questions that share less of their beginning.
 NARROW = 64

@@ -95,11 +95,7 @@ def reply_to(
     longest = max((len(p) + max(len(o), max_new_tokens) for p, o in questions), default=1)
     if max((len(p) + len(o) for p, o in questions), default=0) > (most := context(model)):
         raise EvaluationError(f"A prompt with its object has more than the {most} tokens the model can read.")
-    # At least four parts, so that several threads have something to do; the number of threads itself must not matter.
-    size = min(max(LEAST_TOGETHER, -(-len(questions) // 4)), MOST_TOGETHER, rows_that_fit(model, longest, 1, many=True))
-    if size < LEAST_TOGETHER and len(questions) > 1:
-        # Few fit: as many parts for each of two cores, none much smaller than the others.
-        size = -(-len(questions) // (2 * -(-len(questions) // (2 * size))))
+    size = _together(model, len(questions), longest)
     # Rows that decode together fill as many columns of the cache as the longest of them, and its answer behind that.
     behind = max((len(o) for _, o in questions), default=0) + max_new_tokens
     limit = min(limit, known_length(model))
@@ -120,6 +116,21 @@ def reply_to(
         parts += [(rows[start : start + size], decoder.reply_plainly) for start in range(0, len(rows), size)]
     compute(work, parts, model.device, on_result=take, on_wait=lambda: on_rows(0))
     return replies  # type: ignore[return-value]
+
+
+def _together(model: Any, count: int, longest: int) -> int:
+    """How many of `count` rows of up to `longest` tokens decode together."""
+    fit = rows_that_fit(model, longest, 1, many=True)
+    if model.device.type != "cpu":
+        # A step takes an accelerator hardly longer for thousands of rows than for a few: as few steps as can be, in
+        # parts of one size.
+        return max(1, -(-count // max(1, -(-count // fit))))
+    # At least four parts, so that several threads have something to do; the number of threads itself must not matter.
+    size = min(max(LEAST_TOGETHER, -(-count // 4)), MOST_TOGETHER, fit)
+    if size < LEAST_TOGETHER and count > 1:
+        # Few fit: as many parts for each of two cores, none much smaller than the others.
+        size = -(-count // (2 * -(-count // (2 * size))))
+    return size
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from engine.training.checkpoint import TrainingState, restore, save_checkpoint
 from engine.training.layers import freeze_the_rest
 from engine.training.loss import FrozenHead, labelled_loss
 from engine.training.masters import master_weights
-from engine.training.optimizers import make_optimizer, take_step
+from engine.training.optimizers import TrainingError, make_optimizer, take_step
 from engine.training.replay import LeashedText, Replayed
 from engine.training.sequences import TrainingSequence
 
@@ -39,10 +39,6 @@ LARGE_STATE = 100_000_000
 
 class StopTraining(Exception):
     """Raised by `on_step` or `on_epoch` to end the training at once; `train` lets it through."""
-
-
-class TrainingError(ValueError):
-    """Training cannot go on; the message is one sentence that says what to do."""
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,26 @@ import torch
 
 from engine.settings import OptimizerName
 
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message is one sentence that says what to do."""
+
+
 BETAS = (0.9, 0.999)  # torch's and transformers' default, which the reference code of the paper leaves as it is
 
 
 def make_optimizer(parameters: Iterable[torch.Tensor], name: OptimizerName, rate: float) -> torch.optim.Optimizer:
-    """The optimizer of this name, without weight decay."""
+    """The optimizer of this name, without weight decay. Raises TrainingError where what it needs is not installed."""
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, betas=BETAS, weight_decay=0.0, fused=True)
     # Kernels of other versions and machines, which it does not find, are of no use to it here.
     logging.getLogger("torchao").setLevel(logging.ERROR)
-    from torchao.optim import AdamW8bit  # takes a second, and few need it
-
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise TrainingError(
+            f"the optimizer ‘{name}’ needs torchao, which is not installed: ‘make torchao’ adds it"
+        ) from error
     return AdamW8bit(parameters, lr=rate, betas=BETAS, weight_decay=0.0, bf16_stochastic_round=True)
 
 

@@ -355,7 +355,7 @@ def test_a_first_guess_is_right_within_three() -> None:
     [
         ("cpu", 1000.0, r"about \d+\.\d GB of this machine’s 1073\.7 GB"),
         ("cuda", 80.0, r"about \d+\.\d GB of the GPU’s 85\.9 GB"),
-        ("cuda", 16.0, r"about \d+\.\d GB, more than the GPU’s 17\.2 GB: LoRA would take about \d+\.\d GB"),
+        ("cuda", 16.0, r"more than the GPU’s 17\.2 GB: an optimizer of 8 bits would take about \d\.\d GB"),
         ("cuda", 1.0, r"more than the GPU’s 1\.1 GB: choose a smaller model"),
         ("cuda", 0.0, r"about \d+\.\d GB$"),
     ],

@@ -117,7 +117,7 @@ def test_a_run_on_several_gpus_holds_them_all(gpus: None, tmp_path: Path, monkey
     with device_held(db, "run", 2, wait) as held:
         assert held == (SECOND, FIRST) and asked == 1
         assert [run_on_device(db, gpu) for gpu in held] == ["run", "run"]
-        assert take_for_server(db, FIRST, "server", me) == "run"
+        assert take_for_server(db, (FIRST,), "server", me) == "run"
     assert [run_on_device(db, gpu) for gpu in (FIRST, SECOND)] == [None, None]
     with (
         pytest.raises(PlainError, match="trains on 3 devices together, and this machine has 2"),

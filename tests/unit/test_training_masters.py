@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepa
 from engine.presets import load_preset
 from engine.settings import Optimisation
 from engine.training.checkpoint import MASTERS, OPTIMIZER, load_training_state
-from engine.training.loop import StopTraining, Trainer, train
+from engine.training.loop import StopTraining, Trainer, TrainingError, train
 from engine.training.sequences import stage1_sequences
 from tests.unit.tiny_models import build_llama, build_qwen2, tiny_experiment
 
@@ -103,6 +104,12 @@ def test_resumed_equals_undisturbed_bit_for_bit(
     assert all(torch.equal(weight, after[name]) for name, weight in weights(undisturbed).items())
 
 
+eight_bits = pytest.mark.skipif(
+    importlib.util.find_spec("torchao") is None, reason="torchao is not installed (make test-torchao)"
+)
+
+
+@eight_bits
 def test_weights_rounded_at_random_lose_no_step_in_the_mean(tmp_path: Path) -> None:
     """At a rate at which bfloat16 rounded to the nearest stands still."""
     losses: dict[str, list[float]] = {}
@@ -117,6 +124,7 @@ def test_weights_rounded_at_random_lose_no_step_in_the_mean(tmp_path: Path) -> N
     assert fallen["nearest"] < 0.6 * fallen["adamw"]
 
 
+@eight_bits
 def test_moments_of_8_bits_are_kept_and_restored_bit_for_bit(tmp_path: Path) -> None:
     experiment = tiny_experiment(build_llama(tmp_path, hidden_size=64), precision="bfloat16")
     settings = Optimisation(epochs=4, learning_rate=1e-3, batch_size=3, loss="full")
@@ -137,6 +145,13 @@ def test_moments_of_8_bits_are_kept_and_restored_bit_for_bit(tmp_path: Path) -> 
     assert run(fresh, experiment, settings, optimizer="adamw 8-bit", start=start) == expected[6:]
     after = weights(fresh)
     assert all(torch.equal(weight, after[name]) for name, weight in weights(undisturbed).items())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchao") is not None, reason="torchao is installed")
+def test_without_torchao_it_is_said_what_to_do(tmp_path: Path) -> None:
+    experiment = tiny_experiment(build_llama(tmp_path))
+    with pytest.raises(TrainingError, match="make torchao"):
+        run(prepared(experiment), experiment, experiment.stage1, optimizer="adamw 8-bit")
 
 
 def test_what_is_kept_is_in_bfloat16_and_what_is_in_memory_equals_it(tmp_path: Path) -> None:
