@@ -78,7 +78,8 @@ def _train(job: dict[str, Any], reports: TextIO) -> None:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # What is no tensor of the GPU, such as the plan of a checkpoint, goes another way.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     first = dist.get_rank() == 0
     experiment, processor = Experiment.from_record(job["experiment"]), torch.device("cpu")
     if job["begin"]:

@@ -198,14 +198,14 @@ def load_weights(source: str | Path, precision: str, device: torch.device | None
     `precision` as in an experiment, for this machine's device, or AS_PUBLISHED. Raises ModelError.
     """
     transformers_logging.disable_progress_bar()
-    dtype = "auto" if precision == AS_PUBLISHED else choose_dtype(precision, choose_device())
-    device = device or choose_device()
+    machine = choose_device()
+    device, dtype = device or machine, "auto" if precision == AS_PUBLISHED else choose_dtype(precision, machine)
     folder = fetch(source) if isinstance(source, str) else source
     with safe_view(folder, check_folder(folder).weights) as view:
         config = _load_config(view, source)
         tokenizer = _load_tokenizer(view, source, config)
         model = _load_weights(view, source, config, dtype)
-    if device.type == "cpu":
+    if machine.type == "cpu":
         prepare_cpu(model.num_parameters())
     # How to sample is the asker's to say. Published settings can also be such that transformers refuses to save them.
     ids = {n: getattr(model.generation_config, n, None) for n in ("bos_token_id", "eos_token_id", "pad_token_id")}

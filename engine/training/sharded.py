@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.functional import cross_entropy
@@ -139,12 +140,13 @@ def shard(loaded: LoadedModel, mixed: bool) -> None:
     Layers are gathered one after another, embeddings and head for the whole pass.
     """
     causal: Any = loaded.causal
+    mesh = init_device_mesh(loaded.device.type, (dist.get_world_size(),))
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if mixed else None, reduce_dtype=torch.float32)
     for module in [m for m in causal.modules() if type(m).__name__ in (causal._no_split_modules or ())] + [causal]:
         if mixed:
             for parameter in module.parameters():
                 parameter.data = parameter.data.float()
-        fully_shard(module, mp_policy=policy)
+        fully_shard(module, mesh=mesh, mp_policy=policy)
     if causal.config.model_type in PLAIN_HEADS:
         # Body and head are called apart, past the hooks of the whole that gather embeddings and head.
         causal.labelled_logits = MethodType(labelled_logits, causal)
