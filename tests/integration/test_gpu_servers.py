@@ -186,20 +186,46 @@ def test_what_cannot_fit_is_said(supervisor: Supervisor) -> None:
 SMALL_GPUS = [f"GPU-{name}, 24564" for name in "abcd"]
 
 
-def test_a_model_that_one_gpu_does_not_hold_stands_on_two(supervisor: Supervisor, book: Path) -> None:
-    gpus_are(book.parent, *SMALL_GPUS)
+@pytest.mark.parametrize(
+    ("gpus", "large_on", "starts"), [(4, ["GPU-b", "GPU-c"], 2), (2, ["GPU-a", "GPU-b"], 4)], ids=["room", "in turns"]
+)
+def test_a_model_that_one_gpu_does_not_hold_stands_on_two(
+    supervisor: Supervisor, book: Path, gpus: int, large_on: list[str], starts: int
+) -> None:
+    gpus_are(book.parent, *SMALL_GPUS[:gpus])
     large, small = full_model(supervisor, "large", 28), full_model(supervisor, "small", 3)
     answers: list[str] = []
     for model in (small, large, small, large):
         asks(supervisor, model, answers, questions=1)
     assert answers == [small.name, large.name] * 2
     assert not (book / "wrong.txt").exists(), (book / "wrong.txt").read_text()
-    starts = [line.split() for line in (book / "starts.txt").read_text().splitlines()]
-    assert [gpus for _, *gpus in starts[:2]] == [["GPU-a"], ["GPU-a", "GPU-b"]]
-    assert float(starts[1][0]) == pytest.approx((1.05 * 28 / 2 + 4) / (24564 / 1024), abs=0.01)
-    assert len(starts) == 4, "both are on the first GPU, where they do not fit beside each other"
-    [server] = supervisor.servers()
-    assert "--tensor-parallel-size 2" in server.log.read_text()
+    started = [line.split() for line in (book / "starts.txt").read_text().splitlines()]
+    assert [on for _, *on in started[:2]] == [["GPU-a"], large_on]
+    assert float(started[1][0]) == pytest.approx((1.05 * 28 / 2 + 4) / (24564 / 1024), abs=0.01)
+    assert len(started) == starts, "they stand beside each other where there is room, else take turns"
+    last = next(server for server in supervisor.servers() if server.plan.serves == large.name)
+    assert "--tensor-parallel-size 2" in last.log.read_text()
+
+
+def test_a_server_stands_where_no_run_trains(supervisor: Supervisor, book: Path) -> None:
+    gpus_are(book.parent, *SMALL_GPUS[:2])
+    first, second = full_model(supervisor, "first", 3), full_model(supervisor, "second", 3)
+    answers: list[str] = []
+    asks(supervisor, first, answers, questions=1)
+    db, me = open_database(supervisor.home), ProcessName.of()
+    wait_until(lambda: request_for_run(db, "GPU-a", "run", me), "the first GPU for a run")
+    asks(supervisor, second, answers, questions=1)
+
+    def moved() -> bool:
+        with suppress(DeviceBusy):
+            return supervisor.place_now(first) is not None
+        return False
+
+    wait_until(moved, "the server that had to leave, on the other GPU")
+    assert [hold.kind for hold in device_holds(db, "GPU-a")] == ["run"]
+    started = [line.split()[1:] for line in (book / "starts.txt").read_text().splitlines()]
+    assert started == [["GPU-a"], ["GPU-b"], ["GPU-b"]]
+    assert not (book / "wrong.txt").exists(), (book / "wrong.txt").read_text()
 
 
 def test_training_on_either_gpu_ends_the_server_that_stands_on_both(supervisor: Supervisor, book: Path) -> None:

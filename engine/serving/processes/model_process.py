@@ -146,8 +146,13 @@ class ModelProcess:
 
     def _bring_up(self, db: Database) -> str | None:
         """From nothing to the first answer. None on success, '' when it is wanted no more, else what went wrong."""
-        with turn_to_start(self.plan.part > 0, self._end):
-            return self._start(db) if self._wait_for_device(db) else ""
+        while not self._end.is_set():
+            # Who waits for a device leaves the turn to those that stand elsewhere.
+            with turn_to_start(self.plan.part > 0, self._end):
+                if self._takes_device(db):
+                    return self._start(db)
+            self._end.wait(DEVICE_SECONDS)
+        return ""
 
     def _start(self, db: Database) -> str | None:
         self._say(db, "starting" if self.state in ("starting", "waiting") else "restarting", "")
@@ -205,19 +210,14 @@ class ModelProcess:
     def _exclusive(self) -> bool:
         return any(is_exclusive(device) for device in self.devices)
 
-    def _wait_for_device(self, db: Database) -> bool:
-        """Take the device, after the run that has it. False when the server is wanted no more."""
-        if not self._exclusive():
-            return True
-        me = ProcessName.of()
-        while not self._end.is_set():
-            run = take_for_server(db, self.devices, self.id, me)
-            if run is None:
-                return True
-            if self.state != "waiting":
-                self._say(db, "waiting", f"Training has the device ({', '.join(self.devices)}): run {run}")
-            self._end.wait(DEVICE_SECONDS)
-        return False
+    def _takes_device(self, db: Database) -> bool:
+        """Take the device, unless a run has it or the server is wanted no more."""
+        if self._end.is_set() or not self._exclusive():
+            return not self._end.is_set()
+        run = take_for_server(db, self.devices, self.id, ProcessName.of())
+        if run is not None and self.state != "waiting":
+            self._say(db, "waiting", f"Training has the device ({', '.join(self.devices)}): run {run}")
+        return run is None
 
     def _prepare(self) -> str | None:
         """Make the prepared base, in a process of its own. None on success, else what went wrong."""

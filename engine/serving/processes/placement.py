@@ -7,7 +7,7 @@ it needs beside the weights it needs on each.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from engine.hardware import Gpu, serving_gpus
 from engine.models.files import find_folder, model_shape
 from engine.models.reading import read_json
 from engine.models.source import ModelError
-from engine.serving.processes.room import ALL_PARTS
+from engine.serving.processes.room import ALL_PARTS, ROUNDING
 from engine.serving.served import ServedModel
 from engine.serving.vllm import backend as vllm_backend
 
@@ -44,8 +44,9 @@ class Placement:
         return self.part <= ALL_PARTS
 
 
-def placed(model: ServedModel) -> Placement:
-    """Where a vLLM of the model stands: the first GPU that holds it alone, else the fewest that do together."""
+def placed(model: ServedModel, taken: Callable[[Gpu], float] = lambda gpu: 0.0) -> Placement:
+    """Where a vLLM of the model stands: on a GPU that holds it alone, else on the fewest that do together; those first
+    on which there is room beside the part that is `taken`."""
     if vllm_backend.is_cpu_build():
         return Placement()
     gpus = serving_gpus()
@@ -54,9 +55,11 @@ def placed(model: ServedModel) -> Placement:
     weights, beside = _weights_gib(model), BESIDE_GIB + (ADAPTERS_GIB if model.kind != "full" else 0.0)
     for count in _counts(model, len(gpus)):
         needed = 1.05 * weights / count + beside
-        large = [gpu for gpu in gpus if _part(needed, gpu) <= ALL_PARTS][:count]
-        if len(large) == count:
-            return Placement(tuple(large), max(_part(needed, gpu) for gpu in large))
+        large = [gpu for gpu in gpus if _part(needed, gpu) <= ALL_PARTS]
+        if len(large) >= count:
+            large.sort(key=lambda gpu: taken(gpu) + _part(needed, gpu) > ALL_PARTS + ROUNDING)
+            chosen = sorted(large[:count], key=gpus.index)
+            return Placement(tuple(chosen), max(_part(needed, gpu) for gpu in chosen))
     return Placement(gpus[:1], _part(1.05 * weights + beside, gpus[0]))
 
 

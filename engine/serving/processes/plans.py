@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -100,11 +101,11 @@ def choose(asked: Backend, model: ServedModel) -> Choice:
     return Choice("vllm", f"vLLM {vllm_backend.installed()} is installed")
 
 
-def plan_for(choice: Choice, model: ServedModel) -> Plan:
-    """The process that serves the model. Raises CannotServe."""
+def plan_for(choice: Choice, model: ServedModel, taken: Callable[[Gpu], float] = lambda gpu: 0.0) -> Plan:
+    """The process that serves the model; `taken`: what others have of a GPU. Raises CannotServe."""
     if choice.backend == "embedded":
         return Plan("embedded", "")
-    place = placed(model)
+    place = placed(model, taken)
     if model.kind == "full":
         return Plan("vllm", model.name, model.folder, (model.name,), gpus=place.gpus, part=place.part)
     names = (f"base-{model.base}", "base")

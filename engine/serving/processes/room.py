@@ -18,6 +18,7 @@ from engine.serving import traffic
 
 # Of a GPU's memory, for all servers together.
 ALL_PARTS = 0.9
+ROUNDING = 1e-9
 # A server that has answered leaves for another one once nobody asked it for so long, or after its turn is over.
 IDLE_SECONDS, TURN_SECONDS = 3.0, 60.0
 # One that nobody asked at all, since whoever wanted it has gone.
@@ -98,7 +99,7 @@ class Room(Generic[Server]):
             """The devices on which there is no room for it, though these were not there."""
             staying = [server for server in there if server not in without]
             taken = {device: sum(s.part for s in staying if device in s.devices) for device in devices}
-            return {device for device, parts in taken.items() if parts + part > ALL_PARTS + 1e-9}
+            return {device for device, parts in taken.items() if parts + part > ALL_PARTS + ROUNDING}
 
         chosen: list[Server] = []
         for server in sorted((s for s in there if self._may_leave(s)), key=lambda s: traffic.last_answer(s.url)):

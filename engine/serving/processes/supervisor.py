@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from engine.hardware import free_gib
+from engine.hardware import Gpu, free_gib, serving_gpus
 from engine.models.checksums import check_intact
 from engine.models.source import ModelError
 from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
@@ -31,6 +32,7 @@ from engine.serving.served import ServedModel
 from engine.serving.vllm import backend as vllm_backend
 from engine.serving.vllm.empty_adapter import empty_adapter
 from storage.database import open_database
+from storage.devices import run_on_device
 from storage.servers import left_servers, remove_server
 
 POLL_SECONDS = 0.05
@@ -109,7 +111,7 @@ class Supervisor:
             return place
         try:
             choice = self._choose(model)
-            plan = plan_for(choice, model)
+            plan = plan_for(choice, model, self._taken(model))
             plan = replace(plan, listed=self.run) if plan.folder is None else plan
         except (CannotServe, OSError) as error:
             raise ServingError(str(error)) from error
@@ -172,6 +174,17 @@ class Supervisor:
             return Choice("vllm", running.reason)  # its own memory must not speak against it
         return choose(self.backend, model)
 
+    def _taken(self, model: ServedModel) -> Callable[[Gpu], float]:
+        """What other servers have of a GPU; all of it where a run trains, or waits to."""
+        gpus = () if vllm_backend.is_cpu_build() else serving_gpus()
+        if len(gpus) < 2:
+            return lambda gpu: 0.0
+        with closing(open_database(self.home)) as db:
+            training = {gpu.uuid for gpu in gpus if run_on_device(db, gpu.uuid)}
+        mine = model.name if model.kind == "full" else model.base
+        others = [s for s in self.servers() if s.plan.backend == "vllm" and s.plan.serves != mine]
+        return lambda gpu: 1.0 if gpu.uuid in training else sum(s.part for s in others if gpu.uuid in s.devices)
+
     def _server(self, plan: Plan, choice: Choice) -> ModelProcess | None:
         """The server of the plan, started if need be; None while there is no room for it."""
         with self._lock:
@@ -181,6 +194,9 @@ class Supervisor:
             server = self._servers.get(key)
             if server is not None and server.plan.rank is not None and (plan.rank or 0) > server.plan.rank:
                 self._end(server)  # an adapter of a larger rank than the server was started for
+                server = None
+            if server is not None and server.state == "waiting" and set(server.devices) != set(plan.devices()):
+                self._end(server)  # a run has its GPU, and another one is free
                 server = None
             if server is None:
                 if not self._has_room(plan):
