@@ -194,9 +194,9 @@ def test_a_killed_run_goes_back_to_the_last_good_one(sound: tuple[Lab, Run], mon
     began: list[object] = []
     train = RunExecution._train
 
-    def noted(self, loaded, stage, words, sequences, settings, kept, start):
+    def noted(self, loaded, begin, stage, words, sequences, kept, start):
         began.append((stage, start.epoch if start else None, sorted(kept)))
-        train(self, loaded, stage, words, sequences, settings, kept, start)
+        train(self, loaded, begin, stage, words, sequences, kept, start)
 
     monkeypatch.setattr(RunExecution, "_train", noted)
     retry_run(lab.db, run.id)
