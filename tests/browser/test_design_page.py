@@ -40,8 +40,11 @@ def watch(page: Page) -> None:
 def settle(page: Page) -> None:
     """Wait until the server has answered everything: leaving earlier is an error in the browser's log."""
     page.wait_for_timeout(400)
-    while _under_way[page]:
+    for _ in range(600):
+        if not _under_way[page]:
+            return
         page.wait_for_timeout(100)
+    raise AssertionError(f"still under way after a minute: {[request.url for request in _under_way[page]]}")
 
 
 def reload(page: Page) -> None:
