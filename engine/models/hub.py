@@ -160,17 +160,23 @@ def _drop_parts(blobs: Path, whether: Callable[[Path], bool]) -> None:
                 part.unlink()
 
 
-def main() -> int:
-    """Download one model; what is to come, and why it failed, go to stdout as lines of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def asked_for(what: str | None) -> str:
+    """The model that a process is started about, `NAME --parent PID`; it ends with its parent. `what`: its help."""
+    parser = argparse.ArgumentParser(description=what)
     parser.add_argument("name")
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
     end_with_parent(arguments.parent)
+    return str(arguments.name)
+
+
+def main() -> int:
+    """Download one model; what is to come, and why it failed, go to stdout as lines of JSON."""
+    name = asked_for(__doc__)
     try:
-        _download(arguments.name)
+        _download(name)
     except Exception as error:
-        sentence, transient = explain(arguments.name, error)
+        sentence, transient = explain(name, error)
         print(json.dumps({"error": sentence, "transient": transient}), flush=True)
         return 1
     return 0

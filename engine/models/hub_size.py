@@ -7,7 +7,6 @@ The page asks in this process, which it can end at any moment and which may talk
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,10 +14,9 @@ from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi
 
-from engine.models.hub import blobs_of
+from engine.models.hub import asked_for, blobs_of
 from engine.models.view import FILES, SETTINGS
 from engine.models.weights import INDEX, WHOLE, weight_parts
-from engine.parent import end_with_parent
 
 ANSWER_SECONDS = 5.0
 
@@ -53,13 +51,9 @@ def download_size(name: str) -> int:
 
 def main() -> int:
     """Write the bytes of one model to stdout. Exit status 1, without a word, where they cannot be had."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name")
-    parser.add_argument("--parent", type=int, required=True)
-    arguments = parser.parse_args()
-    end_with_parent(arguments.parent)
+    name = asked_for(__doc__)
     try:
-        print(json.dumps({"bytes": download_size(arguments.name)}))
+        print(json.dumps({"bytes": download_size(name)}))
     except Exception:  # whatever it was, the run's own download will say it in words
         return 1
     return 0
