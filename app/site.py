@@ -65,7 +65,7 @@ def _opening() -> str:
 
 
 def build_pages(lab: Lab, asker: Asker, outside: Mapping[str, str] | None = None) -> Pages:
-    """All pages of the lab. A further page is one more `route` with a function that builds its components.
+    """All pages of the lab. A further page is one more `begin` with a function that builds its components.
 
     `outside`: see `build_site`.
     """
@@ -73,15 +73,15 @@ def build_pages(lab: Lab, asker: Asker, outside: Mapping[str, str] | None = None
         page_frame(lab, "/")
         home_page(lab)
         ask_api(lab, asker)
-    for name, build in {
-        "Design": lambda: design_page(lab.home, HubSizes(outside)),
-        "Runs": lambda: runs_page(lab),
-        "Run": lambda: run_page(lab),
-        "Results": lambda: results_page(lab),
-        "Ask": lambda: ask_page(lab, asker),
-        "Attack": lambda: attack_page(lab, asker),
-    }.items():
-        with demo.route(name, name.lower()):
+        for name, build in {
+            "Design": lambda: design_page(lab.home, HubSizes(outside)),
+            "Runs": lambda: runs_page(lab),
+            "Run": lambda: run_page(lab),
+            "Results": lambda: results_page(lab),
+            "Ask": lambda: ask_page(lab, asker),
+            "Attack": lambda: attack_page(lab, asker),
+        }.items():
+            demo.begin(name, name.lower())
             page_frame(lab, f"/{name.lower()}")
             build()
     return demo

@@ -44,6 +44,14 @@ USED = {
 class Pages(gr.Blocks):
     """Blocks that take a file only in a place for uploads, and only one that was uploaded."""
 
+    def begin(self, name: str, path: str) -> None:
+        """Within these Blocks, put what is built from here on onto a further page at the path.
+
+        Gradio's `route` does so between two of their contexts, and makes the whole application anew after each.
+        """
+        self.pages.append((path, name, True))
+        self.current_page = path
+
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False
     ) -> list[Any]:

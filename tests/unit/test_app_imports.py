@@ -1,11 +1,13 @@
-"""The app starts without the science: none of its modules loads a training library, and it answers within seconds."""
+"""The app starts without the science: none of its modules loads a training library, and Gradio is most of its start."""
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,13 +52,24 @@ def test_building_the_site_loads_no_training_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(120)
-def test_the_server_answers_within_seconds(tmp_path: Path) -> None:
-    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    with serving(tmp_path / "home"):
+@pytest.mark.timeout(240)
+def test_the_server_starts_at_the_cost_of_gradio(tmp_path: Path) -> None:
+    empty = "import gradio; from fastapi import FastAPI; gradio.mount_gradio_app(FastAPI(), gradio.Blocks(), path='/')"
+    with computing() as peer:
+        subprocess.run([sys.executable, "-c", empty], check=True, timeout=120)
+    started = time.perf_counter()
+    with computing() as ours, serving(tmp_path / "home"):
         seconds = time.perf_counter() - started
+    print(f"\nfrom the command to the first answer: {seconds:.1f} s; {ours[0]:.1f} s computing; Gradio {peer[0]:.1f} s")
+    # Both compute on the same machine at the same time: what is slow today is slow for both.
+    assert ours[0] < 3 * peer[0]
+
+
+@contextlib.contextmanager
+def computing() -> Iterator[list[float]]:
+    """Afterwards the list has the seconds for which the processes started within have computed, and have ended."""
+    seconds: list[float] = []
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    yield seconds
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    work = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"\nfrom the command to the first answer: {seconds:.1f} s, of which {work:.1f} s computing")
-    # What it computes is what it takes on a machine that does nothing else at the same time.
-    assert work < 10
+    seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
