@@ -1,6 +1,7 @@
 // The editable table of facts. Values reach the page only through `.value` and `.textContent`, never as HTML.
-// Props: value = {relation, rows: [[number, subject, object, alternatives]], taken},
-//   marks = {rows: {number: [[column, severity, message]]}, taken}; `taken`: the last step that the lab knows.
+// Props: value = {relation, rows: [[number, subject, object, alternatives]], taken, draft, revision},
+//   marks = {rows: {number: [[column, severity, message]]}, taken, draft, revision}; `taken`: the last step that the lab
+//   knows. Answers overtake each other: of the same draft one of an earlier revision than the last comes too late.
 // Events: rows {relation, steps, words} after an edit; paste_rows {relation, steps, above, text} for a pasted table.
 // A step: {number, cells: [[row, row above, subject or null, object or null]], removed: [row]}. Only what was changed
 // here is sent, with every step that is not confirmed yet, so that neither another tab nor a late answer undoes it.
@@ -26,7 +27,16 @@ table.append(
 box.replaceChildren(table, foot);
 
 let rows = [], relation = "", page = 0, timer = null, waiting = false;
-let known = new Map(), pending = [], steps = 0;  // known: the rows as the steps so far leave them
+let known = new Map(), steps = 0;  // known: the rows as the steps so far leave them
+let kept = [], taken = 0;  // kept: the steps that the rows last shown don't have; taken: the last that the lab knows
+let marks = {};
+const seen = { value: null, marks: null };
+const late = (name, told) => {
+  const last = seen[name];
+  if (last && last.draft === told.draft && told.revision < last.revision) return true;
+  seen[name] = told;
+  return false;
+};
 const pages = () => Math.max(1, Math.ceil((rows.length + 1) / SIZE));
 const cells = (place) => body.querySelectorAll(`tr[data-place="${place}"] input`);
 const newNumber = () => 1 + Math.floor(Math.random() * 2 ** 48);
@@ -40,15 +50,17 @@ const note = () => {
     changed.push([number, rows[place - 1]?.[0] ?? null, old[0] === subject ? null : subject, old[1] === object ? null : object]);
   });
   const removed = [...known.keys()].filter((number) => !now.has(number));
-  if (changed.length || removed.length) pending.push({ number: ++steps, cells: changed, removed });
+  if (changed.length || removed.length) kept.push({ number: ++steps, cells: changed, removed });
   learn();
 };
-const confirmed = (taken) => { pending = pending.filter((step) => step.number > (taken || 0)); };
+const confirmed = (number) => { taken = Math.max(taken, number || 0); };
+const pending = () => kept.filter((step) => step.number > taken);
 const send = (words) => {
   clearTimeout(timer);
   waiting = false;
   note();
-  if (pending.length) trigger("rows", { relation, steps: pending, words: words || "" });
+  const left = pending();
+  if (left.length) trigger("rows", { relation, steps: left, words: words || "" });
 };
 const later = () => { waiting = true; clearTimeout(timer); timer = setTimeout(() => send(), WAIT); };
 const flush = () => { if (waiting) send(); };
@@ -76,8 +88,6 @@ const rowNode = (place) => {
 };
 
 const mark = () => {
-  const marks = props.marks?.rows || {};
-  confirmed(props.marks?.taken);
   body.querySelectorAll("tr.problem").forEach((n) => n.remove());
   body.querySelectorAll("input").forEach((n) => { n.removeAttribute("aria-invalid"); n.removeAttribute("data-mark"); });
   for (const node of [...body.children]) {
@@ -135,18 +145,28 @@ const again = (step) => {
   rows = rows.filter((r) => !step.removed.includes(r[0]));
 };
 
-// What is shown is what the lab knows and, on top, what was typed here and is not there yet.
+const loadMarks = () => {
+  const told = props.marks || {};
+  confirmed(told.taken);
+  if (late("marks", told)) return;
+  marks = told.rows || {};
+  mark();
+};
+
+// What is shown is what the lab knew when it answered and, on top, what was typed here and was not there yet.
 const load = () => {
   const value = props.value || {};
+  if (late("value", value)) return;
   const same = value.relation === relation;
   if (waiting) { if (same) note(); else send(); }
-  if (!same) { page = 0; pending = []; }
+  if (!same) { page = 0; kept = []; }
   const field = same && body.contains(document.activeElement) ? document.activeElement : null;
   const at = field && [rows[placeOf(field)]?.[0], field.dataset.column, field.selectionStart, field.selectionEnd];
   relation = value.relation || "";
   rows = (value.rows || []).map((r) => [...r]);
   confirmed(value.taken);
-  pending.forEach(again);
+  kept = kept.filter((step) => step.number > (value.taken || 0));
+  kept.forEach(again);
   learn();
   draw();
   const place = !at ? -1 : at[0] === undefined ? rows.length : rows.findIndex((r) => r[0] === at[0]);
@@ -194,8 +214,9 @@ body.addEventListener("paste", (event) => {
   clearTimeout(timer);
   waiting = false;
   note();
-  trigger("paste_rows", { relation, steps: pending, above: rows[placeOf(event.target) - 1]?.[0] ?? null, text });
+  trigger("paste_rows", { relation, steps: pending(), above: rows[placeOf(event.target) - 1]?.[0] ?? null, text });
 });
 watch("value", load);
-watch("marks", mark);
+watch("marks", loadMarks);
 load();
+loadMarks();

@@ -88,14 +88,14 @@ class Shown:
             answer["picker"]["value"] = told.relation_id or None
         if relation and rows_needed:
             rows = table_value(told.relation_id, relation["facts"], relation["alternatives"])
-            answer["table"]["value"] = rows | {"taken": taken}
+            answer["table"]["value"] = rows | {"taken": taken} | told.order
         return answer
 
     def _consequences(self, screen: Screen, draft: Draft, taken: int) -> dict[str, Any]:
         """What follows from the draft, without the values of its fields."""
         examination = examine(draft)
         answer = self._verdict(examination)
-        answer |= self._editor(draft, screen.relation_id, examination, taken)
+        answer |= self._editor(draft, screen, examination, taken)
         label = self.drafts.undo_label(screen.draft_id, screen.tab)
         used = {r["name"] for r in draft["relations"]}
         answer |= {
@@ -127,7 +127,8 @@ class Shown:
             answer[f"problems.{place}"] = problem_list(problems)
         return answer
 
-    def _editor(self, draft: Draft, relation_id: str, examination: Examination, taken: int) -> dict[str, Any]:
+    def _editor(self, draft: Draft, screen: Screen, examination: Examination, taken: int) -> dict[str, Any]:
+        relation_id = screen.relation_id
         relation = find_relation(draft, relation_id)
         if relation is None:
             return {"editor": gr.update(visible=False)}
@@ -152,7 +153,7 @@ class Shown:
             "own_prompts": gr.update(visible=own_prompts),
             "generated": "" if own_facts else generated_sample(draft, relation),
             "corpus_prompts": "" if own_prompts else corpus_prompt_sample(relation),
-            "table": gr.update(marks=table_marks([*facts, *imported], relation["facts"], taken)),
+            "table": gr.update(marks=table_marks([*facts, *imported], relation["facts"], taken) | screen.order),
             "import_panel": gr.update(visible=bool(found)),
             "import_problems": part("design/import_problems", groups=grouped(found), limit=SHOWN_PROBLEMS),
             "import_drop": gr.update(visible=any(p.row and p.severity == "error" for p in imported)),

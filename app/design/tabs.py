@@ -59,6 +59,11 @@ class Screen:
         names = {"relation": self.relation_id, "language": self.language, "tab": self.tab}
         return json.dumps({**names, "seen": self.seen, "given": self.given})
 
+    @property
+    def order(self) -> dict[str, Any]:
+        """By what a page knows an answer that was overtaken by a later one about the same draft."""
+        return {"draft": self.draft_id, "revision": self.seen}
+
     def on(self, relation_id: str = "", language: str = "") -> Screen:
         """The same tab with another relation."""
         return replace(self, relation_id=relation_id, language=language)
