@@ -58,6 +58,7 @@ def report_html(lab: Lab, m: Measured) -> str:
         sentences.append(words.strength_words(before, after, bool(run and run.model == "embedded")))
     if benign[1]:
         sentences.append(words.benign_words(*benign))
+    sentences += filter(None, [words.elsewhere_words(m.elsewhere(largest), them)])
     choices = tables.defence_choices(m)
     cells, checkpoints, readings = tables.scan_cells(m)
     pictures = []

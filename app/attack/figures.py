@@ -123,6 +123,12 @@ class Measured:
             self._points[place] = point
         return self._points[place]
 
+    def elsewhere(self, facts: int) -> list[tuple[str, Point, Point]]:
+        """Other questions about the same subjects: the split, how often they bring up the memorised object before the
+        attack, and after it."""
+        asked = [(s, self.point(0, "", split=s), self.point(facts, "", split=s)) for s in ("unrelated", "decoy")]
+        return [(split, before, after) for split, before, after in asked if before and after]
+
     @cached_property
     def measured_sizes(self) -> list[int]:
         """The sizes of the plain attack of which there is something to show."""

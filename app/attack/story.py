@@ -122,7 +122,8 @@ def _reveal(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
         main=words.reveal_words(after, facts, m.persons, m.subjects[1]), measured=round(after.value * m.persons),
         was=round(before.value * m.persons) if before else None,
         compared=words.guess_words(given["guess"], after, m.persons) if view.guess >= 0 else "",
-        why=why or "How much it was before the attack is still being measured.", normal=words.benign_words(*benign),
+        why=why or "How much it was before the attack is still being measured.",
+        normal=" ".join((words.benign_words(*benign), words.elsewhere_words(m.elsewhere(facts), m.subjects[1]))),
         otherwise=[(label, point) for label, point in otherwise if point],
         phrasings=max(1, round(after.n / max(1, after.n_facts))),
     )  # fmt: skip
@@ -148,7 +149,7 @@ def _person(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
 
 def _gauges(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     facts, name = facts_at(m, view), m.harmful["name"]
-    sizes = [(n, m.point(n, name), m.point(n, "benign")) for n in m.sizes]
+    sizes = [(n, m.point(n, name), m.point(n, "benign"), m.elsewhere(n)) for n in m.sizes]
     html = _page(
         "gauges", view, facts=facts, sizes=sizes, place=m.sizes.index(facts), them=m.subjects[1],
         seeds=len(m.plan["seeds"]),

@@ -165,6 +165,16 @@ def test_differences_are_paired_by_fact() -> None:
     assert "as before" in words.benign_words(before, before)
 
 
+def test_what_spreads_to_other_questions_is_said() -> None:
+    shut, open_ = point(0.0, 50), point(0.9, 50)
+    assert words.elsewhere_words([], "persons") == ""
+    quiet = words.elsewhere_words([("unrelated", shut, shut), ("decoy", open_, open_)], "persons")
+    assert "0\u00a0% of unrelated prompts (0\u00a0% before)" in quiet and "no more than before" in quiet
+    loud = words.elsewhere_words([("unrelated", shut, shut), ("decoy", shut, open_)], "works")
+    assert "these works" in loud and "87\u00a0% of decoys (0\u00a0% before): the attack spreads" in loud
+    assert "no more" in words.elsewhere_words([("unrelated", open_, shut)], "persons")
+
+
 def test_predictions_are_told_how_near_they_were() -> None:
     after = Point(0.66, 0.5, 0.8, 150, 50)
     assert words.guess_words(33, after, 50) == "You said 33, and 33 were measured: close."
