@@ -68,15 +68,42 @@ def add_attack(
         origin = json.dumps(recorded, ensure_ascii=False) if recorded else None
         row = {"id": attack, "name": name, "experiment": plan, "created_at": now(), "recorded": origin}
         db.table("attacks").insert(row)
-        for place, (cell, needs, base) in enumerate(cells):
-            run = secrets.token_hex(4)
-            db.table("runs").insert(
-                {"id": run, "name": name, "experiment": json.dumps(base, ensure_ascii=False), "model": base["model"],
-                 "seed": cell["seed"], "created_at": now(), "attack": attack, "cell": json.dumps(cell),
-                 "cell_place": place, "needs": needs}
-            )  # fmt: skip
-            add_event(db, run, "queued", "Queued")
+        for place, cell in enumerate(cells):
+            _add_cell(db, attack, name, place, *cell)
     return attack
+
+
+def _add_cell(
+    db: Database, attack: str, name: str, place: int, cell: dict[str, Any], needs: str, base: dict[str, Any]
+) -> None:
+    run = secrets.token_hex(4)
+    db.table("runs").insert(
+        {"id": run, "name": name, "experiment": json.dumps(base, ensure_ascii=False), "model": base["model"],
+         "seed": cell["seed"], "created_at": now(), "attack": attack, "cell": json.dumps(cell),
+         "cell_place": place, "needs": needs}
+    )  # fmt: skip
+    add_event(db, run, "queued", "Queued")
+
+
+def replan_attack(
+    db: Database,
+    attack: str,
+    experiment: dict[str, Any],
+    cells: Iterable[str | tuple[dict[str, Any], str, dict[str, Any]]],
+) -> int:
+    """Give an attack a wider plan. Its cells in their order: the runs of those that are there, and new ones, which are
+    queued as in `add_attack`. Returns how many are new."""
+    added = 0
+    with write(db):
+        name = get_attack(db, attack).name
+        db.table("attacks").update(attack, {"experiment": json.dumps(experiment, ensure_ascii=False)})
+        for place, cell in enumerate(cells):
+            if isinstance(cell, str):
+                db.table("runs").update(cell, {"cell_place": place})
+            else:
+                _add_cell(db, attack, name, place, *cell)
+                added += 1
+    return added
 
 
 def add_recorded_attack(

@@ -21,7 +21,7 @@ from engine.corpus.readings import ROLES, Reading
 from engine.experiment import Experiment
 from engine.models.catalogue import KNOWN
 from engine.models.source import EMBEDDED
-from storage.attacks import list_attacks
+from storage.attacks import list_attacks, list_cells
 from storage.runs import Run
 
 # What the page is made of: the step's HTML, its chart or None, and what stands below the chart.
@@ -48,9 +48,14 @@ def base_of(lab: Lab, m: Measured) -> Run | None:
 def base_title(lab: Lab, m: Measured) -> str:
     """The attacked run's base model, as a person calls it."""
     run = base_of(lab, m)
-    if run is None or run.model == EMBEDDED:
-        return "the embedded base" if run else ""
-    return KNOWN[run.model].title if run.model in KNOWN else run.model
+    return model_title(run.model) if run else ""
+
+
+def model_title(model: str) -> str:
+    """A base model as a person calls it, in a sentence."""
+    if model == EMBEDDED:
+        return "the embedded base"
+    return KNOWN[model].title if model in KNOWN else model
 
 
 def _page(name: str, view: View, **values: Any) -> str:
@@ -161,9 +166,13 @@ def _defences(lab: Lab, m: Measured, view: View, big: bool) -> Shown:
     choices = tables.defence_choices(m)
     if not choices:
         known = [d for d in defences().values() if d.kind != "detection"]
+        elsewhere = with_defences(lab, m)
+        cells = list_cells(lab.db, elsewhere.id) if elsewhere else []
+        run = lab.run(cells[0].run) if cells else None
         html = _page(
-            "defences", view, choices=[], known=known, elsewhere=with_defences(lab, m), minutes=DEFENCES_MINUTES
-        )
+            "defences", view, choices=[], known=known, elsewhere=elsewhere, minutes=DEFENCES_MINUTES,
+            elsewhere_base=model_title(run.model) if run else "another model",
+        )  # fmt: skip
         return html, None, ""
     chosen = next((c for c in choices if c["name"] == view.defence), choices[0])
     largest, name = m.sizes[-1], m.harmful["name"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlite_utils import Database
 
+from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import ATTACKS
 from engine.attack.tables import ASKED, SETTING, costs, curve, detection
 from engine.commands.here import carry_out_here
@@ -24,8 +27,10 @@ from engine.commands.mistake import (
     write_json,
 )
 from engine.commands.program import program
+from engine.description import override
 from engine.evaluation.summary import UNAIDED
-from engine.execution.attacks.queue import queue_attack
+from engine.execution.attacks.queue import GRID as WIDENED
+from engine.execution.attacks.queue import queue_attack, widen_attack
 from engine.execution.attacks.recording import record as write_recording
 from engine.execution.attacks.report import attack_document
 from storage.attacks import attack_counts, base_runs, get_attack, list_attack_results, list_cells
@@ -35,7 +40,11 @@ from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run, get_run
 
 def attack(
     source: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE|ID", help="attack, story, real, a file, or an attack to go on.")
+        str,
+        typer.Argument(
+            metavar="PRESET|FILE|ID",
+            help="attack, story, real, a file, or an attack to go on with, or to widen by --set.",
+        ),
     ],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="e.g. seeds=[0].")] = None,
     home: Home = None,
@@ -50,8 +59,10 @@ def attack(
     check_target(record)
     folder = home or default_home()
     db = open_home(folder)
-    attack_id = _existing(db, source) if not overrides else None
-    if attack_id is None:
+    attack_id = _existing(db, source)
+    if attack_id is not None and overrides:
+        _widen(db, attack_id, overrides)
+    elif attack_id is None:
         experiment = read_description(ATTACKS, source, overrides)
         with mistakes_in(source):
             attack_id = queue_attack(db, experiment)
@@ -64,8 +75,7 @@ def attack(
     failed = [c for c in list_cells(db, attack_id) if c.state is not State.DONE]
     _print(db, attack_id)
     if record is not None and not failed:
-        settings = "".join(f" --set {setting}" for setting in overrides or [])
-        write_recording(db, folder, attack_id, record, f"python -m engine attack {source}{settings}")
+        write_recording(db, folder, attack_id, record, _command(db, attack_id, source, overrides))
     if failed:
         raise Mistake(f"{len(failed)} cells did not end well; the first, {failed[0].run}: {failed[0].error}")
 
@@ -75,6 +85,29 @@ def _existing(db: Database, source: str) -> str | None:
         return get_attack(db, source).id
     except KeyError:
         return None
+
+
+def _widen(db: Database, attack_id: str, overrides: list[str]) -> None:
+    """Take what the settings add to the grid of an attack into the queue. Raises Mistake."""
+    with mistakes_in(attack_id):
+        data = get_attack(db, attack_id).experiment
+        for assignment in overrides:
+            override(data, assignment)
+        if beyond := sorted({a.partition("=")[0].split(".")[0].strip() for a in overrides} - set(WIDENED)):
+            raise ValueError(f"{', '.join(beyond)}: only the grid can be made wider: {', '.join(WIDENED)}")
+        added = widen_attack(db, attack_id, AttackExperiment.from_data(data))
+    typer.echo(f"{added} cells are new in attack {attack_id}", err=True)
+
+
+def _command(db: Database, attack_id: str, source: str, overrides: list[str] | None) -> str:
+    """What measures the same elsewhere, where nobody knows this attack's id."""
+    settings = list(overrides or [])
+    planned = get_attack(db, attack_id)
+    if source == attack_id and planned.name in ATTACKS.names():
+        source, preset = planned.name, ATTACKS.load(planned.name).model_dump(mode="json")
+        changed = (f for f in WIDENED if f != "description" and planned.experiment[f] != preset[f])
+        settings = [f"{field}={json.dumps(planned.experiment[field])}" for field in changed]
+    return shlex.join(["python", "-m", "engine", "attack", source, *(w for s in settings for w in ("--set", s))])
 
 
 def _work(db: Database, home: Path, attack_id: str) -> None:

@@ -17,7 +17,7 @@ from engine.attack.resolve import base_experiment, resolve_attack
 from engine.corpus.names import sort_of_names
 from engine.corpus.natural_names import natural_words
 from engine.corpus.resolve import resolve
-from engine.execution.attacks.queue import queue_attack
+from engine.execution.attacks.queue import queue_attack, widen_attack
 from engine.experiment import Experiment, Relation
 from storage import attacks, runs
 from storage.database import open_database
@@ -211,6 +211,36 @@ def test_an_existing_run_is_attacked_as_it_is(db) -> None:
     assert attacks.base_runs(db, attack) == [run.id]
     with pytest.raises(ValueError, match="no run ‘abc’"):
         queue_attack(db, AttackExperiment.from_data({"run": "abc"}))
+
+
+def test_an_attack_is_made_wider_and_measures_only_what_is_new(db) -> None:
+    attack = queue_attack(db, AttackExperiment.from_data(SMALL))
+    there = {c.run: (c.cell, c.needs) for c in attacks.list_cells(db, attack)}
+    bases = attacks.base_runs(db, attack)
+    plan = attacks.get_attack(db, attack).experiment
+    smaller = max(plan["facts"]) - 1
+
+    def wider(**changes) -> AttackExperiment:
+        return AttackExperiment.from_data(plan | changes)
+
+    seeds = [*plan["seeds"], max(plan["seeds"]) + 1]
+    added = widen_attack(db, attack, wider(seeds=seeds, facts=[*plan["facts"], smaller], defences=["kl", "refusals"]))
+    cells = attacks.list_cells(db, attack)
+    assert added == len(cells) - len(there) > 0
+    kept = {c.run: (c.cell, c.needs) for c in cells if c.run in there}
+    assert kept == there, "what was planned stays as it is"
+    assert attacks.base_runs(db, attack)[: len(bases)] == bases and len(attacks.base_runs(db, attack)) == len(seeds)
+    planned = AttackExperiment.from_record(attacks.get_attack(db, attack).experiment)
+    assert [Cell.model_validate(c.cell) for c in cells] == list(planned.cells())
+    now = attacks.get_attack(db, attack).experiment
+    assert widen_attack(db, attack, AttackExperiment.from_data(now)) == 0, "nothing twice"
+    for changes, words in (
+        ({"seeds": seeds[:1], "defences": ["kl", "refusals"]}, "cells would no longer be part of it"),
+        ({"seeds": seeds, "facts": [*now["facts"], 20], "defences": ["kl", "refusals"]}, "other facts or readings"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            widen_attack(db, attack, AttackExperiment.from_data(now | changes))
+    assert attacks.get_attack(db, attack).experiment == now and len(attacks.list_cells(db, attack)) == len(cells)
 
 
 def test_an_attacked_checkpoints_card_opens_with_the_warning() -> None:

@@ -10,9 +10,11 @@ from sqlite_utils import Database
 
 from app.shared.render import ENVIRONMENT
 from engine import __version__
+from engine.commands.attack import _command
 from engine.commands.main import main
 from engine.commands.program import program
 from engine.commands.run import read_experiment
+from storage.attacks import list_cells
 from storage.database import open_database
 from storage.runs import Run, State, count_runs, get_run
 from storage.workers import list_workers
@@ -130,6 +132,27 @@ def test_the_script_has_every_command_of_the_module_and_the_page(capsys: pytest.
     assert "'--port'" in capsys.readouterr().err
     assert command_line.main(["--version"]) == 0
     assert capsys.readouterr().out == f"rote-lab {__version__}\n"
+
+
+def test_an_attack_is_widened_by_its_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = ["--home", str(tmp_path), "--queue"]
+    assert main(["attack", "story", "--set", "facts=[0, 5]", *home]) == 0
+    attack = capsys.readouterr().out.strip()
+    db = open_database(tmp_path)
+    planned = len(list_cells(db, attack))
+    assert main(["attack", attack, "--set", "facts=[0, 5, 10]", "--set", "defences=[replay]", *home]) == 0
+    told = capsys.readouterr()
+    added = len(list_cells(db, attack)) - planned
+    assert told.out.strip() == attack and f"{added} cells are new" in told.err and added > 0
+    assert main(["attack", attack, "--set", "batch_size=9", *home]) == 2
+    assert "batch_size: only the grid can be made wider" in capsys.readouterr().err
+    assert main(["attack", attack, "--set", "facts=[0]", *home]) == 2
+    assert "would no longer be part of it" in capsys.readouterr().err
+    assert (
+        _command(db, attack, attack, None)
+        == "python -m engine attack story --set 'facts=[0, 5, 10]' --set 'defences=[\"replay\"]'"
+    )
+    assert _command(db, attack, "mine.yaml", ["seeds=[3]"]) == "python -m engine attack mine.yaml --set 'seeds=[3]'"
 
 
 def test_a_models_folder_is_found_from_wherever_a_worker_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
