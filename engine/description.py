@@ -74,17 +74,22 @@ def override(data: dict[str, Any], assignment: str) -> None:
     path, sign, text = assignment.partition("=")
     if not sign or not path.strip():
         raise ValueError(f"‘{assignment}’ is not of the form path.to.field=value, such as stage1.epochs=10")
-    *parents, last = path.strip().split(".")
+    try:
+        value = read_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"the value of ‘{path}’ is not valid YAML: {text} ({error})") from error
+    put(data, path.strip(), value)
+
+
+def put(data: dict[str, Any], path: str, value: Any) -> None:
+    """Set the field of plain data to which a path such as `stage1.epochs` leads. Raises ValueError if to none."""
+    *parents, last = path.split(".")
     target: Any = data
     for part in parents:
         try:
             target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
         except (ValueError, IndexError, AttributeError) as error:
             raise ValueError(f"there is no ‘{part}’ in ‘{path}’") from error
-    try:
-        value = read_yaml(text)
-    except ValueError as error:
-        raise ValueError(f"the value of ‘{path}’ is not valid YAML: {text} ({error})") from error
     try:
         target[int(last) if isinstance(target, list) else last] = value
     except (ValueError, IndexError, TypeError) as error:

@@ -310,3 +310,18 @@ def m011_recordings(db: Database) -> None:
             at text not null
         ) strict"""
     )
+
+
+@migrations()
+def m012_studies(db: Database) -> None:
+    """Studies, whose runs are ordinary ones: `cell` says where one stands, `cell_place` in which order."""
+    db.conn.execute(
+        """create table studies (
+            id text primary key,
+            name text not null,
+            plan text not null,                -- JSON: the study as it was described
+            created_at text not null
+        ) strict"""
+    )
+    db.conn.execute("alter table runs add column study text references studies (id) on delete set null")
+    db.conn.execute("create index runs_by_study on runs (study, cell_place) where study is not null")

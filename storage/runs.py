@@ -42,7 +42,7 @@ class Run:
     """One row. `experiment`, `progress`, `headline` and `environment` are plain data; times are ISO 8601 UTC.
 
     attack, cell, cell_place: for a cell of an attack experiment, which and what it does; needs: a run that must have
-    ended before this one starts.
+    ended before this one starts. study: of which study the run is a part; `cell` then has its place on the axes.
     recorded: of one that was carried out elsewhere and has no models here, see storage/recordings.py.
     """
 
@@ -69,6 +69,7 @@ class Run:
     cell_place: int | None = None
     needs: str | None = None
     recorded: dict[str, Any] | None = None
+    study: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -79,7 +80,7 @@ class Run:
 # Everything but the experiment, which may be megabytes.
 _SUMMARY = """id, name, state, '{}' as experiment, model, seed, cloned_from, created_at, started_at, finished_at,
     attempt, worker, lease_until, stalls, error, progress, headline, environment, attack, cell, cell_place, needs,
-    recorded"""
+    recorded, study"""
 
 
 def _run(row: dict[str, Any]) -> Run:

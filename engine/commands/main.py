@@ -5,6 +5,7 @@ python -m engine readings [RELATION|FILE]
 python -m engine models list|install NAME|remove NAME [--home DIR]
 python -m engine run PRESET|FILE [--set stage1.epochs=10 …] [--seed N] [--home DIR] [--results FILE.json]
 python -m engine attack PRESET|FILE|ID [--home DIR] [--results FILE.json]
+python -m engine study PRESET|FILE|ID [--model NAME] [--home DIR] [--results FILE.json]
 python -m engine record RUN [RUN …] --to FILE.json.xz
 python -m engine worker [--home DIR]
 python -m engine serve RUN [--backend auto|vllm|embedded] [--port N]
@@ -29,6 +30,7 @@ from engine.commands.program import options
 from engine.commands.readings import readings_command
 from engine.commands.record import record_command
 from engine.commands.serve import serve
+from engine.commands.study import study
 from engine.commands.worker import worker
 from storage.trouble import say_trouble
 
@@ -40,6 +42,7 @@ for command in (run.presets, run.show, run.run, run.queue, run.runs, run.cancel,
 app.command("readings")(readings_command)
 app.add_typer(models_app, name="models")
 app.command()(attack)
+app.command()(study)
 app.command("record")(record_command)
 app.command()(serve)
 app.command("ask")(ask_command)

@@ -70,10 +70,14 @@ def _options(relation: Relation, others: Callable[[int], Iterable[str]], count: 
     for fact in relation.explicit_facts:
         distinct.setdefault(normalise(fact.object), fact.object)
     objects = list(distinct.values())[:count]
-    if len(objects) < count:
+    known = [normalise(name) for name in objects]
+    # Objects of which one contains another could not be told apart as it is: they are offered by themselves.
+    if len(objects) < count and not any(contained_pairs(known)):
         for name in others(count):
             if len(objects) == count:
                 break
-            if not any(contained_pairs(normalise(x) for x in [*objects, name])) and name not in objects:
+            new = normalise(name)
+            if name not in objects and not any(new != old and (new in old or old in new) for old in known):
                 objects.append(name)
+                known.append(new)
     return tuple(objects)

@@ -5,7 +5,7 @@ answers = evaluate_checkpoint(loaded, experiment, "generalised@20", on_progress=
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -37,23 +37,28 @@ def evaluate_checkpoint(
     experiment: Experiment,
     checkpoint: str,
     *,
+    known: Iterable[Answer] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Answer]:
-    """Answers to all questions of a checkpoint, by prompt and fact.
+    """Answers to all questions of a checkpoint, by prompt and fact. known: those that it need not be asked again.
 
     `on_progress(done, total)` is called several times a second from this thread, counts each multiple choice as one
     more question, and may raise to stop. The answers are the same, bit for bit, each time on the same CPU. Raises
     EvaluationError when the model's outputs are not numbers.
     """
-    questions = questions_for(experiment, checkpoint)
+    answers = {(answer.prompt, answer.fact): answer for answer in known}
+    questions = [q for q in questions_for(experiment, checkpoint) if (q.prompt, q.fact) not in answers]
     settings = experiment.evaluation
-    return answer_questions(
-        loaded,
-        questions,
-        max_new_tokens=settings.max_new_tokens,
-        stop_at_hit=settings.stop_at_hit,
-        on_progress=on_progress,
-    )
+    if questions:
+        asked = answer_questions(
+            loaded,
+            questions,
+            max_new_tokens=settings.max_new_tokens,
+            stop_at_hit=settings.stop_at_hit,
+            on_progress=on_progress,
+        )
+        answers |= {(answer.prompt, answer.fact): answer for answer in asked}
+    return [answers[place] for place in sorted(answers)]
 
 
 def answer_questions(

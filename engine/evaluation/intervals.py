@@ -28,7 +28,8 @@ def wilson(value: float, n: int) -> tuple[float, float]:
     scale = 1 + Z**2 / n
     centre = (value + Z**2 / (2 * n)) / scale
     half = Z / scale * np.sqrt(value * (1 - value) / n + Z**2 / (4 * n**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # At 0 and 1 rounding would leave the value itself out.
+    return min(value, max(0.0, float(centre - half))), max(value, min(1.0, float(centre + half)))
 
 
 def bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int = 0) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from engine.execution.report import headline
 from engine.execution.run_file import write_run_file
 from engine.execution.sayable import refuse_unsayable_answers
 from engine.execution.stage_training import StageTraining
+from engine.execution.studies.sharing import link_memorised, shared_answers
 from engine.execution.together import ProcessEnded, train_together
 from engine.experiment import Experiment
 from engine.models.device import choose_dtype, choose_training, give_back_memory
@@ -67,6 +69,7 @@ class RunExecution:
         self.base_texts = BaseTexts()
         self.seconds = Seconds()
         self.evaluations = Evaluations(db, run.id, self.experiment, self.answers, self.progress, self.seconds)
+        self.evaluations.shared = partial(shared_answers, db, folder, run, self.experiment)
 
     def go(self) -> dict[str, Any]:
         """Do what is left to do; returns the headline figures."""
@@ -74,6 +77,7 @@ class RunExecution:
         self._note_environment(kept_training(self.run.environment))
         store_questions(self.answers, fact_rows(self.experiment), prompt_rows(self.experiment))
         logger.info("attempt %d of run %s", self.run.attempt, self.run.id)
+        link_memorised(self.db, self.folder, self.run, self.experiment)
         self.progress.advance(0, force=True, stage="loading", message="Loading the model")
         with self.seconds.of("loading"):
             base = load_base(self.experiment)

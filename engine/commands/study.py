@@ -1,0 +1,168 @@
+"""python -m engine study PRESET|FILE|ID [--model NAME] [--plan] [--home DIR] [--results FILE.json]"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlite_utils import Database
+
+from engine.commands.here import carry_out_here
+from engine.commands.mistake import (
+    Home,
+    Mistake,
+    Results,
+    check_target,
+    mistakes_in,
+    open_home,
+    read_description,
+    write_json,
+)
+from engine.commands.program import program
+from engine.evaluation.questions import KEY_SPLIT
+from engine.execution.studies.queue import queue_study, widen_study
+from engine.execution.studies.report import Figure, study_figures
+from engine.plain_yaml import read_yaml
+from engine.studies.plan import PlannedRun, planned_runs
+from engine.studies.presets import STUDIES
+from engine.studies.study import DEPTH, MODEL, SEED, Study
+from storage.database import default_home
+from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run
+from storage.studies import get_study, list_study_runs, study_counts
+
+# The columns of the table in a terminal: the checkpoint's kind, the split.
+COLUMNS = {
+    "key token": ("memorised", "key"),
+    "train, before": ("memorised", "train"),
+    "train": ("generalised", "train"),
+    "test": ("generalised", "test"),
+    "unrelated": ("generalised", "unrelated"),
+}
+
+
+def study(
+    source: Annotated[
+        str, typer.Argument(metavar="PRESET|FILE|ID", help="paper-main, a file, or a study to go on with or to widen.")
+    ],
+    axes: Annotated[
+        list[str] | None,
+        typer.Option("--axis", metavar="PATH=VALUES", help='A field and its values, e.g. "stage2.facts=[1, 10]".'),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Run all of it on this model.")] = None,
+    home: Home = None,
+    results: Results = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Only say what it would run.")] = False,
+    queue_only: Annotated[bool, typer.Option("--queue", help="Leave the work to a worker; print the id.")] = False,
+) -> None:
+    """Run a grid of experiments: what is the same in several of them is computed once."""
+    check_target(results)
+    folder = home or default_home()
+    db = open_home(folder)
+    study_id = _existing(db, source)
+    changed = [*(axes or ()), *([f"{MODEL}=[{json.dumps(model)}]"] if model else [])]
+    described = _read(db, source, study_id, changed)
+    if plan_only:
+        with mistakes_in(source):
+            _print_plan(planned_runs(described))
+        return
+    with mistakes_in(source):
+        if study_id is None:
+            study_id = queue_study(db, described)
+        elif changed:
+            typer.echo(f"{widen_study(db, study_id, described)} runs are new in study {study_id}", err=True)
+    if queue_only:
+        typer.echo(study_id)
+        return
+    _work(db, folder, study_id)
+    figures = study_figures(db, folder, study_id)
+    if results is not None:
+        write_json(results, {"study": get_study(db, study_id).plan, "rows": [asdict(figure) for figure in figures]})
+    _print_table(study_id, described, figures)
+    if failed := [run for run in list_study_runs(db, study_id) if run.state is not State.DONE]:
+        raise Mistake(f"{len(failed)} runs did not end well; the first, {failed[0].run}: {failed[0].error}")
+
+
+def _existing(db: Database, source: str) -> str | None:
+    try:
+        return get_study(db, source).id
+    except KeyError:
+        return None
+
+
+def _read(db: Database, source: str, study_id: str | None, axes: list[str]) -> Study:
+    """The study of that id, preset or file, with axes set as `path=values`. Raises Mistake."""
+    data = get_study(db, study_id).plan if study_id else read_description(STUDIES, source, None).model_dump(mode="json")
+    with mistakes_in(source):
+        for assignment in axes:
+            path, sign, text = assignment.partition("=")
+            if not sign or not path.strip():
+                raise ValueError(f"‘{assignment}’ is not of the form path.to.field=[values]")
+            values = read_yaml(text)
+            data["axes"][path.strip()] = values if isinstance(values, list) else [values]
+        return Study.from_data(data)
+
+
+def _work(db: Database, home: Path, study_id: str) -> None:
+    """Carry out what is left of the study in this process, beside whatever workers do; ends when all of it has."""
+
+    def claim(worker: str) -> Run | None:
+        waiting = (run.run for run in list_study_runs(db, study_id) if run.state not in ENDED)
+        return next(filter(None, (claim_run(db, worker, LEASE_SECONDS, run) for run in waiting)), None)
+
+    def ended() -> bool:
+        return all(State(state) in ENDED for state in study_counts(db, study_id))
+
+    def shown(db: Database) -> tuple[float, str]:
+        counts = study_counts(db, study_id)
+        total, done = sum(counts.values()), counts.get("done", 0)
+        running = next((r for r in list_study_runs(db, study_id) if r.state is State.RUNNING), None)
+        words = f"{done} of {total} runs done"
+        if running is None:
+            return done / total, words
+        return (done + running.progress.get("fraction", 0)) / total, f"{words}; {_words(running.at)}"
+
+    carry_out_here(db, home, ended=ended, claim=claim, shown=shown, go_on=f"go on with: {program()} study {study_id}")
+
+
+def _words(at: dict[str, Any]) -> str:
+    return ", ".join(f"{path} {value}" for path, value in at.items())
+
+
+def _print_plan(runs: list[PlannedRun]) -> None:
+    trainings = {run.memorises for run in runs}
+    looks = sum(len(run.experiment.branch_epochs) for run in runs)
+    typer.echo(
+        f"{len(runs)} runs, which memorise {len(trainings)} times and generalise {looks} times; "
+        f"{len({run.begins for run in runs})} times a base is asked"
+    )
+    for run in runs:
+        typer.echo(f"  {_words(run.at)}; depths {', '.join(map(str, run.experiment.branch_epochs))}")
+
+
+def _print_table(study_id: str, described: Study, figures: list[Figure]) -> None:
+    axes = [path for path in (*described.axes, DEPTH) if path != SEED]
+    axes = list(dict.fromkeys(axes))
+    table = Table(*axes, *COLUMNS, "seeds", title=f"study {study_id}: facts held out of stage 2, generation accuracy")
+    language = next((figure.language for figure in figures if figure.split == KEY_SPLIT), "en")  # the one trained in
+    rows: dict[tuple[str, ...], dict[tuple[str, str], Figure]] = {}
+    for figure in figures:
+        if (figure.facts, figure.language) == ("held_out", language):
+            at = tuple(str(figure.at.get(path, "")) for path in axes)
+            rows.setdefault(at, {})[figure.kind, figure.split] = figure
+    for at, found in rows.items():
+        shown = [found.get(column) for column in COLUMNS.values()]
+        seeds = max((len(figure.seeds) for figure in shown if figure), default=0)
+        table.add_row(*at, *(_cell(figure) for figure in shown), str(seeds))
+    Console(width=max(110, 24 * len(axes) + 90)).print(table)
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "–"
+    said = f"{figure.value:.2f} [{figure.low:.2f}–{figure.high:.2f}]"
+    return said if abs(figure.unaided - figure.value) < 0.005 else f"{said} ({figure.unaided:.2f} unaided)"

@@ -1,0 +1,50 @@
+"""What of an experiment decides what stage 1 makes, and what a checkpoint answers: equal parts need computing once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.experiment import Experiment
+
+
+def memorising(experiment: Experiment) -> dict[str, Any]:
+    """What of an experiment decides what stage 1 makes; not which of its epochs are kept."""
+    data = experiment.model_dump(mode="json", exclude={"name", "description", "stage2", "evaluation"})
+    data["relations"] = [
+        {k: r[k] for k in ("name", "key_token", "key_template")} | {"facts": [_pair(f) for f in r["facts"]]}
+        for r in data["relations"]
+    ]
+    data["stage1"].pop("checkpoint_epochs")
+    if experiment.stage1.replay:
+        # The base's own text is about nobody of the experiment, and in languages that nobody named it is in all asked.
+        replay = experiment.stage1.replay
+        data["replay"] = {
+            "prompts": [[p.text for p in r.explicit_prompts] for r in experiment.relations],
+            "languages": None if replay.languages else experiment.languages,
+            "stage2": experiment.stage2.model_dump(mode="json", include={"language", "replay"}),
+        }
+    return data
+
+
+def beginning(experiment: Experiment) -> dict[str, Any]:
+    """What of an experiment decides what the base answers, but for which questions."""
+    return {k: v for k, v in memorising(experiment).items() if k not in ("stage1", "tuning", "replay")}
+
+
+def _pair(fact: dict[str, Any]) -> tuple[str, str]:
+    return fact["subject"], fact["object"]
+
+
+def answering(experiment: Experiment) -> dict[str, Any]:
+    """What of an experiment decides how a checkpoint answers a question."""
+    return experiment.evaluation.model_dump(mode="json", include={"max_new_tokens", "stop_at_hit"})
+
+
+def knowing(experiment: Experiment) -> dict[str, Any]:
+    """What of an experiment decides how it is measured what a checkpoint still knows of what the base did."""
+    stages = (experiment.stage1, experiment.stage2)
+    return {
+        "evaluation": experiment.evaluation.model_dump(mode="json", include={"base_text", "general"}),
+        "replays": [stage.replay and stage.replay.model_dump(mode="json") for stage in stages],
+        "languages": [experiment.stage2.language, *experiment.languages],
+    }

@@ -1,0 +1,114 @@
+"""What a study runs: every combination of its axes as an experiment, those that memorise the same one after the other.
+
+`planned_runs` needs no torch: a page shows with it what a study will be before it is started.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from engine.corpus.resolve import resolve
+from engine.description import put
+from engine.experiment import Experiment
+from engine.presets import load_preset
+from engine.studies.alike import beginning, memorising
+from engine.studies.study import DEPTH, MODEL, SEED, Study
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: the resolved experiment, and where it stands: the value of each axis but the depth."""
+
+    experiment: Experiment
+    at: dict[str, Any]
+
+    @cached_property
+    def memorises(self) -> str:
+        """Equal for runs whose stage 1 is the same."""
+        return _digest(memorising(self.experiment))
+
+    @cached_property
+    def begins(self) -> str:
+        """Equal for runs that begin with the same base and ask it about the same facts."""
+        return _digest(beginning(self.experiment))
+
+    @cached_property
+    def differs(self) -> str:
+        """Equal for runs that differ in nothing but their names and which depths they are looked at."""
+        data = self.experiment.model_dump(mode="json", exclude={"name", "description"})
+        data["stage1"].pop("checkpoint_epochs")
+        data["stage2"].pop("branch_epochs")
+        return _digest(data)
+
+    def at_depths(self, wanted: Iterable[int]) -> PlannedRun:
+        """The same, looked at these depths alone."""
+        stage1 = self.experiment.stage1.model_copy(update={"checkpoint_epochs": tuple(sorted(wanted))})
+        return PlannedRun(self.experiment.model_copy(update={"stage1": stage1}), self.at)
+
+
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def planned_runs(study: Study) -> list[PlannedRun]:
+    """Every run of a study, those that memorise the same beside each other, none twice.
+
+    Raises ValueError that names the combination which is no experiment.
+    """
+    groups: dict[str, list[PlannedRun]] = {}
+    seen: set[str] = set()
+    for planned in _combinations(study):
+        if planned.differs not in seen:
+            seen.add(planned.differs)
+            groups.setdefault(planned.memorises, []).append(planned)
+    return [planned for group in groups.values() for planned in group]
+
+
+def _combinations(study: Study) -> Iterator[PlannedRun]:
+    # The seeds first: a whole table of one seed can be looked at before the next begins.
+    paths = sorted((p for p in study.axes if p != DEPTH), key=lambda path: (path != MODEL, path != SEED))
+    for values in product(*(study.axes[path] for path in paths)):
+        at = dict(zip(paths, values, strict=True))
+        try:
+            yield _planned(study, at)
+        except ValueError as error:
+            told = ", ".join(f"{path}={value}" for path, value in at.items()) or "the base experiment"
+            raise ValueError(f"with {told}: {error}") from error
+
+
+def _planned(study: Study, at: dict[str, Any]) -> PlannedRun:
+    data = copy.deepcopy(_base(study, at.get(MODEL)))
+    for path, value in at.items():
+        put(data, path, value)
+    if DEPTH in study.axes:
+        put(data, DEPTH, list(study.axes[DEPTH]))
+        put(data, "stage2.branch_epochs", None)
+    elif "stage1.epochs" in at:
+        put(data, DEPTH, None)
+        put(data, "stage2.branch_epochs", [at["stage1.epochs"]])
+    words = ", ".join(f"{path} {value}" for path, value in at.items())
+    data |= {"name": f"{study.name}: {words}"[:80] if words else study.name, "description": ""}
+    experiment = resolve(Experiment.from_data(data))
+    dumped = experiment.model_dump(mode="json")
+    return PlannedRun(experiment, {path: read_path(dumped, path) for path in at})
+
+
+def _base(study: Study, model: Any) -> dict[str, Any]:
+    """What the runs of a model begin from, as plain data."""
+    named = study.experiments.get(model, study.experiment) if isinstance(model, str) else study.experiment
+    experiment = load_preset(named) if isinstance(named, str) else Experiment.from_data(named)
+    return experiment.model_dump(mode="json")
+
+
+def read_path(data: Any, path: str) -> Any:
+    """The value at a path such as `stage1.epochs` of plain data. Raises KeyError, IndexError, ValueError."""
+    for part in path.split("."):
+        data = data[int(part)] if isinstance(data, list) else data[part]
+    return data

@@ -1,0 +1,69 @@
+"""The study: one frozen description of a grid of experiments that are compared.
+
+    study = Study.from_text(open("mine.yaml").read())
+    for planned in planned_runs(study):     # engine/studies/plan.py
+        …
+
+An *axis* is a field of the experiment with the values that it takes, such as `stage2.facts: [1, 10, 50]`. The axis
+`stage1.checkpoint_epochs` is no training of its own for each value: its values are the depths of one stage 1, each
+evaluated, and each gone on from in stage 2.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from engine.description import Described, is_record, read_as
+from engine.experiment import Experiment
+from engine.settings import Frozen, Label, Paragraph, label
+
+DEPTH = "stage1.checkpoint_epochs"
+SEED, MODEL = "seed", "model"
+MAX_RUNS, MAX_VALUES, MAX_AXES = 5000, 200, 12
+# What cannot differ between the runs of a study, or would not be a difference of what is run.
+_NO_AXES = ("name", "description", "relations", "stage2.branch_epochs")
+
+
+def _as_described(data: dict[str, Any]) -> dict[str, Any]:
+    """A written experiment, checked where it stands, with what it says and no more."""
+    return Experiment.from_data(data, notes=[]).model_dump(mode="json", exclude_unset=True)
+
+
+PresetOrExperiment = Label | Annotated[dict[str, Any], read_as(_as_described)]
+Path = Annotated[str, Field(pattern=r"^[a-z_0-9]+(\.[a-z_0-9]+)*$", max_length=100)]
+Values = Annotated[tuple[Any, ...], Field(min_length=1, max_length=MAX_VALUES)]
+
+
+class Study(Frozen, Described):
+    """A grid of experiments.
+
+    experiment: a preset's name, or a description: what every run is but for the axes. experiments: the same for other
+    models, by the model's name: the settings that suit one seldom suit another. axes: fields of the experiment, such
+    as `stage2.facts`, and their values; every combination is run. Runs that memorise the same share stage 1.
+    """
+
+    FIELD, THING = "experiment", "a study"
+
+    name: Annotated[str, Field(max_length=10_000), label(80, 1)] = "study"
+    description: Paragraph = ""
+    experiment: PresetOrExperiment = "quick"
+    experiments: Annotated[dict[Label, PresetOrExperiment], Field(max_length=100, default_factory=dict)]
+    axes: Annotated[dict[Path, Values], Field(min_length=1, max_length=MAX_AXES)]
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> Study:
+        if is_record(info):
+            return self
+        for path, values in self.axes.items():
+            if path in _NO_AXES or path.startswith("evaluation."):
+                raise ValueError(f"axes: ‘{path}’ cannot be one: the runs of a study differ in how they are trained")
+            if len({repr(value) for value in values}) < len(values):
+                raise ValueError(f"axes: ‘{path}’ has a value twice")
+        count = 1
+        for path, values in self.axes.items():
+            count *= 1 if path == DEPTH else len(values)
+        if count > MAX_RUNS:
+            raise ValueError(f"axes: they make {count:,} runs, more than {MAX_RUNS:,}: leave some values out")
+        return self

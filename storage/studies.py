@@ -1,0 +1,172 @@
+"""Studies: grids of ordinary runs (`runs.study`), each with its place on the axes (`runs.cell`)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlite_utils import Database
+
+from storage.database import now, write
+from storage.runs import State, add_event, request_stop, retry_run
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """One study: `plan` is its description as plain data."""
+
+    id: str
+    name: str
+    plan: dict[str, Any]
+    created_at: str
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One run of a study: its id and state, where it stands (`at`: a value for each axis), and what it waits for."""
+
+    run: str
+    state: State
+    at: dict[str, Any]
+    needs: str | None
+    progress: dict[str, Any]
+    error: str | None
+    started_at: str | None
+    finished_at: str | None
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run to be queued.
+
+    memorises: equal for those that share stage 1; all but the first of them wait for it. begins: equal for those that
+    ask the same base about the same facts.
+    """
+
+    name: str
+    experiment: dict[str, Any]
+    at: dict[str, Any]
+    memorises: str
+    begins: str
+
+
+def add_study(db: Database, *, name: str, plan: dict[str, Any], runs: Iterable[NewRun]) -> str:
+    """Queue a study and its runs. Returns its id."""
+    study = secrets.token_hex(4)
+    with write(db):
+        db.table("studies").insert(
+            {"id": study, "name": name, "plan": json.dumps(plan, ensure_ascii=False), "created_at": now()}
+        )
+        _add_runs(db, study, list(enumerate(runs)), {})
+    return study
+
+
+def replan_study(db: Database, study: str, plan: dict[str, Any], runs: Iterable[str | NewRun]) -> int:
+    """Give a study a wider plan. Its runs in their order: the ids of those that are there, and new ones, which are
+    queued. Returns how many are new."""
+    with write(db):
+        get_study(db, study)
+        db.table("studies").update(study, {"plan": json.dumps(plan, ensure_ascii=False)})
+        new = []
+        for place, run in enumerate(runs):
+            if isinstance(run, NewRun):
+                new.append((place, run))
+            else:
+                db.table("runs").update(run, {"cell_place": place})
+        _add_runs(db, study, new, _first_of_each(db, study))
+    return len(new)
+
+
+def _first_of_each(db: Database, study: str) -> dict[str, str]:
+    """By what it memorises, the run of a study that has stage 1 or will make it."""
+    rows = db.query("select id, cell from runs where study = ? and needs is null order by cell_place", [study])
+    return {json.loads(row["cell"])["memorises"]: row["id"] for row in rows}
+
+
+def _add_runs(db: Database, study: str, runs: list[tuple[int, NewRun]], first: dict[str, str]) -> None:
+    for place, new in runs:
+        run = secrets.token_hex(4)
+        needs = first.setdefault(new.memorises, run)
+        db.table("runs").insert(
+            {"id": run, "name": new.name, "experiment": json.dumps(new.experiment, ensure_ascii=False),
+             "model": new.experiment["model"], "seed": new.experiment["seed"], "created_at": now(), "study": study,
+             "cell": json.dumps({"at": new.at, "memorises": new.memorises, "begins": new.begins}),
+             "cell_place": place,
+             "needs": None if needs == run else needs}
+        )  # fmt: skip
+        add_event(db, run, "queued", "Queued")
+
+
+def get_study(db: Database, study: str) -> StoredStudy:
+    """One study. Raises KeyError."""
+    for row in db.query("select * from studies where id = ?", [study]):
+        return _study(row)
+    raise KeyError(study)
+
+
+def list_studies(db: Database, *, limit: int = 50) -> list[StoredStudy]:
+    """Studies, newest first."""
+    return [
+        _study(row) for row in db.query("select * from studies order by created_at desc, rowid desc limit ?", [limit])
+    ]
+
+
+def _study(row: dict[str, Any]) -> StoredStudy:
+    return StoredStudy(**{**row, "plan": json.loads(row["plan"])})
+
+
+def list_study_runs(db: Database, study: str) -> list[StudyRun]:
+    """The runs of a study in the order of its plan."""
+    sql = (
+        "select id as run, state, json_extract(cell, '$.at') as at, needs, progress, error, started_at, finished_at"
+        " from runs where study = ? order by cell_place"
+    )
+    return [
+        StudyRun(
+            **{
+                **row,
+                "state": State(row["state"]),
+                "at": json.loads(row["at"]),
+                "progress": json.loads(row["progress"]),
+            }
+        )
+        for row in db.query(sql, [study])
+    ]
+
+
+def done_like(db: Database, study: str, key: str, value: str) -> list[str]:
+    """The done runs of a study whose `memorises` or `begins` is this, the oldest first."""
+    sql = "select id from runs where study = ? and state = 'done' and json_extract(cell, ?) = ? order by finished_at"
+    return [row["id"] for row in db.query(sql, [study, f"$.{key}", value])]
+
+
+def study_counts(db: Database, study: str) -> dict[str, int]:
+    """How many of a study's runs are in which state."""
+    sql = "select state, count(*) as n from runs where study = ? group by state"
+    return {row["state"]: row["n"] for row in db.query(sql, [study])}
+
+
+def retry_study(db: Database, study: str) -> None:
+    """Queue those runs again that failed or were cancelled."""
+    with write(db):
+        for run in list_study_runs(db, study):
+            if run.state in (State.FAILED, State.CANCELLED):
+                retry_run(db, run.run)
+
+
+def stop_study(db: Database, study: str) -> None:
+    """Cancel what is queued, ask what runs to stop. Raises KeyError."""
+    with write(db):
+        get_study(db, study)
+        for run in list_study_runs(db, study):
+            request_stop(db, run.run)
+
+
+def delete_study(db: Database, study: str) -> None:
+    """Forget the study; its runs stay, as runs of their own. Raises KeyError."""
+    with write(db):
+        get_study(db, study)
+        db.execute("delete from studies where id = ?", [study])

@@ -1,0 +1,106 @@
+"""A small study by real workers: what its runs share is what each would have computed, also when they are killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from engine.execution.studies.queue import queue_study, widen_study
+from engine.execution.studies.report import study_figures
+from engine.studies.study import DEPTH, Study
+from storage.folders import run_folder
+from storage.runs import State, add_run, get_run, list_events
+from storage.studies import list_study_runs, study_counts
+from tests.integration.lab import Lab, wait_until
+
+PLAN: dict[str, Any] = {
+    "name": "small",
+    "experiment": {
+        "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 20}}],
+        "stage1": {"epochs": 3},
+        "stage2": {"facts": 5},
+        "evaluation": {
+            "languages": ["en"],
+            "prompts": 2,
+            "choice": {"facts": 4, "prompts": 1},
+            "max_new_tokens": 8,
+            "general": 5,
+        },
+    },
+    "axes": {DEPTH: [2, 3], "stage2.facts": [2, 6]},
+}
+
+
+def outcomes(lab: Lab, study: str) -> list[Any]:
+    """Of every run of a study, in its order."""
+    return [(run.at, lab.outcome(run.run)) for run in list_study_runs(lab.db, study)]
+
+
+@pytest.fixture(scope="module")
+def peaceful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, str]]:
+    lab = Lab(tmp_path_factory.mktemp("peaceful"))
+    study = queue_study(lab.db, Study.from_data(PLAN))
+    assert lab.worker("--once").wait() == 0
+    assert study_counts(lab.db, study) == {"done": 2}, [run.error for run in list_study_runs(lab.db, study)]
+    yield lab, study
+    lab.close()
+
+
+def test_what_is_shared_is_what_a_run_by_itself_computes(peaceful: tuple[Lab, str]) -> None:
+    lab, study = peaceful
+    first, *others = list_study_runs(lab.db, study)
+    assert "shared" not in {event["kind"] for event in list_events(lab.db, first.run)}
+    for other in others:
+        assert "shared" in {event["kind"] for event in list_events(lab.db, other.run)}
+    last = get_run(lab.db, others[-1].run)
+    alone = add_run(lab.db, name="alone", experiment=last.experiment, model=last.model, seed=last.seed)
+    assert lab.worker("--once").wait() == 0
+    assert get_run(lab.db, alone.id).state is State.DONE
+    (_, mine), (_, theirs) = lab.outcome(alone.id), lab.outcome(last.id)
+    assert mine.keys() == theirs.keys()
+    for checkpoint, answers in mine.items():
+        for one, other in zip(answers, theirs[checkpoint], strict=True):
+            # Questions asked beside others are batched otherwise, so that sums are rounded otherwise.
+            assert other == {k: pytest.approx(v, abs=1e-4) if "log" in k else v for k, v in one.items()}
+    log = (run_folder(lab.home, last.id) / "log.txt").read_text()
+    assert "stage1: kept epoch" not in log and "stage2@3: kept epoch" in log
+
+
+def test_killed_again_and_again_it_ends_with_the_same_numbers(lab: Lab, peaceful: tuple[Lab, str]) -> None:
+    study = queue_study(lab.db, Study.from_data(PLAN))
+    for done in (0, 1, 1):
+        kill_after(lab, study, done)
+    assert lab.worker("--once").wait() == 0
+    assert study_counts(lab.db, study) == {"done": 2}
+    assert outcomes(lab, study) == outcomes(*peaceful)
+
+
+def kill_after(lab: Lab, study: str, done: int) -> None:
+    """Kill a worker, and the training under it, once so many runs are done."""
+    worker = lab.worker()
+    wait_until(lambda: study_counts(lab.db, study).get("done", 0) >= done, f"{done} runs")
+    training = wait_until(lambda: lab.training_process(worker), "the training process")
+    training.kill()
+    worker.kill()
+    worker.wait()
+
+
+def test_made_wider_it_computes_what_is_new_and_pools_its_seeds(peaceful: tuple[Lab, str]) -> None:
+    lab, study = peaceful
+    before = {run.run: run.finished_at for run in list_study_runs(lab.db, study)}
+    axes = PLAN["axes"] | {"seed": [0, 1], "stage2.facts": [2]}
+    with pytest.raises(ValueError, match="1 runs would no longer be part of it"):
+        widen_study(lab.db, study, Study.from_data(PLAN | {"axes": axes}))
+    wider = Study.from_data(PLAN | {"axes": PLAN["axes"] | {"seed": [0, 1]}})
+    assert widen_study(lab.db, study, wider) == 2
+    assert lab.worker("--once").wait() == 0
+    after = {run.run: run.finished_at for run in list_study_runs(lab.db, study)}
+    assert len(after) == 4 and before.items() <= after.items()
+    figures = study_figures(lab.db, lab.home, study)
+    place = {DEPTH: 3, "stage2.facts": 6}
+    (found,) = [f for f in figures if (f.at, f.kind, f.facts, f.split) == (place, "generalised", "held_out", "test")]
+    assert set(found.seeds) == {0, 1} and found.n == 2 * 2 * 14 and found.n_facts == 28
+    assert found.low <= found.value <= found.high
+    assert found.value == pytest.approx(sum(found.seeds.values()) / 2)

@@ -1,0 +1,191 @@
+"""A study's plan: which runs it makes, what they share, and how it is made wider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.commands.main import main
+from engine.execution.studies.queue import queue_study, widen_study
+from engine.experiment import Experiment
+from engine.studies.alike import beginning, memorising
+from engine.studies.plan import planned_runs
+from engine.studies.presets import STUDIES
+from engine.studies.study import DEPTH, Study
+from storage import runs, studies
+from storage.database import open_database
+from storage.runs import State
+
+BASE = {
+    "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 20}}],
+    "stage1": {"epochs": 4},
+    "stage2": {"facts": 5},
+    "evaluation": {"languages": ["en"]},
+}
+AXES: dict[str, Any] = {"stage2.facts": [2, 5], DEPTH: [2, 4], "seed": [0, 1], "stage2.epochs": [1, 2]}
+
+
+@pytest.fixture
+def db(tmp_path: Path):
+    database = open_database(tmp_path)
+    yield database
+    database.close()
+
+
+def study(**axes: Any) -> Study:
+    return Study.from_data({"name": "small", "experiment": BASE, "axes": axes or AXES})
+
+
+def test_every_combination_is_a_run_but_depths_are_looked_at_in_one() -> None:
+    planned = planned_runs(study())
+    assert len(planned) == 8
+    assert {run.experiment.branch_epochs for run in planned} == {(2, 4)}
+    assert [run.at["seed"] for run in planned] == [0] * 4 + [1] * 4, "a seed's table is whole before the next begins"
+    assert [run.at for run in planned[:4]] == [
+        {"seed": 0, "stage2.facts": k, "stage2.epochs": e} for k in (2, 5) for e in (1, 2)
+    ]
+    assert len({run.memorises for run in planned}) == 2, "one stage 1 a seed"
+    assert all(run.experiment.is_resolved for run in planned)
+    assert len({run.experiment.name for run in planned}) == 8
+
+
+def test_values_are_read_as_the_fields_are() -> None:
+    text = "experiment: quick\naxes:\n  stage1.learning_rate: [1e-3, 0.002]\n  tuning.method: [full, lora]\n"
+    planned = planned_runs(Study.from_text(text))
+    assert [run.at for run in planned] == [
+        {"stage1.learning_rate": rate, "tuning.method": method} for rate in (1e-3, 2e-3) for method in ("full", "lora")
+    ]
+
+
+def test_epochs_as_an_axis_are_trainings_of_their_own() -> None:
+    planned = planned_runs(study(**{"stage1.epochs": [2, 3]}))
+    assert [run.experiment.branch_epochs for run in planned] == [(2,), (3,)]
+    assert len({run.memorises for run in planned}) == 2, "another number of epochs is another schedule"
+
+
+def test_the_same_run_is_made_once() -> None:
+    axes = {"relations.0.key_template": ["{subject} {key} {object}.", " {subject} {key}  {object}. "]}
+    assert len(planned_runs(study(**axes))) == 1, "single spaces are all that is read"
+
+
+def test_a_model_may_have_an_experiment_of_its_own() -> None:
+    other = BASE | {"stage2": {"facts": 3}}
+    described = {
+        "experiment": BASE,
+        "experiments": {"gemma-3-270m": other},
+        "axes": {"model": ["embedded", "gemma-3-270m"]},
+    }
+    first, second = planned_runs(Study.from_data(described | {"experiment": BASE | {"stage2": {"facts": 6}}}))
+    assert (first.experiment.stage2.facts, second.experiment.stage2.facts) == (6, 3)
+    assert (first.experiment.model, second.experiment.model) == ("embedded", "gemma-3-270m")
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ({"stage2.fact": [1]}, "with stage2.fact=1: .*check the spelling"),
+        ({"stage2.facts": [5, 20]}, "with stage2.facts=20: .*at most 19"),
+        ({DEPTH: [5]}, "lie beyond the last epoch, 4"),
+        ({"evaluation.facts": [5]}, "cannot be one"),
+        ({"name": ["a"]}, "cannot be one"),
+        ({"seed": [1, 1]}, "has a value twice"),
+        ({"seed": []}, "at least one entry"),
+        ({"seed": list(range(200)), "stage2.epochs": list(range(1, 41))}, "8,000 runs, more than 5,000"),
+        ({"relations.3.key_token": ["[Q]"]}, "there is no ‘3’"),
+    ],
+)
+def test_mistakes_are_said_in_words(axes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        planned_runs(study(**axes))
+
+
+def test_what_stage_2_does_changes_nothing_of_stage_1() -> None:
+    one, other = (planned_runs(study(**{"stage2.facts": [k], "stage2.prompts": [p]}))[0] for k, p in ((2, 1), (5, 4)))
+    assert memorising(one.experiment) == memorising(other.experiment)
+    for axes in ({"seed": [7]}, {"stage1.learning_rate": [1e-5]}, {"tuning.method": ["lora"]}):
+        assert planned_runs(study(**axes))[0].memorises != one.memorises
+    rate = planned_runs(study(**{"stage1.learning_rate": [1e-5]}))[0]
+    assert beginning(rate.experiment) == beginning(one.experiment), "the base is asked the same"
+    assert planned_runs(study(seed=[7]))[0].begins != one.begins, "of other facts it is not"
+
+
+def test_replayed_text_is_a_part_of_stage_1() -> None:
+    replayed = BASE | {"stage1": {"epochs": 4, "replay": {"texts": 20}}}
+    plans = [
+        planned_runs(Study.from_data({"experiment": replayed | {"stage2": stage2}, "axes": {"seed": [0]}}))[0]
+        for stage2 in ({"facts": 2}, {"facts": 3}, {"facts": 2, "replay": {"texts": 30}})
+    ]
+    assert plans[0].memorises == plans[1].memorises != plans[2].memorises
+
+
+def test_runs_wait_for_the_one_that_memorises_for_them(db) -> None:
+    study_id = queue_study(db, study())
+    stored = studies.list_study_runs(db, study_id)
+    firsts = [run for run in stored if run.needs is None]
+    assert [run.at["seed"] for run in firsts] == [0, 1]
+    assert {run.needs for run in stored if run.needs} == {run.run for run in firsts}
+    claimed = [runs.claim_run(db, "w", 30) for _ in range(3)]
+    assert [run.id if run else None for run in claimed] == [firsts[0].run, firsts[1].run, None]
+    assert claimed[0] is not None and claimed[0].study == study_id
+    runs.finish_run(db, firsts[0].run, 1, State.DONE)
+    following = runs.claim_run(db, "w", 30)
+    assert following is not None and following.needs == firsts[0].run
+    assert claimed[0].cell is not None
+    assert studies.done_like(db, study_id, "memorises", claimed[0].cell["memorises"]) == [firsts[0].run]
+    assert studies.study_counts(db, study_id) == {"done": 1, "running": 2, "queued": 5}
+    studies.stop_study(db, study_id)
+    assert studies.study_counts(db, study_id) == {"done": 1, "stopping": 2, "cancelled": 5}
+    studies.retry_study(db, study_id)
+    assert studies.study_counts(db, study_id)["queued"] == 5
+    studies.delete_study(db, study_id)
+    assert studies.list_studies(db) == [] and runs.count_runs(db) == 8, "its runs stay, as runs of their own"
+
+
+def test_a_study_is_made_wider_and_runs_only_what_is_new(db) -> None:
+    study_id = queue_study(db, study())
+    before = {run.run: (run.at, run.needs) for run in studies.list_study_runs(db, study_id)}
+    wider = AXES | {"seed": [0, 1, 2], DEPTH: [2, 3, 4]}
+    assert widen_study(db, study_id, study(**wider)) == 8 + 4
+    stored = studies.list_study_runs(db, study_id)
+    assert {run.run: (run.at, run.needs) for run in stored if run.run in before} == before
+    added = [run for run in stored if run.run not in before]
+    depths = {run.run: Experiment.from_record(runs.get_run(db, run.run).experiment).branch_epochs for run in stored}
+    assert {depths[run.run] for run in added if run.at["seed"] < 2} == {(3,)}, "a depth more is looked at alone"
+    assert {depths[run.run] for run in added if run.at["seed"] == 2} == {(2, 3, 4)}
+    first = next(run.run for run in stored if run.at["seed"] == 0 and run.needs is None)
+    assert {run.needs for run in added if run.at["seed"] == 0} == {first}
+    assert widen_study(db, study_id, study(**wider)) == 0, "nothing twice"
+    with pytest.raises(ValueError, match="runs would no longer be part of it"):
+        widen_study(db, study_id, study(**(wider | {"seed": [0, 2]})))
+    assert len(studies.list_study_runs(db, study_id)) == len(stored)
+
+
+def test_the_shipped_studies_can_be_planned() -> None:
+    assert STUDIES.names()[0] == "paper-main"
+    planned = planned_runs(STUDIES.load("paper-main"))
+    assert len(planned) == 3 * 3 * 2 and {run.experiment.branch_epochs for run in planned} == {(3, 6, 10, 20)}
+
+
+def test_each_of_many_runs_has_a_key_of_its_own() -> None:
+    planned = planned_runs(study(**{"seed": list(range(10)), "stage2.epochs": list(range(1, 11))}))
+    assert len({run.differs for run in planned}) == 100 and len({run.memorises for run in planned}) == 10
+
+
+def test_the_command_says_what_it_would_run_and_queues_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = ["--home", str(tmp_path)]
+    assert main(["study", "paper-main", "--axis", "seed=[0, 1]", "--plan", *home]) == 0
+    said = capsys.readouterr().out
+    assert "12 runs, which memorise 2 times and generalise 48 times; 2 times a base is asked" in said
+    few = ["--axis", "seed=[0]", "--axis", f"{DEPTH}=[3]", "--axis", "stage2.facts=10"]
+    assert main(["study", "paper-main", *few, "--plan", *home]) == 0
+    assert "2 runs, which memorise 1 times and generalise 2 times" in capsys.readouterr().out
+    assert main(["study", "paper-main", "--axis", "seed", "--plan", *home]) == 2
+    assert "‘seed’ is not of the form path.to.field=[values]" in capsys.readouterr().err
+    assert main(["study", "paper-main", "--axis", "seed=[0]", "--queue", *home]) == 0
+    study_id = capsys.readouterr().out.strip()
+    assert main(["study", study_id, "--axis", "seed=[0, 1]", "--queue", *home]) == 0
+    assert "6 runs are new in study" in capsys.readouterr().err
+    assert main(["study", "nosuch", *home]) == 2
+    assert "neither a preset nor a file" in capsys.readouterr().err
