@@ -27,10 +27,9 @@ from engine.commands.program import program
 from engine.evaluation.questions import KEY_SPLIT
 from engine.execution.studies.queue import queue_study, widen_study
 from engine.execution.studies.report import Figure, study_figures
-from engine.plain_yaml import read_yaml
 from engine.studies.plan import PlannedRun, planned_runs
 from engine.studies.presets import STUDIES
-from engine.studies.study import DEPTH, MODEL, SEED, Study
+from engine.studies.study import DEPTH, MODEL, SEED, Study, set_axis
 from storage.database import default_home
 from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run
 from storage.studies import get_study, list_study_runs, study_counts
@@ -99,11 +98,7 @@ def _read(db: Database, source: str, study_id: str | None, axes: list[str]) -> S
     data = get_study(db, study_id).plan if study_id else read_description(STUDIES, source, None).model_dump(mode="json")
     with mistakes_in(source):
         for assignment in axes:
-            path, sign, text = assignment.partition("=")
-            if not sign or not path.strip():
-                raise ValueError(f"‘{assignment}’ is not of the form path.to.field=[values]")
-            values = read_yaml(text)
-            data["axes"][path.strip()] = values if isinstance(values, list) else [values]
+            set_axis(data, assignment)
         return Study.from_data(data)
 
 

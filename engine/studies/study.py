@@ -17,6 +17,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from engine.description import Described, is_record, read_as
 from engine.experiment import Experiment
+from engine.plain_yaml import read_yaml
 from engine.settings import Frozen, Label, Paragraph, label
 
 DEPTH = "stage1.checkpoint_epochs"
@@ -67,3 +68,18 @@ class Study(Frozen, Described):
         if count > MAX_RUNS:
             raise ValueError(f"axes: they make {count:,} runs, more than {MAX_RUNS:,}: leave some values out")
         return self
+
+
+def set_axis(data: dict[str, Any], assignment: str) -> None:
+    """Apply one `path.to.field=[values]` (in YAML) to the plain data of a study, in place.
+
+    Raises ValueError where it is no such assignment.
+    """
+    path, sign, text = assignment.partition("=")
+    if not sign or not path.strip():
+        raise ValueError(f"‘{assignment}’ is not of the form path.to.field=[values]")
+    try:
+        values = read_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"the values of ‘{path}’ are not valid YAML: {text} ({error})") from error
+    data["axes"] = {**data["axes"], path.strip(): values if isinstance(values, list) else [values]}

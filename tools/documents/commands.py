@@ -22,6 +22,8 @@ from engine.commands.main import app as engine_app
 from engine.commands.main import main as run_engine
 from engine.description import override
 from engine.serving.protocol import CompletionRequest
+from engine.studies.plan import planned_runs
+from engine.studies.study import Study, set_axis
 from tools.documents.modules import module_problem
 from tools.documents.reading import ROOT, Code, Document
 
@@ -31,8 +33,9 @@ KNOWN = {"cd", "git", "pip", ".venv/bin/pip", "pre-commit", "apt-get"}
 READ_ONLY = ("presets", "show", "readings")
 # What a reader's own file is copied from, so that settings put upon it are checked too.
 COPIED = "quick"
-EXPERIMENTS, ATTACKS = "engine/presets", "engine/attack/presets"
-SOURCES = {"show": EXPERIMENTS, "run": EXPERIMENTS, "queue": EXPERIMENTS, "attack": ATTACKS}
+EXPERIMENTS, ATTACKS, STUDIES = "engine/presets", "engine/attack/presets", "engine/studies/presets"
+SOURCES = {"show": EXPERIMENTS, "run": EXPERIMENTS, "queue": EXPERIMENTS, "attack": ATTACKS, "study": STUDIES}
+GOES_ON = ("attack", "study")  # by an id
 OWN_FILE = (".yaml", ".yml", ".json")
 RUN_ID = re.compile(r"[0-9a-f]{8}|RUN|ID")
 
@@ -153,7 +156,7 @@ def _lab_problem(words: list[str], *, inline: bool) -> str:
 
 def _source_problem(name: str, given: dict[str, Any]) -> str:
     source = str(given.get("source") or "")
-    if name not in SOURCES or source.endswith(OWN_FILE) or (name == "attack" and RUN_ID.fullmatch(source)):
+    if name not in SOURCES or source.endswith(OWN_FILE) or (name in GOES_ON and RUN_ID.fullmatch(source)):
         return ""
     presets = {path.stem for path in (ROOT / SOURCES[name]).glob("*.yaml")}
     return "" if source in presets else f"‘{source}’ is neither a preset ({', '.join(sorted(presets))}) nor a file"
@@ -168,6 +171,16 @@ def _run_problem(name: str, given: dict[str, Any]) -> str:
             for assignment in given["overrides"] or ():
                 override(data, assignment)
             AttackExperiment.from_data(data)
+        except ValueError as error:
+            return str(error)
+        return ""
+    if name == "study":
+        preset = ROOT / STUDIES / f"{given['source']}.yaml"
+        data = yaml.safe_load(preset.read_text(encoding="utf-8")) if preset.exists() else {"axes": {"seed": [0]}}
+        try:
+            for assignment in given["axes"] or ():
+                set_axis(data, assignment)
+            planned_runs(Study.from_data(data))
         except ValueError as error:
             return str(error)
         return ""

@@ -14,6 +14,8 @@ from engine.attack.experiment import AttackExperiment
 from engine.attack.readings import Reading
 from engine.experiment import Experiment
 from engine.plain_yaml import read_yaml
+from engine.studies.plan import planned_runs
+from engine.studies.study import Study
 from tools.documents.reading import ROOT, Document
 
 # What a page's own functions for scripts are called, and with what.
@@ -34,7 +36,7 @@ def snippet_problems(document: Document) -> list[str]:
 
 
 def yaml_problems(text: str) -> list[str]:
-    """Why the YAML is neither an experiment, a part of one, an attack nor a reading."""
+    """Why the YAML is neither an experiment, a part of one, an attack, a study nor a reading."""
     try:
         data = read_yaml(text)
         if not isinstance(data, dict):
@@ -43,6 +45,8 @@ def yaml_problems(text: str) -> list[str]:
             Reading.from_text(text)
         elif set(data) - set(Experiment.model_fields) and set(data) <= set(AttackExperiment.model_fields):
             AttackExperiment.from_data(data)
+        elif "axes" in data:
+            planned_runs(Study.from_data(data))
         else:
             Experiment.from_data(read_yaml(QUICK.read_text(encoding="utf-8")) | data)
     except ValueError as error:
