@@ -101,8 +101,9 @@ class Evaluations:
                     loaded, self.experiment, checkpoint, known=shared.answers, on_progress=on_progress
                 )
             store_answers(self.answers, checkpoint, answers)
+            taken = f", {len(shared.answers)} answers were there" if shared.answers else ""
             new, seconds = len(answers) - len(shared.answers), time.monotonic() - started
-            logger.info("%s: %d of %d questions asked in %.1f s", checkpoint, new, len(answers), seconds)
+            logger.info("%s: %d questions in %.1f s%s", checkpoint, new, seconds, taken)
         kept = [r for r in list_results(self.db, self.run_id) if r.checkpoint == checkpoint]
         knew = [vars(r) for r in kept if r.metric in (*METRICS, GENERAL)]
         rows = [*summarise(answers, self.experiment, checkpoint), *knew]
