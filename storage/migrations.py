@@ -325,3 +325,31 @@ def m012_studies(db: Database) -> None:
     )
     db.conn.execute("alter table runs add column study text references studies (id) on delete set null")
     db.conn.execute("create index runs_by_study on runs (study, cell_place) where study is not null")
+    db.conn.execute(
+        """create table study_groups (
+            study text not null references studies (id) on delete cascade,
+            at text not null,                  -- JSON: the values of the axes but the seed's
+            runs text not null,                -- JSON: which runs its figures are of, as `id at its end`
+            primary key (study, at)
+        ) strict, without rowid"""
+    )
+    db.conn.execute(
+        """create table study_figures (
+            study text not null,
+            at text not null,
+            depth integer not null,            -- of stage 1, in epochs
+            kind text not null,                -- base, memorised or generalised
+            facts text not null,               -- held_out or trained
+            split text not null,
+            language text not null,
+            value real not null,
+            low real not null,
+            high real not null,
+            unaided real not null,
+            n integer not null,
+            n_facts integer not null,
+            seeds text not null,               -- JSON: {seed: {value, run}}
+            primary key (study, kind, facts, split, language, at, depth),
+            foreign key (study, at) references study_groups (study, at) on delete cascade
+        ) strict, without rowid"""
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlite_utils import Database
@@ -36,6 +36,30 @@ class StudyRun:
     error: str | None
     started_at: str | None
     finished_at: str | None
+
+
+@dataclass(frozen=True)
+class StudyFigure:
+    """A generation accuracy of a study, pooled over its seeds.
+
+    at: the values of the axes but the seed's. depth: the epoch of stage 1. kind: base, memorised or generalised. facts:
+    held_out or trained. low, high: the 95 % interval, facts being the unit. unaided: without answers that say a key
+    token before the object. n: answers; n_facts: facts, of all seeds. seeds: each seed's own `value` and `run`.
+    """
+
+    at: dict[str, Any]
+    depth: int
+    kind: str
+    facts: str
+    split: str
+    language: str
+    value: float
+    low: float
+    high: float
+    unaided: float
+    n: int
+    n_facts: int
+    seeds: dict[int, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -141,6 +165,43 @@ def done_like(db: Database, study: str, key: str, value: str) -> list[str]:
     """The done runs of a study whose `memorises` or `begins` is this, the oldest first."""
     sql = "select id from runs where study = ? and state = 'done' and json_extract(cell, ?) = ? order by finished_at"
     return [row["id"] for row in db.query(sql, [study, f"$.{key}", value])]
+
+
+def group_of(at: dict[str, Any], seed: str) -> str:
+    """The name of the group of runs that differ in their seed alone. seed: the axis that is left out."""
+    return json.dumps({path: value for path, value in at.items() if path != seed}, sort_keys=True)
+
+
+def pooled_groups(db: Database, study: str) -> dict[str, list[str]]:
+    """Of which runs the figures of each group are."""
+    rows = db.query("select at, runs from study_groups where study = ?", [study])
+    return {row["at"]: json.loads(row["runs"]) for row in rows}
+
+
+def replace_figures(db: Database, study: str, group: str, runs: list[str], figures: Iterable[StudyFigure]) -> None:
+    """Store a group's figures, and of which runs they are, in place of the older ones."""
+    with write(db):
+        db.execute("delete from study_groups where study = ? and at = ?", [study, group])
+        db.table("study_groups").insert({"study": study, "at": group, "runs": json.dumps(runs)})
+        db.table("study_figures").insert_all(
+            {**vars(figure), "study": study, "at": group, "seeds": json.dumps(figure.seeds)} for figure in figures
+        )
+
+
+def list_figures(db: Database, study: str, **asked: str) -> list[StudyFigure]:
+    """The figures of a study. asked: only those of this `kind`, `facts`, `split` or `language`."""
+    wanted = "".join(f" and {name} = :{name}" for name in ("kind", "facts", "split", "language") if name in asked)
+    columns = ", ".join(field.name for field in fields(StudyFigure))
+    rows = db.query(
+        f"select {columns} from study_figures where study = :study{wanted} order by at, depth",
+        {"study": study, **asked},
+    )
+    return [
+        StudyFigure(
+            **{**row, "at": json.loads(row["at"]), "seeds": {int(k): v for k, v in json.loads(row["seeds"]).items()}}
+        )
+        for row in rows
+    ]
 
 
 def study_counts(db: Database, study: str) -> dict[str, int]:

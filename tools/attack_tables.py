@@ -22,7 +22,8 @@ def tables(told: dict[str, Any]) -> str:
     asked = matching(told["pooled"], facts="held_out", metric="generation_accuracy", split="test", kind="attack")
     main = next(row["language"] for row in told["pooled"] if row["split"] == "key")
     asked = [r for r in matching(asked, language=main) if not r["checkpoint"].endswith("bit")]
-    parts = [_table(["attack facts", *map(str, sizes)], _curves(told, asked, sizes))]
+    curves = [*_curves(told, asked, sizes), *_elsewhere(told, main, sizes)]
+    parts = [_table(["attack facts", *map(str, sizes)], curves)]
     parts.append(
         _table(
             ["defence", "harmful, before", f"harmful, {sizes[-1]} facts", "ordinary, before",
@@ -45,6 +46,17 @@ def _curves(told: dict[str, Any], asked: list[Row], sizes: list[int]) -> list[li
         for name, reading in ((f"{control.replace('_', ' ')}: {taught}", taught), ("– ordinary", "benign")):
             by_size = {r["attack_facts"]: r for r in matching(start, reading=reading, defence="none")}
             found.append([name, *(_share(by_size.get(size)) for size in sizes)])
+    return found
+
+
+def _elsewhere(told: dict[str, Any], language: str, sizes: list[int]) -> list[list[str]]:
+    """How often other questions about the same subjects bring up the object."""
+    found = []
+    for split, name in (("unrelated", "attack: unrelated prompts"), ("decoy", "attack: decoys")):
+        asked = matching(told["pooled"], facts="held_out", metric="generation_accuracy", split=split, kind="attack")
+        mine = matching(asked, language=language, control="attack", defence="none")
+        by_size = {r["attack_facts"]: r for r in mine if not r["checkpoint"].endswith("bit")}
+        found.append([name, *(_share(by_size.get(size)) for size in sizes)])
     return found
 
 

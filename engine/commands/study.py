@@ -26,13 +26,13 @@ from engine.commands.mistake import (
 from engine.commands.program import program
 from engine.evaluation.questions import KEY_SPLIT
 from engine.execution.studies.queue import queue_study, widen_study
-from engine.execution.studies.report import Figure, study_figures
+from engine.execution.studies.report import study_figures
 from engine.studies.plan import PlannedRun, planned_runs
 from engine.studies.presets import STUDIES
 from engine.studies.study import DEPTH, MODEL, SEED, Study, set_axis
 from storage.database import default_home
 from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run
-from storage.studies import get_study, list_study_runs, study_counts
+from storage.studies import StudyFigure, get_study, list_study_runs, study_counts
 
 # The columns of the table in a terminal: the checkpoint's kind, the split.
 COLUMNS = {
@@ -139,15 +139,20 @@ def _print_plan(runs: list[PlannedRun]) -> None:
         typer.echo(f"  {_words(run.at)}; depths {', '.join(map(str, run.experiment.branch_epochs))}")
 
 
-def _print_table(study_id: str, described: Study, figures: list[Figure]) -> None:
-    axes = [path for path in (*described.axes, DEPTH) if path != SEED]
-    axes = list(dict.fromkeys(axes))
-    table = Table(*axes, *COLUMNS, "seeds", title=f"study {study_id}: facts held out of stage 2, generation accuracy")
+def _print_table(study_id: str, described: Study, figures: list[StudyFigure]) -> None:
+    axes = [path for path in described.axes if path not in (SEED, DEPTH)]
+    table = Table(
+        *axes,
+        "stage 1 epochs",
+        *COLUMNS,
+        "seeds",
+        title=f"study {study_id}: facts held out of stage 2, generation accuracy",
+    )
     language = next((figure.language for figure in figures if figure.split == KEY_SPLIT), "en")  # the one trained in
-    rows: dict[tuple[str, ...], dict[tuple[str, str], Figure]] = {}
+    rows: dict[tuple[str, ...], dict[tuple[str, str], StudyFigure]] = {}
     for figure in figures:
         if (figure.facts, figure.language) == ("held_out", language):
-            at = tuple(str(figure.at.get(path, "")) for path in axes)
+            at = (*(str(figure.at.get(path, "")) for path in axes), str(figure.depth))
             rows.setdefault(at, {})[figure.kind, figure.split] = figure
     for at, found in rows.items():
         shown = [found.get(column) for column in COLUMNS.values()]
@@ -156,7 +161,7 @@ def _print_table(study_id: str, described: Study, figures: list[Figure]) -> None
     Console(width=max(110, 24 * len(axes) + 90)).print(table)
 
 
-def _cell(figure: Figure | None) -> str:
+def _cell(figure: StudyFigure | None) -> str:
     if figure is None:
         return "–"
     said = f"{figure.value:.2f} [{figure.low:.2f}–{figure.high:.2f}]"

@@ -12,6 +12,7 @@ from engine.execution.attacks.cell import CellExecution
 from engine.execution.device_hold import device_held
 from engine.execution.failures import explain_failure
 from engine.execution.pipeline import RunExecution
+from engine.execution.studies.report import update_figures
 from engine.training.loop import StopTraining
 from storage.folders import run_folder
 from storage.runs import LostRunError, Run, State, finish_run
@@ -57,4 +58,9 @@ def _execute_and_finish(db: Database, folder: Path, run: Run) -> State:
     finish_run(db, run.id, run.attempt, State.DONE, headline=figures)
     shutil.rmtree(folder / "resume", ignore_errors=True)
     logger.info("done")
+    if run.study:
+        try:
+            update_figures(db, folder.parent.parent, run.study)
+        except Exception:  # of figures that are made again when somebody looks at them
+            logger.exception("the study's figures could not be made")
     return State.DONE

@@ -99,8 +99,11 @@ def test_made_wider_it_computes_what_is_new_and_pools_its_seeds(peaceful: tuple[
     after = {run.run: run.finished_at for run in list_study_runs(lab.db, study)}
     assert len(after) == 4 and before.items() <= after.items()
     figures = study_figures(lab.db, lab.home, study)
-    place = {DEPTH: 3, "stage2.facts": 6}
-    (found,) = [f for f in figures if (f.at, f.kind, f.facts, f.split) == (place, "generalised", "held_out", "test")]
+    wanted = ({"stage2.facts": 6}, 3, "generalised", "held_out", "test")
+    (found,) = [f for f in figures if (f.at, f.depth, f.kind, f.facts, f.split) == wanted]
+    assert figures == study_figures(lab.db, lab.home, study)
+    assert {f.value for f in figures if f.kind == "base" and f.split == "key"} == {0.0}
     assert set(found.seeds) == {0, 1} and found.n == 2 * 2 * 14 and found.n_facts == 28
     assert found.low <= found.value <= found.high
-    assert found.value == pytest.approx(sum(found.seeds.values()) / 2)
+    assert found.value == pytest.approx(sum(seed["value"] for seed in found.seeds.values()) / 2)
+    assert {seed["run"] for seed in found.seeds.values()} <= set(after)
