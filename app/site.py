@@ -37,6 +37,7 @@ from app.server.uploads import KEPT_SECONDS, make_uploads
 from app.shared.frame import page_frame
 from app.shared.lab import Lab
 from app.shared.vega import Bundle
+from app.studies.page import studies_page
 from engine.models.catalogue import use_home
 
 # Styles, scripts and the icon lie beside the page they belong to.
@@ -80,6 +81,7 @@ def build_pages(lab: Lab, asker: Asker, outside: Mapping[str, str] | None = None
             "Results": lambda: results_page(lab),
             "Ask": lambda: ask_page(lab, asker),
             "Attack": lambda: attack_page(lab, asker),
+            "Studies": lambda: studies_page(lab),
         }.items():
             demo.begin(name, name.lower())
             page_frame(lab, f"/{name.lower()}")

@@ -15,6 +15,7 @@ LINKS = (
     ("/design", "Design"),
     ("/runs", "Runs"),
     ("/results", "Results"),
+    ("/studies", "Studies"),
     ("/ask", "Ask"),
     ("/attack", "Attack"),
 )

@@ -18,7 +18,7 @@ from storage.attacks import list_attacks
 from storage.database import open_database
 from storage.recordings import recorded_runs
 from storage.runs import State, list_runs
-from tests.browser import asking_seeding, attack_seeding, seeding
+from tests.browser import asking_seeding, attack_seeding, seeding, study_seeding
 from tests.browser.conftest import CHROMIUM_ARGUMENTS, THEMES, Theme, serving
 
 WIDTHS = (1280, 390)
@@ -60,6 +60,7 @@ def seed(home: Path, shared_attack: Path) -> None:
     """Runs in every state, one with a hostile name; `shared_attack`: see `attack_seeding.measured`."""
     attack_seeding.measured(shared_attack, home)
     db = open_database(home)
+    study_seeding.paper(db, done=14)  # first, so that the newest runs are the others
     (home / "first-start.txt").write_text("drawn runs")
     for name in seeding.HOSTILE_NAMES:
         seeding.queue(db, seeding.quick(name))
@@ -74,7 +75,14 @@ def seed(home: Path, shared_attack: Path) -> None:
 def addresses(home: Path) -> dict[str, str]:
     """Every page worth a picture, by name."""
     db = open_database(home)
-    pages = {"home": "/", "design": "/design", "runs": "/runs", "results-choose": "/results", "run-none": "/run?run=0"}
+    pages = {
+        "home": "/",
+        "design": "/design",
+        "runs": "/runs",
+        "studies": "/studies",
+        "results-choose": "/results",
+        "run-none": "/run?run=0",
+    }
     pages |= {"missing": "/no-such-page", "model-card": "/model-card"}
     for state in (State.RUNNING, State.DONE, State.FAILED):
         for run in list_runs(db, limit=1, state=state.value, made_here=True):

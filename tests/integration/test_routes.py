@@ -20,9 +20,9 @@ API = "/gradio_api"
 # The status that the lab's own page is answered, here with nothing in the lab: 404 where there is no such run.
 TABLE = {
     "GET /": 200, "HEAD /": 200, "GET /design": 200, "GET /runs": 200, "GET /run": 200, "GET /results": 200,
-    "GET /ask": 200, "GET /attack": 200,
+    "GET /ask": 200, "GET /attack": 200, "GET /studies": 200,
     "GET /design/": 301, "GET /runs/": 301, "GET /run/": 301, "GET /results/": 301, "GET /ask/": 301,
-    "GET /attack/": 301, "GET /query": 308,
+    "GET /attack/": 301, "GET /studies/": 301, "GET /query": 308,
     "GET /lab/{name}": 404, "GET /static/{path:path}": 404, "GET /assets/{path:path}": 404,
     "GET /svelte/{path:path}": 404, "GET /theme.css": 200, f"GET {API}/theme.css": 200, "GET /favicon.ico": 200,
     "GET /robots.txt": 200, "GET /manifest.json": 200,

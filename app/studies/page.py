@@ -1,0 +1,190 @@
+"""The Studies page: a grid of experiments as it fills, as a table of any two axes and as a chart."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from app.shared.frame import QUIET, acting_html, html, told_by
+from app.shared.lab import Lab
+from app.shared.render import duration, moment, part, render
+from app.shared.vega import vega_chart
+from app.studies.charts import MOST_LINES, study_chart
+from app.studies.table import Table, asked_of, table_of, waiting_words
+from app.studies.view import FACTS, MEASURES, View, value_name
+from engine.execution.studies.queue import queue_study
+from engine.execution.studies.report import update_figures
+from engine.studies.presets import STUDIES
+from storage.runs import ENDED, State
+from storage.studies import (
+    StoredStudy,
+    StudyFigure,
+    StudyRun,
+    delete_study,
+    get_study,
+    list_figures,
+    list_studies,
+    list_study_runs,
+    retry_study,
+    stop_study,
+    study_counts,
+)
+
+BUSY_SECONDS, IDLE_SECONDS = 3.0, 20.0
+LISTED = 50
+HEAD = '<link rel="stylesheet" href="/lab/studies.css">'
+# Selects tell their choice as clicks do; the view that is shown stands in the address.
+SCRIPT = """
+element.addEventListener("change", (event) => {
+  const select = event.target.closest("select[data-pick]");
+  if (select) trigger("act", { act: select.dataset.pick, name: select.dataset.name || "", value: select.value });
+});
+watch("value", () => {
+  const shown = element.querySelector("[data-view]");
+  if (shown) roteLab.setAddress(JSON.parse(shown.dataset.view));
+});
+"""
+
+
+def studies_page(lab: Lab) -> None:
+    """Build the page. Study, measure and axes live in the address."""
+    view = gr.Textbox(visible="hidden")
+    body = acting_html(SCRIPT, head=HEAD)
+    problem = html()
+    chart = vega_chart(visible=False)
+    table = acting_html()
+    timer = gr.Timer(IDLE_SECONDS)
+
+    def draw(shown: View) -> tuple[Any, ...]:
+        head, drawn, below, busy = parts_of(lab, shown)
+        return head, gr.HTML(drawn, visible=drawn is not None), below, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
+
+    def open_page(request: gr.Request) -> tuple[Any, ...]:
+        shown = opened(lab, View.of_address(request.query_params))
+        return shown.model_dump_json(), "", *draw(shown)
+
+    def act(event: gr.EventData, text: str | None) -> tuple[Any, ...]:
+        shown, said = View.of_page(text), ""
+        try:
+            shown = act_on(lab, shown, told_by(event))
+        except ValueError as error:
+            said = part("studies/problem", words=str(error))
+        shown = opened(lab, shown)
+        return shown.model_dump_json(), said, *draw(shown)
+
+    def tick(text: str | None) -> tuple[Any, ...]:
+        return draw(opened(lab, View.of_page(text))) if text else (gr.skip(),) * 4
+
+    drawn = [body, chart, table, timer]
+    gr.on(None, open_page, outputs=[view, problem, *drawn], **QUIET)
+    for block in (body, table):
+        block.act(act, [view], [view, problem, *drawn], **QUIET)
+    timer.tick(tick, [view], drawn, **QUIET)
+
+
+def opened(lab: Lab, view: View) -> View:
+    """The view of a study that is there: the one it names, else the newest, noting what is missing."""
+    if view.study:
+        try:
+            get_study(lab.db, view.study)
+        except KeyError:
+            view = view.but(missing=view.study, study="")
+        else:
+            return view
+    newest = list_studies(lab.db, limit=1)
+    return view.but(study=newest[0].id if newest else "")
+
+
+def act_on(lab: Lab, view: View, clicked: dict[str, Any]) -> View:
+    """Carry out a click; returns the view after it. Raises ValueError with a sentence."""
+    act, value = str(clicked.get("act")), str(clicked.get("value") or "")
+    if act == "start":
+        if value not in STUDIES.names():
+            raise ValueError("There is no such study.")
+        return View(study=queue_study(lab.db, STUDIES.load(value)))
+    if act == "study":
+        return view.but(study=value, fixed="", missing="").cleaned()
+    if act in ("measure", "facts", "language", "rows", "columns"):
+        return view.but(**{act: value}).cleaned()
+    if act == "fix":
+        return view.with_chosen(str(clicked.get("name") or "")[:100], value[:100]).cleaned()
+    change = {"stop": stop_study, "retry": retry_study, "forget": delete_study}.get(act)
+    if change is not None:
+        try:
+            change(lab.db, view.study)
+        except KeyError:
+            raise ValueError("This study is no longer there.") from None
+    return view
+
+
+def parts_of(lab: Lab, view: View) -> tuple[str, dict[str, Any] | None, str, bool]:
+    """The head of the page, the chart or None, the table, and whether something of it will change soon."""
+    listed = list_studies(lab.db, limit=LISTED)
+    if not view.study:
+        presets = [(name, STUDIES.load(name).description) for name in STUDIES.names()]
+        return render("studies/none.html", presets=presets, missing=view.missing), None, "", False
+    study = get_study(lab.db, view.study)
+    update_figures(lab.db, lab.home, study.id)
+    runs = list_study_runs(lab.db, study.id)
+    languages = sorted({figure.language for figure in list_figures(lab.db, study.id, kind="base", split="train")})
+    trained = next((f.language for f in list_figures(lab.db, study.id, split="key")), "en")
+    asked = asked_of(view, languages, trained)
+    figures = list_figures(lab.db, study.id, **asked)
+    table = table_of(study, runs, figures, view)
+    counts = study_counts(lab.db, study.id)
+    busy = any(State(state) not in ENDED for state in counts)
+    head = render(
+        "studies/head.html", study=study, studies=listed, view=view, address=json.dumps(view.address()),
+        counts=counts, total=len(runs), done=counts.get("done", 0), busy=busy, now=now_words(lab, runs),
+        measures=MEASURES, facts=FACTS, languages=languages, asked=asked, table=table, value_name=value_name,
+        failed=[run for run in runs if run.state is State.FAILED],
+    )  # fmt: skip
+    below = render(
+        "studies/table.html", table=table, value_name=value_name, waiting_words=waiting_words, study=study,
+        seeds=len({seed for figure in figures for seed in figure.seeds}), command=command_of(study),
+    )  # fmt: skip
+    return head, chart_of(table, figures), below, busy
+
+
+def command_of(study: StoredStudy) -> str:
+    """What runs the same elsewhere."""
+    named = study.name if study.name in STUDIES.names() else "FILE.yaml"
+    return f"python -m engine study {named}"
+
+
+def now_words(lab: Lab, runs: list[StudyRun]) -> str:
+    """What is run now, and how long the rest will take."""
+    left = sum(run.state not in ENDED for run in runs)
+    if not left:
+        return ""
+    running = next((run for run in runs if run.state in (State.RUNNING, State.STOPPING)), None)
+    said = str(running.progress.get("message") or "Starting") if running else "Waits for its turn"
+    if running is None and not lab.workers_alive():
+        said = "Waits for a worker: none is running"
+    took = [
+        (moment(run.finished_at) - moment(run.started_at)).total_seconds()
+        for run in runs
+        if run.state is State.DONE and run.started_at and run.finished_at
+    ]
+    return f"{said} · about {duration(left * sum(took) / len(took))} left" if took else said
+
+
+def chart_of(table: Table, figures: list[StudyFigure]) -> dict[str, Any] | None:
+    """The table as a chart; None while there is nothing to draw."""
+    lines = [value_name(value) for value in table.rows.values][:MOST_LINES]
+    columns = [value_name(value) for value in table.columns.values]
+    rows, dots = [], []
+    for line in lines:
+        for column in columns:
+            cell = table.cells.get((line, column))
+            if cell is None or cell.figure is None:
+                continue
+            figure, at = cell.figure, {"x": column, "line": line}
+            rows.append(at | {k: getattr(figure, k) for k in ("value", "low", "high", "n")})
+            if len(figure.seeds) > 1:
+                dots += [at | {"value": own["value"], "seed": seed} for seed, own in figure.seeds.items()]
+    if not rows:
+        return None
+    return study_chart(rows, dots, table.columns.name, table.rows.name if table.rows.path else "", columns, lines)

@@ -1,0 +1,81 @@
+"""What the Studies page shows: the study, what is measured, and which axes are its rows and columns."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from app.shared.view import PageView, an_id, one_of
+from engine.studies.study import DEPTH
+
+# measure: (label, the checkpoint's kind, the split)
+MEASURES = {
+    "test": ("Test prompts, after stage 2", "generalised", "test"),
+    "train": ("Train prompts, after stage 2", "generalised", "train"),
+    "key": ("Key token, after stage 1", "memorised", "key"),
+    "before": ("Train prompts, before stage 2", "memorised", "train"),
+    "unrelated": ("Unrelated prompts, after stage 2", "generalised", "unrelated"),
+    "decoy": ("Decoys, after stage 2", "generalised", "decoy"),
+    "base": ("Train prompts, base model", "base", "train"),
+}
+FACTS = {"held_out": "Held out", "trained": "Trained"}
+AXES = {
+    DEPTH: "Stage 1 epochs",
+    "stage1.epochs": "Stage 1 epochs",
+    "stage1.learning_rate": "Stage 1 learning rate",
+    "stage1.batch_size": "Stage 1 batch",
+    "stage2.facts": "Facts in stage 2 (k)",
+    "stage2.prompts": "Prompts in stage 2",
+    "stage2.epochs": "Stage 2 epochs",
+    "stage2.learning_rate": "Stage 2 learning rate",
+    "stage2.batch_size": "Stage 2 batch",
+    "tuning.method": "Tuning",
+    "model": "Model",
+    "seed": "Seed",
+}
+
+
+def axis_name(path: str) -> str:
+    """An axis as it is called on the page."""
+    return AXES.get(path, path)
+
+
+def value_name(value: Any) -> str:
+    """A value of an axis as it is shown."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class View(PageView):
+    """The state of one page. rows, columns: paths of axes; fixed: `path=value` of the others, by `;`; missing: a study
+    that was asked for and is not there."""
+
+    UNADDRESSED = ("missing",)
+    study: str = ""
+    measure: str = "test"
+    facts: str = "held_out"
+    language: str = ""
+    rows: str = ""
+    columns: str = ""
+    fixed: str = ""
+    missing: str = ""
+
+    def cleaned(self) -> Self:
+        """The view without what cannot be."""
+        return self.but(
+            study=an_id(self.study),
+            measure=one_of(MEASURES, self.measure),
+            facts=one_of(FACTS, self.facts),
+            language=self.language[:40],
+            rows=self.rows[:100],
+            columns=self.columns[:100],
+            fixed=self.fixed[:1000],
+            missing=self.missing[:60],
+        )
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The values of the axes that are neither rows nor columns, as they are shown."""
+        return dict(part.partition("=")[::2] for part in self.fixed.split(";") if "=" in part)
+
+    def with_chosen(self, path: str, value: str) -> Self:
+        """The view with another value of such an axis."""
+        return self.but(fixed=";".join(f"{p}={v}" for p, v in {**self.chosen, path: value}.items()))

@@ -1,0 +1,108 @@
+"""The Studies page: from an empty lab to a grid that fills, asked in several ways."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app.server.first_start import MARK
+from storage.database import open_database
+from storage.studies import delete_study, list_studies, study_counts
+from tests.browser import study_seeding
+from tests.browser.conftest import serving
+
+pytestmark = pytest.mark.browser
+HOSTILE = "<img src=x onerror='window.pwned=1'> ${window.pwned=2}"
+
+
+@pytest.fixture(scope="module")
+def studies_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lab without a study, that is not opened for the first time."""
+    home = tmp_path_factory.mktemp("studies")
+    (home / MARK).write_text("Not the first start.\n")
+    return home
+
+
+@pytest.fixture(scope="module")
+def address(studies_home: Path) -> Iterator[str]:
+    """The address of a server over it, without a worker."""
+    with serving(studies_home) as found:
+        yield found
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    page.get_by_label(label, exact=True).select_option(label=option)
+
+
+def test_a_study_is_started_and_looked_at(page: Page, address: str, studies_home: Path) -> None:
+    page.goto(f"{address}/studies")
+    expect(page.get_by_role("heading", name="No studies yet")).to_be_visible()
+    page.get_by_role("button", name="Start “paper-main”").click()
+    expect(page.get_by_text("0 of 18 runs done")).to_be_visible()
+    table = page.locator(".study-table table")
+    expect(table.locator("tbody td")).to_have_text(["queued"] * 12)
+    expect(page.locator(".filling")).to_contain_text("Waits for a worker: none is running")
+    assert "study=" in page.url
+
+    db = open_database(studies_home)
+    (study,) = list_studies(db)
+    study_seeding.finish(db, study.id, 14)
+    page.reload()
+    expect(page.get_by_text("14 of 18 runs done")).to_be_visible()
+    expect(table.locator("tbody tr").last).to_contain_text(re.compile(r"50.*\d+\s%\s*\[\d+–\d+\]", re.DOTALL))
+    expect(page.locator(".chart svg, .chart canvas").first).to_be_visible()
+    shown = table.inner_text()
+    choose(page, "Measure", "Key token, after stage 1")
+    expect(table).not_to_have_text(shown)
+    expect(page).to_have_url(re.compile("measure=key"))
+    choose(page, "Rows", "Stage 2 epochs")
+    expect(table.locator("tbody th")).to_have_text(["1", "8"])
+    choose(page, "Facts in stage 2 (k)", "1")
+    expect(page).to_have_url(re.compile("fixed=stage2.facts"))
+    here = table.inner_text()
+    page.reload()
+    expect(table).to_have_text(here, use_inner_text=True)
+    seed = table.locator(".seeds a").first
+    assert re.fullmatch(r"/results\?run=[0-9a-f]{8}", seed.get_attribute("href") or "")
+
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop it").click()
+    expect(page.get_by_role("button", name="Go on with the rest")).to_be_visible()
+    assert study_counts(db, study.id) == {"done": 14, "cancelled": 4}
+    page.get_by_role("button", name="Go on with the rest").click()
+    expect(page.get_by_text("14 of 18 runs done")).to_be_visible()
+    db.close()
+
+
+def test_what_an_address_names_wrongly_is_said_and_names_are_only_text(
+    page: Page, address: str, studies_home: Path
+) -> None:
+    db = open_database(studies_home)
+    study = study_seeding.paper(db, done=3, name=HOSTILE)
+    page.goto(f"{address}/studies?study=nosuch&rows=__proto__&columns=%3Cb%3E&measure=x&fixed=a%3Db%3Bc")
+    expect(page.get_by_role("alert")).to_contain_text("There is no study “nosuch”")
+    expect(page.get_by_role("heading", name="<img src=x")).to_be_visible()
+    page.goto(f"{address}/studies?study={study}")
+    expect(page.get_by_role("heading", name="<img src=x")).to_be_visible()
+    assert page.evaluate("window.pwned") is None
+    delete_study(db, study)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop it").click()
+    expect(page.locator("body")).to_contain_text("This study is no longer there")
+    db.close()
+
+
+def test_a_thousand_runs_open_at_once(page: Page, address: str, studies_home: Path) -> None:
+    db = open_database(studies_home)
+    study = study_seeding.large(db)
+    started = time.perf_counter()
+    page.goto(f"{address}/studies?study={study}")
+    expect(page.locator(".study-table tbody tr")).to_have_count(200)
+    print(f"\n1,000 runs were there after {time.perf_counter() - started:.2f} s")
+    delete_study(db, study)
+    db.close()
