@@ -123,7 +123,8 @@ def parts_of(lab: Lab, view: View) -> tuple[str, dict[str, Any] | None, str, boo
     """The head of the page, the chart or None, the table, and whether something of it will change soon."""
     listed = list_studies(lab.db, limit=LISTED)
     if not view.study:
-        presets = [(name, STUDIES.load(name).description) for name in STUDIES.names()]
+        described = ((name, STUDIES.load(name)) for name in STUDIES.names())
+        presets = [(name, study.description, study.most_runs) for name, study in described]
         return render("studies/none.html", presets=presets, missing=view.missing), None, "", False
     study = get_study(lab.db, view.study)
     update_figures(lab.db, lab.home, study.id)
@@ -143,7 +144,8 @@ def parts_of(lab: Lab, view: View) -> tuple[str, dict[str, Any] | None, str, boo
     )  # fmt: skip
     below = render(
         "studies/table.html", table=table, value_name=value_name, waiting_words=waiting_words, study=study,
-        seeds=len({seed for figure in figures for seed in figure.seeds}), command=command_of(study),
+        seeds=len({seed for figure in figures for seed in figure.seeds}), total=len(runs),
+        preset=study.name if study.name in STUDIES.names() else "", command=command_of(study),
     )  # fmt: skip
     return head, chart_of(table, figures), below, busy
 

@@ -11,6 +11,7 @@ evaluated, and each gone on from in stage 2.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, model_validator
@@ -62,12 +63,14 @@ class Study(Frozen, Described):
                 raise ValueError(f"axes: ‘{path}’ cannot be one: the runs of a study differ in how they are trained")
             if len({repr(value) for value in values}) < len(values):
                 raise ValueError(f"axes: ‘{path}’ has a value twice")
-        count = 1
-        for path, values in self.axes.items():
-            count *= 1 if path == DEPTH else len(values)
-        if count > MAX_RUNS:
+        if (count := self.most_runs) > MAX_RUNS:
             raise ValueError(f"axes: they make {count:,} runs, more than {MAX_RUNS:,}: leave some values out")
         return self
+
+    @property
+    def most_runs(self) -> int:
+        """How many runs it makes; fewer where combinations are the same run."""
+        return prod(len(values) for path, values in self.axes.items() if path != DEPTH)
 
 
 def set_axis(data: dict[str, Any], assignment: str) -> None:
