@@ -103,6 +103,10 @@ def act_on(lab: Lab, view: View, clicked: dict[str, Any]) -> View:
     if act == "start":
         if value not in STUDIES.names():
             raise ValueError("There is no such study.")
+        for study in list_studies(lab.db, limit=LISTED):
+            # Two clicks, or two people, want it once.
+            if study.name == value and {"queued", "running"} & study_counts(lab.db, study.id).keys():
+                return View(study=study.id)
         return View(study=queue_study(lab.db, STUDIES.load(value)))
     if act == "study":
         return view.but(study=value, fixed="", missing="").cleaned()

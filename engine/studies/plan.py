@@ -91,8 +91,8 @@ def _planned(study: Study, at: dict[str, Any]) -> PlannedRun:
         put(data, DEPTH, list(study.axes[DEPTH]))
         put(data, "stage2.branch_epochs", None)
     elif "stage1.epochs" in at:
-        put(data, DEPTH, None)
-        put(data, "stage2.branch_epochs", [at["stage1.epochs"]])
+        put(data, DEPTH, [at["stage1.epochs"]])
+        put(data, "stage2.branch_epochs", None)
     words = ", ".join(f"{path} {value}" for path, value in at.items())
     data |= {"name": f"{study.name}: {words}"[:80] if words else study.name, "description": ""}
     experiment = resolve(Experiment.from_data(data))
