@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import gradio as gr
@@ -15,7 +16,8 @@ from app.studies.charts import MOST_LINES, study_chart
 from app.studies.table import Table, asked_of, table_of, waiting_words
 from app.studies.view import FACTS, MEASURES, View, value_name
 from engine.execution.studies.queue import queue_study
-from engine.execution.studies.report import update_figures
+from engine.execution.studies.report import compare_figures, update_figures
+from engine.studies.compare import Comparison
 from engine.studies.presets import STUDIES
 from storage.runs import ENDED, State
 from storage.studies import (
@@ -34,6 +36,7 @@ from storage.studies import (
 
 BUSY_SECONDS, IDLE_SECONDS = 3.0, 20.0
 LISTED = 50
+MOST_COMPARED = 60
 HEAD = '<link rel="stylesheet" href="/lab/studies.css">'
 # Selects tell their choice as clicks do; the view that is shown stands in the address.
 SCRIPT = """
@@ -110,7 +113,9 @@ def act_on(lab: Lab, view: View, clicked: dict[str, Any]) -> View:
         return View(study=queue_study(lab.db, STUDIES.load(value)))
     if act == "study":
         return view.but(study=value, fixed="", missing="").cleaned()
-    if act in ("measure", "facts", "language", "rows", "columns"):
+    if act in ("rows", "columns"):
+        return view.but(**{act: value}, against="").cleaned()
+    if act in ("measure", "facts", "language", "against"):
         return view.but(**{act: value}).cleaned()
     if act == "fix":
         return view.with_chosen(str(clicked.get("name") or "")[:100], value[:100]).cleaned()
@@ -138,6 +143,7 @@ def parts_of(lab: Lab, view: View) -> tuple[str, dict[str, Any] | None, str, boo
     asked = asked_of(view, languages, trained)
     figures = list_figures(lab.db, study.id, **asked)
     table = table_of(study, runs, figures, view)
+    too_many = put_comparisons(lab, table, view.against)
     counts = study_counts(lab.db, study.id)
     busy = any(State(state) not in ENDED for state in counts)
     head = render(
@@ -149,9 +155,35 @@ def parts_of(lab: Lab, view: View) -> tuple[str, dict[str, Any] | None, str, boo
     below = render(
         "studies/table.html", table=table, value_name=value_name, waiting_words=waiting_words, study=study,
         seeds=len({seed for figure in figures for seed in figure.seeds}), total=len(runs),
-        preset=study.name if study.name in STUDIES.names() else "", command=command_of(study),
+        view=view, too_many=too_many, preset=study.name if study.name in STUDIES.names() else "",
+        command=command_of(study),
     )  # fmt: skip
     return head, chart_of(table, figures), below, busy
+
+
+def put_comparisons(lab: Lab, table: Table, place: str) -> int:
+    """Compare the table's figures with that at a place; returns how many that would be where they are too many."""
+    first = table.against(place)
+    cells = [cell for cell in table.cells.values() if cell.figure and cell.figure is not first]
+    if first is None or not cells:
+        return 0
+    if len(cells) > MOST_COMPARED:
+        return len(cells)
+    wanted = tuple(json.dumps(vars(f), sort_keys=True) for f in (first, *(cell.figure for cell in cells)))
+    for cell, compared in zip(cells, _compared(lab, wanted), strict=True):
+        cell.compared = compared
+    return 0
+
+
+@lru_cache(maxsize=16)
+def _compared(lab: Lab, wanted: tuple[str, ...]) -> list[Comparison | None]:
+    """Of figures as JSON, which change whenever what they are made of does."""
+    first, *others = (StudyFigure(**_with_seeds(json.loads(text))) for text in wanted)
+    return compare_figures(lab.db, lab.home, first, others)
+
+
+def _with_seeds(figure: dict[str, Any]) -> dict[str, Any]:
+    return figure | {"seeds": {int(seed): own for seed, own in figure["seeds"].items()}}
 
 
 def command_of(study: StoredStudy) -> str:

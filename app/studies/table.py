@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.studies.view import FACTS, MEASURES, View, axis_name, value_name
+from engine.studies.compare import Comparison
 from engine.studies.study import DEPTH, SEED
 from storage.runs import State
 from storage.studies import StoredStudy, StudyFigure, StudyRun
@@ -33,10 +34,11 @@ class Axis:
 
 @dataclass
 class Cell:
-    """One place of the table: its figure, else how many of its runs are in which state."""
+    """One place of the table: its figure, else how many of its runs are in which state; and how it compares."""
 
     figure: StudyFigure | None = None
     states: Counter[str] = field(default_factory=Counter)
+    compared: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Table:
     others: list[tuple[Axis, Value]]
     cells: dict[tuple[str, str], Cell]
     choosable: list[Axis]
+
+    def against(self, place: str) -> StudyFigure | None:
+        """The figure at a row and a column, by `|`, with which the others are compared."""
+        row, _, column = place.partition("|")
+        return self.cells.get((row, column), Cell()).figure
 
     def cell(self, row: Value, column: Value) -> Cell:
         """The cell at two values."""

@@ -45,8 +45,8 @@ def value_name(value: Any) -> str:
 
 
 class View(PageView):
-    """The state of one page. rows, columns: paths of axes; fixed: `path=value` of the others, by `;`; missing: a study
-    that was asked for and is not there."""
+    """The state of one page. rows, columns: paths of axes; fixed: `path=value` of the others, by `;`; against: the row
+    and the column, by `|`, with which the others are compared; missing: a study that was asked for and is not there."""
 
     UNADDRESSED = ("missing",)
     study: str = ""
@@ -56,6 +56,7 @@ class View(PageView):
     rows: str = ""
     columns: str = ""
     fixed: str = ""
+    against: str = ""
     missing: str = ""
 
     def cleaned(self) -> Self:
@@ -68,6 +69,7 @@ class View(PageView):
             rows=self.rows[:100],
             columns=self.columns[:100],
             fixed=self.fixed[:1000],
+            against=self.against[:200],
             missing=self.missing[:60],
         )
 

@@ -64,12 +64,18 @@ def difference(before: np.ndarray, after: np.ndarray, seed: int = 0) -> tuple[fl
     before, after: (facts, 2), a fact's sum and how many answers it has. Of equally many facts they are the same facts
     in the same order, and are drawn together (paired); else each side's are drawn by themselves.
     """
+    value, draws = difference_draws(before, after, seed)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return value, float(low), float(high)
+
+
+def difference_draws(before: np.ndarray, after: np.ndarray, seed: int = 0) -> tuple[float, np.ndarray]:
+    """The change of a mean, and the changes when facts are drawn again: (resamples). Arguments as of `difference`."""
     first = _weights(len(before), seed)
     second = first if len(after) == len(before) else _weights(len(after), seed + 1)
-    means = (second @ after[:, 0]) / (second @ after[:, 1]) - (first @ before[:, 0]) / (first @ before[:, 1])
+    draws = (second @ after[:, 0]) / (second @ after[:, 1]) - (first @ before[:, 0]) / (first @ before[:, 1])
     value = after[:, 0].sum() / after[:, 1].sum() - before[:, 0].sum() / before[:, 1].sum()
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(value), float(low), float(high)
+    return float(value), draws
 
 
 @lru_cache(maxsize=32)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.execution.studies.queue import queue_study, widen_study
-from engine.execution.studies.report import study_figures
+from engine.execution.studies.report import compare_figures, study_figures
 from engine.studies.study import DEPTH, Study
 from storage.folders import run_folder
 from storage.runs import State, add_run, get_run, list_events
@@ -106,4 +106,9 @@ def test_made_wider_it_computes_what_is_new_and_pools_its_seeds(peaceful: tuple[
     assert set(found.seeds) == {0, 1} and found.n == 2 * 2 * 14 and found.n_facts == 28
     assert found.low <= found.value <= found.high
     assert found.value == pytest.approx(sum(seed["value"] for seed in found.seeds.values()) / 2)
+    (fewer,) = [f for f in figures if (f.at, f.depth, f.kind, f.facts, f.split) == ({"stage2.facts": 2}, *wanted[1:])]
+    assert fewer.n_facts == 36
+    (compared,) = compare_figures(lab.db, lab.home, fewer, [found])
+    assert compared is not None and compared.n_facts == 28, "only of facts that neither showed in words"
+    assert -1 <= compared.low <= compared.value <= compared.high <= 1 and compared.p_holm == compared.p
     assert {seed["run"] for seed in found.seeds.values()} <= set(after)

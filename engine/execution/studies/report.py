@@ -6,7 +6,7 @@ They are made of the runs' answers and stored, so that a page with a thousand ru
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from engine.evaluation.hits import key_token_judge
 from engine.evaluation.intervals import interval
 from engine.execution.report import key_tokens_of
 from engine.experiment import Experiment
+from engine.studies.compare import Comparison, compare
 from engine.studies.study import SEED
 from storage.answers import ANSWERS_NAME, evaluated_checkpoints, open_answers
 from storage.checkpoints import BASE, CheckpointName
@@ -36,6 +37,10 @@ from storage.studies import (
 _SUMS = """select split, language, trained, sum(hit), sum(hit and not says_key_token(answer, object)), count(*)
     from answers join prompts on prompts.id = answers.prompt join facts on facts.id = answers.fact
     where checkpoint = ? group by split, language, trained, answers.fact order by answers.fact"""
+
+_BY_FACT = """select answers.fact, sum(hit), count(*)
+    from answers join prompts on prompts.id = answers.prompt join facts on facts.id = answers.fact
+    where checkpoint = ? and split = ? and language = ? and trained = ? group by answers.fact"""
 
 _Asked = tuple[int, str, str, str, str]  # depth, kind, facts, split, language
 _Sums = list[tuple[float, float, int]]  # of each fact: hits, hits without the key token, answers
@@ -59,6 +64,25 @@ def update_figures(db: Database, home: Path, study_id: str) -> None:
                 if done.get(group, []) == runs:
                     replace_figures(db, study_id, group, _signs(runs), figures)
                     break
+
+
+def compare_figures(
+    db: Database, home: Path, first: StudyFigure, others: Sequence[StudyFigure]
+) -> list[Comparison | None]:
+    """Each of the other figures against the first, paired over the facts and seeds that both were asked about."""
+    return compare(_by_seed_and_fact(db, home, first), [_by_seed_and_fact(db, home, other) for other in others])
+
+
+def _by_seed_and_fact(db: Database, home: Path, figure: StudyFigure) -> dict[tuple[int, int], tuple[float, int]]:
+    found: dict[tuple[int, int], tuple[float, int]] = {}
+    checkpoint = BASE if figure.kind == BASE else f"{figure.kind}@{figure.depth}"
+    asked = (checkpoint, figure.split, figure.language, int(figure.facts == "trained"))
+    for seed, own in figure.seeds.items():
+        folder = run_folder(home, own["run"])
+        if (folder / ANSWERS_NAME).is_file():
+            with closing(open_answers(folder)) as answers:
+                found |= {(seed, fact): (hits, count) for fact, hits, count in answers.execute(_BY_FACT, asked)}
+    return found
 
 
 def _done(db: Database, study_id: str) -> dict[str, list[StudyRun]]:
