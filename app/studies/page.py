@@ -13,6 +13,7 @@ from app.shared.lab import Lab
 from app.shared.render import duration, moment, part, render
 from app.shared.vega import vega_chart
 from app.studies.charts import MOST_LINES, study_chart
+from app.studies.form import start_study, study_form, tell_study
 from app.studies.table import Table, asked_of, table_of, waiting_words
 from app.studies.view import FACTS, MEASURES, View, value_name
 from engine.execution.studies.queue import queue_study
@@ -58,6 +59,7 @@ def studies_page(lab: Lab) -> None:
     problem = html()
     chart = vega_chart(visible=False)
     table = acting_html()
+    form = study_form()
     timer = gr.Timer(IDLE_SECONDS)
 
     def draw(shown: View) -> tuple[Any, ...]:
@@ -80,11 +82,22 @@ def studies_page(lab: Lab) -> None:
     def tick(text: str | None) -> tuple[Any, ...]:
         return draw(opened(lab, View.of_page(text))) if text else (gr.skip(),) * 4
 
+    def start(text: str | None, described: str | None) -> tuple[Any, ...]:
+        shown, said = View.of_page(text), ""
+        try:
+            shown = View(study=start_study(lab, described))
+        except ValueError as error:
+            said = part("studies/problem", words=str(error))
+        shown = opened(lab, shown)
+        return shown.model_dump_json(), said, *draw(shown)
+
     drawn = [body, chart, table, timer]
     gr.on(None, open_page, outputs=[view, problem, *drawn], **QUIET)
     for block in (body, table):
         block.act(act, [view], [view, problem, *drawn], **QUIET)
     timer.tick(tick, [view], drawn, **QUIET)
+    form.tell.click(tell_study, [form.text], [form.told], **QUIET)
+    form.start.click(start, [view, form.text], [view, form.told, *drawn], **QUIET)
 
 
 def opened(lab: Lab, view: View) -> View:

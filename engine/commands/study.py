@@ -27,6 +27,7 @@ from engine.commands.program import program
 from engine.evaluation.questions import KEY_SPLIT
 from engine.execution.studies.queue import queue_study, widen_study
 from engine.execution.studies.report import study_figures
+from engine.studies.cost import study_cost
 from engine.studies.plan import PlannedRun, planned_runs
 from engine.studies.presets import STUDIES
 from engine.studies.study import DEPTH, MODEL, SEED, Study, set_axis
@@ -129,12 +130,14 @@ def _words(at: dict[str, Any]) -> str:
 
 
 def _print_plan(runs: list[PlannedRun]) -> None:
-    trainings = {run.memorises for run in runs}
-    looks = sum(len(run.experiment.branch_epochs) for run in runs)
+    cost = study_cost(runs)
     typer.echo(
-        f"{len(runs)} runs, which memorise {len(trainings)} times and generalise {looks} times; "
-        f"{len({run.begins for run in runs})} times a base is asked"
+        f"{cost.runs} runs, which memorise {cost.memorised} times and generalise {cost.generalised} times; "
+        f"{cost.bases} times a base is asked"
     )
+    if cost.seconds and cost.disk:
+        least, middle, most = (f"{seconds / 60:.0f}" for seconds in cost.seconds)
+        typer.echo(f"about {middle} minutes ({least} to {most}), {cost.disk / 1e9:.1f} GB at most")
     for run in runs:
         typer.echo(f"  {_words(run.at)}; depths {', '.join(map(str, run.experiment.branch_epochs))}")
 

@@ -79,6 +79,29 @@ def test_a_study_is_started_and_looked_at(page: Page, address: str, studies_home
     db.close()
 
 
+def test_a_study_of_ones_own_is_told_before_it_is_started(page: Page, address: str, studies_home: Path) -> None:
+    page.goto(f"{address}/studies")
+    page.get_by_role("button", name="A study of my own").click()
+    text = page.get_by_label("Its description (YAML)")
+    tell = page.get_by_role("button", name="Say what it would run")
+    tell.click()
+    expect(page.locator(".study-plan")).to_contain_text(re.compile(r"9 runs, which memorise 3 times.*about \d+"))
+    text.fill("experiment: quick\naxes: {stage2.fact: [1]}")
+    tell.click()
+    expect(page.get_by_role("alert")).to_contain_text("with stage2.fact=1")
+    page.get_by_role("button", name="Start it in the background").click()
+    expect(page.get_by_role("alert")).to_contain_text("check the spelling")
+    text.fill(f"name: mine\nexperiment: quick\naxes: {{stage2.facts: [2, 3]}}\ndescription: {HOSTILE!r}")
+    page.get_by_role("button", name="Start it in the background").click()
+    expect(page.get_by_role("heading", name="mine")).to_be_visible()
+    expect(page.get_by_text("0 of 2 runs done")).to_be_visible()
+    assert page.evaluate("window.pwned") is None
+    db = open_database(studies_home)
+    assert list_studies(db)[0].name == "mine"
+    delete_study(db, list_studies(db)[0].id)
+    db.close()
+
+
 def test_what_an_address_names_wrongly_is_said_and_names_are_only_text(
     page: Page, address: str, studies_home: Path
 ) -> None:

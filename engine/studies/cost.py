@@ -1,0 +1,66 @@
+"""What a study will cost, told before it starts: what its runs share is counted once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.estimate import Estimate, estimate_experiment
+from engine.evaluation.questions import count_questions
+from engine.experiment import Experiment
+from engine.studies.plan import PlannedRun
+from engine.studies.study import SEED
+
+
+@dataclass(frozen=True)
+class StudyCost:
+    """Counts for a study: `memorised`: trainings of stage 1, `generalised`: of stage 2, `bases`: times a base is asked.
+
+    seconds: (at best, most likely, at worst); disk: bytes at most. None where the size of a model is unknown.
+    """
+
+    runs: int
+    memorised: int
+    generalised: int
+    bases: int
+    seconds: tuple[float, float, float] | None
+    disk: int | None
+
+
+def study_cost(planned: Sequence[PlannedRun]) -> StudyCost:
+    """What the runs of a study cost together."""
+    known: dict[str, Estimate] = {}  # seeds differ in names alone
+    seconds, disk = [0.0, 0.0, 0.0], 0
+    first: set[str] = set()
+    unknown = False
+    for run in planned:
+        key = json.dumps({path: value for path, value in run.at.items() if path != SEED}, sort_keys=True)
+        if key not in known:
+            known[key] = estimate_experiment(run.experiment)
+        estimate, shares = known[key], run.memorises in first
+        first.add(run.memorises)
+        if estimate.seconds is None or estimate.disk is None:
+            unknown = True
+            continue
+        part = _left(run.experiment, estimate) if shares else 1.0
+        seconds = [total + part * each for total, each in zip(seconds, estimate.seconds, strict=True)]
+        kept, made = len(run.experiment.checkpoints) - 1, len(run.experiment.branch_epochs)
+        disk += round(estimate.disk * (made / kept if shares else 1.0))
+    return StudyCost(
+        runs=len(planned),
+        memorised=len(first),
+        generalised=sum(len(run.experiment.branch_epochs) for run in planned),
+        bases=len({run.begins for run in planned}),
+        seconds=None if unknown else (seconds[0], seconds[1], seconds[2]),
+        disk=None if unknown else disk,
+    )
+
+
+def _left(experiment: Experiment, estimate: Estimate) -> float:
+    """Which share of a run's time is left where stage 1 and what was asked before stage 2 are another run's."""
+    asked = {name: count_questions(experiment, name) for name in experiment.checkpoints}
+    after = sum(count for name, count in asked.items() if name.startswith("generalised"))
+    share = after / max(1, sum(asked.values()))
+    left = {"stage 1": 0.0, "questions": share, "multiple choice": share}
+    return sum(s * left.get(part, 1.0) for part, s in estimate.parts.items()) / max(1e-9, sum(estimate.parts.values()))
