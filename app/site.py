@@ -37,6 +37,7 @@ from app.server.uploads import KEPT_SECONDS, make_uploads
 from app.shared.frame import page_frame
 from app.shared.lab import Lab
 from app.shared.vega import Bundle
+from app.studies.exports import add_study_export_routes
 from app.studies.page import studies_page
 from engine.models.catalogue import use_home
 
@@ -127,6 +128,7 @@ def build_site(
     add_export_routes(site, lab)
     add_asking_export_routes(site, lab)
     add_attack_export_routes(site, lab)
+    add_study_export_routes(site, lab)
     add_model_card_route(site)
     with warnings.catch_warnings():
         # Gradio warns of a mode (rendering on the server) that nobody asked for.

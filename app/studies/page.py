@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -14,10 +15,11 @@ from app.shared.render import duration, moment, part, render
 from app.shared.vega import vega_chart
 from app.studies.charts import MOST_LINES, study_chart
 from app.studies.form import start_study, study_form, tell_study
-from app.studies.table import Table, asked_of, table_of, waiting_words
+from app.studies.shown import shown_of
+from app.studies.table import Table, waiting_words
 from app.studies.view import FACTS, MEASURES, View, value_name
 from engine.execution.studies.queue import queue_study
-from engine.execution.studies.report import compare_figures, update_figures
+from engine.execution.studies.report import compare_figures
 from engine.studies.compare import Comparison
 from engine.studies.presets import STUDIES
 from storage.runs import ENDED, State
@@ -27,9 +29,7 @@ from storage.studies import (
     StudyRun,
     delete_study,
     get_study,
-    list_figures,
     list_studies,
-    list_study_runs,
     retry_study,
     stop_study,
     study_counts,
@@ -149,27 +149,22 @@ def parts_of(lab: Lab, view: View) -> tuple[str, dict[str, Any] | None, str, boo
         presets = [(name, study.description, study.most_runs) for name, study in described]
         return render("studies/none.html", presets=presets, missing=view.missing), None, "", False
     study = get_study(lab.db, view.study)
-    update_figures(lab.db, lab.home, study.id)
-    runs = list_study_runs(lab.db, study.id)
-    languages = sorted({figure.language for figure in list_figures(lab.db, study.id, kind="base", split="train")})
-    trained = next((f.language for f in list_figures(lab.db, study.id, split="key")), "en")
-    asked = asked_of(view, languages, trained)
-    figures = list_figures(lab.db, study.id, **asked)
-    table = table_of(study, runs, figures, view)
+    shown = shown_of(lab, study, view)
+    runs, figures, table = shown.runs, shown.figures, shown.table
     too_many = put_comparisons(lab, table, view.against)
     counts = study_counts(lab.db, study.id)
     busy = any(State(state) not in ENDED for state in counts)
     head = render(
         "studies/head.html", study=study, studies=listed, view=view, address=json.dumps(view.address()),
         counts=counts, total=len(runs), done=counts.get("done", 0), busy=busy, now=now_words(lab, runs),
-        measures=MEASURES, facts=FACTS, languages=languages, asked=asked, table=table, value_name=value_name,
-        failed=[run for run in runs if run.state is State.FAILED],
+        measures=MEASURES, facts=FACTS, languages=shown.languages, asked=shown.asked, table=table,
+        value_name=value_name, failed=[run for run in runs if run.state is State.FAILED],
     )  # fmt: skip
     below = render(
         "studies/table.html", table=table, value_name=value_name, waiting_words=waiting_words, study=study,
         seeds=len({seed for figure in figures for seed in figure.seeds}), total=len(runs),
         view=view, too_many=too_many, preset=study.name if study.name in STUDIES.names() else "",
-        command=command_of(study),
+        command=command_of(study), query=urlencode({k: v for k, v in view.address().items() if v and k != "study"}),
     )  # fmt: skip
     return head, chart_of(table, figures), below, busy
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.server.first_start import MARK
+from engine.studies.study import Study
 from storage.database import open_database
 from storage.studies import delete_study, list_studies, study_counts
 from tests.browser import study_seeding
@@ -106,13 +109,20 @@ def test_what_an_address_names_wrongly_is_said_and_names_are_only_text(
     page: Page, address: str, studies_home: Path
 ) -> None:
     db = open_database(studies_home)
-    study = study_seeding.paper(db, done=3, name=HOSTILE)
+    study = study_seeding.paper(db, done=14, name=HOSTILE)
     page.goto(f"{address}/studies?study=nosuch&rows=__proto__&columns=%3Cb%3E&measure=x&fixed=a%3Db%3Bc")
     expect(page.get_by_role("alert")).to_contain_text("There is no study “nosuch”")
     expect(page.get_by_role("heading", name="<img src=x")).to_be_visible()
-    page.goto(f"{address}/studies?study={study}")
+    page.goto(f"{address}/studies?study={study}&measure=train&rows=stage2.epochs")
     expect(page.get_by_role("heading", name="<img src=x")).to_be_visible()
     assert page.evaluate("window.pwned") is None
+    hrefs = [link.get_attribute("href") or "" for link in page.locator(".exports a").all()]
+    table, tex, described = (page.request.get(address + href).text() for href in hrefs)
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert {row["stage2.epochs"] for row in rows} == {"1", "8"} and all(0 <= float(row["value"]) <= 1 for row in rows)
+    assert r"Stage 2 epochs & 3 & 6 & 10 & 20 \\" in tex and tex.count(r"\hline") == 3 and "[" in tex
+    assert tex.startswith("% <img src=x") and "train" in tex.splitlines()[0].lower()
+    assert Study.from_text(described).name == HOSTILE
     delete_study(db, study)
     page.get_by_role("button", name="Stop", exact=True).click()
     page.get_by_role("button", name="Stop it").click()

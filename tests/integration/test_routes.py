@@ -32,6 +32,8 @@ TABLE = {
     "GET /export/{run_id}/base-text.json": 404,
     "GET /export/asked/{asking}/answers.csv": 404, "GET /export/asked/{asking}/answers.json": 404,
     "GET /export/attack/{attack}/rows.csv": 404, "GET /export/attack/{attack}/report.html": 404,
+    "GET /export/study/{study}/figures.csv": 404, "GET /export/study/{study}/table.tex": 404,
+    "GET /export/study/{study}/study.yaml": 404,
     "GET /model-card": 200, "GET /model-card/{name}": 404, "GET /model-card/{name}/terms": 404,
     "GET /config": 200, "GET /config/": 200, f"GET {API}/info": 200, f"GET {API}/info/": 200,
     f"GET {API}/app_id": 200, f"GET {API}/app_id/": 200,
