@@ -91,7 +91,7 @@ def test_own_pages_get_what_they_ask_for(here: Here) -> None:
 
 def test_each_document_brings_its_script_before_anything_of_gradio_runs(here: Here) -> None:
     paths = [f"/{path}" for path, *_ in here.pages.pages]
-    assert len(paths) == 7
+    assert len(paths) == 8
     for path in paths:
         got = httpx.get(here.address + path)
         assert got.text.count("/lab/site.js") == got.text.count("<title>Rote Lab</title>") == 1, path
