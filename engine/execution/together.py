@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from engine import CODE_ROOT
 from engine.execution import saving, together_process
 from engine.execution.failures import PlainError
@@ -29,6 +31,7 @@ logger = logging.getLogger("engine")
 
 JOB, OUTPUT = "together.json", "together.txt"
 LAST_LINES = 30
+GONE_SECONDS = 10.0  # what was killed lets go of its memory first
 
 
 class ProcessEnded(Exception):
@@ -99,11 +102,23 @@ def _started(job: Path, processes: int, gpus: tuple[str, ...]) -> Iterator[subpr
     try:
         yield process
     finally:
+        ranks = _descendants(process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        for rank in ranks:  # torchrun may have put them into sessions of their own
+            with contextlib.suppress(psutil.NoSuchProcess):
+                rank.kill()
+        psutil.wait_procs(ranks, GONE_SECONDS)
         assert process.stdout is not None
         process.stdout.close()
+
+
+def _descendants(process: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _log_last_words(folder: Path) -> None:
