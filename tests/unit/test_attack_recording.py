@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from app.server.first_start import HERE_OF_OLD, MARK, bring_recorded_attacks, made_at_first_start, queue_first_run
 from app.shared.lab import Lab
 from engine.attack.presets import ATTACKS
-from engine.execution.attacks.recording import EMBEDDED_RECORDING, restore
+from engine.execution.attacks.recording import EMBEDDED_RECORDING, SHIPPED, restore
 from engine.models.source import EMBEDDED
 from storage.attacks import attack_counts, get_attack, list_attacks
 from tools.attack_tables import of_file
@@ -16,26 +18,30 @@ from tools.attack_tables import of_file
 ATTACK_PAGE = Path(__file__).parents[2] / "docs" / "attack.md"
 
 
-def test_the_document_shows_the_tables_of_the_recorded_attack() -> None:
-    assert of_file(EMBEDDED_RECORDING) in ATTACK_PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("source", sorted(SHIPPED.glob("*.json.xz")), ids=lambda path: path.name.partition(".")[0])
+def test_the_document_shows_the_tables_of_each_recorded_attack(source: Path) -> None:
+    assert of_file(source) in ATTACK_PAGE.read_text(encoding="utf-8")
 
 
-def test_a_new_lab_has_the_whole_preset_soon_and_queues_the_story(tmp_path: Path) -> None:
+def test_a_new_lab_has_the_whole_presets_soon_and_queues_the_story(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     first = queue_first_run(lab)
     assert first is not None
     bring_recorded_attacks(lab)
-    recorded, story = list_attacks(lab.db)
+    *brought, story = list_attacks(lab.db)
     assert story.recorded is None and made_at_first_start(tmp_path, story.id)
-    assert set(attack_counts(lab.db, recorded.id)) == {"done"} and recorded.recorded is not None
-    plan, preset = get_attack(lab.db, recorded.id).experiment, ATTACKS.load("attack")
+    assert len(brought) == len(list(SHIPPED.glob("*.json.xz"))) and {"attack"} <= {a.name for a in brought}
     grid = ("facts", "prompts", "epochs", "learning_rates", "seeds", "controls", "defences")
-    kept = (*grid, "ask", "batch_size", "trained_layers")
-    assert {k: tuple(plan[k]) if isinstance(plan[k], list) else plan[k] for k in kept} == {
-        k: getattr(preset, k) for k in kept
-    }
+    kept = (*grid, "ask", "batch_size", "trained_layers", "replay")
+    for recorded in brought:
+        assert set(attack_counts(lab.db, recorded.id)) == {"done"} and recorded.recorded is not None
+        plan, preset = get_attack(lab.db, recorded.id).experiment, ATTACKS.load(recorded.name)
+        # An older recording says nothing of what came later.
+        told = {k: tuple(plan[k]) if isinstance(plan[k], list) else plan[k] for k in kept if k in plan}
+        assert told == {k: getattr(preset, k) for k in told} and told.keys() >= set(grid)
     assert queue_first_run(lab) is None
-    lab.delete_attack(recorded.id)
+    for recorded in brought:
+        lab.delete_attack(recorded.id)
     bring_recorded_attacks(lab)
     assert [a.id for a in list_attacks(lab.db)] == [story.id], "what a person deleted comes back"
 
