@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import lru_cache
 from typing import Any
@@ -39,65 +40,90 @@ BUSY_SECONDS, IDLE_SECONDS = 3.0, 20.0
 LISTED = 50
 MOST_COMPARED = 60
 HEAD = '<link rel="stylesheet" href="/lab/studies.css">'
-# Selects tell their choice as clicks do; the view that is shown stands in the address.
-SCRIPT = """
+# Selects tell their choice as clicks do, and keep the focus when they are drawn anew.
+CHOOSERS = """
+let chosen = "";
 element.addEventListener("change", (event) => {
   const select = event.target.closest("select[data-pick]");
-  if (select) trigger("act", { act: select.dataset.pick, name: select.dataset.name || "", value: select.value });
+  if (!select) return;
+  chosen = select.id;
+  trigger("act", { act: select.dataset.pick, name: select.dataset.name || "", value: select.value });
 });
 watch("value", () => {
   const shown = element.querySelector("[data-view]");
   if (shown) roteLab.setAddress(JSON.parse(shown.dataset.view));
+  if (chosen) document.getElementById(chosen)?.focus();
+  chosen = "";
 });
 """
+PARTS = ("top", "choosers", "chart", "table")
 
 
 def studies_page(lab: Lab) -> None:
     """Build the page. Study, measure and axes live in the address."""
-    view = gr.Textbox(visible="hidden")
-    body = acting_html(SCRIPT, head=HEAD)
+    view, seen = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
+    top = acting_html(head=HEAD)
     problem = html()
+    choosers = acting_html(CHOOSERS)
     chart = vega_chart(visible=False)
     table = acting_html()
     form = study_form()
     timer = gr.Timer(IDLE_SECONDS)
 
-    def draw(shown: View) -> tuple[Any, ...]:
-        head, drawn, below, busy = parts_of(lab, shown)
-        return head, gr.HTML(drawn, visible=drawn is not None), below, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
+    def draw(shown: View, before: str | None = None) -> tuple[Any, ...]:
+        """The parts that look different from what `before` notes: what is the same keeps its focus and open lists."""
+        parts, busy = parts_of(lab, shown)
+        noted, now = _noted(before), {name: _sign(parts[name]) for name in PARTS}
+        sent = {name: parts[name] if noted.get(name) != now[name] else gr.skip() for name in PARTS}
+        if noted.get("chart") != now["chart"]:
+            sent["chart"] = gr.HTML(parts["chart"], visible=parts["chart"] is not None)
+        return json.dumps(now), *sent.values(), gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
 
     def open_page(request: gr.Request) -> tuple[Any, ...]:
         shown = opened(lab, View.of_address(request.query_params))
         return shown.model_dump_json(), "", *draw(shown)
 
-    def act(event: gr.EventData, text: str | None) -> tuple[Any, ...]:
+    def act(event: gr.EventData, text: str | None, before: str | None) -> tuple[Any, ...]:
         shown, said = View.of_page(text), ""
         try:
             shown = act_on(lab, shown, told_by(event))
         except ValueError as error:
             said = part("studies/problem", words=str(error))
         shown = opened(lab, shown)
-        return shown.model_dump_json(), said, *draw(shown)
+        return shown.model_dump_json(), said, *draw(shown, before)
 
-    def tick(text: str | None) -> tuple[Any, ...]:
-        return draw(opened(lab, View.of_page(text))) if text else (gr.skip(),) * 4
+    def tick(text: str | None, before: str | None) -> tuple[Any, ...]:
+        return draw(opened(lab, View.of_page(text)), before) if text else (gr.skip(),) * len(drawn)
 
-    def start(text: str | None, described: str | None) -> tuple[Any, ...]:
+    def start(text: str | None, before: str | None, described: str | None) -> tuple[Any, ...]:
         shown, said = View.of_page(text), ""
         try:
             shown = View(study=start_study(lab, described))
         except ValueError as error:
             said = part("studies/problem", words=str(error))
         shown = opened(lab, shown)
-        return shown.model_dump_json(), said, *draw(shown)
+        return shown.model_dump_json(), said, *draw(shown, before)
 
-    drawn = [body, chart, table, timer]
+    drawn = [seen, top, choosers, chart, table, timer]
     gr.on(None, open_page, outputs=[view, problem, *drawn], **QUIET)
-    for block in (body, table):
-        block.act(act, [view], [view, problem, *drawn], **QUIET)
-    timer.tick(tick, [view], drawn, **QUIET)
+    for block in (top, choosers, table):
+        block.act(act, [view, seen], [view, problem, *drawn], **QUIET)
+    timer.tick(tick, [view, seen], drawn, **QUIET)
     form.tell.click(tell_study, [form.text], [form.told], **QUIET)
-    form.start.click(start, [view, form.text], [view, form.told, *drawn], **QUIET)
+    form.start.click(start, [view, seen, form.text], [view, form.told, *drawn], **QUIET)
+
+
+def _sign(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _noted(seen: str | None) -> dict[str, Any]:
+    """What a page says it shows; nothing when that is not what it was given."""
+    try:
+        found = json.loads(seen or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def opened(lab: Lab, view: View) -> View:
@@ -141,24 +167,27 @@ def act_on(lab: Lab, view: View, clicked: dict[str, Any]) -> View:
     return view
 
 
-def parts_of(lab: Lab, view: View) -> tuple[str, dict[str, Any] | None, str, bool]:
-    """The head of the page, the chart or None, the table, and whether something of it will change soon."""
-    listed = list_studies(lab.db, limit=LISTED)
+def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
+    """What the page is made of, by `PARTS`, and whether something of it will change soon."""
     if not view.study:
         described = ((name, STUDIES.load(name)) for name in STUDIES.names())
         presets = [(name, study.description, study.most_runs) for name, study in described]
-        return render("studies/none.html", presets=presets, missing=view.missing), None, "", False
+        none = render("studies/none.html", presets=presets, missing=view.missing)
+        return {"top": none, "choosers": "", "chart": None, "table": ""}, False
     study = get_study(lab.db, view.study)
     shown = shown_of(lab, study, view)
     runs, figures, table = shown.runs, shown.figures, shown.table
     too_many = put_comparisons(lab, table, view.against)
     counts = study_counts(lab.db, study.id)
     busy = any(State(state) not in ENDED for state in counts)
-    head = render(
-        "studies/head.html", study=study, studies=listed, view=view, address=json.dumps(view.address()),
-        counts=counts, total=len(runs), done=counts.get("done", 0), busy=busy, now=now_words(lab, runs),
-        measures=MEASURES, facts=FACTS, languages=shown.languages, asked=shown.asked, table=table,
-        value_name=value_name, failed=[run for run in runs if run.state is State.FAILED],
+    top = render(
+        "studies/top.html", study=study, view=view, counts=counts, total=len(runs), done=counts.get("done", 0),
+        busy=busy, now=now_words(lab, runs), failed=[run for run in runs if run.state is State.FAILED],
+    )  # fmt: skip
+    choosers = render(
+        "studies/choosers.html", study=study, studies=list_studies(lab.db, limit=LISTED), view=view,
+        address=json.dumps(view.address()), measures=MEASURES, facts=FACTS, languages=shown.languages,
+        asked=shown.asked, table=table, value_name=value_name,
     )  # fmt: skip
     below = render(
         "studies/table.html", table=table, value_name=value_name, waiting_words=waiting_words, study=study,
@@ -166,7 +195,7 @@ def parts_of(lab: Lab, view: View) -> tuple[str, dict[str, Any] | None, str, boo
         view=view, too_many=too_many, preset=study.name if study.name in STUDIES.names() else "",
         command=command_of(study), query=urlencode({k: v for k, v in view.address().items() if v and k != "study"}),
     )  # fmt: skip
-    return head, chart_of(table, figures), below, busy
+    return {"top": top, "choosers": choosers, "chart": chart_of(table, figures), "table": below}, busy
 
 
 def put_comparisons(lab: Lab, table: Table, place: str) -> int:

@@ -59,6 +59,11 @@ def test_a_study_is_started_and_looked_at(page: Page, address: str, studies_home
     expect(page.get_by_text("14 of 18 runs done")).to_be_visible()
     expect(table.locator("tbody tr").last).to_contain_text(re.compile(r"50.*\d+\s%\s*\[\d+–\d+\]", re.DOTALL))
     expect(page.locator(".chart svg, .chart canvas").first).to_be_visible()
+    # What does not change is not drawn anew: a list that is open stays open while the study goes on.
+    page.evaluate("document.querySelector('#study-measure').dataset.kept = 'yes'")
+    study_seeding.finish(db, study.id, 15)
+    expect(page.get_by_text("15 of 18 runs done")).to_be_visible()
+    assert page.evaluate("document.querySelector('#study-measure').dataset.kept") == "yes"
     shown = table.inner_text()
     choose(page, "Measure", "Key token, after stage 1")
     expect(table).not_to_have_text(shown)
@@ -76,9 +81,9 @@ def test_a_study_is_started_and_looked_at(page: Page, address: str, studies_home
     page.get_by_role("button", name="Stop", exact=True).click()
     page.get_by_role("button", name="Stop it").click()
     expect(page.get_by_role("button", name="Go on with the rest")).to_be_visible()
-    assert study_counts(db, study.id) == {"done": 14, "cancelled": 4}
+    assert study_counts(db, study.id) == {"done": 15, "cancelled": 3}
     page.get_by_role("button", name="Go on with the rest").click()
-    expect(page.get_by_text("14 of 18 runs done")).to_be_visible()
+    expect(page.get_by_text("15 of 18 runs done")).to_be_visible()
     db.close()
 
 
