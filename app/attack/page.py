@@ -6,7 +6,6 @@ What it shows is a `View` that lives in the address. Everything is drawn from st
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from typing import Any
@@ -27,6 +26,7 @@ from app.shared.frame import QUIET, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import part, render
 from app.shared.vega import vega_chart
+from app.shared.view import noted, sign_of
 from app.shared.words import sentence
 from engine.serving.asking.questions import AskError
 from storage.askings import list_columns
@@ -66,11 +66,11 @@ def attack_page(lab: Lab, asker: Asker) -> None:
     def draw(shown: View, seen: str | None = None) -> tuple[Any, ...]:
         """The parts that look different from what `seen` notes, and how soon to look again."""
         before = noted(seen)
-        state = _sign(state_of(lab, asker, shown))
+        state = sign_of(state_of(lab, asker, shown))
         if before.get("state") == state:
             return (gr.skip(),) * (len(PARTS) + 2)
         parts, busy = parts_of(lab, attacks, asker, shown)
-        now = {name: _sign(parts[name]) for name in PARTS} | {"state": state}
+        now = {name: sign_of(parts[name]) for name in PARTS} | {"state": state}
         sent = [parts[name] if before.get(name) != now[name] else gr.skip() for name in PARTS]
         return json.dumps(now), *sent, gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
 
@@ -109,20 +109,6 @@ def done(clicked: dict[str, Any], problem: str = "") -> str:
     """What was wrong with a click, if anything, and its number: the page sends the next one when it sees that."""
     number = str(clicked.get("number_of_click") or "")
     return part("attack/done", problem=problem, number=number if number.isdecimal() else "")
-
-
-def noted(seen: str | None) -> dict[str, Any]:
-    """What a page says it shows; nothing when that is not what the page was given."""
-    try:
-        found = json.loads(seen or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _sign(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def opened(lab: Lab, view: View) -> View:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -71,3 +73,18 @@ def an_id(text: str) -> str:
 def one_of(names: Any, name: str) -> str:
     """The name if it is one of these, else the first of them."""
     return name if name in names else next(iter(names))
+
+
+def noted(seen: str | None) -> dict[str, Any]:
+    """What a page says it shows, as signs by part; nothing when that is not what the page was given."""
+    try:
+        found = json.loads(seen or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def sign_of(value: Any) -> str:
+    """Another one for whatever looks different."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()

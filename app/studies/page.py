@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import lru_cache
 from typing import Any
@@ -14,6 +13,7 @@ from app.shared.frame import QUIET, acting_html, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import duration, moment, part, render
 from app.shared.vega import vega_chart
+from app.shared.view import noted, sign_of
 from app.studies.charts import MOST_LINES, study_chart
 from app.studies.form import start_study, study_form, tell_study
 from app.studies.shown import shown_of
@@ -73,9 +73,9 @@ def studies_page(lab: Lab) -> None:
     def draw(shown: View, before: str | None = None) -> tuple[Any, ...]:
         """The parts that look different from what `before` notes: what is the same keeps its focus and open lists."""
         parts, busy = parts_of(lab, shown)
-        noted, now = _noted(before), {name: _sign(parts[name]) for name in PARTS}
-        sent = {name: parts[name] if noted.get(name) != now[name] else gr.skip() for name in PARTS}
-        if noted.get("chart") != now["chart"]:
+        before_it, now = noted(before), {name: sign_of(parts[name]) for name in PARTS}
+        sent = {name: parts[name] if before_it.get(name) != now[name] else gr.skip() for name in PARTS}
+        if before_it.get("chart") != now["chart"]:
             sent["chart"] = gr.HTML(parts["chart"], visible=parts["chart"] is not None)
         return json.dumps(now), *sent.values(), gr.Timer(BUSY_SECONDS if busy else IDLE_SECONDS)
 
@@ -111,19 +111,6 @@ def studies_page(lab: Lab) -> None:
     timer.tick(tick, [view, seen], drawn, **QUIET)
     form.tell.click(tell_study, [form.text], [form.told], **QUIET)
     form.start.click(start, [view, seen, form.text], [view, form.told, *drawn], **QUIET)
-
-
-def _sign(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8", "replace")).hexdigest()[:16]
-
-
-def _noted(seen: str | None) -> dict[str, Any]:
-    """What a page says it shows; nothing when that is not what it was given."""
-    try:
-        found = json.loads(seen or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def opened(lab: Lab, view: View) -> View:

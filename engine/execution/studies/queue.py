@@ -55,8 +55,8 @@ def _checked(study: Study) -> list[PlannedRun]:
     tried: set[str] = set()
     for planned in planned_runs(study):
         run = PlannedRun(located(planned.experiment), planned.at)
-        if run.begins not in tried:
-            tried.add(run.begins)
+        if run.memorises not in tried:
+            tried.add(run.memorises)
             refuse(experiment_problems(run.experiment))
             refuse_known(run.experiment)
         runs.append(run)
