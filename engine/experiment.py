@@ -192,7 +192,9 @@ class Experiment(Frozen, Described):
 
     @property
     def branch_epochs(self) -> tuple[int, ...]:
-        """The stage 1 epochs from which stage 2 is run, ascending."""
+        """The stage 1 epochs from which stage 2 is run, ascending; 0, the base, where there is no stage 1."""
+        if not self.stage1.epochs:
+            return (0,)
         return tuple(sorted(set(self.stage2.branch_epochs or self.stage1.saved_epochs)))
 
     @property
@@ -241,6 +243,8 @@ class Experiment(Frozen, Described):
         if is_record(info):
             return self
         saved, asked = set(self.stage1.saved_epochs), set(self.stage2.branch_epochs or ())
+        if asked and not self.stage1.epochs:
+            raise ValueError("stage2.branch_epochs: there is no stage 1 (stage1.epochs is 0): leave them out")
         if asked - saved:
             raise ValueError(
                 f"stage2.branch_epochs {sorted(asked - saved)} are not among the kept stage 1 checkpoints "
@@ -274,7 +278,8 @@ class Experiment(Frozen, Described):
 
     def _check_relation(self, relation: Relation) -> None:
         count = relation.facts.generate if isinstance(relation.facts, GeneratedFacts) else len(relation.facts)
-        if self.stage2.facts >= count:
+        # Without stage 1 there is nothing that held-out facts could have been learnt from.
+        if self.stage2.facts > count or (self.stage2.facts == count and self.stage1.epochs):
             raise ValueError(
                 f"stage 2 uses {self.stage2.facts} facts of ‘{relation.name}’, which has {count}: "
                 f"lower stage2.facts to at most {count - 1}, so that some are held out to test on"

@@ -176,12 +176,14 @@ class Optimisation(Frozen):
 class Stage1(Optimisation):
     """Rote memorisation: every fact as key sequence. `checkpoint_epochs` are kept, evaluated and branched from.
 
+    `epochs: 0` leaves the stage out: stage 2 begins from the base, a baseline (supervised fine-tuning, where it shows
+    every fact).
     Without `checkpoint_epochs` they are 3, 6, 10 and 20 as far as `epochs` reaches, and the last epoch. The defaults
     are for the embedded base model (tools/recipe_search/SEARCH.md); the paper's own settings are in the preset
     qwen2.5-1.5b.
     """
 
-    epochs: Annotated[int, Field(ge=1, le=1000)] = 20
+    epochs: Annotated[int, Field(ge=0, le=1000)] = 20
     learning_rate: Rate = 1.1e-3
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 5
     loss: LossMask = "object"
@@ -193,6 +195,8 @@ class Stage1(Optimisation):
     def saved_epochs(self) -> tuple[int, ...]:
         """The epochs after which a checkpoint is kept, ascending."""
         asked = self.checkpoint_epochs
+        if not self.epochs:
+            return ()
         chosen = {e for e in (3, 6, 10, 20) if e <= self.epochs} | {self.epochs} if asked is None else set(asked)
         return tuple(sorted(chosen))
 
@@ -200,7 +204,7 @@ class Stage1(Optimisation):
     def _check(self) -> Stage1:
         if self.checkpoint_epochs is not None and not self.checkpoint_epochs:
             raise ValueError("checkpoint_epochs is empty: name at least one epoch, or leave it out")
-        beyond = [e for e in self.saved_epochs if e > self.epochs]
+        beyond = sorted({e for e in self.checkpoint_epochs or () if e > self.epochs})
         if beyond:
             raise ValueError(f"checkpoint_epochs {beyond} lie beyond the last epoch, {self.epochs}")
         return self

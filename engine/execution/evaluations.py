@@ -128,4 +128,6 @@ def checkpoint_words(checkpoint: str) -> str:
     name = CheckpointName.parse(checkpoint)
     if name.kind == BASE:
         return "the base model"
+    if name.epoch == 0:
+        return "what stage 2 made of the base"
     return f"epoch {name.epoch} {'before' if name.kind == 'memorised' else 'after'} stage 2"

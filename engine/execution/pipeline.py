@@ -111,7 +111,7 @@ class RunExecution:
             del base
             memorised = self._stage1(loaded, loaded.base, stage1)
             del loaded
-        for epoch in self.experiment.stage1.saved_epochs:
+        for epoch in self.experiment.stage1.saved_epochs or (0,):
             self._branch(epoch, stage2, memorised)
         took = [{"stage": part, "step": 0, "epoch": 0.0, "value": value} for part, value in self.seconds.spent.items()]
         add_measurements(self.db, self.run.id, ({"series": SECONDS, **row} for row in took))
@@ -160,21 +160,22 @@ class RunExecution:
             self._train(loaded, None, "stage1", "Memorising", sequences, missing, start)
         self.progress.skip(tokens * (settings.epochs - max(missing, default=0)))
         self._drop_resume_point("stage1")
-        return loaded if missing and len(names) == 1 else None
+        return loaded if not names or (missing and len(names) == 1) else None
 
     def _drop_resume_point(self, stage: str) -> None:
         """Of a stage that is done; what it ended with is kept."""
         shutil.rmtree(resume_folder(self.folder, stage), ignore_errors=True)
 
     def _branch(self, epoch: int, sequences: list[TrainingSequence], loaded: LoadedModel | None) -> None:
-        """Evaluate one kept stage 1 epoch, `loaded` where it is in memory, and what stage 2 makes of it."""
+        """Evaluate one kept stage 1 epoch (0: the base, asked before), `loaded` if in memory, and its stage 2."""
         memorised, generalised = f"memorised@{epoch}", f"generalised@{epoch}"
         branches = epoch in self.experiment.branch_epochs
         trained = branches and self.kept.sound(generalised) is not None
         to_train = branches and not trained and self.devices == 1
-        if loaded is None and (to_train or not self.evaluations.done(memorised)):
-            loaded = self._load(memorised)
-        self.evaluations.evaluate(memorised, loaded)
+        if epoch:
+            if loaded is None and (to_train or not self.evaluations.done(memorised)):
+                loaded = self._load(memorised)
+            self.evaluations.evaluate(memorised, loaded)
         if not branches:
             return
         tokens = self._passes_an_epoch("stage2", sequences)
@@ -188,8 +189,9 @@ class RunExecution:
             kept = {settings.epochs: checkpoint_folder(self.folder, generalised)}
             start = self.kept.newest(stage, [], before=settings.epochs)
             self.progress.skip(tokens * (start.epoch if start else 0))
-            begin = checkpoint_folder(self.folder, memorised)
-            self._train(loaded, begin, stage, f"Generalising from epoch {epoch}", sequences, kept, start)
+            begin = checkpoint_folder(self.folder, memorised) if epoch else None
+            words = f"Generalising from epoch {epoch}" if epoch else "Teaching"
+            self._train(loaded, begin, stage, words, sequences, kept, start)
             self._drop_resume_point(stage)
             if self.devices > 1 and not self.evaluations.done(generalised):
                 loaded = self._load(generalised)

@@ -11,7 +11,8 @@ from engine.execution.studies.queue import queue_study, widen_study
 from engine.execution.studies.report import compare_figures, study_figures
 from engine.studies.study import DEPTH, Study
 from storage.folders import run_folder
-from storage.runs import State, add_run, get_run, list_events
+from storage.measurements import list_results
+from storage.runs import State, add_run, get_run, list_events, retry_run
 from storage.studies import list_study_runs, study_counts
 from tests.integration.lab import Lab, wait_until
 
@@ -112,3 +113,22 @@ def test_made_wider_it_computes_what_is_new_and_pools_its_seeds(peaceful: tuple[
     assert compared is not None and compared.n_facts == 28, "only of facts that neither showed in words"
     assert -1 <= compared.low <= compared.value <= compared.high <= 1 and compared.p_holm == compared.p
     assert {seed["run"] for seed in found.seeds.values()} <= set(after)
+
+
+def test_without_stage_1_the_base_is_taught_and_asked(lab: Lab) -> None:
+    """Supervised fine-tuning on every fact in natural prompts, as a run like any other."""
+    taught = {"stage1": {"epochs": 0}, "stage2": {"facts": 20, "prompts": 2, "epochs": 3}}
+    study = queue_study(lab.db, Study.from_data({"experiment": PLAN["experiment"] | taught, "axes": {"seed": [0]}}))
+    assert lab.worker("--once").wait() == 0
+    (run,) = list_study_runs(lab.db, study)
+    assert run.state is State.DONE, run.error
+    rows = list_results(lab.db, run.run)
+    assert {row.checkpoint for row in rows} == {"base", "generalised@0"} and "held_out" not in {row.facts for row in rows}
+    train = {r.checkpoint: r.value for r in rows if (r.split, r.metric) == ("train", "object_probability")}
+    assert train["generalised@0"] > train["base"]
+    figures = study_figures(lab.db, lab.home, study)
+    assert {figure.depth for figure in figures} == {0}
+    again = lab.outcome(run.run)
+    retry_run(lab.db, run.run)
+    assert lab.worker("--once").wait() == 0
+    assert lab.outcome(run.run) == again, "what is there is not made again"

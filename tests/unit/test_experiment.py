@@ -76,7 +76,7 @@ def test_a_frozen_experiment_cannot_be_changed() -> None:
     ("changes", "words"),
     [
         ({"stage1": {"epoch": 3}}, "check the spelling"),
-        ({"stage1": {"epochs": 0}}, "stage1.epochs"),
+        ({"stage1": {"epochs": -1}}, "stage1.epochs"),
         ({"stage1": {"epochs": 5, "checkpoint_epochs": [9]}}, "beyond the last epoch"),
         ({"stage2": {"facts": 10}}, "at most 9"),
         ({"stage2": {"facts": 4, "prompts": 2}}, "add prompts or lower stage2.prompts"),
@@ -160,3 +160,19 @@ def test_what_was_run_is_read_as_it_was_run() -> None:
     assert read.relations[0].name == "mo\u200bther" and read.name == "old\u202e"
     with pytest.raises(ValueError, match="relations"):
         Experiment.from_record({"name": "no experiment"})
+
+
+def test_without_stage_1_stage_2_begins_from_the_base_and_may_show_every_fact() -> None:
+    plain = {"relations": [{"name": "mother", "facts": {"generate": 20}}], "stage1": {"epochs": 0}}
+    experiment = Experiment.from_data(plain | {"stage2": {"facts": 20}})
+    assert experiment.checkpoints == ("base", "generalised@0") and experiment.branch_epochs == (0,)
+    assert experiment.stage1.saved_epochs == ()
+    resolved = resolve(experiment)
+    (relation,) = resolved.relations
+    assert len(resolved.stage2_facts(relation)) == 20 and resolved.held_out_facts(relation) == ()
+    with pytest.raises(ValueError, match="lie beyond the last epoch, 0"):
+        Experiment.from_data(plain | {"stage1": {"epochs": 0, "checkpoint_epochs": [3]}, "stage2": {"facts": 5}})
+    with pytest.raises(ValueError, match="there is no stage 1"):
+        Experiment.from_data(plain | {"stage2": {"facts": 5, "branch_epochs": [3]}})
+    with pytest.raises(ValueError, match="which has 20"):
+        Experiment.from_data(plain | {"stage2": {"facts": 21}})
