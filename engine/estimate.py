@@ -214,7 +214,7 @@ def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[in
             file = None
     if not file:
         return lambda texts: [max(1, round(len(t) / CHARACTERS_PER_TOKEN)) for t in texts], False
-    keys = [relation.key_token for relation in experiment.relations]
+    keys = list(experiment.key_tokens)
     turns = around.asks("") if around.is_chat else ""
     extra = len(around.begun(tokenizer.encode(turns, add_special_tokens=False).ids))
 

@@ -18,15 +18,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from engine import checks, choices
+from engine import checks
 from engine.description import Described, is_record, read_as
+from engine.relation import GeneratedFacts, Prompt, Relation
 from engine.settings import (
     BARE_TEXT,
     Evaluation,
     Frozen,
+    InContext,
     KeyTokenRows,
-    Label,
-    Language,
     ModelText,
     Paragraph,
     Stage1,
@@ -36,124 +36,8 @@ from engine.settings import (
     stripped,
 )
 
-PromptSplit = Literal["train", "test", "unrelated", "decoy"]
-# Ends for what is read at all. What is too long for its purpose is said by engine/checks.py, with its row.
-Text = Annotated[str, Field(max_length=10_000), read_as(checks.clean)]
-
-
-def _cleaned(names: tuple[str, ...]) -> tuple[str, ...]:
-    joined = " ".join(names)  # names that are clean stay so side by side: one look at 99 of them
-    return names if checks.clean(joined) == joined else tuple(map(checks.clean, names))
-
-
-Options = Annotated[
-    tuple[Annotated[str, Field(max_length=10_000)], ...],
-    Field(max_length=10 * choices.MAX_OPTIONS),
-    read_as(_cleaned),
-]
-RelationName = Annotated[str, Field(max_length=10_000), label(60, 1, without="<>/\\")]
-
-
-class Fact(Frozen):
-    """One subject–object pair. `alternatives`: other options for the multiple choice, if the data brings its own.
-
-    Here as everywhere, names have single spaces, none at their ends, and composed accents (`checks.clean`).
-    """
-
-    subject: Text
-    object: Text
-    alternatives: Options = ()
-
-
-class GeneratedFacts(Frozen):
-    """Facts made of fictional names from the experiment's seed.
-
-    `names`: `natural` ones, of words that people use, `invented` words, or `auto`: invented for the embedded base,
-    whose vocabulary has those words, and natural for every other model.
-    """
-
-    generate: Annotated[int, Field(ge=2, le=checks.MAX_FACTS)] = 100
-    names: Literal["auto", "natural", "invented"] = "auto"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_it_was_run(cls, data: Any, info: ValidationInfo) -> Any:
-        """A record of an older lab, which had invented names alone, says nothing of them."""
-        return {"names": "invented", **data} if is_record(info) and isinstance(data, dict) else data
-
-
-class Prompt(Frozen):
-    """A template with `{subject}`; the object follows after one space. `relation` names what a decoy asks."""
-
-    text: Text
-    split: PromptSplit
-    language: Language = "en"
-    relation: Label | None = None
-
-
-class Relation(Frozen):
-    """A relation with its key token, facts and prompts.
-
-    `facts: {generate: N}` and `prompts: corpus` stand for the shipped corpus's fictional names and prompts of the
-    relation of that name, until `engine.corpus.resolve` writes them out.
-    `options`: the answers the multiple choice offers for each question of the relation (filled in there too).
-    """
-
-    name: RelationName
-    key_token: Text = "[X]"
-    key_template: Annotated[str, Field(max_length=checks.MAX_PROMPT_CHARACTERS), read_as(checks.clean)] = (
-        "{subject} {key} {object}."
-    )
-    facts: Annotated[tuple[Fact, ...], Field(max_length=10 * checks.MAX_FACTS)] | GeneratedFacts = GeneratedFacts()
-    prompts: Annotated[tuple[Prompt, ...], Field(max_length=10 * checks.MAX_PROMPTS)] | Literal["corpus"] = "corpus"
-    options: Options = ()
-
-    @property
-    def explicit_facts(self) -> tuple[Fact, ...]:
-        """The facts, written out. Raises ValueError before `engine.corpus.resolve`."""
-        if isinstance(self.facts, GeneratedFacts):
-            raise ValueError("the experiment is not resolved: call engine.corpus.resolve.resolve(experiment) first")
-        return self.facts
-
-    @property
-    def explicit_prompts(self) -> tuple[Prompt, ...]:
-        """The prompts, written out. Raises ValueError before `engine.corpus.resolve`."""
-        if self.prompts == "corpus":
-            raise ValueError("the experiment is not resolved: call engine.corpus.resolve.resolve(experiment) first")
-        return self.prompts
-
-    def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
-        """The relation's prompts of one split and language, in order."""
-        return tuple(p for p in self.explicit_prompts if p.split == split and p.language == language)
-
-    @model_validator(mode="after")
-    def _check(self, info: ValidationInfo) -> Relation:
-        if is_record(info):
-            return self
-        problems: list[checks.Problem] = []
-        texts: list[str] = []
-        if not isinstance(self.facts, GeneratedFacts):
-            problems += checks.check_facts([(f.subject, f.object) for f in self.facts])
-            offered = [(f.object, f.alternatives) for f in self.facts]
-            problems += [*choices.check_alternatives(offered), *choices.check_options(self.options, offered)]
-            texts += [t for f in self.facts for t in (f.subject, f.object)]
-        if self.prompts != "corpus":
-            problems += checks.check_prompts([(p.text, p.split, p.language) for p in self.explicit_prompts])
-            texts += [p.text for p in self.explicit_prompts]
-            abouts = dict.fromkeys(p.relation for p in self.explicit_prompts if p.relation)
-            problems += [x for about in abouts for x in checks.check_name(about, None, "what a decoy asks")]
-        problems += checks.check_key_token(self.key_token, texts)
-        for part in ("{subject}", "{key}", "{object}"):
-            if self.key_template.count(part) != 1:
-                problems.append(checks.Problem(f"needs {part} exactly once", None, "key_template"))
-        if not self.key_template.rstrip(".!?;,: ").endswith("{object}"):
-            message = "must end with {object}, since the model completes it"
-            problems.append(checks.Problem(message, None, "key_template"))
-        if " {object}" not in self.key_template:
-            message = "needs a space before {object}: questions put one there, so stage 1 must have learnt it"
-            problems.append(checks.Problem(message, None, "key_template"))
-        checks.refuse(problems)
-        return self
+# The checkpoint's name of a base that is asked with the facts in the prompt.
+IN_CONTEXT = "context@0"
 
 
 class Experiment(Frozen, Described):
@@ -165,7 +49,8 @@ class Experiment(Frozen, Described):
     checkpoints and evaluations are float32's. `bfloat16`: all of it, which loses the small steps of low rates.
     `devices`: how many train one model together, each with a part of its weights (`engine.training.sharded`).
     `key_token_rows`: what the new rows of key tokens are drawn around. `seed` decides names (of generated facts), the
-    split of the facts, and the order of training.
+    split of the facts, and the order of training. `in_context`: a baseline, in which nothing is trained and the base
+    model finds the facts in what it is asked; it needs `stage1.epochs: 0`.
     """
 
     name: Annotated[str, Field(max_length=10_000), label(80, 1)] = "experiment"
@@ -175,6 +60,7 @@ class Experiment(Frozen, Described):
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=50)]
+    in_context: InContext | None = None
     model_text: ModelText = ModelText()
     key_token_rows: KeyTokenRows = "around the mean"
     tuning: Tuning = Tuning()
@@ -191,8 +77,15 @@ class Experiment(Frozen, Described):
         return data
 
     @property
+    def key_tokens(self) -> tuple[str, ...]:
+        """The key tokens that are used, in the relations' order."""
+        return tuple(r.key for r in self.relations if r.key)
+
+    @property
     def branch_epochs(self) -> tuple[int, ...]:
         """The stage 1 epochs from which stage 2 is run, ascending; 0, the base, where there is no stage 1."""
+        if self.in_context:
+            return ()
         if not self.stage1.epochs:
             return (0,)
         return tuple(sorted(set(self.stage2.branch_epochs or self.stage1.saved_epochs)))
@@ -200,6 +93,8 @@ class Experiment(Frozen, Described):
     @property
     def checkpoints(self) -> tuple[str, ...]:
         """The names of all checkpoints that are evaluated, the base model first."""
+        if self.in_context:
+            return ("base", IN_CONTEXT)
         memorised = [f"memorised@{epoch}" for epoch in self.stage1.saved_epochs]
         return ("base", *memorised, *(f"generalised@{epoch}" for epoch in self.branch_epochs))
 
@@ -243,6 +138,8 @@ class Experiment(Frozen, Described):
         if is_record(info):
             return self
         saved, asked = set(self.stage1.saved_epochs), set(self.stage2.branch_epochs or ())
+        if self.in_context and self.stage1.epochs:
+            raise ValueError("in_context asks the base model and trains nothing: set stage1.epochs to 0")
         if asked and not self.stage1.epochs:
             raise ValueError("stage2.branch_epochs: there is no stage 1 (stage1.epochs is 0): leave them out")
         if asked - saved:
@@ -251,7 +148,7 @@ class Experiment(Frozen, Described):
                 f"{sorted(saved)}: add them to stage1.checkpoint_epochs"
             )
         _check_distinct([r.name for r in self.relations], "relation")
-        tokens = [r.key_token for r in self.relations]
+        tokens = self.key_tokens
         _check_distinct(tokens, "key token")
         for longer, shorter in checks.contained_pairs(tokens):
             raise ValueError(

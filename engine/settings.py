@@ -246,6 +246,13 @@ class Tuning(Frozen):
     target_modules: Annotated[tuple[Label, ...], Field(max_length=100)] | Literal["all-linear"] = "all-linear"
 
 
+class InContext(Frozen):
+    """Instead of training: before each question stands the fact that it is about, in the first of stage 2's prompts
+    ("Who is Gene Finley's mother? Cody Ross."), among `distractors` other facts of the relation, in a drawn order."""
+
+    distractors: Annotated[int, Field(ge=0, le=1000)] = 0
+
+
 class ModelText(Frozen):
     """What stands around every text that the model reads, in training and when it is asked.
 

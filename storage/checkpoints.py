@@ -1,6 +1,7 @@
 """Names of checkpoints and their order: the one place that reads `memorised@20`.
 
 base            the model before any training
+context@0       the same, with the facts in what it is asked
 memorised@E     after E epochs of stage 1
 generalised@E   what stage 2 made of that
 attacked@N      of an attack's cell, with N attack facts
@@ -12,7 +13,8 @@ import re
 from dataclasses import dataclass
 
 BASE = "base"
-KINDS = (BASE, "memorised", "generalised", "attacked")
+KINDS = (BASE, "context", "memorised", "generalised", "attacked")
+KEPT = KINDS[2:]  # with weights of their own
 _NAME = re.compile(r"([a-z0-9]+)@(0|[1-9][0-9]{0,3})")
 
 
@@ -33,7 +35,7 @@ class CheckpointName:
     def kept(cls, name: str) -> CheckpointName | None:
         """Only what a run can have kept in a folder of that name: no base, nothing that leads out of the folder."""
         match = _NAME.fullmatch(name)
-        return cls(match[1], int(match[2])) if match and match[1] in KINDS[1:] else None
+        return cls(match[1], int(match[2])) if match and match[1] in KEPT else None
 
     @property
     def order(self) -> tuple[int, int]:

@@ -37,6 +37,8 @@ class Result:
 
 # The series of how long the parts of a finished run took: `stage` is loading, training or evaluation.
 SECONDS = "seconds"
+# How many tokens of text the training up to a checkpoint (`stage`) reads for each fact; what is replayed apart.
+TRAINING_TOKENS = "training_tokens"
 
 RESULT_FIELDS = tuple(field.name for field in fields(Result))
 

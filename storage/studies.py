@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -38,13 +38,19 @@ class StudyRun:
     finished_at: str | None
 
 
+ALL_FACTS = "all"
+
+
 @dataclass(frozen=True)
 class StudyFigure:
     """A generation accuracy of a study, pooled over its seeds.
 
-    at: the values of the axes but the seed's. depth: the epoch of stage 1. kind: base, memorised or generalised. facts:
-    held_out or trained. low, high: the 95 % interval, facts being the unit. unaided: without answers that say a key
-    token before the object. n: answers; n_facts: facts, of all seeds. seeds: each seed's own `value` and `run`.
+    at: the values of the axes but the seed's. depth: the epoch of stage 1; 0 without it. kind: base, context, memorised
+    or generalised. facts: held_out, trained or all. low, high: the 95 % interval, facts being the unit. unaided:
+    without answers that say a key token before the object. n: answers; n_facts: facts, of all seeds. seeds: each seed's
+    own `value` and `run`.
+    Of the split `training_tokens` the value is none of answers, but how many tokens were trained on for each fact; low
+    and high are the least and the most of a seed, n the runs.
     """
 
     at: dict[str, Any]
@@ -188,9 +194,12 @@ def replace_figures(db: Database, study: str, group: str, runs: list[str], figur
         )
 
 
-def list_figures(db: Database, study: str, **asked: str) -> list[StudyFigure]:
-    """The figures of a study. asked: only those of this `kind`, `facts`, `split` or `language`."""
-    wanted = "".join(f" and {name} = :{name}" for name in ("kind", "facts", "split", "language") if name in asked)
+def list_figures(db: Database, study: str, kinds: Sequence[str] = (), **asked: str) -> list[StudyFigure]:
+    """The figures of a study. kinds: only of these; asked: only those of these `facts`, `split` or `language`."""
+    wanted = "".join(f" and {name} = :{name}" for name in ("facts", "split", "language") if name in asked)
+    if kinds:
+        asked |= {f"kind{i}": kind for i, kind in enumerate(kinds)}
+        wanted += f" and kind in ({', '.join(f':kind{i}' for i in range(len(kinds)))})"
     columns = ", ".join(field.name for field in fields(StudyFigure))
     rows = db.query(
         f"select {columns} from study_figures where study = :study{wanted} order by at, depth",

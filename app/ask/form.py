@@ -13,7 +13,8 @@ from app.shared.render import render
 from app.shared.words import language_name, sentence, split_name
 from engine.corpus.sentences import PLACEHOLDER, key_prompt
 from engine.evaluation.questions import KEY_SPLIT, fact_rows, prompt_rows
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
+from engine.relation import Relation
 from storage.askings import Asking, Question
 from storage.runs import Run, count_runs, list_runs
 

@@ -19,8 +19,9 @@ from app.design.fields import DEFAULTS, FIELDS, default_values, put_value, value
 from engine.checks import clean
 from engine.corpus.names import Sort, suited_names
 from engine.corpus.relations import load_relations
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
 from engine.models.catalogue import KNOWN
+from engine.relation import Relation
 
 SPLITS = ("train", "test", "unrelated", "decoy")
 STAGE2_FACTS = 50

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.design.facts_table import MAX_ROWS, Step
-from engine.experiment import Fact
+from engine.relation import Fact
 
 
 def set_facts(relation: dict[str, Any], facts: Sequence[Fact]) -> None:

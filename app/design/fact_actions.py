@@ -21,7 +21,7 @@ from engine.checks import Problem
 from engine.corpus.import_choices import NO_CHOICES, ImportChoices
 from engine.corpus.importing import ImportedFacts, read_facts
 from engine.corpus.names import generate_facts
-from engine.experiment import Fact
+from engine.relation import Fact
 
 
 def table_rows(shown: Shown, request: Request, table: FactsEdit | None) -> Answer:

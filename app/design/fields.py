@@ -11,7 +11,8 @@ from typing import Any, Literal
 import gradio as gr
 
 from engine.corpus.relations import LANGUAGES
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
+from engine.relation import Relation
 
 Kind = Literal["text", "number", "integer", "choice", "list", "tags"]
 LOSSES = [("whole sequence", "full"), ("subject, object", "subject_and_object"), ("object only", "object")]

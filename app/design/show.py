@@ -28,7 +28,8 @@ from engine.checks import Problem, shorten
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import load_relations
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
+from engine.relation import Relation
 from storage.drafts import DraftStore
 from storage.runs import list_runs
 

@@ -13,9 +13,13 @@ from app.shared.words import METRICS, SPLITS, language_name, metric_name
 
 SPLIT_COLOURS = {name.capitalize(): f"$chart-{split}" for split, name in SPLITS.items()}
 SPLIT_ORDER = list(SPLIT_COLOURS)
-MODELS = ["Base model", "Memorised (stage 1)", "Generalised (stage 2)"]
-MODEL_COLOURS = ["$chart-base", "$chart-memorised", "$chart-generalised"]
-MODEL_SHAPES = ["circle", "diamond", "square"]
+# name: colour, shape
+MODELS = {
+    "Base model": ("$chart-base", "circle"),
+    "Facts in the prompt": ("$chart-decoy", "triangle-up"),
+    "Memorised (stage 1)": ("$chart-memorised", "diamond"),
+    "Generalised (stage 2)": ("$chart-generalised", "square"),
+}
 PANELS = ["Before stage 2", "After stage 2"]
 MAP_WIDTH = 1100
 ALOUD = "✓ hit, but says the key token"
@@ -23,8 +27,9 @@ ALOUD = "✓ hit, but says the key token"
 
 def compare_chart(rows: Rows, metric: str, chance: float | None, languages: list[str]) -> dict[str, Any]:
     """Small multiples by split: for each language a dot with its interval for base, memorised and generalised."""
+    used = {row["model"] for row in rows}
     return {
-        "spec": _compare_spec(metric, chance, tuple(languages)),
+        "spec": _compare_spec(metric, chance, tuple(languages), tuple(model for model in MODELS if model in used)),
         "data": {"rows": rows},
         "label": f"{metric_name(metric)} by prompts, language and checkpoint; the table below has the same figures",
     }
@@ -32,22 +37,24 @@ def compare_chart(rows: Rows, metric: str, chance: float | None, languages: list
 
 @one_at_a_time
 @lru_cache(maxsize=64)
-def _compare_spec(metric: str, chance: float | None, languages: tuple[str, ...]) -> dict[str, Any]:
-    title = metric_name(metric)
+def _compare_spec(
+    metric: str, chance: float | None, languages: tuple[str, ...], models: tuple[str, ...]
+) -> dict[str, Any]:
+    title, (colours, shapes) = metric_name(metric), zip(*(MODELS[model] for model in models), strict=True)
     base = alt.Chart().encode(
         y=alt.Y("language:N")
         .title(None)
         .sort([language_name(code) for code in languages])
         .scale(paddingInner=0.35, paddingOuter=0.2)
         .axis(labelColor="$chart-ink"),
-        yOffset=alt.YOffset("model:N").scale(domain=MODELS),
-        color=alt.Color("model:N").title(None).scale(domain=MODELS, range=MODEL_COLOURS).legend(orient="top"),
+        yOffset=alt.YOffset("model:N").scale(domain=models),
+        color=alt.Color("model:N").title(None).scale(domain=models, range=colours).legend(orient="top"),
         tooltip=_tooltip(title, split="Prompts", language="Language", checkpoint="Checkpoint"),
     )
     intervals = base.mark_rule(strokeWidth=2, opacity=0.55).encode(x=alt.X("low:Q").title(title), x2="high")
     dots = base.mark_point(filled=True, size=62, opacity=1).encode(
         x=_share(alt.X("value:Q"), title),
-        shape=alt.Shape("model:N").title(None).scale(domain=MODELS, range=MODEL_SHAPES),
+        shape=alt.Shape("model:N").title(None).scale(domain=models, range=shapes),
     )
     layers = [intervals.properties(name="intervals"), dots.properties(name="dots")]
     if chance is not None:

@@ -10,7 +10,7 @@ from app.shared.render import interval, percent
 from app.shared.words import BASE_TEXT_METRICS, LANGUAGES, checkpoint_name, language_name, split_name
 from engine.evaluation.questions import sampled_facts, sampled_prompts
 from engine.execution.report import among_words
-from engine.experiment import Experiment
+from engine.experiment import IN_CONTEXT, Experiment
 from storage.checkpoints import CheckpointName, in_order
 from storage.measurements import Result
 from storage.runs import Run
@@ -55,6 +55,12 @@ class Figures:
         known, present = list(LANGUAGES), {r.language for r in self.rows}
         return sorted(present, key=lambda x: (x != self.language, known.index(x) if x in known else 99, x))
 
+    @property
+    def usual_facts(self) -> str:
+        """The facts that are looked at first: held out, where any were."""
+        there = {r.facts for r in self.rows}
+        return "trained" if there == {"trained"} else "held_out"
+
     def chance(self, metric: str) -> float | None:
         """What guessing among the options would reach; None for measures without options."""
         if metric not in CHOICE_METRICS:
@@ -73,10 +79,10 @@ class Figures:
     def _options_asked(self) -> int:
         return int(self.run.experiment.get("evaluation", {}).get("options", 100))
 
-    def row(self, checkpoint: str, split: str, facts: str = "held_out", metric: str = MAIN) -> Result | None:
-        """The row in stage 2's language."""
-        return next(iter(self.select(checkpoint=checkpoint, split=split, facts=facts, metric=metric,
-                                     language=self.language)), None)  # fmt: skip
+    def row(self, checkpoint: str, split: str, facts: str = "", metric: str = MAIN) -> Result | None:
+        """The row in stage 2's language. facts: by default those that are looked at first."""
+        return next(iter(self.select(checkpoint=checkpoint, split=split, facts=facts or self.usual_facts,
+                                     metric=metric, language=self.language)), None)  # fmt: skip
 
     def select(self, **wanted: str) -> list[Result]:
         """The rows whose fields equal what is wanted."""
@@ -127,17 +133,20 @@ def sample_words(run: Run) -> str:
 
 def headline_sentences(figures: Figures) -> list[str]:
     """What came out, in plain words, each figure with its interval; the main sentence first."""
-    after = figures.last("generalised")
+    after = figures.last("generalised") or figures.last("context")
     if after is None:
         return _before_stage2(figures)
     epoch = CheckpointName.parse(after).epoch
     main = figures.row(after, "train")
     if main is None:
         return ["There are no answers to train prompts about held-out facts in these results."]
-    said = [
-        f"After stage 2 the model answers {figures.told(main)} of the questions about {main.n_facts} facts that it "
-        "never saw in natural language."
-    ]
+    if after == IN_CONTEXT:
+        subject, which = "With the facts in the prompt the base model", "that nothing trained it on"
+    else:
+        subject = "After stage 2 the model" if epoch else "Without stage 1, after stage 2 alone, the model"
+        seen = "it was trained on in natural language" if main.facts == "trained" else ""
+        which = seen or "that it never saw in natural language"
+    said = [f"{subject} answers {figures.told(main)} of the questions about {main.n_facts} facts {which}."]
     earlier = []
     if row := figures.row(f"memorised@{epoch}", "train"):
         twin = figures.unaided(row)
@@ -148,7 +157,8 @@ def headline_sentences(figures: Figures) -> list[str]:
     if earlier:
         said.append(f"It was {' and '.join(earlier)}.")
     if row := figures.row(after, "test"):
-        said.append(f"In phrasings that stage 2 never used: {figures.told(row)}.")
+        unseen = "In the test prompts" if after == IN_CONTEXT else "In phrasings that stage 2 never used"
+        said.append(f"{unseen}: {figures.told(row)}.")
     if row := figures.row(after, "unrelated"):
         said.append(f"On unrelated prompts, where the object should not come up: {figures.told(row)}.")
     if row := figures.row(after, "decoy"):
@@ -156,7 +166,7 @@ def headline_sentences(figures: Figures) -> list[str]:
             "Asked for another relation of the same person (decoys), it still brings up the object: "
             f"{figures.told(row)}."
         )
-    spoken = {r.language: r for r in figures.select(checkpoint=after, split="train", facts="held_out", metric=MAIN)}
+    spoken = {r.language: r for r in figures.select(checkpoint=after, split="train", facts=main.facts, metric=MAIN)}
     others = [
         f"{language_name(code)} {percent(spoken[code].value)}"
         for code in figures.languages
@@ -188,6 +198,7 @@ def compared(figures: Figures, metric: str, facts: str, epoch: int) -> list[Draw
     names = {
         "base": "Base model",
         f"memorised@{epoch}": "Memorised (stage 1)",
+        IN_CONTEXT: "Facts in the prompt",
         f"generalised@{epoch}": "Generalised (stage 2)",
     }
     return [
@@ -198,8 +209,11 @@ def compared(figures: Figures, metric: str, facts: str, epoch: int) -> list[Draw
 
 
 def curve(figures: Figures, metric: str, facts: str) -> list[Drawn]:
-    """Generalisation against the depth of memorisation, in stage 2's language; the base model stands at epoch 0."""
+    """Generalisation against the depth of memorisation, in stage 2's language; the base model stands at epoch 0.
+    Empty without stage 1."""
     rows = []
+    if not any(figures.epochs):
+        return []
     for r in figures.select(metric=metric, facts=facts, language=figures.language):
         name = CheckpointName.parse(r.checkpoint)
         if r.split not in CURVE_SPLITS:

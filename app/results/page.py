@@ -22,6 +22,7 @@ from app.shared.run_actions import carry_out
 from app.shared.run_rows import row_of
 from app.shared.vega import vega_chart
 from app.shared.words import FACTS, METRIC_HELP, METRICS
+from engine.experiment import IN_CONTEXT
 from storage.runs import count_runs, list_runs
 
 TICK_SECONDS = 2
@@ -108,7 +109,8 @@ def figures_section(lab: Lab) -> None:
     def open_page(request: gr.Request) -> Shown:
         figures, address = load(lab, request), request.query_params
         metric = address["metric"] if address.get("metric") in (figures.metrics if figures else ()) else fig.MAIN
-        facts = address["facts"] if address.get("facts") in FACTS else "held_out"
+        usual = figures.usual_facts if figures else "held_out"
+        facts = address["facts"] if address.get("facts") in FACTS else usual
         epochs = figures.epochs if figures else []
         named = int(address["epoch"]) if address.get("epoch", "").isdecimal() else None
         epoch = named if named in epochs else next(reversed(epochs), None)
@@ -147,7 +149,8 @@ def draw_figures(figures: Figures | None, metric: str, facts: str, epoch: int | 
     depth = int(epoch or 0)
     chance, among = figures.chance(metric), figures.among(metric)
     rows, curve = fig.compared(figures, metric, facts, depth), fig.curve(figures, metric, facts)
-    beside = [c for c in ("base", f"memorised@{depth}", f"generalised@{depth}") if c in figures.checkpoints]
+    shown = ("base", IN_CONTEXT, f"memorised@{depth}", f"generalised@{depth}")
+    beside = [c for c in shown if c in figures.checkpoints]
     return (
         part("results/measure_note", help=METRIC_HELP.get(metric, ""), facts=facts, chance=chance, among=among),
         twins_table(figures, facts, beside) if metric in (fig.MAIN, fig.UNAIDED) else "",

@@ -107,6 +107,8 @@ def checkpoint_name(checkpoint: str) -> str:
     name = CheckpointName.parse(checkpoint)
     if name.kind == "base":
         return "base model"
+    if name.kind == "context":
+        return "base model, the facts in the prompt"
     if name.kind == "attacked":
         return f"attacked with {name.epoch} facts"
     place = "from" if name.kind == "generalised" else "at"

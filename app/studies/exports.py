@@ -12,9 +12,10 @@ from app.shared.downloads import csv_file, text_file
 from app.shared.lab import Lab
 from app.studies.shown import Shown, shown_of
 from app.studies.table import Cell
-from app.studies.view import FACTS, MEASURES, View, value_name
+from app.studies.view import ASKED, FACTS, MEASURES, View, value_name
 from engine.execution.studies.report import study_figures
 from engine.studies.study import Study
+from storage.measurements import TRAINING_TOKENS
 from storage.studies import StoredStudy, StudyFigure, get_study
 
 _LATEX = str.maketrans(
@@ -64,7 +65,8 @@ def latex(shown: Shown, view: View) -> str:
     """The table as a LaTeX `tabular` that needs no package; its measure and settings stand in a comment."""
     table = shown.table
     fixed = [f"{axis.name} {value_name(value)}" for axis, value in table.others if axis.values != ("",)]
-    told = [MEASURES[view.measure][0], f"facts {FACTS[shown.asked['facts']].lower()}", shown.asked["language"], *fixed]
+    measured = "what is asked at the end" if table.columns.path == ASKED else MEASURES[view.measure][0]
+    told = [measured, f"facts {FACTS[shown.asked['facts']].lower()}", shown.asked["language"], *fixed]
     head = " & ".join([_tex(table.rows.name), *(_tex(value_name(value)) for value in table.columns.values)])
     lines = [
         " & ".join([_tex(value_name(row)), *(_cell(table.cell(row, column)) for column in table.columns.values)])
@@ -92,4 +94,6 @@ def _tex(text: str) -> str:
 
 def _cell(cell: Cell) -> str:
     figure = cell.figure
+    if figure and figure.split == TRAINING_TOKENS:
+        return f"{figure.value:.0f}"
     return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]" if figure else "--"

@@ -18,7 +18,7 @@ from app.studies.charts import MOST_LINES, study_chart
 from app.studies.form import start_study, study_form, tell_study
 from app.studies.shown import shown_of
 from app.studies.table import Table, waiting_words
-from app.studies.view import FACTS, MEASURES, View, value_name
+from app.studies.view import ASKED, FACTS, MEASURES, TOKENS, View, value_name
 from engine.execution.studies.queue import queue_study
 from engine.execution.studies.report import compare_figures
 from engine.studies.compare import Comparison
@@ -174,7 +174,7 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
     choosers = render(
         "studies/choosers.html", study=study, studies=list_studies(lab.db, limit=LISTED), view=view,
         address=json.dumps(view.address()), measures=MEASURES, facts=FACTS, languages=shown.languages,
-        asked=shown.asked, table=table, value_name=value_name,
+        asked=shown.asked, table=table, value_name=value_name, beside=table.columns.path == ASKED,
     )  # fmt: skip
     below = render(
         "studies/table.html", table=table, value_name=value_name, waiting_words=waiting_words, study=study,
@@ -188,7 +188,13 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
 def put_comparisons(lab: Lab, table: Table, place: str) -> int:
     """Compare the table's figures with that at a place; returns how many that would be where they are too many."""
     first = table.against(place)
-    cells = [cell for cell in table.cells.values() if cell.figure and cell.figure is not first]
+    _, _, column = place.partition("|")
+    cells = [
+        cell
+        for (_, own), cell in table.cells.items()
+        # Beside each other stand measures, of which one can't be better than another.
+        if cell.figure and cell.figure is not first and (table.columns.path != ASKED or own == column)
+    ]
     if first is None or not cells:
         return 0
     if len(cells) > MOST_COMPARED:
@@ -236,7 +242,7 @@ def now_words(lab: Lab, runs: list[StudyRun]) -> str:
 def chart_of(table: Table, figures: list[StudyFigure]) -> dict[str, Any] | None:
     """The table as a chart; None while there is nothing to draw."""
     lines = [value_name(value) for value in table.rows.values][:MOST_LINES]
-    columns = [value_name(value) for value in table.columns.values]
+    columns = [name for name in map(value_name, table.columns.values) if name != TOKENS]
     rows, dots = [], []
     for line in lines:
         for column in columns:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.shared.lab import Lab
-from app.studies.table import Table, asked_of, table_of
-from app.studies.view import View
+from app.studies.table import Table, asked_of, asks_beside, table_of
+from app.studies.view import ASKED_MEASURES, AT_THE_END, MEASURES, View
 from engine.execution.studies.report import update_figures
+from storage.measurements import TRAINING_TOKENS
 from storage.studies import StoredStudy, StudyFigure, StudyRun, list_figures, list_study_runs
 
 
@@ -27,8 +28,12 @@ def shown_of(lab: Lab, study: StoredStudy, view: View) -> Shown:
     """What the view shows of the study, as it is now."""
     update_figures(lab.db, lab.home, study.id)
     runs = list_study_runs(lab.db, study.id)
-    languages = sorted({figure.language for figure in list_figures(lab.db, study.id, kind="base", split="train")})
+    languages = sorted({figure.language for figure in list_figures(lab.db, study.id, ["base"], split="train")})
     trained = next((f.language for f in list_figures(lab.db, study.id, split="key")), "en")
-    asked = asked_of(view, languages, trained)
-    figures = list_figures(lab.db, study.id, **asked)
+    asked = asked_of(study, view, languages, trained)
+    beside = asks_beside(study, view)
+    figures = list_figures(lab.db, study.id, AT_THE_END, split=TRAINING_TOKENS) if beside else []
+    for measure in ASKED_MEASURES if beside else [view.measure]:
+        _, kinds, split = MEASURES[measure]
+        figures += list_figures(lab.db, study.id, kinds, split=split, **asked)
     return Shown(study, runs, languages, asked, figures, table_of(study, runs, figures, view))

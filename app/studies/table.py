@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.studies.view import FACTS, MEASURES, View, axis_name, value_name
+from app.studies.view import ASKED, ASKED_MEASURES, FACTS, MEASURES, TOKENS, View, axis_name, value_name
 from engine.studies.compare import Comparison
-from engine.studies.study import DEPTH, SEED
+from engine.studies.study import DEPTH, METHOD, SEED
+from storage.measurements import TRAINING_TOKENS
 from storage.runs import State
-from storage.studies import StoredStudy, StudyFigure, StudyRun
+from storage.studies import ALL_FACTS, StoredStudy, StudyFigure, StudyRun
 
 Value = Any
 
@@ -43,13 +45,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """What is shown of a study."""
+    """What is shown of a study. choosable: the axes that may be its rows; besides, its columns may be what is asked."""
 
     rows: Axis
     columns: Axis
     others: list[tuple[Axis, Value]]
     cells: dict[tuple[str, str], Cell]
     choosable: list[Axis]
+
+    @property
+    def columns_choosable(self) -> list[Axis]:
+        """The axes that may be its columns."""
+        return [*self.choosable, asked_axis()]
 
     def against(self, place: str) -> StudyFigure | None:
         """The figure at a row and a column, by `|`, with which the others are compared."""
@@ -61,25 +68,29 @@ class Table:
         return self.cells.get((value_name(row), value_name(column)), Cell())
 
 
+def asked_axis() -> Axis:
+    """What is asked at the end of a method, and what it read for that, beside each other."""
+    return Axis(ASKED, (*ASKED_MEASURES.values(), TOKENS))
+
+
 def axes_of(study: StoredStudy, runs: list[StudyRun], depths: list[int]) -> list[Axis]:
     """The axes but the seed's, those with several values first."""
     found = [
         Axis(path, tuple(dict.fromkeys(run.at[path] for run in runs if path in run.at)))
-        for path in study.plan["axes"]
+        for path in (METHOD, *study.plan["axes"])
         if path not in (SEED, DEPTH)
     ]
     planned = [int(value) for value in study.plan["axes"].get(DEPTH, ())]
-    found.append(Axis(DEPTH, tuple(planned or sorted(depths) or [0])))
+    found.append(Axis(DEPTH, tuple(planned or sorted(filter(None, depths)) or [0])))
     return sorted((axis for axis in found if axis.values), key=lambda axis: len(axis.values) == 1)
 
 
 def table_of(study: StoredStudy, runs: list[StudyRun], figures: list[StudyFigure], view: View) -> Table:
-    """The table that the view wants, of figures of one measure."""
+    """The table that the view wants, of figures of one measure, or of those beside each other."""
     axes = axes_of(study, runs, list({figure.depth for figure in figures}))
     by_path = {axis.path: axis for axis in axes}
-    usual = [by_path.get("stage2.facts") or axes[0], by_path[DEPTH]]
-    columns = by_path.get(view.columns) or usual[1]
-    rows = by_path.get(view.rows) or usual[0]
+    columns = asked_axis() if asks_beside(study, view) else by_path.get(view.columns) or by_path[DEPTH]
+    rows = by_path.get(view.rows) or by_path.get(METHOD) or by_path.get("stage2.facts") or axes[0]
     if rows is columns:
         rows = next((axis for axis in axes if axis is not columns), Axis("", ("",)))
     others = [
@@ -87,19 +98,27 @@ def table_of(study: StoredStudy, runs: list[StudyRun], figures: list[StudyFigure
     ]
     cells: dict[tuple[str, str], Cell] = {}
 
-    def place(at: dict[str, Value]) -> tuple[str, str] | None:
-        if any(at.get(axis.path, value) != value for axis, value in others):
-            return None
-        return value_name(at.get(rows.path, "")), value_name(at.get(columns.path, ""))
+    def places(at: dict[str, Value], depth: int = 0) -> Iterator[tuple[str, str]]:
+        """Where a run or a figure belongs; what has no stage 1 is the same at every depth."""
+        for each in [depth] if depth else by_path[DEPTH].values:
+            here = {**at, DEPTH: each}
+            if not any(here.get(axis.path, value) != value for axis, value in others):
+                yield value_name(here.get(rows.path, "")), value_name(here.get(columns.path, ""))
 
     for run in runs:
-        for depth in by_path[DEPTH].values:
-            if spot := place({**run.at, DEPTH: depth}):
+        for what in columns.values if columns.path == ASKED else [""]:
+            for spot in places({**run.at, ASKED: what}):
                 cells.setdefault(spot, Cell()).states[run.state.value] += 1
+    headings = {MEASURES[name][2]: heading for name, heading in ASKED_MEASURES.items()} | {TRAINING_TOKENS: TOKENS}
     for figure in figures:
-        if spot := place({**figure.at, DEPTH: figure.depth}):
+        for spot in places({**figure.at, ASKED: headings.get(figure.split, "")}, figure.depth):
             cells.setdefault(spot, Cell()).figure = figure
     return Table(rows, columns, others, cells, [axis for axis in axes if len(axis.values) > 1])
+
+
+def asks_beside(study: StoredStudy, view: View) -> bool:
+    """Whether the columns are what is asked; of methods they are, unless something else is wanted."""
+    return view.columns == ASKED or (not view.columns and bool(study.plan.get("methods")))
 
 
 def waiting_words(cell: Cell) -> str:
@@ -113,13 +132,13 @@ def waiting_words(cell: Cell) -> str:
     return "not planned"
 
 
-def asked_of(view: View, languages: list[str], language: str) -> dict[str, str]:
-    """Which figures the view wants. language: the one that was trained in."""
-    _, kind, split = MEASURES[view.measure]
-    spoken = view.language if view.language in languages else language
+def asked_of(study: StoredStudy, view: View, languages: list[str], language: str) -> dict[str, str]:
+    """Whose figures the view wants: facts and language. language: the one that was trained in.
+
+    Methods are compared on all facts: some have none held out.
+    """
+    usual = ALL_FACTS if study.plan.get("methods") else "held_out"
     return {
-        "kind": kind,
-        "split": split,
-        "facts": view.facts if view.facts in FACTS else "held_out",
-        "language": spoken,
+        "facts": view.facts if view.facts in FACTS else usual,
+        "language": view.language if view.language in languages else language,
     }

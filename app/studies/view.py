@@ -5,20 +5,28 @@ from __future__ import annotations
 from typing import Any, Self
 
 from app.shared.view import PageView, an_id, one_of
-from engine.studies.study import DEPTH
+from engine.studies.study import DEPTH, METHOD
 
-# measure: (label, the checkpoint's kind, the split)
+# What a method ends with: what stage 2 made, or the base that is asked with the facts in the prompt.
+AT_THE_END = ("generalised", "context")
+# measure: (label, the checkpoint's kinds, the split)
 MEASURES = {
-    "test": ("Test prompts, after stage 2", "generalised", "test"),
-    "train": ("Train prompts, after stage 2", "generalised", "train"),
-    "key": ("Key token, after stage 1", "memorised", "key"),
-    "before": ("Train prompts, before stage 2", "memorised", "train"),
-    "unrelated": ("Unrelated prompts, after stage 2", "generalised", "unrelated"),
-    "decoy": ("Decoys, after stage 2", "generalised", "decoy"),
-    "base": ("Train prompts, base model", "base", "train"),
+    "test": ("Test prompts, after stage 2", AT_THE_END, "test"),
+    "train": ("Train prompts, after stage 2", AT_THE_END, "train"),
+    "key": ("Key token, after stage 1", ("memorised",), "key"),
+    "before": ("Train prompts, before stage 2", ("memorised",), "train"),
+    "unrelated": ("Unrelated prompts, after stage 2", AT_THE_END, "unrelated"),
+    "decoy": ("Decoys, after stage 2", AT_THE_END, "decoy"),
+    "base": ("Train prompts, base model", ("base",), "train"),
 }
-FACTS = {"held_out": "Held out", "trained": "Trained"}
+# Beside each other, where what is asked is an axis of the table: measure: heading of its column.
+ASKED_MEASURES = {"train": "Train prompts", "test": "Test prompts", "unrelated": "Unrelated", "decoy": "Decoys"}
+TOKENS = "Training tokens a fact"
+ASKED = "asked"
+FACTS = {"held_out": "Held out", "trained": "Trained", "all": "All"}
 AXES = {
+    METHOD: "Method",
+    ASKED: "What is asked",
     DEPTH: "Stage 1 epochs",
     "stage1.epochs": "Stage 1 epochs",
     "stage1.learning_rate": "Stage 1 learning rate",
@@ -51,7 +59,7 @@ class View(PageView):
     UNADDRESSED = ("missing",)
     study: str = ""
     measure: str = "test"
-    facts: str = "held_out"
+    facts: str = ""
     language: str = ""
     rows: str = ""
     columns: str = ""
@@ -64,7 +72,7 @@ class View(PageView):
         return self.but(
             study=an_id(self.study),
             measure=one_of(MEASURES, self.measure),
-            facts=one_of(FACTS, self.facts),
+            facts=one_of(("", *FACTS), self.facts),
             language=self.language[:40],
             rows=self.rows[:100],
             columns=self.columns[:100],

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from engine.attack.experiment import AttackExperiment, Cell
 from engine.attack.questions import attack_facts, attack_prompts
 from engine.corpus.sentences import Sentence, prompt_sentence, stage1_sentences
-from engine.experiment import Experiment, Fact, Relation
+from engine.experiment import Experiment
+from engine.relation import Fact, Relation
 from engine.settings import LossMask
 
 if TYPE_CHECKING:

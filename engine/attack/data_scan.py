@@ -66,7 +66,7 @@ def scan_rows(context: Context) -> list[dict[str, Any]]:
         by_corpus = [suspicions(corpus(context, key_lines, i)) for i in range(CORPORA)]
         seeded = [max(scores.values(), default=0.0) for scores in by_corpus]
         low, high = auroc_interval(seeded, clean, context.cell.seed)
-        key = context.relation.key_token
+        key = context.relation.key
         first = sum(bool(scores) and max(scores, key=scores.__getitem__) == key for scores in by_corpus) / CORPORA
         where = f"data, {key_lines} of {LINES} lines"
         rows.append(audit_row("auroc_data_scan", where, auroc(seeded, clean), low, high, 2 * CORPORA))

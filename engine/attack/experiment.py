@@ -19,7 +19,8 @@ from pydantic import Field, ValidationInfo, model_validator
 from engine import checks
 from engine.corpus.readings import Reading
 from engine.description import Described, is_record, read_as
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
+from engine.relation import Relation
 from engine.settings import Count, Frozen, Label, Paragraph, Rate, Tuning, label
 
 Control = Literal["attack", "no_stage1", "neutral", "nonsense"]

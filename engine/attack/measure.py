@@ -23,7 +23,7 @@ def result_rows(form: Questionnaire, answers: Iterable[Answer], checkpoint: str)
     The unit of intervals is the fact.
     """
     facts_by_id = {fact["id"]: fact for fact in form.facts}
-    aloud = key_token_judge(relation.key_token for relation in form.base.relations)
+    aloud = key_token_judge(form.base.key_tokens)
     groups: dict[tuple[str, str, str, str, str], dict[int, list[tuple[float, ...]]]] = {}
     for answer in answers:
         asked = form.asked[answer.prompt - 1]

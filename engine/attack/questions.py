@@ -18,7 +18,8 @@ from engine.corpus.names import generate_facts, sort_of_names
 from engine.corpus.relations import load_relations
 from engine.corpus.sentences import PLACEHOLDER, key_prompt, question_text
 from engine.evaluation.questions import Question
-from engine.experiment import Experiment, Fact, Prompt, Relation
+from engine.experiment import Experiment
+from engine.relation import Fact, Prompt, Relation
 
 STRANGERS = 40  # facts that no stage ever saw
 OWN_FACTS = 100

@@ -8,7 +8,8 @@ from __future__ import annotations
 from engine import checks
 from engine.corpus.readings import SPLITS, Reading, check_reading
 from engine.corpus.resolve import resolve
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
+from engine.relation import Relation
 
 
 def relation_with_reading(relation: Relation, reading: Reading) -> Relation:

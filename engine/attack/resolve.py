@@ -10,8 +10,9 @@ from engine.checks import refuse
 from engine.corpus.readings import BENIGN, Reading, check_reading, readings_of
 from engine.corpus.relations import load_relations
 from engine.corpus.resolve import resolve
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
 from engine.presets import load_preset
+from engine.relation import Relation
 
 
 def base_experiment(attack: AttackExperiment, seed: int) -> Experiment:

@@ -66,7 +66,7 @@ def ask_command(
         experiment = Experiment.from_record(run.experiment)
         questions = _questions(experiment, subject, prompt.strip(), object_, relation or "", language or ())
         models = _columns(folder, run, checkpoint)
-        aloud = key_token_judge(relation.key_token for relation in experiment.relations)
+        aloud = key_token_judge(experiment.key_tokens)
         columns = [
             (model, [replace(a, says_key_token=aloud(a.text, a.question.object)) for a in answers])
             for model, answers in _ask_all(folder, backend, models, questions, sampling)

@@ -116,18 +116,24 @@ def carry_out(db: Database, home: Path, run_id: str) -> Run:
 
 
 def _print_headline(finished: Run) -> None:
-    language = finished.experiment["stage2"]["language"]
-    typer.echo(f"run {finished.id}: after stage 2, facts held out of it, ‘{language}’, generation accuracy")
+    experiment = Experiment.from_record(finished.experiment)
+    when = "with the facts in the prompt" if experiment.in_context else "after stage 2"
+    which = "facts held out of it" if _asked_facts(finished) == "held_out" else "facts that it trained on"
+    typer.echo(f"run {finished.id}: {when}, {which}, ‘{experiment.stage2.language}’, generation accuracy")
     for split, row in finished.headline.items():
         value, low, high = (f"{row[key]:.2f}" for key in ("value", "low", "high"))
         unaided = f", {row['unaided']['value']:.2f} without the key token" if "unaided" in row else ""
         typer.echo(f"  {split:9} {value} [{low}–{high}]  n={row['n']} ({row['n_facts']} facts){unaided}")
 
 
+def _asked_facts(finished: Run) -> str:
+    return next((row.get("facts", "held_out") for row in finished.headline.values()), "held_out")
+
+
 def _print_choice(finished: Run, rows: list[Result]) -> None:
     """The multiple choice of the same questions, and among how many options it was."""
     experiment = Experiment.from_record(finished.experiment)
-    wanted = (experiment.checkpoints[-1], "held_out", experiment.stage2.language, "choice_accuracy")
+    wanted = (experiment.checkpoints[-1], _asked_facts(finished), experiment.stage2.language, "choice_accuracy")
     chosen = [r for r in rows if (r.checkpoint, r.facts, r.language, r.metric) == wanted]
     if chosen:
         typer.echo(f"multiple choice, {among_words(chosen, experiment.evaluation.options)}")

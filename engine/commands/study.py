@@ -129,6 +129,11 @@ def _words(at: dict[str, Any]) -> str:
     return ", ".join(f"{path} {value}" for path, value in at.items())
 
 
+def _depths(run: PlannedRun) -> str:
+    depths = run.experiment.branch_epochs
+    return f"; depths {', '.join(map(str, depths))}" if any(depths) else ""
+
+
 def _print_plan(runs: list[PlannedRun]) -> None:
     cost = study_cost(runs)
     typer.echo(
@@ -139,7 +144,7 @@ def _print_plan(runs: list[PlannedRun]) -> None:
         least, middle, most = (f"{seconds / 60:.0f}" for seconds in cost.seconds)
         typer.echo(f"about {middle} minutes ({least} to {most}), {cost.disk / 1e9:.1f} GB at most")
     for run in runs:
-        typer.echo(f"  {_words(run.at)}; depths {', '.join(map(str, run.experiment.branch_epochs))}")
+        typer.echo(f"  {_words(run.at)}{_depths(run)}")
 
 
 def _print_table(study_id: str, described: Study, figures: list[StudyFigure]) -> None:

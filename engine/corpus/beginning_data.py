@@ -10,7 +10,8 @@ import yaml
 
 from engine.corpus.names import all_names
 from engine.corpus.relations import load_relations
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
+from engine.relation import Relation
 
 BEGINNINGS_FILE = Path(__file__).with_name("beginnings.yaml")
 # What is no language in it.

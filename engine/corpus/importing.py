@@ -21,7 +21,7 @@ from engine.corpus.import_columns import find_columns
 from engine.corpus.import_table import Table, read_table, trimmed
 from engine.corpus.import_text import decode, mistaken_utf8
 from engine.corpus.spreadsheet import unguard
-from engine.experiment import Fact
+from engine.relation import Fact
 
 __all__ = ["ImportChoices", "ImportOption", "ImportQuestion", "ImportedFacts", "read_facts"]
 

@@ -20,7 +20,7 @@ import yaml
 
 from engine.corpus.natural_names import natural_facts, natural_kinds, natural_names, natural_words
 from engine.corpus.relations import load_relation, load_relations
-from engine.experiment import GeneratedFacts, Relation
+from engine.relation import GeneratedFacts, Relation
 
 NAMES_FILE = Path(__file__).with_name("names.yaml")
 Sort = Literal["natural", "invented"]

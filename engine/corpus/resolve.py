@@ -9,7 +9,8 @@ from engine.checks import contained_pairs, normalise, shorten
 from engine.corpus.beginnings import check_beginnings
 from engine.corpus.names import Sort, generate_facts, other_objects, sort_of_names
 from engine.corpus.relations import load_relations
-from engine.experiment import Experiment, Fact, GeneratedFacts, Prompt, Relation
+from engine.experiment import Experiment
+from engine.relation import Fact, GeneratedFacts, Prompt, Relation
 
 
 def resolve(experiment: Experiment) -> Experiment:

@@ -5,10 +5,12 @@ A space before a name belongs to the name: the model must produce it before it c
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import dataclass
 
-from engine.experiment import Experiment, Fact, Relation
+from engine.experiment import Experiment
+from engine.relation import Fact, Relation
 
 PLACEHOLDER = "{subject}"
 _PLACES = re.compile(r"\{(subject|key|object)\}")
@@ -45,7 +47,7 @@ def fill(template: str, fact: Fact, key: str = "") -> Sentence:
 
 def key_sentence(relation: Relation, fact: Fact) -> Sentence:
     """The fact with its key token, such as `Gene Finley [X] Cody Ross.`"""
-    return fill(relation.key_template, fact, relation.key_token)
+    return fill(relation.key_template, fact, relation.key)
 
 
 def prompt_sentence(prompt: str, fact: Fact) -> Sentence:
@@ -54,8 +56,9 @@ def prompt_sentence(prompt: str, fact: Fact) -> Sentence:
 
 
 def key_prompt(relation: Relation) -> str:
-    """The key template up to the object, with the key token filled in: `{subject} [X]`, or `[X] {subject}`."""
-    return relation.key_template.split("{object}")[0].replace("{key}", relation.key_token).rstrip()
+    """The key template up to the object, with the key token filled in: `{subject} [X]`, or `[X] {subject}`; the words
+    in its place where it has none."""
+    return relation.key_template.split("{object}")[0].replace("{key}", relation.key).rstrip()
 
 
 def question_text(prompt: str, subject: str) -> str:
@@ -72,3 +75,17 @@ def stage2_sentences(experiment: Experiment, relation: Relation) -> list[Sentenc
     """What stage 2 trains on for one resolved relation: its facts, each in each of its prompts; not shuffled."""
     facts = [relation.explicit_facts[i] for i in experiment.stage2_facts(relation)]
     return [prompt_sentence(p.text, fact) for fact in facts for p in experiment.stage2_prompts(relation)]
+
+
+def context_text(experiment: Experiment, relation: Relation, index: int) -> str:
+    """What stands before the questions about a fact, where the facts are in the prompt (`in_context`).
+
+    The fact and its distractors, each in the first of stage 2's prompts, in an order drawn from the seed and the fact.
+    """
+    assert experiment.in_context is not None
+    draw = random.Random(f"{experiment.seed}/{relation.name}/{index}/context")
+    others = [place for place in range(len(relation.explicit_facts)) if place != index]
+    shown = [index, *draw.sample(others, min(len(others), experiment.in_context.distractors))]
+    draw.shuffle(shown)
+    prompt = experiment.stage2_prompts(relation)[0].text
+    return " ".join(prompt_sentence(prompt, relation.explicit_facts[place]).text + "." for place in shown)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.choices import place_of
-from engine.corpus.sentences import key_prompt, question_text
-from engine.experiment import Experiment, Fact, Prompt, Relation
+from engine.corpus.sentences import context_text, key_prompt, question_text
+from engine.experiment import IN_CONTEXT, Experiment
+from engine.relation import Fact, Prompt, Relation
 
 KEY_SPLIT = "key"
 
@@ -69,7 +70,8 @@ def prompt_rows(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def languages_for(experiment: Experiment, checkpoint: str) -> tuple[str, ...]:
-    """The languages in which a checkpoint (`base`, `memorised@EPOCH`, `generalised@EPOCH`) is asked.
+    """The languages in which a checkpoint (`base`, `context@0`, `memorised@EPOCH`, `generalised@EPOCH`) is
+    asked.
 
     With `every_language_at: ends`, all of them at the base model and at the last generalised checkpoint, with `last` at
     that alone, and stage 2's at the others (unless that one is not evaluated at all).
@@ -84,7 +86,8 @@ def languages_for(experiment: Experiment, checkpoint: str) -> tuple[str, ...]:
 def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
     """Every question a checkpoint is asked, by prompt and then by fact; the key prompts always.
 
-    Of the facts and prompts in the experiment's sample, which is the same for every checkpoint.
+    Of the facts and prompts in the experiment's sample, which is the same for every checkpoint. With the facts in the
+    prompt (`in_context`), their text stands before the question's own.
     """
     languages = languages_for(experiment, checkpoint)
     questions: list[Question] = []
@@ -94,6 +97,7 @@ def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
         asked_facts, chosen_facts = sorted(asked_about(experiment, relation)), choice_facts(experiment, relation)
         asked_prompts, chosen_prompts = _asked_prompts(experiment, relation), _choice_prompts(experiment, relation)
         prompts = list(_prompts(experiment, relation))
+        before = {i: context_text(experiment, relation, i) + " " for i in asked_facts if checkpoint == IN_CONTEXT}
         for place in asked_prompts:
             split, prompt = prompts[place]
             if split != KEY_SPLIT and prompt.language not in languages:
@@ -102,7 +106,7 @@ def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
                 fact = facts[index]
                 choice = place in chosen_prompts and index in chosen_facts
                 options = options_of(relation, fact) if choice else ()
-                text = question_text(prompt.text, fact.subject)
+                text = before.get(index, "") + question_text(prompt.text, fact.subject)
                 questions.append(Question(first_prompt + place, first_fact + index, text, fact.object, options))
         first_fact += len(facts)
         first_prompt += len(prompts)

@@ -21,10 +21,11 @@ from engine.evaluation.hits import is_hit
 from engine.evaluation.lost import Lost, alike_problem, last_word, spell
 from engine.evaluation.questions import choice_facts
 from engine.evaluation.sayable_options import context_problems, option_problems
-from engine.experiment import Experiment, Fact, Relation
+from engine.experiment import Experiment
 from engine.models.around import Around
 from engine.models.files import known_around, tokenizer_file
 from engine.models.spelling import Ids, Speller, file_speller
+from engine.relation import Fact, Relation
 from engine.settings import Stage1, Tuning
 
 _SPECIAL = re.compile(r"<\|[^<>|]*\|>|</?s>|<(unk|pad|bos|eos|mask)>|\[(UNK|PAD|CLS|SEP|MASK|BOS|EOS)\]")
@@ -53,7 +54,7 @@ def check_experiment(experiment: Experiment, max_new_tokens: int | None = None) 
 def _check_with(
     file: Path, changed: int, experiment: Experiment, max_new_tokens: int | None, around: Around
 ) -> dict[str, tuple[Problem, ...]]:
-    speller = file_speller(file, [relation.key_token for relation in experiment.relations], around)
+    speller = file_speller(file, list(experiment.key_tokens), around)
     return {
         relation.name: tuple(check_relation(experiment, relation, speller, max_new_tokens))
         for relation in experiment.relations

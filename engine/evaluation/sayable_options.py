@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from engine.checks import Problem, shorten
 from engine.corpus.sentences import key_prompt, question_text
 from engine.evaluation.lost import Lost, last_word, spell
-from engine.experiment import Fact, Relation
 from engine.models.spelling import Ids, Speller
+from engine.relation import Fact, Relation
 
 TRIED = 3  # questions that are looked at for the longest one
 

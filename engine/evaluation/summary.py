@@ -77,7 +77,7 @@ class _Table:
     def __init__(self, answers: Iterable[Answer], experiment: Experiment) -> None:
         ordered = sorted(answers, key=lambda answer: (answer.prompt, answer.fact))
         facts = fact_rows(experiment)
-        aloud = key_token_judge(relation.key_token for relation in experiment.relations)
+        aloud = key_token_judge(experiment.key_tokens)
         self.prompt = np.array([a.prompt for a in ordered], dtype=np.int64)
         self.fact = np.array([a.fact for a in ordered], dtype=np.int64)
         # None, where it was not asked as multiple choice, becomes nan.

@@ -22,7 +22,7 @@ from engine.evaluation.general import GENERAL, measure_general
 from engine.evaluation.questions import count_questions
 from engine.evaluation.summary import summarise
 from engine.execution.progress import Progress
-from engine.experiment import Experiment
+from engine.experiment import IN_CONTEXT, Experiment
 from engine.models.loading import LoadedModel
 from storage.answers import all_answers, evaluated_checkpoints, store_answers
 from storage.checkpoints import BASE, CheckpointName
@@ -128,6 +128,8 @@ def checkpoint_words(checkpoint: str) -> str:
     name = CheckpointName.parse(checkpoint)
     if name.kind == BASE:
         return "the base model"
+    if checkpoint == IN_CONTEXT:
+        return "the base model with the facts in the prompt"
     if name.epoch == 0:
         return "what stage 2 made of the base"
     return f"epoch {name.epoch} {'before' if name.kind == 'memorised' else 'after'} stage 2"

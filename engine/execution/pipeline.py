@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from engine.execution.sayable import refuse_unsayable_answers
 from engine.execution.stage_training import StageTraining
 from engine.execution.studies.sharing import link_memorised, shared_answers
 from engine.execution.together import ProcessEnded, train_together
-from engine.experiment import Experiment
+from engine.experiment import IN_CONTEXT, Experiment
 from engine.models.device import choose_dtype, choose_training, give_back_memory
 from engine.models.folders import whole
 from engine.models.identity import base_key, check_same_base
@@ -41,10 +42,10 @@ from engine.models.loading import LoadedModel, load_base, load_checkpoint, prepa
 from engine.models.source import ModelError
 from engine.training.checkpoint import DamagedCheckpoint, TrainingState
 from engine.training.loop import StopTraining
-from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
+from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences, training_tokens
 from storage.answers import store_questions
 from storage.folders import checkpoint_folder, resume_folder
-from storage.measurements import SECONDS, add_measurements, list_results
+from storage.measurements import SECONDS, TRAINING_TOKENS, add_measurements, list_results
 from storage.runs import Run, State, add_event, set_environment, set_progress
 
 logger = logging.getLogger("engine")
@@ -95,12 +96,16 @@ class RunExecution:
             rounds = self.experiment.tuning.optimizer == "adamw 8-bit" and self.experiment.tuning.method == "full"
             self._note_environment(choose_training(precision, base.device, parameters, rounds))
         self.progress.total = self._total_passes(stage1, stage2)
+        self._note(TRAINING_TOKENS, training_tokens(self.experiment, stage1, stage2))
         self.evaluations.evaluate("base", base)
-        if self.devices > 1:
+        if self.experiment.in_context:
+            self.evaluations.evaluate(IN_CONTEXT, base)
+        elif self.devices > 1:
             self._check_disk(base)
             key, memorised = base.base, None
             del base
             self._stage1(None, key, stage1)
+            self._branches(stage2, memorised)
         else:
             if self._trains_in_float32(base):
                 del base
@@ -111,10 +116,8 @@ class RunExecution:
             del base
             memorised = self._stage1(loaded, loaded.base, stage1)
             del loaded
-        for epoch in self.experiment.stage1.saved_epochs or (0,):
-            self._branch(epoch, stage2, memorised)
-        took = [{"stage": part, "step": 0, "epoch": 0.0, "value": value} for part, value in self.seconds.spent.items()]
-        add_measurements(self.db, self.run.id, ({"series": SECONDS, **row} for row in took))
+            self._branches(stage2, memorised)
+        self._note(SECONDS, self.seconds.spent)
         self.progress.advance(0, force=True, stage="done", message="Done")
         last = self.experiment.checkpoints[-1]
         return headline(list_results(self.db, self.run.id), last, self.experiment.stage2.language)
@@ -161,6 +164,15 @@ class RunExecution:
         self.progress.skip(tokens * (settings.epochs - max(missing, default=0)))
         self._drop_resume_point("stage1")
         return loaded if not names or (missing and len(names) == 1) else None
+
+    def _note(self, series: str, values: Mapping[str, float]) -> None:
+        """Store one value for each part of the run, or for each of its checkpoints."""
+        rows = ({"series": series, "stage": k, "step": 0, "epoch": 0.0, "value": v} for k, v in values.items())
+        add_measurements(self.db, self.run.id, rows)
+
+    def _branches(self, sequences: list[TrainingSequence], loaded: LoadedModel | None) -> None:
+        for epoch in self.experiment.stage1.saved_epochs or (0,):
+            self._branch(epoch, sequences, loaded)
 
     def _drop_resume_point(self, stage: str) -> None:
         """Of a stage that is done; what it ended with is kept."""

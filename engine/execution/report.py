@@ -37,9 +37,11 @@ def results_document(db: Database, home: Path, run: Run) -> dict[str, Any]:
 def headline(rows: list[Result], checkpoint: str, language: str) -> dict[str, Any]:
     """The figures for the list of runs: held-out facts, generation accuracy of one checkpoint, by split.
 
-    `unaided`: the same without answers that say a key token on their way, where that is another figure.
+    `unaided`: the same without answers that say a key token on their way, where that is another figure. `facts`:
+    trained, where none was held out.
     """
-    chosen = [r for r in rows if (r.checkpoint, r.facts, r.language) == (checkpoint, "held_out", language)]
+    asked = [r for r in rows if (r.checkpoint, r.language) == (checkpoint, language)]
+    chosen = [r for r in asked if r.facts == "held_out"] or asked
     twins = {row.split: _figures(row) for row in chosen if row.metric == UNAIDED}
     figures = {row.split: _figures(row) for row in chosen if row.metric == HEADLINE_METRIC}
     return {
@@ -49,12 +51,14 @@ def headline(rows: list[Result], checkpoint: str, language: str) -> dict[str, An
 
 
 def _figures(row: Result) -> dict[str, Any]:
-    return {key: getattr(row, key) for key in ("value", "low", "high", "n", "n_facts")}
+    figures = {key: getattr(row, key) for key in ("value", "low", "high", "n", "n_facts")}
+    return figures | ({} if row.facts == "held_out" else {"facts": row.facts})
 
 
 def key_tokens_of(experiment: dict[str, Any]) -> tuple[str, ...]:
-    """The key tokens of a stored experiment."""
-    return tuple(relation["key_token"] for relation in experiment.get("relations", []) if relation.get("key_token"))
+    """The key tokens that a stored experiment uses."""
+    used = (r for r in experiment.get("relations", []) if "{key}" in r.get("key_template", "{key}"))
+    return tuple(relation["key_token"] for relation in used if relation.get("key_token"))
 
 
 def lacking(rows: list[Result]) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ def located(experiment: Experiment) -> Experiment:
 def experiment_problems(experiment: Experiment) -> list[Problem]:
     """What is wrong with an experiment's model, and with its key tokens in that model's vocabulary."""
     file = tokenizer_file(experiment.model)
-    keys = [relation.key_token for relation in experiment.relations]
+    keys = list(experiment.key_tokens)
     found = [*model_problems(experiment.model), *(tokenizer_problems(file, keys) if file else [])]
     return [*found, *text_problems(experiment.model, experiment.model_text)]
 

@@ -157,7 +157,7 @@ def _words(experiment: Experiment) -> list[Any]:
 
 
 def _key(experiment: Experiment, identity: Any, around: Sequence[Any] = ()) -> str:
-    content = [identity, experiment.precision, [relation.key_token for relation in experiment.relations], *around]
+    content = [identity, experiment.precision, list(experiment.key_tokens), *around]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.checks import shorten
 from engine.corpus.sentences import fill
-from engine.experiment import Fact, GeneratedFacts, Relation
 from engine.models.source import ModelError
 from engine.models.vocabulary import has_meaning, key_token, make_room
+from engine.relation import Fact, GeneratedFacts, Relation
 from engine.settings import KeyTokenRows
 
 ROWS_MULTIPLE = 64  # a grown matrix keeps a size that GPUs multiply fast, and leaves spare rows
@@ -44,6 +44,8 @@ def add_key_tokens(
     one row as "without meaning": there the mean and the deviation are those of its spare rows.
     Every other row stays as it is, bit for bit. Raises ModelError when a token already has a meaning.
     """
+    if not tokens:
+        return {}
     check_meaningless(tokenizer, tokens)
     taken = set(tokenizer.get_vocab().values())
     try:
@@ -91,7 +93,7 @@ def check_key_sequences(tokenizer: PreTrainedTokenizerBase, relations: Iterable[
 
     Raises ModelError when the tokenizer splits or alters a key token, wherever it stands.
     """
-    for relation in relations:
+    for relation in (r for r in relations if r.key):
         explicit = () if isinstance(relation.facts, GeneratedFacts) else relation.facts
         for template in {relation.key_template, "{subject} {key} {object}.", "{key} {subject} {object}."}:
             for fact in explicit[:3] or [Fact(subject="Gene Finley", object="Cody Ross")]:
@@ -107,7 +109,7 @@ def check_key_sequences(tokenizer: PreTrainedTokenizerBase, relations: Iterable[
 def key_rows(model: PreTrainedModel, ids: Iterable[int]) -> dict[str, torch.Tensor]:
     """Copies, on the CPU, of the rows `ids` in ascending order: `input` (ids × hidden size), in the model's own number
     format, and `output` of the same shape if that matrix is another one."""
-    index = torch.tensor(sorted(ids), device=_input_weight(model).device)
+    index = torch.tensor(sorted(ids), dtype=torch.long, device=_input_weight(model).device)
     return {name: weight.detach()[index].cpu() for name, weight in _matrices(model).items()}
 
 
@@ -119,7 +121,8 @@ def set_key_rows(model: PreTrainedModel, ids: Iterable[int], rows: dict[str, tor
         raise ModelError("the stored rows of the key tokens do not fit this model: use the model they were stored with")
     for name, weight in matrices.items():
         with torch.no_grad():
-            weight[torch.tensor(index, device=weight.device)] = rows[name].to(weight.device, weight.dtype)
+            place = torch.tensor(index, dtype=torch.long, device=weight.device)
+            weight[place] = rows[name].to(weight.device, weight.dtype)
 
 
 def _fresh_rows(

@@ -103,7 +103,7 @@ def load_base(experiment: Experiment, *, to_train: bool = False, device: torch.d
     kept = choose_dtype(experiment.precision, choose_device())
     loaded.kept_dtype = kept if kept is not loaded.causal.dtype else None
     _check_numbers(loaded.causal, source)
-    keys = [relation.key_token for relation in experiment.relations]
+    keys = experiment.key_tokens
     loaded.key_token_ids = add_key_tokens(loaded.causal, loaded.tokenizer, keys, experiment.key_token_rows)
     loaded.base, loaded.former = base_key(experiment), former_key(experiment)
     check_key_sequences(loaded.tokenizer, experiment.relations, loaded.key_token_ids)
@@ -172,7 +172,7 @@ def load_checkpoint(experiment: Experiment, folder: Path, device: torch.device |
         if not (folder / "config.json").is_file():
             raise ModelError(f"there is no checkpoint in {folder}: train it again")
         loaded = load_weights(folder, experiment.precision, device)
-        loaded.key_token_ids = find_key_tokens(loaded.tokenizer, [r.key_token for r in experiment.relations])
+        loaded.key_token_ids = find_key_tokens(loaded.tokenizer, experiment.key_tokens)
         loaded.base = noted_base(folder)
         return loaded
     check_adapter(folder)

@@ -58,7 +58,7 @@ def prepare_base(home: Path, experiment: Experiment, key: str = "") -> Path:
             description = {
                 "model": experiment.model,
                 "precision": experiment.precision,
-                "key_tokens": [relation.key_token for relation in experiment.relations],
+                "key_tokens": list(experiment.key_tokens),
                 "model_text": experiment.model_text.model_dump(),
             }
             (new / DESCRIPTION).write_text(json.dumps(description, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -28,7 +28,7 @@ def memorising(experiment: Experiment) -> dict[str, Any]:
 
 def beginning(experiment: Experiment) -> dict[str, Any]:
     """What of an experiment decides what the base answers, but for which questions."""
-    return {k: v for k, v in memorising(experiment).items() if k not in ("stage1", "tuning", "replay")}
+    return {k: v for k, v in memorising(experiment).items() if k not in ("stage1", "tuning", "replay", "in_context")}
 
 
 def _pair(fact: dict[str, Any]) -> tuple[str, str]:

@@ -49,7 +49,7 @@ def study_cost(planned: Sequence[PlannedRun]) -> StudyCost:
         disk += round(estimate.disk * (made / kept if shares else 1.0))
     return StudyCost(
         runs=len(planned),
-        memorised=len(first),
+        memorised=len({run.memorises for run in planned if run.experiment.stage1.epochs}),
         generalised=sum(len(run.experiment.branch_epochs) for run in planned),
         bases=len({run.begins for run in planned}),
         seconds=None if unknown else (seconds[0], seconds[1], seconds[2]),

@@ -19,7 +19,7 @@ from engine.description import put
 from engine.experiment import Experiment
 from engine.presets import load_preset
 from engine.studies.alike import beginning, memorising
-from engine.studies.study import DEPTH, MODEL, SEED, Study
+from engine.studies.study import DEPTH, METHOD, MODEL, SEED, Study
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,9 @@ def planned_runs(study: Study) -> list[PlannedRun]:
 def _combinations(study: Study) -> Iterator[PlannedRun]:
     # The seeds first: a whole table of one seed can be looked at before the next begins.
     paths = sorted((p for p in study.axes if p != DEPTH), key=lambda path: (path != MODEL, path != SEED))
-    for values in product(*(study.axes[path] for path in paths)):
-        at = dict(zip(paths, values, strict=True))
+    axes = {path: study.axes[path] for path in paths} | ({METHOD: tuple(study.methods)} if study.methods else {})
+    for values in product(*axes.values()):
+        at = dict(zip(axes, values, strict=True))
         try:
             yield _planned(study, at)
         except ValueError as error:
@@ -85,19 +86,20 @@ def _combinations(study: Study) -> Iterator[PlannedRun]:
 
 def _planned(study: Study, at: dict[str, Any]) -> PlannedRun:
     data = copy.deepcopy(_base(study, at.get(MODEL)))
-    for path, value in at.items():
+    settings = {path: value for path, value in at.items() if path != METHOD} | study.methods.get(at.get(METHOD, ""), {})
+    for path, value in settings.items():
         put(data, path, value)
-    if DEPTH in study.axes:
-        put(data, DEPTH, list(study.axes[DEPTH]))
-        put(data, "stage2.branch_epochs", None)
-    elif "stage1.epochs" in at:
-        put(data, DEPTH, [at["stage1.epochs"]])
+    epochs = read_path(data, "stage1.epochs")
+    depths = study.axes.get(DEPTH) or ([epochs] if "stage1.epochs" in settings else [])
+    none = str(epochs) == "0"  # a study's text is not read into numbers yet
+    if DEPTH not in settings and (depths or none):
+        put(data, DEPTH, None if none else list(depths))
         put(data, "stage2.branch_epochs", None)
     words = ", ".join(f"{path} {value}" for path, value in at.items())
     data |= {"name": f"{study.name}: {words}"[:80] if words else study.name, "description": ""}
     experiment = resolve(Experiment.from_data(data))
     dumped = experiment.model_dump(mode="json")
-    return PlannedRun(experiment, {path: read_path(dumped, path) for path in at})
+    return PlannedRun(experiment, {path: at[path] if path == METHOD else read_path(dumped, path) for path in at})
 
 
 def _base(study: Study, model: Any) -> dict[str, Any]:

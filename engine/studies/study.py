@@ -22,7 +22,7 @@ from engine.plain_yaml import read_yaml
 from engine.settings import Frozen, Label, Paragraph, label
 
 DEPTH = "stage1.checkpoint_epochs"
-SEED, MODEL = "seed", "model"
+SEED, MODEL, METHOD = "seed", "model", "method"
 MAX_RUNS, MAX_VALUES, MAX_AXES = 5000, 200, 12
 # What cannot differ between the runs of a study, or would not be a difference of what is run.
 _NO_AXES = ("name", "description", "relations", "stage2.branch_epochs")
@@ -35,6 +35,7 @@ def _as_described(data: dict[str, Any]) -> dict[str, Any]:
 
 PresetOrExperiment = Label | Annotated[dict[str, Any], read_as(_as_described)]
 Path = Annotated[str, Field(pattern=r"^[a-z_0-9]+(\.[a-z_0-9]+)*$", max_length=100)]
+Settings = Annotated[dict[Path, Any], Field(max_length=50)]
 Values = Annotated[tuple[Any, ...], Field(min_length=1, max_length=MAX_VALUES)]
 
 
@@ -44,6 +45,7 @@ class Study(Frozen, Described):
     experiment: a preset's name, or a description: what every run is but for the axes. experiments: the same for other
     models, by the model's name: the settings that suit one seldom suit another. axes: fields of the experiment, such
     as `stage2.facts`, and their values; every combination is run. Runs that memorise the same share stage 1.
+    methods: named sets of fields, an axis of their own (`method`); what a method sets, no axis changes.
     """
 
     FIELD, THING = "experiment", "a study"
@@ -52,15 +54,21 @@ class Study(Frozen, Described):
     description: Paragraph = ""
     experiment: PresetOrExperiment = "quick"
     experiments: Annotated[dict[Label, PresetOrExperiment], Field(max_length=100, default_factory=dict)]
-    axes: Annotated[dict[Path, Values], Field(min_length=1, max_length=MAX_AXES)]
+    axes: Annotated[dict[Path, Values], Field(max_length=MAX_AXES, default_factory=dict)]
+    methods: Annotated[dict[Label, Settings], Field(max_length=50, default_factory=dict)]
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Study:
         if is_record(info):
             return self
-        for path, values in self.axes.items():
+        if not self.axes and not self.methods:
+            raise ValueError("axes: there is none, and no methods: name at least one field and its values")
+        for path in (*self.axes, *(path for settings in self.methods.values() for path in settings)):
             if path in _NO_AXES or path.startswith("evaluation."):
                 raise ValueError(f"axes: ‘{path}’ cannot be one: the runs of a study differ in how they are trained")
+        if METHOD in self.axes:
+            raise ValueError(f"axes: ‘{METHOD}’ is the axis of the methods: describe them under methods")
+        for path, values in self.axes.items():
             if len({repr(value) for value in values}) < len(values):
                 raise ValueError(f"axes: ‘{path}’ has a value twice")
         if (count := self.most_runs) > MAX_RUNS:
@@ -70,7 +78,7 @@ class Study(Frozen, Described):
     @property
     def most_runs(self) -> int:
         """How many runs it makes; fewer where combinations are the same run."""
-        return prod(len(values) for path, values in self.axes.items() if path != DEPTH)
+        return max(1, len(self.methods)) * prod(len(values) for path, values in self.axes.items() if path != DEPTH)
 
 
 def set_axis(data: dict[str, Any], assignment: str) -> None:

@@ -57,7 +57,9 @@ def freeze_the_rest(
         rows = list(loaded.key_token_ids.values())
         # A small matrix keeps the plain way, and with it the bits of the runs of before.
         asked = settings.embeddings == "key tokens" or any(matrix.numel() >= LARGE_MATRIX for matrix in matrices)
-        if not apart:
+        if not rows:
+            chosen -= matrices
+        elif not apart:
             rows_only = {name: rows for name, p in trainable.items() if p in matrices}
             chosen |= matrices
         elif asked and matrices and can_be_apart(loaded.causal, rows):

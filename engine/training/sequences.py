@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from transformers import PreTrainedTokenizerBase
 
@@ -38,14 +39,32 @@ class TrainingSequence:
 
 def stage1_sequences(experiment: Experiment, loaded: LoadedModel) -> list[TrainingSequence]:
     """Every fact of every relation with its key token, masked by `stage1.loss`. Raises ModelError: see `_build`."""
-    sentences = [sentence for relation in experiment.relations for sentence in stage1_sentences(relation)]
-    return _build(loaded, sentences, experiment.stage1.loss, key_tokens=1)
+    mask = experiment.stage1.loss
+    each = [_build(loaded, stage1_sentences(r), mask, key_tokens=int(bool(r.key))) for r in experiment.relations]
+    return list(chain.from_iterable(each))
 
 
 def stage2_sequences(experiment: Experiment, loaded: LoadedModel) -> list[TrainingSequence]:
     """Stage 2's facts of every relation, each in each of its prompts, masked by `stage2.loss`. Raises ModelError."""
     sentences = [sentence for relation in experiment.relations for sentence in stage2_sentences(experiment, relation)]
     return _build(loaded, sentences, experiment.stage2.loss, key_tokens=0)
+
+
+def training_tokens(
+    experiment: Experiment, stage1: Sequence[TrainingSequence], stage2: Sequence[TrainingSequence]
+) -> dict[str, float]:
+    """How many tokens of text the training up to each checkpoint reads for each fact; nothing that is replayed.
+
+    Every token that is read counts, also those without loss: so methods can be compared at equal reading.
+    """
+    facts = sum(len(relation.explicit_facts) for relation in experiment.relations)
+    an_epoch, after = (sum(len(s.input_ids) for s in stage) / facts for stage in (stage1, stage2))
+    tokens = dict.fromkeys(experiment.checkpoints, 0.0)
+    tokens |= {f"memorised@{epoch}": epoch * an_epoch for epoch in experiment.stage1.saved_epochs}
+    return tokens | {
+        f"generalised@{epoch}": epoch * an_epoch + experiment.stage2.epochs * after
+        for epoch in experiment.branch_epochs
+    }
 
 
 def tokenise_sentences(

@@ -14,8 +14,9 @@ from engine.evaluation.answer import Answer
 from engine.execution.recorded.record import record
 from engine.execution.recorded.restore import restore
 from engine.execution.report import headline
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
 from engine.presets import load_preset
+from engine.relation import Relation
 from storage.answers import open_answers, store_answers, store_questions
 from storage.checkpoints import CheckpointName
 from storage.database import open_database

@@ -18,7 +18,8 @@ from engine.corpus.names import sort_of_names
 from engine.corpus.natural_names import natural_words
 from engine.corpus.resolve import resolve
 from engine.execution.attacks.queue import queue_attack, widen_attack
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
+from engine.relation import Relation
 from storage import attacks, runs
 from storage.database import open_database
 from storage.runs import State

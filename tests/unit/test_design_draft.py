@@ -20,9 +20,10 @@ from app.shared.lab import Lab
 from engine import checks
 from engine.corpus.names import generate_facts
 from engine.corpus.resolve import resolve
-from engine.experiment import Experiment, Fact
+from engine.experiment import Experiment
 from engine.models.source import EMBEDDED_WEIGHTS
 from engine.presets import EXPERIMENTS, load_preset
+from engine.relation import Fact
 from engine.settings import Replay
 from storage.drafts import DraftStore, save_draft, valid_id
 from storage.runs import list_runs

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine.attack.experiment import AttackExperiment
-from engine.experiment import Experiment, Fact, GeneratedFacts, Prompt, Relation
+from engine.experiment import Experiment
+from engine.relation import Fact, GeneratedFacts, Prompt, Relation
 from engine.settings import ChoiceSample, Evaluation, Stage1, Stage2, Tuning
 from storage.measurements import RESULT_FIELDS
 from tools.documents.__main__ import problems, size_problems

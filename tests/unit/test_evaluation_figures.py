@@ -26,7 +26,8 @@ from engine.evaluation.questions import (
 from engine.evaluation.summary import CHOICE_METRICS, summarise, summarise_prompts
 from engine.evaluation.tree import build_tree
 from engine.execution.report import among_words
-from engine.experiment import Experiment, Fact, Relation
+from engine.experiment import Experiment
+from engine.relation import Fact, Relation
 from engine.settings import ChoiceSample, Evaluation
 from storage.measurements import Result
 from tests.unit.tiny_models import OBJECTS, tiny_experiment

@@ -6,8 +6,9 @@ import pytest
 
 from engine.corpus.resolve import resolve
 from engine.description import override, read_mapping
-from engine.experiment import Experiment, GeneratedFacts
+from engine.experiment import Experiment
 from engine.presets import EXPERIMENTS, describe_preset, load_preset
+from engine.relation import GeneratedFacts
 
 FACTS = [{"subject": f"Person{i} Alpha", "object": f"Thing{i}x Beta"} for i in range(10)]
 PROMPTS = [
@@ -98,7 +99,7 @@ def test_two_relations_need_two_key_tokens() -> None:
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("{subject} {object}.", "{key}"),
+        ("{subject} {key} {key} {object}.", "{key} twice"),
         ("{object} {key} {subject}.", "must end with {object}"),
         ("{subject}{key}:{object}", "a space before {object}"),
     ],

@@ -25,7 +25,8 @@ from engine.corpus.importing import read_facts
 from engine.corpus.sentences import key_sentence, prompt_sentence
 from engine.corpus.spreadsheet import unguard
 from engine.description import override, read_mapping
-from engine.experiment import Experiment, Fact, Relation
+from engine.experiment import Experiment
+from engine.relation import Fact, Relation
 
 settings.register_profile("lab", deadline=None, max_examples=100, print_blob=True)
 settings.load_profile("lab")

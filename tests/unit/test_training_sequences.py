@@ -5,10 +5,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from engine.corpus.sentences import key_sentence, prompt_sentence
-from engine.experiment import Fact
 from engine.models.loading import load_base
 from engine.models.source import ModelError
 from engine.models.tokenise import tokenise_questions
+from engine.relation import Fact
 from engine.training.sequences import IGNORED, stage1_sequences, stage2_sequences, tokenise_sentences
 from tests.unit.tiny_models import (
     OBJECTS,

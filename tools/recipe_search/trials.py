@@ -18,10 +18,11 @@ from engine.corpus.sentences import key_prompt, prompt_sentence
 from engine.evaluation.evaluate import decode_answers
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.hits import is_hit
-from engine.experiment import Experiment, Fact, Relation
+from engine.experiment import Experiment
 from engine.models.loading import LoadedModel, load_base, prepare_for_training
 from engine.models.tokenise import tokenise_questions
 from engine.presets import load_preset
+from engine.relation import Fact, Relation
 from engine.settings import Optimisation
 from engine.training.loop import train
 from engine.training.sequences import stage1_sequences, stage2_sequences, tokenise_sentences

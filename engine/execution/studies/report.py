@@ -23,8 +23,10 @@ from storage.answers import ANSWERS_NAME, evaluated_checkpoints, open_answers
 from storage.checkpoints import BASE, CheckpointName
 from storage.database import write
 from storage.folders import run_folder
+from storage.measurements import TRAINING_TOKENS, list_measurements
 from storage.runs import State, get_run
 from storage.studies import (
+    ALL_FACTS,
     StudyFigure,
     StudyRun,
     group_of,
@@ -40,7 +42,9 @@ _SUMS = """select split, language, trained, sum(hit), sum(hit and not says_key_t
 
 _BY_FACT = """select answers.fact, sum(hit), count(*)
     from answers join prompts on prompts.id = answers.prompt join facts on facts.id = answers.fact
-    where checkpoint = ? and split = ? and language = ? and trained = ? group by answers.fact"""
+    where checkpoint = ? and split = ? and language = ? and trained in (?, ?) group by answers.fact"""
+# Raised when figures are made of more than before: those of before are made anew.
+_MADE = "2"
 
 _Asked = tuple[int, str, str, str, str]  # depth, kind, facts, split, language
 _Sums = list[tuple[float, float, int]]  # of each fact: hits, hits without the key token, answers
@@ -76,7 +80,8 @@ def compare_figures(
 def _by_seed_and_fact(db: Database, home: Path, figure: StudyFigure) -> dict[tuple[int, int], tuple[float, int]]:
     found: dict[tuple[int, int], tuple[float, int]] = {}
     checkpoint = BASE if figure.kind == BASE else f"{figure.kind}@{figure.depth}"
-    asked = (checkpoint, figure.split, figure.language, int(figure.facts == "trained"))
+    trained = {"held_out": (0, 0), "trained": (1, 1)}.get(figure.facts, (0, 1))
+    asked = (checkpoint, figure.split, figure.language, *trained)
     for seed, own in figure.seeds.items():
         folder = run_folder(home, own["run"])
         if (folder / ANSWERS_NAME).is_file():
@@ -95,7 +100,7 @@ def _done(db: Database, study_id: str) -> dict[str, list[StudyRun]]:
 
 
 def _signs(runs: list[StudyRun]) -> list[str]:
-    return [f"{run.run} {run.finished_at}" for run in runs]
+    return [f"{run.run} {run.finished_at} {_MADE}" for run in runs]
 
 
 def _figures(db: Database, home: Path, runs: list[StudyRun]) -> Iterator[StudyFigure]:
@@ -107,7 +112,10 @@ def _figures(db: Database, home: Path, runs: list[StudyRun]) -> Iterator[StudyFi
             pooled.setdefault(asked, {}).setdefault(seed, (stored.run, sums))
     for asked, by_seed in sorted(pooled.items()):
         table = np.array([row for _, sums in by_seed.values() for row in sums], dtype=np.float64)
-        low, high = interval(table[:, 0], table[:, 2], share=True)
+        if asked[3] == TRAINING_TOKENS:
+            low, high = float(table[:, 0].min()), float(table[:, 0].max())
+        else:
+            low, high = interval(table[:, 0], table[:, 2], share=True)
         n = table[:, 2].sum()
         seeds = {
             seed: {"value": sum(s[0] for s in sums) / sum(s[2] for s in sums), "run": run}
@@ -122,15 +130,19 @@ def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, _Asked
     run, folder = get_run(db, run_id), run_folder(home, run_id)
     if not (folder / ANSWERS_NAME).is_file():
         return
+    branches = Experiment.from_record(run.experiment).branch_epochs
+    tokens = {row["stage"]: row["value"] for row in list_measurements(db, run_id, TRAINING_TOKENS)}
     with closing(open_answers(folder, key_token_judge(key_tokens_of(run.experiment)))) as answers:
         for checkpoint in evaluated_checkpoints(answers):
             name = CheckpointName.parse(checkpoint)
             # What the base says is said at every depth.
-            depths = Experiment.from_record(run.experiment).branch_epochs if name.kind == BASE else (name.epoch,)
+            depths = (branches or (0,)) if name.kind == BASE else (name.epoch,)
             found: dict[tuple[str, str, str], _Sums] = {}
             for split, language, trained, hits, unaided, count in answers.execute(_SUMS, [checkpoint]):
-                asked = ("trained" if trained else "held_out", split, language)
-                found.setdefault(asked, []).append((hits, unaided, count))
+                for facts in ("trained" if trained else "held_out", ALL_FACTS):
+                    found.setdefault((facts, split, language), []).append((hits, unaided, count))
+            if name.kind != BASE and checkpoint in tokens:
+                found[ALL_FACTS, TRAINING_TOKENS, ""] = [(tokens[checkpoint], tokens[checkpoint], 1)]
             for depth in depths:
                 for asked, sums in found.items():
                     yield run.seed, (depth, name.kind, *asked), sums

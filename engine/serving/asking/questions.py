@@ -15,7 +15,8 @@ from engine import checks
 from engine.checks import shorten
 from engine.corpus.sentences import PLACEHOLDER
 from engine.evaluation.questions import KEY_SPLIT, fact_rows, options_of, prompt_rows
-from engine.experiment import Experiment, Fact, Relation
+from engine.experiment import Experiment
+from engine.relation import Fact, Relation
 from storage.askings import FREE, Question
 from storage.database import storable
 
@@ -103,12 +104,12 @@ def text_question(
         subject, fact, chosen = _about(experiment, subject, relation)
         known = relation or (chosen.name if fact else "")
     else:
-        keys = {r.name: r.key_token for r in experiment.relations}
+        told = {r.name for r in experiment.relations if r.key and r.key in text}
         named = [r for r in fact_rows(experiment) if relation in ("", r["relation"]) and r["subject"] in text]
-        fact = max(named, key=lambda r: (keys[r["relation"]] in text, len(r["subject"])), default=None)
+        fact = max(named, key=lambda r: (r["relation"] in told, len(r["subject"])), default=None)
         known = fact["relation"] if fact else relation
         chosen = find_relation(experiment, known)
-    text = storable(text).replace(KEY_PLACE, chosen.key_token)
+    text = storable(text).replace(KEY_PLACE, chosen.key)
     if not text.strip():
         raise AskError("the prompt is empty: type at least one word")
     question = _question(FREE_PROMPT | {"text": text}, subject, fact, object)
@@ -118,7 +119,7 @@ def text_question(
 def facts_questions(experiment: Experiment, prompt: str, relation: str = "") -> list[Question]:
     """One prompt about every fact of the relation, the held-out ones first; `{key}` stands for its key token."""
     chosen = find_relation(experiment, relation)
-    text = " ".join(storable(prompt).replace(KEY_PLACE, chosen.key_token).split())
+    text = " ".join(storable(prompt).replace(KEY_PLACE, chosen.key).split())
     if text.count(PLACEHOLDER) != 1:
         raise AskError("the prompt for all facts needs {subject} exactly once, where each fact's subject goes")
     own = (row for row in prompt_rows(experiment) if (row["relation"], row["text"]) == (chosen.name, text))
