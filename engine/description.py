@@ -87,8 +87,10 @@ def put(data: dict[str, Any], path: str, value: Any) -> None:
     target: Any = data
     for part in parents:
         try:
-            target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
-        except (ValueError, IndexError, AttributeError) as error:
+            if isinstance(target, dict) and target.get(part) is None:
+                target[part] = {}  # what was left out, such as replay, is there once something of it is said
+            target = target[int(part)] if isinstance(target, list) else target[part]
+        except (ValueError, IndexError, TypeError) as error:
             raise ValueError(f"there is no ‘{part}’ in ‘{path}’") from error
     try:
         target[int(last) if isinstance(target, list) else last] = value

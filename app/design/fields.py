@@ -51,7 +51,8 @@ class Field:
     @property
     def section(self) -> str:
         """The part of the page it belongs to: `model`, `tuning`, `stage1`, `stage2` or `evaluation`."""
-        return "model" if "." not in self.path else self.path.split(".")[0].removesuffix("_text")
+        first = self.path.split(".")[0].removesuffix("_text")
+        return "model" if "." not in self.path else "evaluation" if first == "in_context" else first
 
     def component(self, value: Any) -> gr.components.Component:
         """The Gradio component that asks for it."""
@@ -130,7 +131,7 @@ FIELDS = (
     Field("tuning.alpha", "Alpha", "Weight of the adapters", "number", (), True),
     Field("tuning.dropout", "Dropout", "Share left out at random", "number", (), True),
     Field("tuning.target_modules", "Layers", "all-linear, or names with commas", "list", (), True),
-    *_training("stage1", "How often each fact is read", "Facts in one step"),
+    *_training("stage1", "How often each fact is read; 0: never", "Facts in one step"),
     Field(
         "stage1.checkpoint_epochs",
         "Keep checkpoints after epochs",
@@ -161,6 +162,7 @@ FIELDS = (
     Field("evaluation.probe_facts", "Facts probed", "After each epoch of stage 1", "integer", (), True),
     Field("evaluation.base_text", "Base’s own texts", "To compare with; 0: none", "integer", (), True),
     Field("evaluation.general", "General questions", "What the base knew; 0: none", "integer", (), True),
+    Field("in_context.distractors", "Facts in the prompt", "Beside its own; no training then", "integer", (), True),
 )
 # Numbers that may also be a word.
 SAMPLES = {
@@ -195,6 +197,9 @@ def put_value(field: Field, value: Any, data: dict[str, Any]) -> None:
         target = target.setdefault(part, {})
         if target is None:  # nothing is replayed
             return
+    if parents == ["in_context"] and value in (None, ""):
+        data["in_context"] = None
+        return
     if parents[-1:] == ["replay"] and value in (None, "", 0, []):
         # Without a share there is no replay; what else is empty is left to its default.
         if last == "share":

@@ -115,21 +115,38 @@ def test_made_wider_it_computes_what_is_new_and_pools_its_seeds(peaceful: tuple[
     assert {seed["run"] for seed in found.seeds.values()} <= set(after)
 
 
-def test_without_stage_1_the_base_is_taught_and_asked(lab: Lab) -> None:
-    """Supervised fine-tuning on every fact in natural prompts, as a run like any other."""
-    taught = {"stage1": {"epochs": 0}, "stage2": {"facts": 20, "prompts": 2, "epochs": 3}}
-    study = queue_study(lab.db, Study.from_data({"experiment": PLAN["experiment"] | taught, "axes": {"seed": [0]}}))
+def test_methods_are_runs_like_any_other(lab: Lab) -> None:
+    """Fine-tuning on every fact in words, the facts in the prompt, and no key token, beside the paper's method."""
+    taught = {"stage1.epochs": 0, "stage2.facts": 20, "stage2.prompts": 2, "stage2.epochs": 3}
+    methods = {
+        "rote": {},
+        "bare": {"relations.0.key_template": "{subject} {object}."},
+        "taught": taught,
+        "in context": {"stage1.epochs": 0, "in_context.distractors": 2},
+    }
+    base = PLAN["experiment"] | {"stage1": {"epochs": 2, "checkpoint_epochs": [2]}}
+    study = queue_study(lab.db, Study.from_data({"experiment": base, "methods": methods}))
     assert lab.worker("--once").wait() == 0
-    (run,) = list_study_runs(lab.db, study)
-    assert run.state is State.DONE, run.error
-    rows = list_results(lab.db, run.run)
-    assert {row.checkpoint for row in rows} == {"base", "generalised@0"}
-    assert {row.facts for row in rows} == {"trained"}
-    train = {r.checkpoint: r.value for r in rows if (r.split, r.metric) == ("train", "object_probability")}
-    assert train["generalised@0"] > train["base"]
+    runs = {run.at["method"]: run for run in list_study_runs(lab.db, study)}
+    assert {run.state for run in runs.values()} == {State.DONE}, [run.error for run in runs.values()]
+    rows = {name: list_results(lab.db, run.run) for name, run in runs.items()}
+    assert {row.checkpoint for row in rows["taught"]} == {"base", "generalised@0"}
+    assert {row.facts for row in rows["taught"]} == {"trained"}
+    assert {row.checkpoint for row in rows["in context"]} == {"base", "context@0"}
+    probability = {
+        r.checkpoint: r.value for r in rows["taught"] if (r.split, r.metric) == ("train", "object_probability")
+    }
+    assert probability["generalised@0"] > probability["base"]
     figures = study_figures(lab.db, lab.home, study)
-    assert {figure.depth for figure in figures} == {0}
-    again = lab.outcome(run.run)
-    retry_run(lab.db, run.run)
+    tokens = {f.at["method"]: f.value for f in figures if f.split == "training_tokens" and f.kind != "memorised"}
+    # [subject of two words, key token, object of two words, full stop]; the prompts are the corpus's first two.
+    assert tokens["in context"] == 0 and tokens["rote"] - tokens["bare"] == 2, "a key token a fact and epoch"
+    assert tokens["taught"] > tokens["rote"]
+    test = {f.at["method"]: f for f in figures if (f.kind, f.split, f.facts) == ("generalised", "test", "all")}
+    assert test.keys() == {"rote", "bare", "taught"} and {f.n_facts for f in test.values()} == {20}
+    (compared,) = compare_figures(lab.db, lab.home, test["rote"], [test["taught"]])
+    assert compared is not None and compared.n_facts == 20, "held out there and trained here are the same facts"
+    again = lab.outcome(runs["taught"].run)
+    retry_run(lab.db, runs["taught"].run)
     assert lab.worker("--once").wait() == 0
-    assert lab.outcome(run.run) == again, "what is there is not made again"
+    assert lab.outcome(runs["taught"].run) == again, "what is there is not made again"

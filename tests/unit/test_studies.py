@@ -82,6 +82,39 @@ def test_a_model_may_have_an_experiment_of_its_own() -> None:
     assert (first.experiment.model, second.experiment.model) == ("embedded", "gemma-3-270m")
 
 
+METHODS: dict[str, Any] = {
+    "rote": {},
+    "taught": {"stage1.epochs": 0, "stage2.facts": 20, "stage2.prompts": 10},
+    "in context": {"stage1.epochs": 0, "in_context.distractors": 3},
+}
+
+
+def test_methods_are_an_axis_and_what_one_sets_stays() -> None:
+    axes = {"seed": [0], DEPTH: [2, 4], "stage2.facts": [2, 5]}
+    planned = planned_runs(Study.from_data({"experiment": BASE, "axes": axes, "methods": METHODS}))
+    at = [(run.at["method"], run.at["stage2.facts"], run.experiment.checkpoints) for run in planned]
+    deep = ("base", "memorised@2", "memorised@4", "generalised@2", "generalised@4")
+    assert sorted(at) == sorted([
+        ("rote", 2, deep), ("rote", 5, deep), ("taught", 20, ("base", "generalised@0")),
+        ("in context", 2, ("base", "context@0")), ("in context", 5, ("base", "context@0")),
+    ])  # fmt: skip
+    assert len({run.begins for run in planned}) == 1, "they begin with the same base"
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ({}, "name at least one field"),
+        ({"axes": {"method": ["a"]}, "methods": METHODS}, "describe them under methods"),
+        ({"methods": {"a": {"evaluation.facts": 5}}}, "cannot be one"),
+        ({"methods": {"a": {"in_context.distractors": 1}}}, "method=a: .*set stage1.epochs to 0"),
+    ],
+)
+def test_mistakes_in_methods_are_said_in_words(described: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        planned_runs(Study.from_data({"experiment": BASE, **described}))
+
+
 @pytest.mark.parametrize(
     ("axes", "words"),
     [
