@@ -30,10 +30,11 @@ from engine.execution.studies.report import study_figures
 from engine.studies.cost import study_cost
 from engine.studies.plan import PlannedRun, planned_runs
 from engine.studies.presets import STUDIES
-from engine.studies.study import DEPTH, MODEL, SEED, Study, set_axis
+from engine.studies.study import DEPTH, METHOD, MODEL, SEED, Study, set_axis
 from storage.database import default_home
+from storage.measurements import TRAINING_TOKENS
 from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run
-from storage.studies import StudyFigure, get_study, list_study_runs, study_counts
+from storage.studies import ALL_FACTS, StudyFigure, get_study, list_study_runs, study_counts
 
 # The columns of the table in a terminal: the checkpoint's kind, the split.
 COLUMNS = {
@@ -42,6 +43,7 @@ COLUMNS = {
     "train": ("generalised", "train"),
     "test": ("generalised", "test"),
     "unrelated": ("generalised", "unrelated"),
+    "tokens a fact": ("generalised", TRAINING_TOKENS),
 }
 
 
@@ -148,20 +150,22 @@ def _print_plan(runs: list[PlannedRun]) -> None:
 
 
 def _print_table(study_id: str, described: Study, figures: list[StudyFigure]) -> None:
-    axes = [path for path in described.axes if path not in (SEED, DEPTH)]
+    axes = [*([METHOD] if described.methods else []), *(path for path in described.axes if path not in (SEED, DEPTH))]
+    asked, which = (ALL_FACTS, "all facts") if described.methods else ("held_out", "facts held out of stage 2")
     table = Table(
         *axes,
         "stage 1 epochs",
         *COLUMNS,
         "seeds",
-        title=f"study {study_id}: facts held out of stage 2, generation accuracy",
+        title=f"study {study_id}: {which}, generation accuracy",
     )
     language = next((figure.language for figure in figures if figure.split == KEY_SPLIT), "en")  # the one trained in
     rows: dict[tuple[str, ...], dict[tuple[str, str], StudyFigure]] = {}
     for figure in figures:
-        if (figure.facts, figure.language) == ("held_out", language):
-            at = (*(str(figure.at.get(path, "")) for path in axes), str(figure.depth))
-            rows.setdefault(at, {})[figure.kind, figure.split] = figure
+        at = (*(str(figure.at.get(path, "")) for path in axes), str(figure.depth))
+        kind = "generalised" if figure.kind == "context" else figure.kind  # what a method ends with
+        if (figure.facts, figure.language) == (asked, language) or figure.split == TRAINING_TOKENS:
+            rows.setdefault(at, {})[kind, figure.split] = figure
     for at, found in rows.items():
         shown = [found.get(column) for column in COLUMNS.values()]
         seeds = max((len(figure.seeds) for figure in shown if figure), default=0)
@@ -172,5 +176,7 @@ def _print_table(study_id: str, described: Study, figures: list[StudyFigure]) ->
 def _cell(figure: StudyFigure | None) -> str:
     if figure is None:
         return "–"
+    if figure.split == TRAINING_TOKENS:
+        return f"{figure.value:,.0f}"
     said = f"{figure.value:.2f} [{figure.low:.2f}–{figure.high:.2f}]"
     return said if abs(figure.unaided - figure.value) < 0.005 else f"{said} ({figure.unaided:.2f} unaided)"
