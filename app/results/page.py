@@ -95,13 +95,14 @@ def figures_section(lab: Lab) -> None:
     with gr.Column(elem_classes="lab-panel"):
         compare = vega_chart()
         compare_table = html()
-    html(part("results/curve_head"))
-    with gr.Column(elem_classes="lab-panel"):
-        curve = vega_chart()
-        curve_table = html()
+    with gr.Column() as depths:
+        html(part("results/curve_head"))
+        with gr.Column(elem_classes="lab-panel"):
+            curve = vega_chart()
+            curve_table = html()
     drawn_rows = gr.Number(-1, visible="hidden", precision=0)
     timer = gr.Timer(TICK_SECONDS)
-    drawn = [note, twins, compare, compare_table, curve, curve_table]
+    drawn = [note, twins, compare, compare_table, curve, curve_table, depths]
 
     def draw(metric: str | None, facts: str | None, epoch: int | None, request: gr.Request) -> Shown:
         return draw_figures(load(lab, request), metric or fig.MAIN, facts or "held_out", epoch)
@@ -143,9 +144,10 @@ def load(lab: Lab, request: gr.Request) -> Figures | None:
 
 
 def draw_figures(figures: Figures | None, metric: str, facts: str, epoch: int | None) -> Shown:
-    """The note on the measure, what the key token said aloud changes, the two charts and their tables."""
+    """The note on the measure, what the key token said aloud changes, the two charts and their tables, and whether
+    there is a second."""
     if figures is None or not figures.rows:
-        return "", "", None, "", None, ""
+        return "", "", None, "", None, "", gr.skip()
     depth = int(epoch or 0)
     chance, among = figures.chance(metric), figures.among(metric)
     rows, curve = fig.compared(figures, metric, facts, depth), fig.curve(figures, metric, facts)
@@ -158,6 +160,7 @@ def draw_figures(figures: Figures | None, metric: str, facts: str, epoch: int | 
         figures_table(figures, metric, facts, beside),
         curve_chart(curve, metric, chance) if curve else None,
         figures_table(figures, metric, facts, figures.checkpoints),
+        gr.Column(visible=any(figures.epochs)),  # without stage 1 there is no depth
     )
 
 

@@ -95,7 +95,8 @@ def _planned(study: Study, at: dict[str, Any]) -> PlannedRun:
     if DEPTH not in settings and (depths or none):
         put(data, DEPTH, None if none else list(depths))
         put(data, "stage2.branch_epochs", None)
-    words = ", ".join(f"{path} {value}" for path, value in at.items())
+    named = {METHOD: at[METHOD], **at} if METHOD in at else at  # the method first: names are cut
+    words = ", ".join(str(value) if path == METHOD else f"{path} {value}" for path, value in named.items())
     data |= {"name": f"{study.name}: {words}"[:80] if words else study.name, "description": ""}
     experiment = resolve(Experiment.from_data(data))
     dumped = experiment.model_dump(mode="json")
