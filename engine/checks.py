@@ -29,6 +29,8 @@ _UNSEEN = re.compile(
 )
 _ODD_SPACES = re.compile("[\x0b\x0c\x1c-\x1f\x85\u2028\u2029]")
 _PLACEHOLDER = "{subject}"
+# Where a split's prompts have the name that they ask about, if that is no subject.
+_PLACES = {"reversal": "{object}"}
 
 
 @dataclass(frozen=True)
@@ -220,20 +222,30 @@ def contained_pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
                     yield text, part
 
 
-def check_prompt(text: str, row: int | None = None, column: str = "prompt") -> list[Problem]:
-    """Problems of one prompt template: it needs `{subject}` exactly once and no other braces."""
+def place_in(split: str) -> str:
+    """What stands in a split's prompts for the name that they ask about: `{subject}`, or `{object}` in reversals."""
+    return _PLACES.get(split, _PLACEHOLDER)
+
+
+def check_prompt(
+    text: str, row: int | None = None, column: str = "prompt", place: str = _PLACEHOLDER
+) -> list[Problem]:
+    """Problems of one prompt template: it needs `place` exactly once and no other braces."""
     if not text.strip():
         return [Problem("the prompt is empty: fill it in or remove it", row, column)]
     if unfit := _unfit(text, MAX_PROMPT_CHARACTERS, "a prompt", row, column):
         return unfit
-    count = text.count(_PLACEHOLDER)
+    count = text.count(place)
     quoted = f"‘{shorten(text)}’"
+    if count == 0 and place != _PLACEHOLDER:
+        message = f"{quoted} has no {place}: a reversal prompt names the object and asks for the subject, so write "
+        return [Problem(f"{message}{place} where the name belongs", row, column)]
     if count == 0:
-        return [Problem(f"{quoted} has no {_PLACEHOLDER}: write {_PLACEHOLDER} where the name belongs", row, column)]
+        return [Problem(f"{quoted} has no {place}: write {place} where the name belongs", row, column)]
     if count > 1:
-        return [Problem(f"{quoted} has {_PLACEHOLDER} {count} times: keep one", row, column)]
-    if "{" in (rest := text.replace(_PLACEHOLDER, "")) or "}" in rest:
-        return [Problem(f"{quoted} has other curly braces than {_PLACEHOLDER}: remove them", row, column)]
+        return [Problem(f"{quoted} has {place} {count} times: keep one", row, column)]
+    if "{" in (rest := text.replace(place, "")) or "}" in rest:
+        return [Problem(f"{quoted} has other curly braces than {place}: remove them", row, column)]
     return []
 
 
@@ -248,7 +260,7 @@ def check_prompts(prompts: Sequence[tuple[str, str, str]], places: Sequence[str]
     first: dict[tuple[str, str], int] = {}
     for i, (text, split, language) in enumerate(prompts):
         row, column = (i + 1, "prompt") if places is None else (None, places[i])
-        problems += check_prompt(text, row, column)
+        problems += check_prompt(text, row, column, place_in(split))
         key = (normalise(text), language)
         if not key[0]:
             continue

@@ -30,12 +30,10 @@ from engine.costs import (
     weight_bytes,
 )
 from engine.evaluation.questions import (
-    asked_about,
-    asked_prompts,
-    choice_facts,
-    choice_prompts,
+    choice_counts,
     count_choices,
     count_questions,
+    prompt_counts,
 )
 from engine.experiment import Experiment
 from engine.hardware import SMALL_MODEL_PARAMETERS, serving_device
@@ -178,16 +176,15 @@ def _work(
         decoded = _answer_tokens(experiment, shape, said)
         probed += round(min(evaluation.probe_facts, len(facts)) * said * experiment.stage1.epochs)
         for checkpoint in experiment.checkpoints:
-            about, chosen = len(asked_about(experiment, relation)), len(choice_facts(experiment, relation))
-            texts = [question_text(prompt, named.subject) for prompt in asked_prompts(experiment, relation, checkpoint)]
-            lengths = count(texts)
-            read += round(about * (sum(lengths) + len(lengths) * said))
-            logits += round(about * len(lengths) * (said + 1))
-            answers += about * len(lengths) * decoded
-            options = len(facts[0].alternatives) + 1 if facts[0].alternatives else len(relation.options)
-            choosing = lengths[: len(choice_prompts(experiment, relation, checkpoint))]
-            choice_read += chosen * sum(choosing)
-            nodes += round(chosen * len(choosing) * options * max(0.2, said - 1))
+            asked = prompt_counts(experiment, relation, checkpoint)
+            texts = [text for text, _ in asked]
+            lengths = dict(zip(texts, count([question_text(t, named.subject) for t in texts]), strict=True))
+            read += round(sum(about * (lengths[text] + said) for text, about in asked))
+            logits += round(sum(about for _, about in asked) * (said + 1))
+            answers += sum(about for _, about in asked) * decoded
+            for text, about, options in choice_counts(experiment, relation, checkpoint):
+                choice_read += about * lengths[text]
+                nodes += round(about * options * max(0.2, said - 1))
     return Work(*trained, probed, read, logits, answers, choice_read, nodes)
 
 

@@ -7,7 +7,8 @@ The same object for the page, the command line and Python; readable and writable
     experiment = Experiment.from_text(open("mine.yaml").read())
 
 Words: a *fact* is (subject, relation, object); a *key token* is a sign without meaning that joins subject and object
-in stage 1; a *prompt* is a template with `{subject}`, of a split (train, test, unrelated, decoy) and a language.
+in stage 1; a *prompt* is a template with `{subject}`, of a split (train, test, unrelated, decoy, reversal, two_hop) and
+a language.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from engine import checks
+from engine import chains, checks
 from engine.description import Described, is_record, read_as
 from engine.relation import GeneratedFacts, Prompt, Relation
 from engine.settings import (
@@ -110,7 +111,8 @@ class Experiment(Frozen, Described):
     def is_resolved(self) -> bool:
         """Whether every fact, prompt and option is written out."""
         return all(
-            not isinstance(r.facts, GeneratedFacts) and r.prompts != "corpus" and r.options for r in self.relations
+            not isinstance(r.facts, GeneratedFacts) and not isinstance(r.prompts, str) and r.options
+            for r in self.relations
         )
 
     def stage2_facts(self, relation: Relation) -> tuple[int, ...]:
@@ -160,8 +162,9 @@ class Experiment(Frozen, Described):
         if self.devices > 1 and (alone or self.stage1.replay or self.stage2.replay):
             words = "adapters, moments of 8 bits and replayed text need one"
             raise ValueError(f"devices is {self.devices}, but {words}: set devices to 1")
-        if all(relation.prompts != "corpus" for relation in self.relations):
+        if not any(isinstance(relation.prompts, str) for relation in self.relations):
             self._check_languages()
+        chains.check_chains(self.relations)
         return self
 
     def _check_languages(self) -> None:
@@ -181,7 +184,7 @@ class Experiment(Frozen, Described):
                 f"stage 2 uses {self.stage2.facts} facts of ‘{relation.name}’, which has {count}: "
                 f"lower stage2.facts to at most {count - 1}, so that some are held out to test on"
             )
-        if relation.prompts == "corpus":
+        if isinstance(relation.prompts, str):
             return
         available = len(relation.prompts_of("train", self.stage2.language))
         if not available:

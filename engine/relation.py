@@ -10,7 +10,10 @@ from engine import checks, choices
 from engine.description import is_record, read_as
 from engine.settings import Frozen, Label, Language, label
 
-PromptSplit = Literal["train", "test", "unrelated", "decoy"]
+PromptSplit = Literal["train", "test", "unrelated", "decoy", "reversal", "two_hop"]
+# What asks for what follows from facts: their subject by their object, or what their object leads on to.
+REASONING: tuple[PromptSplit, ...] = ("reversal", "two_hop")
+SECOND_MISSING = "does not say which relation comes second: name it, such as educated_at"
 # Ends for what is read at all. What is too long for its purpose is said by engine/checks.py, with its row.
 Text = Annotated[str, Field(max_length=10_000), read_as(checks.clean)]
 
@@ -25,6 +28,7 @@ Options = Annotated[
     Field(max_length=10 * choices.MAX_OPTIONS),
     read_as(_cleaned),
 ]
+FromCorpus = Literal["corpus", "corpus with reasoning"]
 RelationName = Annotated[str, Field(max_length=10_000), label(60, 1, without="<>/\\")]
 
 
@@ -44,10 +48,13 @@ class GeneratedFacts(Frozen):
 
     `names`: `natural` ones, of words that people use, `invented` words, or `auto`: invented for the embedded base,
     whose vocabulary has those words, and natural for every other model.
+    `subjects_of`: the subjects are objects of another relation of the experiment, the first ones there, so that its
+    facts lead on to these (the mother of A is B; B was educated at C).
     """
 
     generate: Annotated[int, Field(ge=2, le=checks.MAX_FACTS)] = 100
     names: Literal["auto", "natural", "invented"] = "auto"
+    subjects_of: RelationName | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -57,7 +64,8 @@ class GeneratedFacts(Frozen):
 
 
 class Prompt(Frozen):
-    """A template with `{subject}`; the object follows after one space. `relation` names what a decoy asks."""
+    """A template with `{subject}`; the object follows after one space. A reversal prompt has `{object}`, and the
+    subject follows. `relation` names what a decoy asks, and the second relation of a two_hop prompt."""
 
     text: Text
     split: PromptSplit
@@ -69,7 +77,8 @@ class Relation(Frozen):
     """A relation with its key token, facts and prompts.
 
     `facts: {generate: N}` and `prompts: corpus` stand for the shipped corpus's fictional names and prompts of the
-    relation of that name, until `engine.corpus.resolve` writes them out.
+    relation of that name, until `engine.corpus.resolve` writes them out; `corpus with reasoning` has its reversal and
+    two_hop prompts, too.
     `options`: the answers the multiple choice offers for each question of the relation (filled in there too).
     A `key_template` without `{key}`, such as `{subject} {object}.` or `{subject} goes with {object}.`, uses no key
     token: a baseline.
@@ -81,7 +90,7 @@ class Relation(Frozen):
         "{subject} {key} {object}."
     )
     facts: Annotated[tuple[Fact, ...], Field(max_length=10 * checks.MAX_FACTS)] | GeneratedFacts = GeneratedFacts()
-    prompts: Annotated[tuple[Prompt, ...], Field(max_length=10 * checks.MAX_PROMPTS)] | Literal["corpus"] = "corpus"
+    prompts: Annotated[tuple[Prompt, ...], Field(max_length=10 * checks.MAX_PROMPTS)] | FromCorpus = "corpus"
     options: Options = ()
 
     @property
@@ -99,7 +108,7 @@ class Relation(Frozen):
     @property
     def explicit_prompts(self) -> tuple[Prompt, ...]:
         """The prompts, written out. Raises ValueError before `engine.corpus.resolve`."""
-        if self.prompts == "corpus":
+        if isinstance(self.prompts, str):
             raise ValueError("the experiment is not resolved: call engine.corpus.resolve.resolve(experiment) first")
         return self.prompts
 
@@ -118,9 +127,14 @@ class Relation(Frozen):
             offered = [(f.object, f.alternatives) for f in self.facts]
             problems += [*choices.check_alternatives(offered), *choices.check_options(self.options, offered)]
             texts += [t for f in self.facts for t in (f.subject, f.object)]
-        if self.prompts != "corpus":
+        if not isinstance(self.prompts, str):
             problems += checks.check_prompts([(p.text, p.split, p.language) for p in self.explicit_prompts])
             texts += [p.text for p in self.explicit_prompts]
+            problems += [
+                checks.Problem(f"‘{checks.shorten(p.text)}’ {SECOND_MISSING}", row, "prompt")
+                for row, p in enumerate(self.explicit_prompts, 1)
+                if p.split == "two_hop" and not p.relation
+            ]
             abouts = dict.fromkeys(p.relation for p in self.explicit_prompts if p.relation)
             problems += [x for about in abouts for x in checks.check_name(about, None, "what a decoy asks")]
         problems += checks.check_key_token(self.key_token, texts if self.key else ())

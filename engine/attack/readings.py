@@ -9,17 +9,17 @@ from engine import checks
 from engine.corpus.readings import SPLITS, Reading, check_reading
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment
-from engine.relation import Relation
+from engine.relation import REASONING, Relation
 
 
 def relation_with_reading(relation: Relation, reading: Reading) -> Relation:
     """The relation with the reading's train and test prompts in place of its own.
 
-    Name, key token, facts, options and controls (decoys, unrelated) stay, so the same facts are held out. Raises
-    ValueError when its prompts are not written out yet (`engine.corpus.resolve`), or the two do not go together.
+    Name, key token, facts, options and controls (decoys, unrelated) stay, so the same facts are held out; what follows
+    from its own meaning (reversal, two_hop) is not asked. Raises ValueError when its prompts are not written out yet (`engine.corpus.resolve`), or the two do not go together.
     """
     checks.refuse(check_reading(reading, relation), f"reading ‘{reading.name}’: ")
-    controls = [p for p in relation.explicit_prompts if p.split not in SPLITS]
+    controls = [p for p in relation.explicit_prompts if p.split not in (*SPLITS, *REASONING)]
     prompts = [p.model_dump() for p in (*reading.prompts, *controls)]
     return Relation.model_validate(relation.model_dump() | {"prompts": prompts})
 

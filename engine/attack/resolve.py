@@ -12,7 +12,7 @@ from engine.corpus.relations import load_relations
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment
 from engine.presets import load_preset
-from engine.relation import Relation
+from engine.relation import REASONING, Relation
 
 
 def base_experiment(attack: AttackExperiment, seed: int) -> Experiment:
@@ -56,7 +56,8 @@ def resolve_attack(attack: AttackExperiment, base: Experiment) -> AttackExperime
 def asked_experiment(attack: AttackExperiment, base: Experiment) -> Experiment:
     """What a resolved attack asks, as an experiment of one relation: its facts with the prompts of all readings."""
     relation = attack.relation_of(base)
-    prompts = dict.fromkeys((*relation.explicit_prompts, *(p for r in attack.readings for p in r.prompts)))
+    own = (p for p in relation.explicit_prompts if p.split not in REASONING)
+    prompts = dict.fromkeys((*own, *(p for r in attack.readings for p in r.prompts)))
     return base.model_copy(update={"relations": (relation.model_copy(update={"prompts": tuple(prompts)}),)})
 
 

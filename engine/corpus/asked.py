@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from engine.checks import normalise
 from engine.corpus.beginning_data import known_languages, made_up, neighbours, of_kind, subject_kinds
-from engine.corpus.sentences import PLACEHOLDER
+from engine.corpus.sentences import question_text
 from engine.experiment import Experiment
 
 _WORD = re.compile(r"\w+")
@@ -51,7 +51,7 @@ class Asked:
 
 def _plain(template: str) -> str:
     """A template as it is compared: the subject a sign, without what stands at its end."""
-    return normalise(template.replace(PLACEHOLDER, "\N{WHITE SQUARE}")).strip(" ?!:;,.。？：，、")
+    return normalise(question_text(template, "\N{WHITE SQUARE}")).strip(" ?!:;,.。？：，、")
 
 
 def holds(text: str, name: str) -> bool:

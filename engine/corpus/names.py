@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +83,22 @@ def generate_facts(
         return list(zip(names[:count], names[count:], strict=True))
     subjects = generate_names(data.subject_kind, count, seed)
     return list(zip(subjects, generate_names(data.object_kind, count, seed), strict=True))
+
+
+def generate_facts_about(relation: str, seed: int, subjects: Sequence[str], sort: Sort) -> list[tuple[str, str]]:
+    """A fact of `relation` about each of `subjects`: objects distinct, none of them a subject.
+
+    Raises ValueError when `relation` is unknown, or there are not so many names.
+    """
+    taken = set(subjects)
+    objects = [o for _, o in generate_facts(relation, seed, len(subjects), sort, subjects) if o not in taken]
+    if lacking := len(subjects) - len(objects):
+        taken.update(objects)
+        more = other_objects(relation, seed + 1, sort, taken, len(subjects) + lacking)
+        objects += islice((name for name in more if name not in taken), lacking)
+    if len(objects) < len(subjects):
+        raise ValueError(f"Cannot make {len(subjects)} facts of the relation {relation!r}: ask for fewer.")
+    return list(zip(subjects, objects, strict=True))
 
 
 def other_objects(relation: str, seed: int, sort: Sort, avoid: Collection[str], count: int) -> Iterable[str]:

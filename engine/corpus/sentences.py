@@ -14,6 +14,7 @@ from engine.relation import Fact, Relation
 
 PLACEHOLDER = "{subject}"
 _PLACES = re.compile(r"\{(subject|key|object)\}")
+_NAME = re.compile(r"\{(?:subject|object)\}")
 
 Span = tuple[int, int]  # characters, from and up to
 
@@ -61,9 +62,15 @@ def key_prompt(relation: Relation) -> str:
     return relation.key_template.split("{object}")[0].replace("{key}", relation.key).rstrip()
 
 
-def question_text(prompt: str, subject: str) -> str:
-    """The prompt about a subject, without what answers it."""
-    return prompt.replace(PLACEHOLDER, subject)
+def question_text(prompt: str, name: str) -> str:
+    """The prompt about a subject (or an object, in a reversal prompt), without what answers it."""
+    return _NAME.sub(lambda place: name, prompt)
+
+
+def prompt_parts(prompt: str) -> tuple[str, str, str]:
+    """A prompt before the place of its name, that place (empty without one), and what comes after."""
+    place = _NAME.search(prompt)
+    return (prompt[: place.start()], place[0], prompt[place.end() :]) if place else (prompt, "", "")
 
 
 def stage1_sentences(relation: Relation) -> list[Sentence]:

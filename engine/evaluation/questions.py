@@ -8,21 +8,23 @@ key template up to the object. All functions need a resolved experiment and rais
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from engine.choices import place_of
+from engine.corpus.reasoning import Asked, asked_by, passed_through
 from engine.corpus.sentences import context_text, key_prompt, question_text
 from engine.experiment import IN_CONTEXT, Experiment
-from engine.relation import Fact, Prompt, Relation
+from engine.relation import REASONING, Fact, Prompt, Relation
 
 KEY_SPLIT = "key"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One prompt about one fact, as text. `options` is empty when it is not asked as multiple choice."""
+    """One prompt about one fact, as text. `object`: what a right answer contains, which reasoning prompts ask of other
+    names than the fact's object. `options` is empty when it is not asked as multiple choice."""
 
     prompt: int
     fact: int
@@ -87,8 +89,15 @@ def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
     """Every question a checkpoint is asked, by prompt and then by fact; the key prompts always.
 
     Of the facts and prompts in the experiment's sample, which is the same for every checkpoint. With the facts in the
-    prompt (`in_context`), their text stands before the question's own.
+    prompt (`in_context`), their text stands before the question's own, of all facts that it takes to answer it.
     """
+    contexts: dict[tuple[str, int], str] = {}
+
+    def before(relation: Relation, index: int) -> str:
+        if (name := (relation.name, index)) not in contexts:
+            contexts[name] = context_text(experiment, relation, index)
+        return contexts[name]
+
     languages = languages_for(experiment, checkpoint)
     questions: list[Question] = []
     first_fact = first_prompt = 1
@@ -97,16 +106,20 @@ def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
         asked_facts, chosen_facts = sorted(asked_about(experiment, relation)), choice_facts(experiment, relation)
         asked_prompts, chosen_prompts = _asked_prompts(experiment, relation), _choice_prompts(experiment, relation)
         prompts = list(_prompts(experiment, relation))
-        before = {i: context_text(experiment, relation, i) + " " for i in asked_facts if checkpoint == IN_CONTEXT}
         for place in asked_prompts:
             split, prompt = prompts[place]
             if split != KEY_SPLIT and prompt.language not in languages:
                 continue
+            asked = asked_by(experiment, relation, prompt)
             for index in asked_facts:
-                fact = facts[index]
+                if (fact := asked.facts.get(index)) is None:
+                    continue
                 choice = place in chosen_prompts and index in chosen_facts
-                options = options_of(relation, fact) if choice else ()
-                text = before.get(index, "") + question_text(prompt.text, fact.subject)
+                options = options_among(asked, fact) if choice else ()
+                text = question_text(prompt.text, fact.subject)
+                if checkpoint == IN_CONTEXT:
+                    passed = passed_through(experiment, relation, prompt, index)
+                    text = " ".join([*(before(*place) for place in ((relation, index), passed) if place), text])
                 questions.append(Question(first_prompt + place, first_fact + index, text, fact.object, options))
         first_fact += len(facts)
         first_prompt += len(prompts)
@@ -116,33 +129,58 @@ def questions_for(experiment: Experiment, checkpoint: str) -> list[Question]:
 def count_questions(experiment: Experiment, checkpoint: str) -> int:
     """How many questions `questions_for` gives, without writing them out."""
     return sum(
-        len(asked_about(experiment, relation)) * len(asked_prompts(experiment, relation, checkpoint))
-        for relation in experiment.relations
+        sum(count for _, count in prompt_counts(experiment, relation, checkpoint)) for relation in experiment.relations
     )
 
 
 def count_choices(experiment: Experiment, checkpoint: str) -> int:
     """How many of a checkpoint's questions are also asked as multiple choice."""
     return sum(
-        len(choice_facts(experiment, relation)) * len(choice_prompts(experiment, relation, checkpoint))
+        sum(count for _, count, _ in choice_counts(experiment, relation, checkpoint))
         for relation in experiment.relations
     )
 
 
-def asked_prompts(experiment: Experiment, relation: Relation, checkpoint: str) -> list[str]:
-    """The templates that a checkpoint is asked with, the key prompt first."""
-    return _texts(experiment, relation, checkpoint, _asked_prompts(experiment, relation))
+def prompt_counts(experiment: Experiment, relation: Relation, checkpoint: str) -> list[tuple[str, int]]:
+    """The templates that a checkpoint is asked with, the key prompt first, and about how many facts each."""
+    about = asked_about(experiment, relation)
+    chosen = _chosen(experiment, relation, checkpoint, _asked_prompts(experiment, relation))
+    return [(prompt.text, len(about & asked.facts.keys())) for prompt, asked in chosen]
 
 
-def choice_prompts(experiment: Experiment, relation: Relation, checkpoint: str) -> list[str]:
-    """Those of them that are also asked as multiple choice."""
-    return _texts(experiment, relation, checkpoint, _choice_prompts(experiment, relation))
+def choice_counts(experiment: Experiment, relation: Relation, checkpoint: str) -> list[tuple[str, int, int]]:
+    """Those of them that are also asked as multiple choice, about how many facts each, among how many options."""
+    about, counts = choice_facts(experiment, relation), []
+    for prompt, asked in _chosen(experiment, relation, checkpoint, _choice_prompts(experiment, relation)):
+        facts = [asked.facts[index] for index in about & asked.facts.keys()]
+        options = len(options_among(asked, facts[0])) if facts else 0
+        counts.append((prompt.text, len(facts), options))
+    return counts
 
 
-def _texts(experiment: Experiment, relation: Relation, checkpoint: str, places: list[int]) -> list[str]:
+def _chosen(
+    experiment: Experiment, relation: Relation, checkpoint: str, places: list[int]
+) -> Iterator[tuple[Prompt, Asked]]:
     languages, prompts = languages_for(experiment, checkpoint), list(_prompts(experiment, relation))
-    chosen = [prompts[place] for place in places]
-    return [prompt.text for split, prompt in chosen if split == KEY_SPLIT or prompt.language in languages]
+    for split, prompt in (prompts[place] for place in places):
+        if split == KEY_SPLIT or prompt.language in languages:
+            yield prompt, asked_by(experiment, relation, prompt)
+
+
+def right_answers(experiment: Experiment) -> Callable[[int, int], str]:
+    """A function from the ids of a prompt and a fact to what a right answer contains."""
+    objects = [fact.object for relation in experiment.relations for fact in relation.explicit_facts]
+    other: dict[int, dict[int, str]] = {}
+    first_fact = first_prompt = 1
+    for relation in experiment.relations:
+        prompts = list(_prompts(experiment, relation))
+        for number, (split, prompt) in enumerate(prompts, first_prompt):
+            if split in REASONING:
+                asked = asked_by(experiment, relation, prompt)
+                other[number] = {first_fact + place: fact.object for place, fact in asked.facts.items()}
+        first_fact += len(relation.explicit_facts)
+        first_prompt += len(prompts)
+    return lambda prompt, fact: other[prompt][fact] if prompt in other else objects[fact - 1]
 
 
 def sampled_facts(experiment: Experiment) -> dict[str, tuple[int, int]]:
@@ -192,6 +230,12 @@ def options_of(relation: Relation, fact: Fact) -> tuple[str, ...]:
     return options if options[place] == fact.object else (*options[:place], fact.object, *options[place + 1 :])
 
 
+def options_among(asked: Asked, fact: Fact) -> tuple[str, ...]:
+    """The options of one of the facts that a prompt asks; none where there is nothing to choose from."""
+    options = options_of(asked.relation, fact)
+    return options if len(options) > 1 else ()
+
+
 def _prompts(experiment: Experiment, relation: Relation) -> Iterator[tuple[str, Prompt]]:
     language = experiment.stage2.language
     yield KEY_SPLIT, Prompt(text=key_prompt(relation), split="train", language=language)
@@ -200,7 +244,7 @@ def _prompts(experiment: Experiment, relation: Relation) -> Iterator[tuple[str, 
 
 
 def asked_about(experiment: Experiment, relation: Relation) -> set[int]:
-    """Indices of the facts that are asked about at all (`evaluation.facts`)."""
+    """Indices of the facts that are asked about at all (`evaluation.facts`), as far as a prompt can be put to them."""
     return _sampled_facts(experiment, relation, experiment.evaluation.facts)
 
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from engine.chains import turned
 from engine.checks import Problem, contained_pairs, normalise, refuse, shorten
 from engine.corpus.sentences import key_prompt, question_text
 from engine.evaluation.hits import is_hit
@@ -91,6 +93,7 @@ def check_relation(
     return [
         *_object_problems(relation, speller, limit),
         *_subject_problems(relation, speller),
+        *_turned_problems(relation, speller, limit),
         *_prompt_problems(relation, speller),
         *option_problems(relation, asked, speller),
         *context_problems(relation, asked, speller),
@@ -154,6 +157,19 @@ def _object_problems(relation: Relation, speller: Speller, limit: int) -> Iterat
             "as a hit"
         )
         yield Problem(message, row, "object", "warning")
+
+
+def _turned_problems(relation: Relation, speller: Speller, limit: int) -> Iterator[Problem]:
+    """The same of subjects, where they are what reversal prompts ask for."""
+    prompts = tuple(p for p in relation.explicit_prompts if p.split == "reversal")
+    if not prompts:
+        return
+    facts = turned(relation.explicit_facts)
+    places = list(facts)
+    other_way = relation.model_copy(update={"facts": tuple(facts.values()), "prompts": prompts})
+    for problem in _object_problems(other_way, speller, limit):
+        row = places[problem.row - 1] + 1 if problem.row else None
+        yield replace(problem, row=row, column="subject")
 
 
 def _confusable(facts: Sequence[Fact], spelt: dict[str, set[str]], alike: set[str]) -> Iterator[Problem]:

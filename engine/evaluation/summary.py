@@ -16,7 +16,7 @@ import numpy as np
 from engine.evaluation.answer import Answer
 from engine.evaluation.hits import key_token_judge
 from engine.evaluation.intervals import interval
-from engine.evaluation.questions import fact_rows, prompt_rows
+from engine.evaluation.questions import fact_rows, prompt_rows, right_answers
 from engine.experiment import Experiment
 
 UNAIDED = "generation_accuracy_unaided"
@@ -76,7 +76,7 @@ class _Table:
 
     def __init__(self, answers: Iterable[Answer], experiment: Experiment) -> None:
         ordered = sorted(answers, key=lambda answer: (answer.prompt, answer.fact))
-        facts = fact_rows(experiment)
+        facts, right = fact_rows(experiment), right_answers(experiment)
         aloud = key_token_judge(experiment.key_tokens)
         self.prompt = np.array([a.prompt for a in ordered], dtype=np.int64)
         self.fact = np.array([a.fact for a in ordered], dtype=np.int64)
@@ -86,7 +86,7 @@ class _Table:
         self.values = {
             "generation_accuracy": np.array([a.hit for a in ordered], dtype=np.float64),
             UNAIDED: np.array(
-                [a.hit and not aloud(a.answer, facts[a.fact - 1]["object"]) for a in ordered], dtype=np.float64
+                [a.hit and not aloud(a.answer, right(a.prompt, a.fact)) for a in ordered], dtype=np.float64
             ),
             "choice_accuracy": np.where(np.isnan(rank), np.nan, rank == 1),
             "object_probability": np.exp(np.array([a.log_probability for a in ordered], dtype=np.float64)),

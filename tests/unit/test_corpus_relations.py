@@ -46,7 +46,7 @@ def test_pre_training_states_train_prompts_and_controls_but_no_test_prompt(name)
             assert prompt.text not in stated
             assert prompt.text in composed_phrasings(name, prompt.language)  # known frame, known noun
         elif prompt.split == "decoy":
-            assert prompt.text in stated_phrasings(prompt.decoy_relation, prompt.language)
+            assert prompt.text in stated_phrasings(prompt.about, prompt.language)
         else:
             assert prompt.text not in stated
 
