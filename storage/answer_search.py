@@ -8,15 +8,16 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from storage.answers import EXPECTED
 from storage.checkpoints import order_sql
 
-PLACEHOLDER = "{subject}"
+PLACEHOLDER, REVERSED_PLACEHOLDER = "{subject}", "{object}"
 
-_COLUMNS = """a.checkpoint, f.id as fact, f.relation, f.subject, f.object, f.trained, f.kind,
+_COLUMNS = f"""a.checkpoint, f.id as fact, f.relation, f.subject, f.object, f.trained, f.kind,
     p.id as prompt, p.split, p.language, p.text, p.about, p.reading,
-    a.answer, a.hit, says_key_token(a.answer, f.object) as says_key_token,
+    a.answer, a.hit, says_key_token(a.answer, {EXPECTED}) as says_key_token,
     exp(a.log_probability) as probability, a.choice_rank, a.choice_options,
-    exp(a.log_probability_normalised) as normalised"""
+    exp(a.log_probability_normalised) as normalised, {EXPECTED} as expected"""
 _JOIN = "answers a join facts f on f.id = a.fact join prompts p on p.id = a.prompt"
 _ORDER = f"{order_sql('a.checkpoint')}, a.prompt, a.fact"
 
@@ -25,10 +26,11 @@ _ORDER = f"{order_sql('a.checkpoint')}, a.prompt, a.fact"
 class Answer:
     """One model's reply to one prompt about one fact, with both. `reading` and `kind` are of attacks' cells.
 
-    trained, hit: 1 or 0. says_key_token: 1 when it says a key token before the object, or one and no object; 0 too
-    where the answers were opened without saying how to tell. probability: of the object after the prompt. choice_rank
-    (1 is best), choice_options, normalised (the probability's share among the options): None when it was not asked as
-    multiple choice.
+    expected: what a right answer contains, which is the object unless the prompt asks for the subject (reversal) or for
+    what the object leads on to (two_hop). trained, hit: 1 or 0. says_key_token: 1 when it says a key token before what
+    is expected, or one and nothing expected; 0 too where the answers were opened without saying how to tell.
+    probability: of what is expected after the prompt. choice_rank (1 is best), choice_options, normalised (the
+    probability's share among the options): None when it was not asked as multiple choice.
     """
 
     checkpoint: str
@@ -51,16 +53,26 @@ class Answer:
     choice_rank: int | None
     choice_options: int | None
     normalised: float | None
+    expected: str | None
+
+    @property
+    def name(self) -> str:
+        """The name that the question has: the fact's subject, or its object where it asks the other way round."""
+        return self.object if self.split == "reversal" else self.subject
 
     @property
     def before(self) -> str:
-        """The prompt up to its subject."""
-        return self.text.partition(PLACEHOLDER)[0]
+        """The prompt up to that name."""
+        return self.text.partition(self._place)[0]
 
     @property
     def after(self) -> str:
-        """The prompt from its subject on."""
-        return self.text.partition(PLACEHOLDER)[2]
+        """The prompt from that name on."""
+        return self.text.partition(self._place)[2]
+
+    @property
+    def _place(self) -> str:
+        return REVERSED_PLACEHOLDER if self.split == "reversal" else PLACEHOLDER
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ class Wanted:
             "p.split": self.split,
             "p.language": self.language,
             "a.hit": None if self.hit is None else int(self.hit),
-            "says_key_token(a.answer, f.object)": None if self.says_key_token is None else int(self.says_key_token),
+            f"says_key_token(a.answer, {EXPECTED})": None if self.says_key_token is None else int(self.says_key_token),
             "a.fact": self.fact,
             "a.prompt": self.prompt,
             "p.reading": self.reading,
@@ -96,7 +108,7 @@ class Wanted:
         chosen = {k: v for k, v in fields.items() if v is not None}
         conditions, parameters = [f"{k} = ?" for k in chosen], list(chosen.values())
         if text := self.search.strip().lower():
-            columns = ("f.subject", "f.object", "a.answer", "p.text")
+            columns = ("f.subject", "f.object", "a.answer", "p.text", f"coalesce({EXPECTED}, '')")
             conditions.append("(" + " or ".join(f"instr(lower({c}), ?)" for c in columns) + ")")
             parameters += [text] * len(columns)
         return " and ".join(conditions) or "1", parameters

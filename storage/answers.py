@@ -24,13 +24,19 @@ ANSWER_COLUMNS = (
 _columns_of = attrgetter(*ANSWER_COLUMNS)
 
 
-Judge = Callable[[str, str | None], bool]  # of an answer and its object
+Judge = Callable[[str, str | None], bool]  # of an answer and what a right one contains
+
+# What a right answer contains, in SQL, with `f` for the table of facts and `p` for that of prompts: the fact's object,
+# but where the prompt asks the other way round, or for what the object leads on to.
+EXPECTED = """(case p.split when 'reversal' then f.subject
+    when 'two_hop' then (select g.object from facts g where g.relation = p.about and g.subject = f.object)
+    else f.object end)"""
 
 
 def open_answers(folder: Path, judge: Judge = lambda answer, object_text: False) -> Database:
     """Open (and on first use create) the answers of the run that lives in `folder`.
 
-    `judge`: whether an answer says a key token on its way to an object. That is no column: the text tells, so that
+    `judge`: whether an answer says a key token on its way to what is right. That is no column: the text tells, so that
     answers of any age have it. Searches call it (storage/answer_search.py).
     """
     db = open_file(folder / ANSWERS_NAME, migrations)
@@ -50,9 +56,9 @@ def m001_answers(db: Database) -> None:
     db.conn.execute(
         """create table prompts (
             id integer primary key, relation text not null,
-            split text not null,                -- key, train, test, unrelated or decoy
+            split text not null,                -- key, train, test, unrelated, decoy, reversal or two_hop
             language text not null, text text not null,
-            about text,                         -- the relation a decoy asks for
+            about text,                         -- the relation a decoy asks for; of a two_hop prompt the second one
             used integer not null               -- 1 when stage 2 trains on it
         ) strict"""
     )
@@ -79,6 +85,12 @@ def m002_readings(db: Database) -> None:
     # Cells of attacks ask several readings, also about subjects that no stage memorised.
     db.conn.execute("alter table prompts add column reading text not null default ''")
     db.conn.execute("alter table facts add column kind text not null default ''")
+
+
+@migrations()
+def m003_facts_by_subject(db: Database) -> None:
+    """Facts are looked up by their subject where a question goes on from one to another (`EXPECTED`)."""
+    db.conn.execute("create index facts_by_subject on facts (relation, subject)")
 
 
 def store_questions(db: Database, facts: Iterable[dict[str, Any]], prompts: Iterable[dict[str, Any]]) -> None:

@@ -29,9 +29,10 @@ ANSWER_FIELDS = "model, number, answer, hit, log_probability, rank, options, com
 class Question:
     """One text that models go on with, from the moment it is put to the page that shows what they wrote.
 
-    prompt: the text with `{subject}` where the subject stands. object: what a right answer contains; None where nothing
-    is known to be right. split: key, train, test, unrelated, decoy, or free. about: the relation that a decoy asks for.
-    trained: whether stage 2 trained on the fact (1 or 0), None without a fact. number: its place in its asking, 0
+    prompt: the text with `{subject}` where the subject stands; `{object}` in a reversal prompt, where `subject` is the
+    object that it names. object: what a right answer contains; None where nothing is known to be right. split: key,
+    train, test, unrelated, decoy, reversal, two_hop, or free. about: the relation that a decoy asks for, or the second
+    one of a two_hop prompt. trained: whether stage 2 trained on the fact (1 or 0), None without a fact. number: its place in its asking, 0
     before it is kept. Not kept, since the run's experiment says it: relation, options (the answers that the object is
     ranked among, itself included; empty for no ranking), prompt_id and fact_id (those of storage/answers.py).
     """

@@ -353,3 +353,9 @@ def m012_studies(db: Database) -> None:
             foreign key (study, at) references study_groups (study, at) on delete cascade
         ) strict, without rowid"""
     )
+
+
+@migrations()
+def m016_chance_of_study_figures(db: Database) -> None:
+    """What guessing would reach in a study's multiple choices; null for other figures."""
+    db.conn.execute("alter table study_figures add column chance real")

@@ -39,6 +39,17 @@ class StudyRun:
 
 
 ALL_FACTS = "all"
+_CHOICE = " choice"
+
+
+def choice_of(split: str) -> str:
+    """What a study calls the multiple choice of a split: `reversal choice`."""
+    return split + _CHOICE
+
+
+def is_choice(split: str) -> bool:
+    """Whether a figure's split is the multiple choice of one."""
+    return split.endswith(_CHOICE)
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,8 @@ class StudyFigure:
     or generalised. facts: held_out, trained or all. low, high: the 95 % interval, facts being the unit. unaided:
     without answers that say a key token before the object. n: answers; n_facts: facts, of all seeds. seeds: each seed's
     own `value` and `run`.
+    Of a multiple choice (`choice_of` its split) the value is the share of truths that rank first; chance: what guessing
+    would reach there, None elsewhere.
     Of the split `training_tokens` the value is none of answers, but how many tokens were trained on for each fact; low
     and high are the least and the most of a seed, n the runs.
     """
@@ -66,6 +79,7 @@ class StudyFigure:
     n: int
     n_facts: int
     seeds: dict[int, dict[str, Any]]
+    chance: float | None = None
 
 
 @dataclass(frozen=True)

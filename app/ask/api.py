@@ -66,7 +66,8 @@ def ask_api(lab: Lab, asker: Asker) -> None:
         run: str, subject: str, relation: str = "", languages: str = "", models: str = "", temperature: float = 0.0,
         top_p: float = 1.0, seed: int = 0, max_tokens: int = 50, wait_seconds: float = 120.0,
     ) -> dict[str, Any]:  # fmt: skip
-        """Ask every prompt of a relation (key token, train, test, unrelated, decoys, each language) about one subject.
+        """Ask every prompt of a relation (key token, train, test, unrelated, decoys, reversal, 2-hop; each language)
+        about one subject.
 
         run: a run's id. subject: of one of its facts, or any other (did_you_mean then names near ones). relation:
         needed where the run has several. languages: such as "en, ja"; empty means all. models: such as "RUN/base,

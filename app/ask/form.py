@@ -72,7 +72,8 @@ def form_html(lab: Lab, view: View, filled: dict[str, Any] | None = None) -> str
 
 def filled_by(asking: Asking, question: Question, mode: str) -> dict[str, Any]:
     """What the form holds to ask a kept question again, in that mode."""
-    filled = {"relation": asking.relation, "settings": asking.settings, "subject": question.subject}
+    subject = question.object if question.split == "reversal" and question.object else question.subject
+    filled = {"relation": asking.relation, "settings": asking.settings, "subject": subject}
     return filled | {"text": {"text": question.text}, "facts": {"prompt": question.prompt}}.get(mode, {})
 
 

@@ -11,7 +11,7 @@ from app.ask.view import View, opened, shown_columns
 from app.asking.columns import column_label, column_parts, judged
 from app.shared.lab import Lab
 from app.shared.words import LANGUAGES, SPLITS
-from engine.corpus.sentences import PLACEHOLDER
+from engine.corpus import sentences
 from engine.experiment import Experiment
 from engine.serving.asking.questions import near_subjects
 from storage import askings
@@ -174,8 +174,8 @@ def _sections(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def prompt_parts(question: Question) -> tuple[str, str, str]:
     """A question's text before its subject, the subject, and what comes after."""
-    before, mark, after = question.prompt.partition(PLACEHOLDER)
-    return (before, question.subject, after) if mark else (question.text, "", "")
+    before, place, after = sentences.prompt_parts(question.prompt)
+    return (before, question.subject, after) if place else (question.text, "", "")
 
 
 def drawer_of(lab: Lab, view: View) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from app.asking.columns import MODEL, MOST_COLUMNS, column_parts, models_of
 from app.shared.lab import Lab
 from app.shared.words import sentence
 from engine.checks import shorten
-from engine.corpus.sentences import PLACEHOLDER, key_prompt
+from engine.corpus.sentences import key_prompt, question_text
 from engine.experiment import Experiment
 from engine.serving.asking.questions import AskError, fact_questions, facts_questions, find_relation, text_question
 from storage.asking_queue import add_column
@@ -101,7 +101,9 @@ def ask_facts(
     experiment = Experiment.from_record(run.experiment)
     text = checked_text(prompt or key_prompt(find_relation(experiment, relation)))
     questions = facts_questions(experiment, text, relation)
-    title = questions[0].prompt.replace(PLACEHOLDER, "…")
+    if not questions:
+        raise AskError("The relation has no fact that this prompt can be put to.")
+    title = question_text(questions[0].prompt, "…")
     return _put(lab, run, "facts", title, questions, settings, columns)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
@@ -29,7 +29,10 @@ def compare_chart(rows: Rows, metric: str, chance: float | None, languages: list
     """Small multiples by split: for each language a dot with its interval for base, memorised and generalised."""
     used = {row["model"] for row in rows}
     return {
-        "spec": _compare_spec(metric, chance, tuple(languages), tuple(model for model in MODELS if model in used)),
+        "spec": _compare_spec(
+            metric, guessed(rows, chance), tuple(languages), tuple(model for model in MODELS if model in used),
+            3 if len({row["split"] for row in rows}) > 4 else 4,
+        ),
         "data": {"rows": rows},
         "label": f"{metric_name(metric)} by prompts, language and checkpoint; the table below has the same figures",
     }
@@ -38,7 +41,7 @@ def compare_chart(rows: Rows, metric: str, chance: float | None, languages: list
 @one_at_a_time
 @lru_cache(maxsize=64)
 def _compare_spec(
-    metric: str, chance: float | None, languages: tuple[str, ...], models: tuple[str, ...]
+    metric: str, chance: float | str | None, languages: tuple[str, ...], models: tuple[str, ...], columns: int
 ) -> dict[str, Any]:
     title, (colours, shapes) = metric_name(metric), zip(*(MODELS[model] for model in models), strict=True)
     base = alt.Chart().encode(
@@ -58,13 +61,13 @@ def _compare_spec(
     )
     layers = [intervals.properties(name="intervals"), dots.properties(name="dots")]
     if chance is not None:
-        layers.insert(0, _chance_rule(chance).encode(x=alt.XDatum(chance)))
+        layers.insert(0, _chance_rule(chance, "x"))
     chart = (
         alt.layer(*layers, data=alt.NamedData(name="rows"))
         .properties(height=alt.Step(11))
         .facet(
             alt.Facet("split:N").title(None).sort(SPLIT_ORDER),
-            columns=4,
+            columns=columns,
             spacing=alt.RowColnumber(row=26, column=22),
         )
         .resolve_scale(x="shared", y="shared")
@@ -77,7 +80,7 @@ def curve_chart(rows: Rows, metric: str, chance: float | None) -> dict[str, Any]
     """Generalisation against the depth of memorisation, before and after stage 2; bands are intervals."""
     used, epochs = {r["split"] for r in rows}, sorted({r["epoch"] for r in rows})
     return {
-        "spec": _curve_spec(metric, chance, tuple(s for s in SPLIT_ORDER if s in used), tuple(epochs)),
+        "spec": _curve_spec(metric, guessed(rows, chance), tuple(s for s in SPLIT_ORDER if s in used), tuple(epochs)),
         "data": {"rows": rows},
         "label": f"{metric_name(metric)} against the epochs of stage 1, before and after stage 2; "
         "the table below has the same figures",
@@ -87,7 +90,7 @@ def curve_chart(rows: Rows, metric: str, chance: float | None) -> dict[str, Any]
 @one_at_a_time
 @lru_cache(maxsize=64)
 def _curve_spec(
-    metric: str, chance: float | None, splits: tuple[str, ...], epochs: tuple[float, ...]
+    metric: str, chance: float | str | None, splits: tuple[str, ...], epochs: tuple[float, ...]
 ) -> dict[str, Any]:
     title = metric_name(metric)
     base = alt.Chart().encode(
@@ -105,7 +108,7 @@ def _curve_spec(
     )
     layers = [bands.properties(name="bands"), lines.properties(name="lines"), dots.properties(name="dots")]
     if chance is not None:
-        layers.insert(0, _chance_rule(chance).encode(y=alt.YDatum(chance)))
+        layers.insert(0, _chance_rule(chance, "y"))
     chart = (
         alt.layer(*layers, data=alt.NamedData(name="rows"))
         .properties(height=250)
@@ -128,10 +131,23 @@ def _share(axis: Any, title: str) -> Any:
     return axis.title(title).scale(domain=[0, 1]).axis(format=".0%", values=QUARTERS, grid=True)
 
 
-def _chance_rule(chance: float) -> alt.Chart:
-    """The dashed line of guessing, which needs no rows of its own: a single mark in each panel."""
+def guessed(rows: Rows, chance: float | None) -> float | str | None:
+    """What guessing would reach: one number, or `apart` where it differs between the rows (their `chance`)."""
+    differing = {round(row["chance"], 3) for row in rows if row.get("chance") is not None}
+    return "apart" if chance is not None and len(differing) > 1 else chance
+
+
+def _chance_rule(chance: float | str, axis: Literal["x", "y"]) -> alt.Chart:
+    """The dashed line of guessing. Where it is the same everywhere it needs no rows of its own: a single mark in each
+    panel; else one for each of the rows' chances there."""
+    line: dict[str, Any] = {"strokeDash": [4, 4], "color": "$chart-muted", "strokeWidth": 1}
+    if isinstance(chance, str):
+        panel = {"x": "split", "y": "panel"}[axis]
+        rule = alt.Chart(name="chance").transform_aggregate(n="count()", groupby=["chance", panel])
+        tip = alt.Tooltip("chance:Q").title("Chance").format(".1%")
+        return rule.mark_rule(**line).encode(tooltip=tip, **{axis: alt.X("chance:Q") if axis == "x" else alt.Y("chance:Q")})
     rule = alt.Chart(alt.sequence(0, 1), name="chance").encode(tooltip=alt.value(f"Chance: {chance:.1%}"))
-    return rule.mark_rule(strokeDash=[4, 4], color="$chart-muted", strokeWidth=1)
+    return rule.mark_rule(**line).encode(**{axis: alt.XDatum(chance) if axis == "x" else alt.YDatum(chance)})
 
 
 def map_chart(cells: Rows, facts: Rows, prompts: Rows, measure: str) -> dict[str, Any]:

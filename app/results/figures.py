@@ -11,6 +11,7 @@ from app.shared.words import BASE_TEXT_METRICS, LANGUAGES, checkpoint_name, lang
 from engine.evaluation.questions import sampled_facts, sampled_prompts
 from engine.execution.report import among_words
 from engine.experiment import IN_CONTEXT, Experiment
+from engine.relation import REASONING
 from storage.checkpoints import CheckpointName, in_order
 from storage.measurements import Result
 from storage.runs import Run
@@ -18,7 +19,7 @@ from storage.runs import Run
 Drawn = dict[str, Any]  # a row of a chart
 MAIN, UNAIDED = "generation_accuracy", "generation_accuracy_unaided"
 CHOICE_METRICS = ("choice_accuracy", "object_probability_normalised")
-COMPARED_SPLITS = ("train", "test", "unrelated", "decoy")
+COMPARED_SPLITS = ("train", "test", "unrelated", "decoy", *REASONING)
 CURVE_SPLITS = ("key", *COMPARED_SPLITS)
 
 
@@ -65,15 +66,22 @@ class Figures:
         """What guessing among the options would reach; None for measures without options."""
         if metric not in CHOICE_METRICS:
             return None
-        known = [(r.chance, r.n) for r in self.select(metric=metric) if r.chance is not None]
-        if known:
-            return sum(chance * n for chance, n in known) / sum(n for _, n in known)
+        if known := _guessed([r for r in self.select(metric=metric) if r.split not in REASONING]):
+            return known
         offered = [len(r.get("options") or ()) for r in self.run.experiment.get("relations", [])]
         return 1 / min([self._options_asked, *(n for n in offered if n)])
 
+    def reasoning_chances(self, metric: str) -> dict[str, float]:
+        """The same of the splits that have options of their own, by the split's name."""
+        if metric not in CHOICE_METRICS:
+            return {}
+        found = ((split, _guessed(self.select(metric=metric, split=split))) for split in REASONING)
+        return {split_name(split): chance for split, chance in found if chance}
+
     def among(self, metric: str) -> str:
         """Among how many options the measure's choices were, in words, and how many were asked for if not so many."""
-        return among_words(self.select(metric=metric), self._options_asked)
+        asked = [r for r in self.select(metric=metric) if r.split not in REASONING]
+        return among_words(asked, self._options_asked)
 
     @property
     def _options_asked(self) -> int:
@@ -106,6 +114,12 @@ class Figures:
     def last(self, kind: str) -> str | None:
         """The checkpoint of that kind with the most epochs."""
         return next((c for c in reversed(self.checkpoints) if CheckpointName.parse(c).kind == kind), None)
+
+
+def _guessed(rows: list[Result]) -> float | None:
+    """What guessing would reach in choices, over all of their questions; None where that is not known."""
+    known = [(row.chance, row.n) for row in rows if row.chance is not None]
+    return sum(chance * n for chance, n in known) / sum(n for _, n in known) if known else None
 
 
 def _place(row: Result) -> tuple[str, ...]:
@@ -166,6 +180,7 @@ def headline_sentences(figures: Figures) -> list[str]:
             "Asked for another relation of the same person (decoys), it still brings up the object: "
             f"{figures.told(row)}."
         )
+    said += [words for split in REASONING if (words := _reasoned(figures, after, split))]
     spoken = {r.language: r for r in figures.select(checkpoint=after, split="train", facts=main.facts, metric=MAIN)}
     others = [
         f"{language_name(code)} {percent(spoken[code].value)}"
@@ -175,6 +190,21 @@ def headline_sentences(figures: Figures) -> list[str]:
     if others:
         said.append(f"In other languages: {', '.join(others)}.")
     return said
+
+
+def _reasoned(figures: Figures, checkpoint: str, split: str) -> str:
+    """How well a checkpoint says what only follows from facts; empty where that was not asked."""
+    row, choice = figures.row(checkpoint, split), figures.row(checkpoint, split, metric="choice_accuracy")
+    if row is None:
+        return ""
+    asked = {
+        "reversal": "Asked the other way round, for the subject by the object",
+        "two_hop": "Asked for what the object leads on to, over two relations (2-hop)",
+    }
+    words = f"{asked[split]}, as nothing taught it: {figures.told(row)}"
+    if choice and choice.chance:
+        words += f"; as multiple choice {interval(choice)}, where guessing would reach {100 * choice.chance:.2g} %"
+    return words + "."
 
 
 def _before_stage2(figures: Figures) -> list[str]:
@@ -201,8 +231,9 @@ def compared(figures: Figures, metric: str, facts: str, epoch: int) -> list[Draw
         IN_CONTEXT: "Facts in the prompt",
         f"generalised@{epoch}": "Generalised (stage 2)",
     }
+    usual = figures.chance(metric)
     return [
-        _drawn(r) | {"model": names[r.checkpoint]}
+        _drawn(r, usual) | {"model": names[r.checkpoint]}
         for r in figures.select(metric=metric, facts=facts)
         if r.checkpoint in names and r.split in COMPARED_SPLITS
     ]
@@ -211,7 +242,7 @@ def compared(figures: Figures, metric: str, facts: str, epoch: int) -> list[Draw
 def curve(figures: Figures, metric: str, facts: str) -> list[Drawn]:
     """Generalisation against the depth of memorisation, in stage 2's language; the base model stands at epoch 0.
     Empty without stage 1."""
-    rows = []
+    rows, usual = [], figures.chance(metric)
     if not any(figures.epochs):
         return []
     for r in figures.select(metric=metric, facts=facts, language=figures.language):
@@ -220,12 +251,14 @@ def curve(figures: Figures, metric: str, facts: str) -> list[Drawn]:
             continue
         panels = {"memorised": ["Before stage 2"], "generalised": ["After stage 2"]}
         for panel in panels.get(name.kind, ["Before stage 2", "After stage 2"]):
-            rows.append(_drawn(r) | {"epoch": name.epoch, "panel": panel})
+            rows.append(_drawn(r, usual) | {"epoch": name.epoch, "panel": panel})
     return sorted(rows, key=lambda r: (r["panel"], r["split"], r["epoch"]))
 
 
-def _drawn(row: Result) -> Drawn:
+def _drawn(row: Result, chance: float | None) -> Drawn:
+    """chance: what guessing would reach in a choice of which the row does not say it."""
     return {
+        "chance": None if chance is None else row.chance or chance,
         "split": split_name(row.split).capitalize(),
         "language": language_name(row.language),
         "checkpoint": checkpoint_name(row.checkpoint),

@@ -149,12 +149,15 @@ def draw_figures(figures: Figures | None, metric: str, facts: str, epoch: int | 
     if figures is None or not figures.rows:
         return "", "", None, "", None, "", gr.skip()
     depth = int(epoch or 0)
-    chance, among = figures.chance(metric), figures.among(metric)
+    chance, among, chances = figures.chance(metric), figures.among(metric), figures.reasoning_chances(metric)
     rows, curve = fig.compared(figures, metric, facts, depth), fig.curve(figures, metric, facts)
     shown = ("base", IN_CONTEXT, f"memorised@{depth}", f"generalised@{depth}")
     beside = [c for c in shown if c in figures.checkpoints]
     return (
-        part("results/measure_note", help=METRIC_HELP.get(metric, ""), facts=facts, chance=chance, among=among),
+        part(
+            "results/measure_note", help=METRIC_HELP.get(metric, ""), facts=facts, chance=chance, among=among,
+            chances=chances,
+        ),
         twins_table(figures, facts, beside) if metric in (fig.MAIN, fig.UNAIDED) else "",
         compare_chart(rows, metric, chance, figures.languages) if rows else None,
         figures_table(figures, metric, facts, beside),

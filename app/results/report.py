@@ -31,7 +31,7 @@ def report_html(run: Run, rows: list[Result]) -> str:
         pictures.append(("Does deeper memorising help?", "Held-out facts; bands are 95 % intervals.", picture))
     tables = [
         {"metric": metric, "facts": facts, "help": METRIC_HELP.get(metric, ""), "chance": figures.chance(metric),
-         "among": figures.among(metric),
+         "among": figures.among(metric), "chances": figures.reasoning_chances(metric),
          "lines": fig.table(figures, metric, facts, figures.checkpoints)}
         for metric in figures.metrics
         for facts in ("held_out", "trained")

@@ -17,6 +17,7 @@ from app.shared.recordings import hardware_of, here_of
 from app.shared.render import percent, render
 from app.shared.words import LANGUAGES, language_name, split_name
 from engine.execution.report import HEADLINE_METRIC
+from engine.relation import REASONING
 from storage.checkpoints import BASE, CheckpointName, in_order
 from storage.measurements import Result, list_results
 from storage.recordings import recorded_ids, recorded_runs
@@ -145,6 +146,7 @@ def lines(runs: list[Run], rows: dict[str, list[Result]]) -> Iterator[Line]:
         *((language_name(code), "test", code, ("memorised", "generalised")) for code in others),
         (named("unrelated"), "unrelated", language, ("memorised", "generalised")),
         (named("decoy"), "decoy", language, ("memorised", "generalised")),
+        *((named(split), split, language, ("memorised", "generalised")) for split in REASONING),
         ("General questions", GENERAL_SPLIT, "en", ("memorised", "generalised")),
     ]
     for label, split, code, kinds in asked:

@@ -20,18 +20,27 @@ def study_chart(
 ) -> dict[str, Any]:
     """A measure against one axis, a line for each value of another: bands are intervals, open dots are seeds.
 
-    rows: `x, line, value, low, high, n, pick`; dots: `x, line, value, seed, pick`; columns, lines: the values in order.
+    rows: `x, line, value, low, high, n, pick`, and `chance` of those that are choices, which is a dash at that height;
+    dots: `x, line, value, seed, pick`; columns, lines: the values in order.
     """
     return {
-        "spec": _spec(x_title, line_title, tuple(columns), tuple(lines)),
-        "data": {"rows": rows, "dots": dots},
+        "spec": _spec(x_title, line_title, tuple(columns), tuple(lines), bool(chances := chances_of(rows))),
+        "data": {"rows": rows, "dots": dots} | ({"chances": chances} if chances else {}),
         "label": f"The measure against {x_title}, a line for each {line_title}; the table says the same",
     }
 
 
+def chances_of(rows: Rows) -> Rows:
+    """What guessing would reach, once for each place on the axis and each height."""
+    found = {(row["x"], round(row["chance"], 4)): row["chance"] for row in rows if row.get("chance") is not None}
+    return [{"x": x, "chance": chance} for (x, _), chance in found.items()]
+
+
 @one_at_a_time
 @lru_cache(maxsize=32)
-def _spec(x_title: str, line_title: str, columns: tuple[str, ...], lines: tuple[str, ...]) -> dict[str, Any]:
+def _spec(
+    x_title: str, line_title: str, columns: tuple[str, ...], lines: tuple[str, ...], chances: bool
+) -> dict[str, Any]:
     x = alt.X("x:O").title(x_title).sort(list(columns)).axis(labelAngle=0, grid=False).scale(padding=0.35)
     title = line_title or None
     colour = alt.Color("line:N").title(title).scale(domain=list(lines), range=COLOURS[: len(lines)])
@@ -54,7 +63,15 @@ def _spec(x_title: str, line_title: str, columns: tuple[str, ...], lines: tuple[
     points = base.mark_point(filled=True, opacity=1, size=70).encode(
         y=share, shape=shape, tooltip=[*tips, *share_tips("Share", "Answers")]
     )
+    guessed = []
+    if chances:
+        dash = alt.Chart().mark_tick(thickness=2, size=46, color="$chart-muted").encode(
+            x=x, y=alt.Y("chance:Q").title("Answers with a hit"),
+            tooltip=[alt.Tooltip("chance:Q").title("Guessing").format(".1%"), alt.Tooltip("x:O").title(x_title)],
+        )  # fmt: skip
+        guessed = [dash.properties(name="chances", data=alt.NamedData(name="chances"))]
     chart = alt.layer(
+        *guessed,
         bands.properties(name="bands", data=rows),
         curves.properties(name="curves", data=rows),
         seeds.properties(name="seeds", data=dots),

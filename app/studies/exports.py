@@ -68,6 +68,7 @@ def latex(shown: Shown, view: View) -> str:
     measured = "what is asked at the end" if table.columns.path == ASKED else MEASURES[view.measure][0]
     told = [measured, f"facts {FACTS[shown.asked['facts']].lower()}", shown.asked["language"], *fixed]
     head = " & ".join([_tex(table.rows.name), *(_tex(value_name(value)) for value in table.columns.values)])
+    told += [f"guessing {name + ' ' if name else ''}{chance:.3f}" for name, chance in table.chances.items()]
     lines = [
         " & ".join([_tex(value_name(row)), *(_cell(table.cell(row, column)) for column in table.columns.values)])
         for row in table.rows.values

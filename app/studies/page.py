@@ -250,7 +250,7 @@ def chart_of(table: Table, figures: list[StudyFigure]) -> dict[str, Any] | None:
             if cell is None or cell.figure is None:
                 continue
             figure, at = cell.figure, {"x": column, "line": line}
-            rows.append(at | {k: getattr(figure, k) for k in ("value", "low", "high", "n")})
+            rows.append(at | {k: getattr(figure, k) for k in ("value", "low", "high", "n", "chance")})
             if len(figure.seeds) > 1:
                 dots += [at | {"value": own["value"], "seed": seed} for seed, own in figure.seeds.items()]
     if not rows:

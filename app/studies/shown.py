@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.shared.lab import Lab
 from app.studies.table import Table, asked_of, asks_beside, table_of
-from app.studies.view import ASKED_MEASURES, AT_THE_END, MEASURES, View
+from app.studies.view import ASKED_MEASURES, AT_THE_END, MEASURES, REASONING_MEASURES, View
 from engine.execution.studies.report import update_figures
 from storage.measurements import TRAINING_TOKENS
 from storage.studies import StoredStudy, StudyFigure, StudyRun, list_figures, list_study_runs
@@ -33,7 +33,7 @@ def shown_of(lab: Lab, study: StoredStudy, view: View) -> Shown:
     asked = asked_of(study, view, languages, trained)
     beside = asks_beside(study, view)
     figures = list_figures(lab.db, study.id, AT_THE_END, split=TRAINING_TOKENS) if beside else []
-    for measure in ASKED_MEASURES if beside else [view.measure]:
+    for measure in (*ASKED_MEASURES, *REASONING_MEASURES) if beside else [view.measure]:
         _, kinds, split = MEASURES[measure]
         figures += list_figures(lab.db, study.id, kinds, split=split, **asked)
     return Shown(study, runs, languages, asked, figures, table_of(study, runs, figures, view))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.studies.view import ASKED, ASKED_MEASURES, FACTS, MEASURES, TOKENS, View, axis_name, value_name
+from app.studies.view import ASKED, ASKED_MEASURES, FACTS, MEASURES, REASONING_MEASURES, TOKENS, View, axis_name, value_name
 from engine.studies.compare import Comparison
 from engine.studies.study import DEPTH, METHOD, SEED
 from storage.measurements import TRAINING_TOKENS
@@ -56,7 +56,16 @@ class Table:
     @property
     def columns_choosable(self) -> list[Axis]:
         """The axes that may be its columns."""
-        return [*self.choosable, asked_axis()]
+        return [*self.choosable, asked_axis([])]
+
+    @property
+    def chances(self) -> dict[str, float]:
+        """What guessing would reach, by the columns that are choices where what is asked stands in them, else as one."""
+        found: dict[str, list[float]] = {}
+        for (_, column), cell in self.cells.items():
+            if cell.figure and cell.figure.chance is not None:
+                found.setdefault(column if self.columns.path == ASKED else "", []).append(cell.figure.chance)
+        return {name: sum(values) / len(values) for name, values in found.items()}
 
     def against(self, place: str) -> StudyFigure | None:
         """The figure at a row and a column, by `|`, with which the others are compared."""
@@ -68,9 +77,11 @@ class Table:
         return self.cells.get((value_name(row), value_name(column)), Cell())
 
 
-def asked_axis() -> Axis:
+def asked_axis(figures: list[StudyFigure]) -> Axis:
     """What is asked at the end of a method, and what it read for that, beside each other."""
-    return Axis(ASKED, (*ASKED_MEASURES.values(), TOKENS))
+    splits = {figure.split for figure in figures}
+    reasoning = (heading for name, heading in REASONING_MEASURES.items() if MEASURES[name][2] in splits)
+    return Axis(ASKED, (*ASKED_MEASURES.values(), *reasoning, TOKENS))
 
 
 def axes_of(study: StoredStudy, runs: list[StudyRun], depths: list[int]) -> list[Axis]:
@@ -89,7 +100,7 @@ def table_of(study: StoredStudy, runs: list[StudyRun], figures: list[StudyFigure
     """The table that the view wants, of figures of one measure, or of those beside each other."""
     axes = axes_of(study, runs, list({figure.depth for figure in figures}))
     by_path = {axis.path: axis for axis in axes}
-    columns = asked_axis() if asks_beside(study, view) else by_path.get(view.columns) or by_path[DEPTH]
+    columns = asked_axis(figures) if asks_beside(study, view) else by_path.get(view.columns) or by_path[DEPTH]
     rows = by_path.get(view.rows) or by_path.get(METHOD) or by_path.get("stage2.facts") or axes[0]
     if rows is columns:
         rows = next((axis for axis in axes if axis is not columns), Axis("", ("",)))
@@ -109,7 +120,8 @@ def table_of(study: StoredStudy, runs: list[StudyRun], figures: list[StudyFigure
         for what in columns.values if columns.path == ASKED else [""]:
             for spot in places({**run.at, ASKED: what}):
                 cells.setdefault(spot, Cell()).states[run.state.value] += 1
-    headings = {MEASURES[name][2]: heading for name, heading in ASKED_MEASURES.items()} | {TRAINING_TOKENS: TOKENS}
+    named = {**ASKED_MEASURES, **REASONING_MEASURES}
+    headings = {MEASURES[name][2]: heading for name, heading in named.items()} | {TRAINING_TOKENS: TOKENS}
     for figure in figures:
         for spot in places({**figure.at, ASKED: headings.get(figure.split, "")}, figure.depth):
             cells.setdefault(spot, Cell()).figure = figure

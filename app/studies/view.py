@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from app.shared.view import PageView, an_id, one_of
 from engine.studies.study import DEPTH, METHOD
+from storage.studies import choice_of
 
 # What a method ends with: what stage 2 made, or the base that is asked with the facts in the prompt.
 AT_THE_END = ("generalised", "context")
@@ -18,9 +19,20 @@ MEASURES = {
     "unrelated": ("Unrelated prompts, after stage 2", AT_THE_END, "unrelated"),
     "decoy": ("Decoys, after stage 2", AT_THE_END, "decoy"),
     "base": ("Train prompts, base model", ("base",), "train"),
+    "reversal": ("Reversal, after stage 2", AT_THE_END, "reversal"),
+    "reversal choice": ("Reversal as multiple choice, after stage 2", AT_THE_END, choice_of("reversal")),
+    "two_hop": ("2-hop, after stage 2", AT_THE_END, "two_hop"),
+    "two_hop choice": ("2-hop as multiple choice, after stage 2", AT_THE_END, choice_of("two_hop")),
 }
 # Beside each other, where what is asked is an axis of the table: measure: heading of its column.
 ASKED_MEASURES = {"train": "Train prompts", "test": "Test prompts", "unrelated": "Unrelated", "decoy": "Decoys"}
+# The same, only where it was asked.
+REASONING_MEASURES = {
+    "reversal": "Reversal",
+    "reversal choice": "Reversal, choice",
+    "two_hop": "2-hop",
+    "two_hop choice": "2-hop, choice",
+}
 TOKENS = "Training tokens a fact"
 ASKED = "asked"
 FACTS = {"held_out": "Held out", "trained": "Trained", "all": "All"}

@@ -34,7 +34,7 @@ from engine.studies.study import DEPTH, METHOD, MODEL, SEED, Study, set_axis
 from storage.database import default_home
 from storage.measurements import TRAINING_TOKENS
 from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run
-from storage.studies import ALL_FACTS, StudyFigure, get_study, list_study_runs, study_counts
+from storage.studies import ALL_FACTS, StudyFigure, choice_of, get_study, list_study_runs, study_counts
 
 # The columns of the table in a terminal: the checkpoint's kind, the split.
 COLUMNS = {
@@ -44,6 +44,13 @@ COLUMNS = {
     "test": ("generalised", "test"),
     "unrelated": ("generalised", "unrelated"),
     "tokens a fact": ("generalised", TRAINING_TOKENS),
+}
+# The same, where it was asked.
+REASONING_COLUMNS = {
+    "reversal": ("generalised", "reversal"),
+    "reversal, choice": ("generalised", choice_of("reversal")),
+    "2-hop": ("generalised", "two_hop"),
+    "2-hop, choice": ("generalised", choice_of("two_hop")),
 }
 
 
@@ -152,10 +159,12 @@ def _print_plan(runs: list[PlannedRun]) -> None:
 def _print_table(study_id: str, described: Study, figures: list[StudyFigure]) -> None:
     axes = [*([METHOD] if described.methods else []), *(path for path in described.axes if path not in (SEED, DEPTH))]
     asked, which = (ALL_FACTS, "all facts") if described.methods else ("held_out", "facts held out of stage 2")
+    splits = {figure.split for figure in figures}
+    columns = COLUMNS | {name: column for name, column in REASONING_COLUMNS.items() if column[1] in splits}
     table = Table(
         *axes,
         "stage 1 epochs",
-        *COLUMNS,
+        *columns,
         "seeds",
         title=f"study {study_id}: {which}, generation accuracy",
     )
@@ -167,10 +176,10 @@ def _print_table(study_id: str, described: Study, figures: list[StudyFigure]) ->
         if (figure.facts, figure.language) == (asked, language) or figure.split == TRAINING_TOKENS:
             rows.setdefault(at, {})[kind, figure.split] = figure
     for at, found in rows.items():
-        shown = [found.get(column) for column in COLUMNS.values()]
+        shown = [found.get(column) for column in columns.values()]
         seeds = max((len(figure.seeds) for figure in shown if figure), default=0)
         table.add_row(*at, *(_cell(figure) for figure in shown), str(seeds))
-    Console(width=max(110, 24 * len(axes) + 90)).print(table)
+    Console(width=max(110, 24 * len(axes) + 90) + 20 * (len(columns) - len(COLUMNS))).print(table)
 
 
 def _cell(figure: StudyFigure | None) -> str:
@@ -179,4 +188,6 @@ def _cell(figure: StudyFigure | None) -> str:
     if figure.split == TRAINING_TOKENS:
         return f"{figure.value:,.0f}"
     said = f"{figure.value:.2f} [{figure.low:.2f}–{figure.high:.2f}]"
+    if figure.chance is not None:
+        return f"{said} (chance {figure.chance:.3f})"
     return said if abs(figure.unaided - figure.value) < 0.005 else f"{said} ({figure.unaided:.2f} unaided)"

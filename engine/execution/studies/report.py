@@ -19,7 +19,7 @@ from engine.execution.report import key_tokens_of
 from engine.experiment import Experiment
 from engine.studies.compare import Comparison, compare
 from engine.studies.study import SEED
-from storage.answers import ANSWERS_NAME, evaluated_checkpoints, open_answers
+from storage.answers import ANSWERS_NAME, EXPECTED, evaluated_checkpoints, open_answers
 from storage.checkpoints import BASE, CheckpointName
 from storage.database import write
 from storage.folders import run_folder
@@ -29,25 +29,30 @@ from storage.studies import (
     ALL_FACTS,
     StudyFigure,
     StudyRun,
+    choice_of,
     group_of,
+    is_choice,
     list_figures,
     list_study_runs,
     pooled_groups,
     replace_figures,
 )
 
-_SUMS = """select split, language, trained, sum(hit), sum(hit and not says_key_token(answer, object)), count(*)
-    from answers join prompts on prompts.id = answers.prompt join facts on facts.id = answers.fact
-    where checkpoint = ? group by split, language, trained, answers.fact order by answers.fact"""
+_JOIN = "answers a join prompts p on p.id = a.prompt join facts f on f.id = a.fact"
+_SUMS = f"""select split, language, trained, sum(hit), sum(hit and not says_key_token(answer, {EXPECTED})), count(*),
+    sum(choice_rank = 1), count(choice_rank), sum(1.0 / choice_options)
+    from {_JOIN} where checkpoint = ? group by split, language, trained, a.fact order by a.fact"""
 
-_BY_FACT = """select answers.fact, sum(hit), count(*)
-    from answers join prompts on prompts.id = answers.prompt join facts on facts.id = answers.fact
-    where checkpoint = ? and split = ? and language = ? and trained in (?, ?) group by answers.fact"""
+_ASKED = "checkpoint = ? and split = ? and language = ? and trained in (?, ?) group by a.fact"
+_BY_FACT = f"select a.fact, sum(hit), count(*) from {_JOIN} where {_ASKED}"
+_CHOICE_BY_FACT = f"""select a.fact, sum(choice_rank = 1), count(*) from {_JOIN}
+    where choice_rank is not null and {_ASKED}"""
 # Raised when figures are made of more than before: those of before are made anew.
-_MADE = "2"
+_MADE = "3"
 
 _Asked = tuple[int, str, str, str, str]  # depth, kind, facts, split, language
-_Sums = list[tuple[float, float, int]]  # of each fact: hits, hits without the key token, answers
+# Of each fact: hits, hits without the key token, answers, and of a choice what guessing would hit.
+_Sums = list[tuple[float, float, int, float]]
 
 
 def study_figures(db: Database, home: Path, study_id: str) -> list[StudyFigure]:
@@ -81,12 +86,13 @@ def _by_seed_and_fact(db: Database, home: Path, figure: StudyFigure) -> dict[tup
     found: dict[tuple[int, int], tuple[float, int]] = {}
     checkpoint = BASE if figure.kind == BASE else f"{figure.kind}@{figure.depth}"
     trained = {"held_out": (0, 0), "trained": (1, 1)}.get(figure.facts, (0, 1))
-    asked = (checkpoint, figure.split, figure.language, *trained)
+    asked = (checkpoint, figure.split.removesuffix(choice_of("")), figure.language, *trained)
+    sql = _CHOICE_BY_FACT if is_choice(figure.split) else _BY_FACT
     for seed, own in figure.seeds.items():
         folder = run_folder(home, own["run"])
         if (folder / ANSWERS_NAME).is_file():
             with closing(open_answers(folder)) as answers:
-                found |= {(seed, fact): (hits, count) for fact, hits, count in answers.execute(_BY_FACT, asked)}
+                found |= {(seed, fact): (hits, count) for fact, hits, count in answers.execute(sql, asked)}
     return found
 
 
@@ -122,7 +128,8 @@ def _figures(db: Database, home: Path, runs: list[StudyRun]) -> Iterator[StudyFi
             for seed, (run, sums) in sorted(by_seed.items())
         }
         value, unaided = (float(table[:, column].sum() / n) for column in (0, 1))
-        yield StudyFigure(at, *asked, value, low, high, unaided, int(n), len(table), seeds)
+        chance = float(table[:, 3].sum() / n) if is_choice(asked[3]) else None
+        yield StudyFigure(at, *asked, value, low, high, unaided, int(n), len(table), seeds, chance)
 
 
 def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, _Asked, _Sums]]:
@@ -138,11 +145,16 @@ def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, _Asked
             # What the base says is said at every depth.
             depths = (branches or (0,)) if name.kind == BASE else (name.epoch,)
             found: dict[tuple[str, str, str], _Sums] = {}
-            for split, language, trained, hits, unaided, count in answers.execute(_SUMS, [checkpoint]):
+            for split, language, trained, hits, unaided, count, first, choices, chance in answers.execute(
+                _SUMS, [checkpoint]
+            ):
                 for facts in ("trained" if trained else "held_out", ALL_FACTS):
-                    found.setdefault((facts, split, language), []).append((hits, unaided, count))
+                    found.setdefault((facts, split, language), []).append((hits, unaided, count, 0.0))
+                    if choices:
+                        choice = found.setdefault((facts, choice_of(split), language), [])
+                        choice.append((first, first, choices, chance))
             if name.kind != BASE and checkpoint in tokens:
-                found[ALL_FACTS, TRAINING_TOKENS, ""] = [(tokens[checkpoint], tokens[checkpoint], 1)]
+                found[ALL_FACTS, TRAINING_TOKENS, ""] = [(tokens[checkpoint], tokens[checkpoint], 1, 0.0)]
             for depth in depths:
                 for asked, sums in found.items():
                     yield run.seed, (depth, name.kind, *asked), sums

@@ -13,10 +13,11 @@ from typing import Any
 
 from engine import checks
 from engine.checks import shorten
-from engine.corpus.sentences import PLACEHOLDER
+from engine.corpus.reasoning import asked_by
+from engine.corpus.sentences import question_text
 from engine.evaluation.questions import KEY_SPLIT, fact_rows, options_of, prompt_rows
 from engine.experiment import Experiment
-from engine.relation import Fact, Relation
+from engine.relation import REASONING, Fact, Prompt, Relation
 from storage.askings import FREE, Question
 from storage.database import storable
 
@@ -74,7 +75,8 @@ def fact_questions(
 
     subject: of a fact, whose object is then known, or any other name. relation: needed for one of several relations;
     else it is the fact's, or the first. object: a right answer that the run doesn't know. languages: only these
-    (empty: all); the key prompt is always asked.
+    (empty: all); the key prompt is always asked. Reversal and two_hop prompts are left out where they cannot be put to
+    the fact; of other names a reversal prompt needs the object.
     """
     subject, fact, chosen = _about(experiment, subject, relation)
     spoken = dict.fromkeys(p.language for p in chosen.explicit_prompts)
@@ -88,7 +90,14 @@ def fact_questions(
         and (not languages or row["split"] == KEY_SPLIT or row["language"] in languages)
     ]
     rows.sort(key=lambda row: (row["split"] != KEY_SPLIT, order.index(row["language"])))
-    questions = [_question(row, subject, fact, object) for row in rows]
+    questions = []
+    for row in rows:
+        if pair := _pair(experiment, chosen, row, fact, subject, object):
+            questions.append(_asked(row, fact, pair))
+        elif row["split"] not in REASONING:
+            questions.append(_question(row, subject, fact, object))
+        elif row["split"] == "two_hop" and fact is None:
+            questions.append(_question(row, subject, None))
     return with_options(experiment, chosen.name, questions)
 
 
@@ -117,26 +126,38 @@ def text_question(
 
 
 def facts_questions(experiment: Experiment, prompt: str, relation: str = "") -> list[Question]:
-    """One prompt about every fact of the relation, the held-out ones first; `{key}` stands for its key token."""
+    """One prompt about every fact of the relation, the held-out ones first; `{key}` stands for its key token.
+
+    A reversal or two_hop prompt of the relation's own is asked of those facts alone that it can be put to.
+    """
     chosen = find_relation(experiment, relation)
     text = " ".join(storable(prompt).replace(KEY_PLACE, chosen.key).split())
-    if text.count(PLACEHOLDER) != 1:
-        raise AskError("the prompt for all facts needs {subject} exactly once, where each fact's subject goes")
     own = (row for row in prompt_rows(experiment) if (row["relation"], row["text"]) == (chosen.name, text))
     row = next(own, FREE_PROMPT | {"text": text})
+    if text.count(checks.place_in(row["split"])) != 1:
+        raise AskError("the prompt for all facts needs {subject} exactly once, where each fact's subject goes")
     facts = sorted((f for f in fact_rows(experiment) if f["relation"] == chosen.name), key=lambda f: f["trained"])
+    pairs = [(fact, _pair(experiment, chosen, row, fact, fact["subject"])) for fact in facts]
+    if row["split"] in REASONING:
+        return with_options(experiment, chosen.name, [_asked(row, fact, pair) for fact, pair in pairs if pair])
     return with_options(experiment, chosen.name, [_question(row, fact["subject"], fact) for fact in facts])
 
 
 def with_options(experiment: Experiment, relation: str, questions: Sequence[Question]) -> list[Question]:
     """Questions of one relation with the options that their objects are ranked among; none without an object."""
     chosen = next((r for r in experiment.relations if r.name == relation), None)
-    facts = {(f.subject, f.object): f for f in chosen.explicit_facts} if chosen else {}
+    asked: dict[tuple[str, str | None], tuple[Relation, dict[tuple[str, str], Fact]]] = {}
 
     def options(q: Question) -> tuple[str, ...]:
         if chosen is None or not q.subject or not q.object:
             return ()
-        return options_of(chosen, facts.get((q.subject, q.object)) or Fact(subject=q.subject, object=q.object))
+        kind = (q.split, q.about) if q.split in REASONING else ("", None)
+        if kind not in asked:
+            found = asked_by(experiment, chosen, _prompt(*kind))
+            asked[kind] = found.relation, {(f.subject, f.object): f for f in found.facts.values()}
+        owner, facts = asked[kind]
+        options = options_of(owner, facts.get((q.subject, q.object)) or Fact(subject=q.subject, object=q.object))
+        return options if len(options) > 1 else ()
 
     return [replace(q, relation=relation, options=options(q)) for q in questions]
 
@@ -152,13 +173,39 @@ def _about(experiment: Experiment, subject: str, relation: str) -> tuple[str, Fa
     return fact["subject"] if fact else typed, fact, find_relation(experiment, fact["relation"] if fact else relation)
 
 
+def _prompt(split: str, about: str | None) -> Prompt:
+    return Prompt.model_construct(text="", split=split, language="", relation=about)
+
+
+def _pair(
+    experiment: Experiment, relation: Relation, row: dict[str, Any], fact: FactRow | None, subject: str, object: str = ""
+) -> Fact | None:
+    """The name that a reasoning prompt (a row of `prompt_rows`) has and its right answer, as a fact; None for other
+    prompts, and where that is not known: a typed subject whose object is typed, too, can be asked the other way round.
+    """
+    if row["split"] not in REASONING:
+        return None
+    asked = asked_by(experiment, relation, _prompt(row["split"], row["about"])).facts
+    place = next((i for i, f in enumerate(relation.explicit_facts) if fact and f.subject == fact["subject"]), None)
+    if place is not None:
+        return asked.get(place)
+    known = " ".join(storable(object).split())
+    return Fact(subject=known, object=subject) if row["split"] == "reversal" and known else None
+
+
+def _asked(row: dict[str, Any], fact: FactRow | None, pair: Fact) -> Question:
+    """The question of a reasoning prompt about such a pair."""
+    question = _question(row, pair.subject, None, pair.object)
+    return replace(question, trained=fact["trained"] if fact else None, fact_id=fact["id"] if fact else None)
+
+
 def _question(prompt: dict[str, Any], subject: str, fact: FactRow | None, object: str = "") -> Question:
     """A prompt (a row of `prompt_rows`) about a subject, or about the fact that it names. object: a typed one."""
     object = storable(object).strip()
     if object and (problems := checks.check_cell(object, 1, "object")):
         raise AskError(f"the object {problems[0].message}")
     return Question(
-        text=prompt["text"].replace(PLACEHOLDER, subject) if subject else prompt["text"],
+        text=question_text(prompt["text"], subject) if subject else prompt["text"],
         split=prompt["split"],
         language=prompt["language"],
         prompt=prompt["text"],
