@@ -129,8 +129,8 @@ def _check_prompts(relation: Relation, by_name: dict[str, Relation]) -> None:
             continue
         if not (hops := led_on(relation.facts, second.facts)):
             raise ValueError(
-                f"the two_hop prompts of ‘{relation.name}’ go on to ‘{second.name}’, but no object of ‘{relation.name}’ "
-                f"is a subject there: add such facts, or generate them with subjects_of: {relation.name}"
+                f"the two_hop prompts of ‘{relation.name}’ go on to ‘{second.name}’, but no object of "
+                f"‘{relation.name}’ is a subject there: add such facts, or generate them with subjects_of: {relation.name}"
             )
         asked = (
             Fact(subject=relation.facts[place].subject, object=second.facts[goal].object)
@@ -143,7 +143,8 @@ def _refuse_taught(relation: Relation, split: str, asked: Iterable[Fact], taught
     """Raise ValueError where a fact says what should follow from others: neither stage may show it."""
     for fact in asked:
         if owner := taught.get((fact.subject, fact.object)):
+            asks = f"‘{shorten(fact.object)}’ by ‘{shorten(fact.subject)}’"
             raise ValueError(
-                f"the {split} prompts of ‘{relation.name}’ ask for ‘{shorten(fact.object)}’ by ‘{shorten(fact.subject)}’, "
+                f"the {split} prompts of ‘{relation.name}’ ask for {asks}, "
                 f"which is a fact of ‘{owner}’ and so taught as it is: remove the fact, or these prompts"
             )

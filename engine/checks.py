@@ -227,9 +227,7 @@ def place_in(split: str) -> str:
     return _PLACES.get(split, _PLACEHOLDER)
 
 
-def check_prompt(
-    text: str, row: int | None = None, column: str = "prompt", place: str = _PLACEHOLDER
-) -> list[Problem]:
+def check_prompt(text: str, row: int | None = None, column: str = "prompt", place: str = _PLACEHOLDER) -> list[Problem]:
     """Problems of one prompt template: it needs `place` exactly once and no other braces."""
     if not text.strip():
         return [Problem("the prompt is empty: fill it in or remove it", row, column)]

@@ -32,9 +32,10 @@ class Question:
     prompt: the text with `{subject}` where the subject stands; `{object}` in a reversal prompt, where `subject` is the
     object that it names. object: what a right answer contains; None where nothing is known to be right. split: key,
     train, test, unrelated, decoy, reversal, two_hop, or free. about: the relation that a decoy asks for, or the second
-    one of a two_hop prompt. trained: whether stage 2 trained on the fact (1 or 0), None without a fact. number: its place in its asking, 0
-    before it is kept. Not kept, since the run's experiment says it: relation, options (the answers that the object is
-    ranked among, itself included; empty for no ranking), prompt_id and fact_id (those of storage/answers.py).
+    one of a two_hop prompt. trained: whether stage 2 trained on the fact (1 or 0), None without a fact. number: its
+    place in its asking, 0 before it is kept. Not kept, since the run's experiment says it: relation, options (the
+    answers that the object is ranked among, itself included; empty for no ranking), prompt_id and fact_id (those of
+    storage/answers.py).
     """
 
     text: str

@@ -15,7 +15,7 @@ from app.design.draft_facts import typed_rows
 from app.design.fields import BY_PATH, SAMPLES
 from app.design.imports import shown_problems
 from app.design.text import split_otherwise
-from app.shared.words import language_name
+from app.shared.words import language_name, split_name
 from engine import checks
 from engine.checks import Problem
 from engine.choices import check_alternatives
@@ -24,6 +24,7 @@ from engine.corpus.resolve import resolve
 from engine.evaluation.sayable import check_experiment
 from engine.experiment import Experiment
 from engine.models.files import located, model_problems, text_problems, tokenizer_file, tokenizer_problems
+from engine.relation import SECOND_MISSING
 from engine.settings import ModelText
 
 # Where the page shows what a tokenizer does to a column; all others stand in the table of facts.
@@ -173,17 +174,21 @@ def _relation_findings(relation: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(f"{here}/import", f"{name}, facts", problem)
     if relation["prompts_from"] == "own":
         lines = prompt_lines(relation)
-        places = [f"{language_name(p.language)}, {p.split} prompts, line {p.line}" for p in lines]
+        places = [f"{language_name(p.language)}, {split_name(p.split)}, line {p.line}" for p in lines]
         texts += [p.text for p in lines]
         for problem in checks.check_prompts([(p.text, p.split, p.language) for p in lines], places):
             yield Finding(f"{here}/prompts", f"{name}, prompts", problem)
+        for line, place in zip(lines, places, strict=True):
+            if line.split == "two_hop" and not line.about:
+                message = f"‘{checks.shorten(line.text)}’ {SECOND_MISSING}, and a bar before the prompt"
+                yield Finding(f"{here}/prompts", f"{name}, prompts", Problem(message, None, place))
         for split, missing in (("test", "phrasings"), ("unrelated", "leaks into unrelated prompts")):
             if not any(p.split == split for p in lines):
                 message = f"there are no {split} prompts, so {missing} will not be tested"
                 yield Finding(f"{here}/prompts", f"{name}, prompts", Problem(message, severity="warning"))
     for problem in checks.check_key_token(checks.clean(relation["key_token"]), texts):
         yield Finding(f"{here}/relation", name, problem)
-    left_to_corpus = [k for k in ("facts", "prompts") if relation[f"{k}_from"] == "corpus"]
+    left_to_corpus = [k for k in ("facts", "prompts") if relation[f"{k}_from"] != "own"]
     if left_to_corpus and relation["name"].strip() not in load_relations():
         message = f"the corpus has no relation of this name: choose “my own” for its {' and '.join(left_to_corpus)}"
         yield Finding(f"{here}/relation", name, Problem(message, None, "name"))
@@ -223,7 +228,7 @@ def _validation_finding(item: Any, draft: Draft, early: set[str]) -> Finding | N
             return Finding(place, relation["name"], problem)
         column = str(location[2]).replace("_", " ")
         if location[2] == "facts":
-            if any(part in ("generate", "names") for part in location):
+            if any(part in ("generate", "names", "subjects_of") for part in location):
                 return Finding(f"{relation['id']}/facts", f"{relation['name']}, facts", Problem(_plain(item)))
             # What is said of facts as a list means nothing where the lab invents them.
             if relation["facts_from"] == "corpus":

@@ -3,7 +3,7 @@
     {"values": {path: typed value}, "model_kind", "model_name", "method", "relations": [relation, …], "touched": [path]}
 
 A relation: {"id", "name", "key_token", "key_template", "facts_from": "corpus" | "own", "generate",
-"names", "facts": [[id, subject, object]], "alternatives": {id: [name]}, "prompts_from",
+"names", "subjects_of", "facts": [[id, subject, object]], "alternatives": {id: [name]}, "prompts_from",
 "prompts": {language: {split: lines}}, "options",
 "problems": [what an import could not read as it stands, see `app.design.imports`]}.
 """
@@ -11,6 +11,7 @@ A relation: {"id", "name", "key_token", "key_template", "facts_from": "corpus" |
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,12 @@ from engine.corpus.names import Sort, suited_names
 from engine.corpus.relations import load_relations
 from engine.experiment import Experiment
 from engine.models.catalogue import KNOWN
-from engine.relation import Relation
+from engine.relation import REASONING, Relation
 
-SPLITS = ("train", "test", "unrelated", "decoy")
+SPLITS = ("train", "test", "unrelated", "decoy", *REASONING)
+# Their lines begin with a relation and a bar: what a decoy asks, and what comes second in a two_hop prompt.
+NAMING = ("decoy", "two_hop")
+WITH_REASONING = "corpus with reasoning"
 STAGE2_FACTS = 50
 Draft = dict[str, Any]
 
@@ -75,18 +79,19 @@ def _relation_from(relation: Relation, relation_id: str) -> dict[str, Any]:
         "facts_from": "own" if own else "corpus",
         "generate": 100 if own else relation.facts.generate,  # type: ignore[union-attr]
         "names": "auto" if own else relation.facts.names,  # type: ignore[union-attr]
+        "subjects_of": "" if own else relation.facts.subjects_of or "",  # type: ignore[union-attr]
         "facts": [],
         "alternatives": {},
-        "prompts_from": "corpus" if relation.prompts == "corpus" else "own",
+        "prompts_from": relation.prompts if isinstance(relation.prompts, str) else "own",
         "prompts": {},
         "options": [],
     }
     if own:
         set_facts(draft, relation.explicit_facts)
         draft["options"] = list(relation.options)
-    if relation.prompts != "corpus":
+    if not isinstance(relation.prompts, str):
         for prompt in relation.explicit_prompts:
-            line = _line(prompt.text, prompt.relation) if prompt.split == "decoy" else prompt.text
+            line = _line(prompt.text, prompt.relation) if prompt.split in NAMING else prompt.text
             splits = draft["prompts"].setdefault(prompt.language, dict.fromkeys(SPLITS, ""))
             splits[prompt.split] += f"{line}\n"
         for splits in draft["prompts"].values():
@@ -131,15 +136,20 @@ def free_key_token(draft: Draft) -> str:
     return next(t for n in range(1, 1000) if not any((t := f"[X{n}]") in u or u in t for u in used))
 
 
-def corpus_prompts(name: str) -> dict[str, dict[str, str]]:
-    """The corpus's prompts of a relation as text to edit; empty when it has none of that name."""
+def corpus_prompts(name: str, leading_to: Collection[str] | None = None) -> dict[str, dict[str, str]]:
+    """The corpus's prompts of a relation as text to edit; empty when it has none of that name.
+
+    leading_to: the relations to which two_hop prompts are wanted, and reversal prompts with them; None for neither.
+    """
     data = load_relations().get(name)
     if data is None:
         return {"en": dict.fromkeys(SPLITS, "")}
     prompts: dict[str, dict[str, str]] = {}
-    for text, split, language, about in data.iter_prompts():
+    more = () if leading_to is None else data.iter_reasoning()
+    wanted = (p for p in more if p.split != "two_hop" or p.about in (leading_to or ()))
+    for text, split, language, about in (*data.iter_prompts(), *wanted):
         splits = prompts.setdefault(language, dict.fromkeys(SPLITS, ""))
-        line = _line(text, about) if split == "decoy" else text
+        line = _line(text, about) if split in NAMING else text
         splits[split] = f"{splits[split]}\n{line}" if splits[split] else line
     return prompts
 
@@ -155,7 +165,8 @@ def find_relation(draft: Draft, relation_id: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class PromptLine:
-    """One prompt as it stands in a field: `line` counts from 1; `about` is what a decoy asks, if it is said."""
+    """One prompt as it stands in a field: `line` counts from 1; `about` is the relation that a decoy asks, or that
+    comes second in a two_hop prompt, if it is said."""
 
     language: str
     split: str
@@ -165,17 +176,17 @@ class PromptLine:
 
 
 def prompt_lines(relation: dict[str, Any]) -> list[PromptLine]:
-    """The relation's own prompts in the order of an experiment: by split and language, decoys by what they ask."""
+    """The relation's own prompts in the order of an experiment: by split and language, and by the relations named."""
     prompts = []
     for split in SPLITS:
         for language, splits in relation["prompts"].items():
             for number, line in enumerate(splits.get(split, "").split("\n"), 1):
-                about, bar, text = line.partition("|") if split == "decoy" else ("", "", line)
+                about, bar, text = line.partition("|") if split in NAMING else ("", "", line)
                 if line.strip():
                     text = clean(text if bar else line)
                     prompts.append(PromptLine(language, split, number, text, about.strip() if bar else None))
     abouts = list(dict.fromkeys(p.about for p in prompts))
-    return sorted(prompts, key=lambda p: (SPLITS.index(p.split), abouts.index(p.about) if p.split == "decoy" else 0))
+    return sorted(prompts, key=lambda p: (SPLITS.index(p.split), abouts.index(p.about) if p.split in NAMING else 0))
 
 
 def model_of(draft: Draft) -> str:
@@ -210,14 +221,18 @@ def default_name(draft: Draft) -> str:
 
 def _relation_data(relation: dict[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = {key: clean(relation[key]) for key in ("name", "key_token", "key_template")}
-    data["facts"] = {"generate": relation["generate"], "names": relation.get("names", "auto")}
+    data["facts"] = {
+        "generate": relation["generate"],
+        "names": relation.get("names", "auto"),
+        "subjects_of": clean(relation.get("subjects_of", "")) or None,
+    }
     if relation["facts_from"] == "own":
         data["facts"] = [
             {"subject": clean(s), "object": clean(o), "alternatives": relation["alternatives"].get(str(i), [])}
             for i, s, o in typed_rows(relation)
         ]
         data["options"] = relation["options"]
-    data["prompts"] = "corpus"
+    data["prompts"] = relation["prompts_from"]
     if relation["prompts_from"] == "own":
         data["prompts"] = [
             {"text": p.text, "split": p.split, "language": p.language, "relation": p.about or None}

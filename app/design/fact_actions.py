@@ -21,6 +21,8 @@ from engine.checks import Problem
 from engine.corpus.import_choices import NO_CHOICES, ImportChoices
 from engine.corpus.importing import ImportedFacts, read_facts
 from engine.corpus.names import generate_facts
+from engine.corpus.resolve import resolve
+from engine.experiment import Experiment
 from engine.relation import Fact
 
 
@@ -143,8 +145,14 @@ def copy_generated(shown: Shown, request: Request) -> Answer:
                 seed, number = draft["values"]["seed"] or 0, relation["generate"] or 0
                 if not isinstance(seed, int) or not isinstance(number, int):
                     raise ValueError("The seed and the number of facts must be whole numbers.")
-                pairs = generate_facts(relation["name"].strip(), seed, number, drafts.names_of(draft, relation))
-                set_facts(relation, [Fact(subject=s, object=o) for s, o in pairs])
+                if relation.get("subjects_of"):
+                    place = draft["relations"].index(relation)
+                    written = resolve(Experiment.from_data(drafts.to_data(draft))).relations[place].explicit_facts
+                else:
+                    names = drafts.names_of(draft, relation)
+                    pairs = generate_facts(relation["name"].strip(), seed, number, names)
+                    written = tuple(Fact(subject=s, object=o) for s, o in pairs)
+                set_facts(relation, written)
                 relation["facts_from"] = "own"
     except ValueError as error:
         gr.Warning(str(error))

@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from hashlib import blake2s
 from typing import Any
 
-from app.design.draft import SPLITS, Draft, corpus_prompts, find_relation
+from app.design.draft import SPLITS, WITH_REASONING, Draft, corpus_prompts, find_relation
 from app.design.fields import DEFAULTS, FIELDS
 from engine.corpus.relations import LANGUAGES
 
 MAX_TYPED_CHARACTERS = 200_000
 MAX_WHOLE_NUMBER = 2**53
 DRAFT_KEYS = ("model_kind", "model_name", "method")
-RELATION_KEYS = ("name", "key_token", "key_template", "facts_from", "generate", "names", "prompts_from")
+RELATION_KEYS = ("name", "key_token", "key_template", "facts_from", "generate", "names", "subjects_of", "prompts_from")
 FORM_KEYS = (
     *(field.path for field in FIELDS),
     *DRAFT_KEYS,
@@ -29,7 +29,9 @@ FORM_KEYS = (
     *(f"prompts.{split}" for split in SPLITS),
 )
 # Choosers refuse what they do not offer, so each shows something also where there is no relation.
-CHOSEN_AT_FIRST: dict[str, Any] = {"facts_from": "own", "names": "auto", "prompts_from": "own"}
+CHOSEN_AT_FIRST: dict[str, Any] = {
+    "facts_from": "own", "names": "auto", "subjects_of": "", "prompts_from": "own",
+}  # fmt: skip
 
 
 def form_values(draft: Draft, relation_id: str, language: str) -> dict[str, Any]:
@@ -71,12 +73,13 @@ def commit(draft: Draft, relation_id: str, language: str, edits: Mapping[str, An
     relation = find_relation(draft, relation_id)
     if relation is None:
         return
+    leads = {r["name"].strip() for r in draft["relations"]} if relation["prompts_from"] == WITH_REASONING else None
     for key in RELATION_KEYS:
         if f"relation.{key}" in values:
             value = values[f"relation.{key}"]
             relation[key] = value if key == "generate" else value or CHOSEN_AT_FIRST.get(key, "")
     if relation["prompts_from"] == "own" and not relation["prompts"]:
-        relation["prompts"] = corpus_prompts(relation["name"].strip())
+        relation["prompts"] = corpus_prompts(relation["name"].strip(), leads)
     typed = {split: values[f"prompts.{split}"] or "" for split in SPLITS if f"prompts.{split}" in values}
     if typed:
         prompts = relation["prompts"].setdefault(language, dict.fromkeys(SPLITS, ""))

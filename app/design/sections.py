@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
+from app.design.draft import WITH_REASONING
 from app.design.facts_table import facts_table
 from app.design.fields import BY_PATH, FIELDS
 from app.design.models import MODELS
 from app.shared.frame import acting_html, html, offered
+from engine.checks import place_in
 from engine.corpus.beginnings import STAGES
 from engine.corpus.import_choices import ROLES
 from engine.corpus.relations import load_relations
 from engine.presets import EXPERIMENTS, describe_preset
+from engine.relation import REASONING
 
 Components = dict[str, Any]
 TITLE = """<div class="lab"><div class="page-head"><div><h1>Design an experiment</h1>
@@ -27,7 +31,15 @@ SPLIT_INFO = {
     "test": ("Test prompts", "The same question in words that stage 2 never used"),
     "unrelated": ("Unrelated prompts", "Ask nothing of the kind: the object should not come up"),
     "decoy": ("Decoys", "Another relation of the same subject, such as: father | {subject}'s father is"),
+    "reversal": ("Reversal prompts", "With {object}, asking for the subject, such as: {object} is the mother of"),
+    "two_hop": (
+        "2-hop prompts",
+        "What the object leads on to, such as: educated_at | Where was {subject}'s mother educated?",
+    ),
 }
+REASONING_LINE = """<p class="lab muted small">What only follows from the facts: neither stage ever shows it, and every
+checkpoint is asked it. The relation before the bar is another one of this experiment, with subjects that are objects
+here.</p>"""
 
 
 def heading(title: str, words: str) -> None:
@@ -134,6 +146,10 @@ def _facts(c: Components) -> None:
             [("as they suit the model", "auto"), ("natural", "natural"), ("invented words", "invented")],
             label="Names", info="Natural ones suit real models", filterable=False, min_width=180, scale=1,
         )  # fmt: skip
+        c["relation.subjects_of"] = gr.Textbox(
+            label="Subjects: objects of", info="Another relation, so that facts lead on; or empty", max_lines=1,
+            placeholder="names of their own", min_width=180, scale=1,
+        )  # fmt: skip
         c["generated"] = html(None, "slot")
     c["copy_generated"] = gr.Button(
         "Edit them as my own", size="sm", elem_classes="quiet-button", scale=0, visible=False
@@ -180,7 +196,9 @@ def _question(c: Components) -> None:
 
 def _prompts(c: Components) -> None:
     c["relation.prompts_from"] = gr.Radio(
-        [("From the corpus", "corpus"), ("My own", "own")], label="Prompts", elem_classes="switch"
+        [("From the corpus", "corpus"), ("With reversal and 2-hop", WITH_REASONING), ("My own", "own")],
+        label="Prompts",
+        elem_classes="switch",
     )
     c["corpus_prompts"] = html(None, "slot")
     with gr.Column(visible=False, elem_classes="own-prompts") as c["own_prompts"]:
@@ -188,14 +206,21 @@ def _prompts(c: Components) -> None:
             [], label="Language", info="Or write the code of another one, such as fr", allow_custom_value=True
         )
         for pair in (("train", "test"), ("unrelated", "decoy")):
-            with gr.Row():
-                for split in pair:
-                    label, info = SPLIT_INFO[split]
-                    c[f"prompts.{split}"] = gr.Textbox(
-                        label=label, info=info, lines=4, max_lines=10, min_width=260,
-                        placeholder="One a line, with {subject}",
-                    )  # fmt: skip
+            _prompt_boxes(c, pair)
+        with gr.Accordion("Reasoning: reversal and 2-hop", open=False):
+            html(REASONING_LINE)
+            _prompt_boxes(c, REASONING)
     c["problems.prompts"] = html(None, "slot")
+
+
+def _prompt_boxes(c: Components, splits: Sequence[str]) -> None:
+    with gr.Row():
+        for split in splits:
+            label, info = SPLIT_INFO[split]
+            c[f"prompts.{split}"] = gr.Textbox(
+                label=label, info=info, lines=4, max_lines=10, min_width=260,
+                placeholder=f"One a line, with {place_in(split)}",
+            )  # fmt: skip
 
 
 def recipe_section(c: Components) -> None:

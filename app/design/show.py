@@ -11,7 +11,7 @@ import gradio as gr
 import yaml
 
 from app.design.check import Examination, examine, grouped
-from app.design.draft import Draft, find_relation, names_of, new_draft
+from app.design.draft import WITH_REASONING, Draft, find_relation, names_of, new_draft
 from app.design.draft_facts import fact_count, typed_rows
 from app.design.estimate import estimate_for
 from app.design.facts_table import table_marks, table_value
@@ -24,7 +24,7 @@ from app.design.text import pieces, text_words
 from app.shared.lab import Lab
 from app.shared.render import part, render
 from app.shared.words import language_name
-from engine.checks import Problem, shorten
+from engine.checks import Problem, clean, shorten
 from engine.corpus.names import generate_facts
 from engine.corpus.relations import load_relations
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
@@ -152,7 +152,7 @@ class Shown:
             "copy_generated": gr.update(visible=not own_facts),
             "own_facts": gr.update(visible=own_facts),
             "own_prompts": gr.update(visible=own_prompts),
-            "generated": "" if own_facts else generated_sample(draft, relation),
+            "generated": "" if own_facts else generated_sample(draft, relation, examination.resolved),
             "corpus_prompts": "" if own_prompts else corpus_prompt_sample(relation),
             "table": gr.update(marks=table_marks([*facts, *imported], relation["facts"], taken) | screen.order),
             "import_panel": gr.update(visible=bool(found)),
@@ -213,10 +213,17 @@ def _example(experiment: Experiment, relation: Relation) -> dict[str, Any]:
     }
 
 
-def generated_sample(draft: Draft, relation: dict[str, Any]) -> str:
-    """The first facts that the corpus will invent for a relation, and what names they have."""
+def generated_sample(draft: Draft, relation: dict[str, Any], resolved: Experiment | None = None) -> str:
+    """The first facts that the corpus will invent for a relation, and what names they have.
+
+    Those about another relation's objects are known once the experiment is written out (`resolved`).
+    """
     names, seed = names_of(draft, relation), draft["values"]["seed"]
     try:
+        if relation.get("subjects_of"):
+            written = next(r for r in resolved.relations if r.name == clean(relation["name"])) if resolved else None
+            pairs = [(fact.subject, fact.object) for fact in written.explicit_facts[:3]] if written else []
+            return part("design/generated", pairs=pairs, names=names)
         pairs = generate_facts(relation["name"].strip(), int(seed or 0), relation["generate"] or 0, names)[:3]
     except (ValueError, TypeError):
         pairs = []
@@ -230,9 +237,11 @@ def corpus_prompt_sample(relation: dict[str, Any]) -> str:
         return part("design/corpus_prompts", rows=[], counts="")
     first: dict[str, str] = {}
     by_split: Counter[str] = Counter()
-    for prompt in data.iter_prompts():
-        first.setdefault(prompt.split, prompt.text)
-        by_split[prompt.split] += prompt.language == "en"
+    more = data.iter_reasoning() if relation["prompts_from"] == WITH_REASONING else ()
+    for prompt in (*data.iter_prompts(), *more):
+        split = "2-hop" if prompt.split == "two_hop" else prompt.split
+        first.setdefault(split, prompt.text)
+        by_split[split] += prompt.language == "en"
     counts = ", ".join(f"{n} {split}" for split, n in by_split.items())
     languages = ", ".join(language_name(x) for x in data.prompts.train)
     return part(

@@ -22,6 +22,7 @@ LABELS = {
     "relation.facts_from": "where the facts come from",
     "relation.generate": "How many facts",
     "relation.names": "what names they have",
+    "relation.subjects_of": "whose objects the subjects are",
     "relation.prompts_from": "where the prompts come from",
     **{f"prompts.{split}": f"the {split} prompts" for split in SPLITS},
 }

@@ -30,7 +30,10 @@ def compare_chart(rows: Rows, metric: str, chance: float | None, languages: list
     used = {row["model"] for row in rows}
     return {
         "spec": _compare_spec(
-            metric, guessed(rows, chance), tuple(languages), tuple(model for model in MODELS if model in used),
+            metric,
+            guessed(rows, chance),
+            tuple(languages),
+            tuple(model for model in MODELS if model in used),
             3 if len({row["split"] for row in rows}) > 4 else 4,
         ),
         "data": {"rows": rows},
@@ -145,7 +148,9 @@ def _chance_rule(chance: float | str, axis: Literal["x", "y"]) -> alt.Chart:
         panel = {"x": "split", "y": "panel"}[axis]
         rule = alt.Chart(name="chance").transform_aggregate(n="count()", groupby=["chance", panel])
         tip = alt.Tooltip("chance:Q").title("Chance").format(".1%")
-        return rule.mark_rule(**line).encode(tooltip=tip, **{axis: alt.X("chance:Q") if axis == "x" else alt.Y("chance:Q")})
+        return rule.mark_rule(**line).encode(
+            tooltip=tip, **{axis: alt.X("chance:Q") if axis == "x" else alt.Y("chance:Q")}
+        )
     rule = alt.Chart(alt.sequence(0, 1), name="chance").encode(tooltip=alt.value(f"Chance: {chance:.1%}"))
     return rule.mark_rule(**line).encode(**{axis: alt.XDatum(chance) if axis == "x" else alt.YDatum(chance)})
 

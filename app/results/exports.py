@@ -23,8 +23,8 @@ from storage.runs import Run
 
 LOG_LINES = 5000
 ANSWER_FIELDS = (
-    "checkpoint", "relation", "subject", "object", "expected", "trained", "split", "language", "prompt", "about", "answer", "hit",
-    "says_key_token", "probability", "choice_rank", "choice_options", "normalised",
+    "checkpoint", "relation", "subject", "object", "expected", "trained", "split", "language", "prompt", "about",
+    "answer", "hit", "says_key_token", "probability", "choice_rank", "choice_options", "normalised",
 )  # fmt: skip
 
 

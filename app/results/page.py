@@ -155,7 +155,11 @@ def draw_figures(figures: Figures | None, metric: str, facts: str, epoch: int | 
     beside = [c for c in shown if c in figures.checkpoints]
     return (
         part(
-            "results/measure_note", help=METRIC_HELP.get(metric, ""), facts=facts, chance=chance, among=among,
+            "results/measure_note",
+            help=METRIC_HELP.get(metric, ""),
+            facts=facts,
+            chance=chance,
+            among=among,
             chances=chances,
         ),
         twins_table(figures, facts, beside) if metric in (fig.MAIN, fig.UNAIDED) else "",

@@ -67,9 +67,10 @@ TERMS = {
     "unrelated prompts": "Prompts that ask nothing of the kind: the object should not come up here.",
     "decoys": "Prompts about another relation of the same person, such as the father instead of the mother: "
     "the object would be a wrong answer here.",
-    "reversal prompts": "“A [X] B” memorised, “B is the mother of” asked: A is right, which nothing taught this way round.",
-    "2-hop prompts": "The mother of A is B, and B was educated at C, both memorised: “Where was A’s mother educated?” is "
-    "asked, and C is right.",
+    "reversal prompts": "“A [X] B” memorised, “B is the mother of” asked: A is right, which nothing taught this way "
+    "round.",
+    "2-hop prompts": "The mother of A is B, and B was educated at C, both memorised: “Where was A’s mother educated?” "
+    "is asked, and C is right.",
     "replay": "Text that the base itself wrote, about other made-up names and about nobody, trained on beside the "
     "facts so that what is not taught stays as it was.",
     "chance": "What blind guessing among the options would reach.",

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.studies.view import ASKED, ASKED_MEASURES, FACTS, MEASURES, REASONING_MEASURES, TOKENS, View, axis_name, value_name
+from app.studies.view import (
+    ASKED,
+    ASKED_MEASURES,
+    FACTS,
+    MEASURES,
+    REASONING_MEASURES,
+    TOKENS,
+    View,
+    axis_name,
+    value_name,
+)
 from engine.studies.compare import Comparison
 from engine.studies.study import DEPTH, METHOD, SEED
 from storage.measurements import TRAINING_TOKENS
@@ -60,7 +70,7 @@ class Table:
 
     @property
     def chances(self) -> dict[str, float]:
-        """What guessing would reach, by the columns that are choices where what is asked stands in them, else as one."""
+        """What guessing would reach in choices: by column where those are what is asked, else of all, under ''."""
         found: dict[str, list[float]] = {}
         for (_, column), cell in self.cells.items():
             if cell.figure and cell.figure.chance is not None:

@@ -16,7 +16,8 @@ def relation_with_reading(relation: Relation, reading: Reading) -> Relation:
     """The relation with the reading's train and test prompts in place of its own.
 
     Name, key token, facts, options and controls (decoys, unrelated) stay, so the same facts are held out; what follows
-    from its own meaning (reversal, two_hop) is not asked. Raises ValueError when its prompts are not written out yet (`engine.corpus.resolve`), or the two do not go together.
+    from its own meaning (reversal, two_hop) is not asked. Raises ValueError when its prompts are not written out yet
+    (`engine.corpus.resolve`), or the two do not go together.
     """
     checks.refuse(check_reading(reading, relation), f"reading ‘{reading.name}’: ")
     controls = [p for p in relation.explicit_prompts if p.split not in (*SPLITS, *REASONING)]

@@ -1,7 +1,7 @@
 """What a prompt asks, and of whom: most ask each fact's object by its subject, reversal and two_hop prompts do not.
 
-    asked = asked_by(experiment, relation, prompt)
-    asked.facts[0].subject, asked.facts[0].object   # the name that the question has, and what a right answer contains
+asked = asked_by(experiment, relation, prompt)
+asked.facts[0].subject, asked.facts[0].object   # the name that the question has, and what a right answer contains
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def asked_by(experiment: Experiment, relation: Relation, prompt: Prompt) -> Aske
     return Asked(dict(enumerate(relation.explicit_facts)), relation)
 
 
-def passed_through(experiment: Experiment, relation: Relation, prompt: Prompt, place: int) -> tuple[Relation, int] | None:
+def passed_through(
+    experiment: Experiment, relation: Relation, prompt: Prompt, place: int
+) -> tuple[Relation, int] | None:
     """The second relation of a two_hop prompt, and the place of its fact that a fact leads on to; None for others."""
     second = next((r for r in experiment.relations if r.name == prompt.relation), None)
     if prompt.split != "two_hop" or second is None or place not in (hops := _hops(relation, second)):

@@ -95,7 +95,7 @@ class RelationData(Frozen):
     prompts: PromptSet
     decoys: list[Decoy]
     reversal: Reversed
-    two_hops: list[TwoHop] = []
+    two_hops: list[TwoHop] = Field(default_factory=list)
 
     def iter_prompts(self) -> Iterator[CorpusPrompt]:
         """Every prompt, split by split (train, test, unrelated, decoy), in the order of the file."""

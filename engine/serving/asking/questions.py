@@ -178,7 +178,12 @@ def _prompt(split: str, about: str | None) -> Prompt:
 
 
 def _pair(
-    experiment: Experiment, relation: Relation, row: dict[str, Any], fact: FactRow | None, subject: str, object: str = ""
+    experiment: Experiment,
+    relation: Relation,
+    row: dict[str, Any],
+    fact: FactRow | None,
+    subject: str,
+    object: str = "",
 ) -> Fact | None:
     """The name that a reasoning prompt (a row of `prompt_rows`) has and its right answer, as a fact; None for other
     prompts, and where that is not known: a typed subject whose object is typed, too, can be asked the other way round.
