@@ -72,11 +72,11 @@ class Figures:
         return 1 / min([self._options_asked, *(n for n in offered if n)])
 
     def reasoning_chances(self, metric: str) -> dict[str, float]:
-        """The same of the splits that have options of their own, by the split's name."""
-        if metric not in CHOICE_METRICS:
+        """The same of the splits that have options of their own, by the split's name, where it is another figure."""
+        if (usual := self.chance(metric)) is None:
             return {}
         found = ((split, _guessed(self.select(metric=metric, split=split))) for split in REASONING)
-        return {split_name(split): chance for split, chance in found if chance}
+        return {split_name(split): chance for split, chance in found if chance and abs(chance - usual) > 0.0005}
 
     def among(self, metric: str) -> str:
         """Among how many options the measure's choices were, in words, and how many were asked for if not so many."""

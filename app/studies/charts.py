@@ -41,7 +41,10 @@ def chances_of(rows: Rows) -> Rows:
 def _spec(
     x_title: str, line_title: str, columns: tuple[str, ...], lines: tuple[str, ...], chances: bool
 ) -> dict[str, Any]:
-    x = alt.X("x:O").title(x_title).sort(list(columns)).axis(labelAngle=0, grid=False).scale(padding=0.35)
+    # On a narrow screen many long headings would lie over each other.
+    turned = {"labelAngle": -35, "labelAlign": "right"} if len(columns) > 5 and len("".join(columns)) > 40 else {}
+    axis = alt.Axis(**{"labelAngle": 0, "grid": False, **turned})
+    x = alt.X("x:O").title(x_title).sort(list(columns)).axis(axis).scale(padding=0.35)
     title = line_title or None
     colour = alt.Color("line:N").title(title).scale(domain=list(lines), range=COLOURS[: len(lines)])
     shape = alt.Shape("line:N").title(title).scale(domain=list(lines), range=SHAPES[: len(lines)])

@@ -35,7 +35,7 @@ class CorpusPrompt(NamedTuple):
 
 
 def check_counted(
-    by_language: PromptsByLanguage, count: int, languages: Iterable[str] = tuple(LANGUAGES), place: str = "{subject}"
+    by_language: PromptsByLanguage, count: int, languages: Iterable[str] = tuple(LANGUAGES), *, place: str = "{subject}"
 ) -> PromptsByLanguage:
     """`by_language`, when it has `count` templates in each of exactly `languages`, with one `place` for a name in each.
 

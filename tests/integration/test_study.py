@@ -120,11 +120,16 @@ def test_methods_are_runs_like_any_other(lab: Lab) -> None:
     taught = {"stage1.epochs": 0, "stage2.facts": 20, "stage2.prompts": 2, "stage2.epochs": 3}
     methods = {
         "rote": {},
-        "bare": {"relations.0.key_template": "{subject} {object}."},
+        "bare": {f"relations.{i}.key_template": "{subject} {object}." for i in (0, 1)},
         "taught": taught,
         "in context": {"stage1.epochs": 0, "in_context.distractors": 2},
     }
-    base = PLAN["experiment"] | {"stage1": {"epochs": 2, "checkpoint_epochs": [2]}}
+    asked = {"prompts": "corpus with reasoning"}
+    relations = [
+        {"name": "mother", "key_token": "[X]", "facts": {"generate": 20}, **asked},
+        {"name": "educated_at", "key_token": "[Y]", "facts": {"generate": 20, "subjects_of": "mother"}, **asked},
+    ]
+    base = PLAN["experiment"] | {"relations": relations, "stage1": {"epochs": 2, "checkpoint_epochs": [2]}}
     study = queue_study(lab.db, Study.from_data({"experiment": base, "methods": methods}))
     assert lab.worker("--once").wait() == 0
     runs = {run.at["method"]: run for run in list_study_runs(lab.db, study)}
@@ -143,9 +148,20 @@ def test_methods_are_runs_like_any_other(lab: Lab) -> None:
     assert tokens["in context"] == 0 and tokens["rote"] - tokens["bare"] == 2, "a key token a fact and epoch"
     assert tokens["taught"] > tokens["rote"]
     test = {f.at["method"]: f for f in figures if (f.kind, f.split, f.facts) == ("generalised", "test", "all")}
-    assert test.keys() == {"rote", "bare", "taught"} and {f.n_facts for f in test.values()} == {20}
+    assert test.keys() == {"rote", "bare", "taught"} and {f.n_facts for f in test.values()} == {40}
     (compared,) = compare_figures(lab.db, lab.home, test["rote"], [test["taught"]])
-    assert compared is not None and compared.n_facts == 20, "held out there and trained here are the same facts"
+    assert compared is not None and compared.n_facts == 40, "held out there and trained here are the same facts"
+    ends = {(f.at["method"], f.split): f for f in figures if f.facts == "all" and f.kind in ("generalised", "context")}
+    for method in methods:
+        reversal, two_hop = ends[method, "reversal"], ends[method, "two_hop"]
+        assert (reversal.n, reversal.n_facts, two_hop.n, two_hop.n_facts) == (80, 40, 40, 20), "at every method's end"
+        choice, hop_choice = ends[method, "reversal choice"], ends[method, "two_hop choice"]
+        assert choice.chance == pytest.approx(1 / 20) and hop_choice.chance == pytest.approx(1 / 100)
+        assert choice.n == 2 * 4 and 0 < hop_choice.n <= 4 and ends[method, "reversal"].chance is None
+    (compared,) = compare_figures(
+        lab.db, lab.home, ends["rote", "reversal choice"], [ends["taught", "reversal choice"]]
+    )
+    assert compared is not None and compared.n_facts == 8
     again = lab.outcome(runs["taught"].run)
     retry_run(lab.db, runs["taught"].run)
     assert lab.worker("--once").wait() == 0

@@ -82,8 +82,8 @@ def test_facts_are_made_about_the_objects_of_another_relation(chained: Experimen
     assert [f.subject for f in second.explicit_facts] == [f.object for f in first.explicit_facts[:10]]
     assert len({f.object for f in second.explicit_facts}) == 10
     assert resolve(Experiment.from_text(chained.to_yaml())) == chained, "written out it is the same"
-    own = written([{"name": "author", "key_token": "[A]", "facts": {"generate": 6}, "prompts": "corpus with reasoning"},
-                   {"name": "mother", "key_token": "[M]", "facts": {"generate": 5, "subjects_of": "author"}}])  # fmt: skip
+    author = {"name": "author", "key_token": "[A]", "facts": {"generate": 6}, "prompts": "corpus with reasoning"}
+    own = written([author, {"name": "mother", "key_token": "[M]", "facts": {"generate": 5, "subjects_of": "author"}}])
     writers, mothers = (r.explicit_facts for r in own.relations)
     assert {f.subject for f in mothers} < {f.object for f in writers}
     assert not {f.object for f in mothers} & {f.subject for f in mothers}, "of one kind, and never the same person"
@@ -170,7 +170,7 @@ def test_only_what_has_one_right_answer_is_turned_round() -> None:
             [mother(REVERSAL), educated(("Bea Boll", "Ann Abel"), ("X", "Y"))],
             "reversal prompts of ‘mother’ ask for ‘Ann Abel’ by ‘Bea Boll’, which is a fact of ‘educated_at’",
         ),
-        ([{"name": "mother", "facts": {"generate": 5, "subjects_of": "father"}}], "‘father’ .*no relation of the exper"),
+        ([{"name": "mother", "facts": {"generate": 5, "subjects_of": "father"}}], "‘father’ .*which is no relation"),
         ([{"name": "mother", "facts": {"generate": 5, "subjects_of": "mother"}}], "whose own lead back to it"),
         (
             [mother(), {"name": "educated_at", "key_token": "[E]", "facts": {"generate": 3, "subjects_of": "mother"}}],
