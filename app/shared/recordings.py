@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from app.shared.lab import Lab
-from engine.execution.recorded.restore import Here, here
+from engine.execution.recorded.restore import here
+from engine.models.identity import Here
 from storage.recordings import seeds_of
 from storage.runs import Run
 
