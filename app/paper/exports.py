@@ -1,4 +1,4 @@
-"""A table of the Paper page as CSV: what was published, and our figures with everything that they need to be repeated."""
+"""A table of the Paper page as CSV: what was published, and our figures with the command that repeats them."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def act_on(lab: Lab, view: View, clicked: dict[str, Any]) -> tuple[View, str]:
     act, name, value = (str(clicked.get(key) or "") for key in ("act", "name", "value"))
     if act == "start":
         study = queue_shipped(lab.db, value)
-        return view, part("paper/queued", name=value, study=study)
+        return view, part("paper/queued", called=value, study=study)
     if act in ("sources", "columns") and name in load_paper().tables:
         return view.choosing(act, name, value[:60]), ""
     return view, ""

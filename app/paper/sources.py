@@ -21,9 +21,11 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Measured:
-    """A study on one of its models. id: as the address names it; at: when it ended, or was queued; study: its id in
-    this lab, '' for a recorded one; done, total: its runs; here: how a recorded one's model is on this machine; seconds:
-    of all its runs, where they were recorded."""
+    """A study on one of its models.
+
+    id: as the address names it. at: when it was recorded, or queued. study: its id in this lab, '' for a recorded one.
+    done, total: its runs. here: how a recorded one's model is on this machine. seconds: of all runs of a recorded one.
+    """
 
     id: str
     name: str

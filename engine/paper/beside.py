@@ -1,7 +1,7 @@
 """The paper's figures beside ours: for each row and column of a table the figure of a study that is the same thing.
 
-    found = Ours(figures)
-    found.figure(table, row, "test")
+found = Ours(figures)
+found.figure(table, row, "test")
 """
 
 from __future__ import annotations

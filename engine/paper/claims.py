@@ -37,28 +37,31 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with its verdict, and the sentence that says why."""
+    """A claim with its verdict; seen: what it was made from, in words; why: what the verdict hung on, where it says."""
 
     claim: Claim
     verdict: Verdict
-    words: str
+    seen: str
+    why: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """All of it in one sentence."""
+        words = f"{self.claim.words}: {self.seen}" if self.seen else self.claim.words
+        return f"{words}: {self.verdict}{f' ({self.why})' if self.why else ''}"
 
 
 def judge(table: Table, claim: Claim, ours: Ours) -> Judged:
     """Hold a claim of a table against figures."""
     rows = [table.rows[name] for name in claim.rows]
-    seen = [ours.figure(table, row, claim.column) for row in rows]
-    figures = [figure for figure in seen if figure is not None]
     there = [row.published.get(claim.column, Published()) for row in rows]
     told = " → ".join(published_words(value, table.digits) for value in there)
-    if len(figures) < len(rows):
-        ending = f"{told} there; {Verdict.MISSING} here" if claim.rule in ("change", "steady", "level") else (
-            f"{Verdict.MISSING} here"
-        )  # fmt: skip
-        return Judged(claim, Verdict.MISSING, f"{claim.words}: {ending}")
-    names = [table.x_of(row) for row in rows]
+    told = f"{told} there" if claim.rule in ("change", "steady", "level") else ""
+    figures = [figure for row in rows if (figure := ours.figure(table, row, claim.column))]
     floor = ours.figure(table, rows[0], claim.column, claim.floor) if claim.floor else None
-    values = [value.value for value in there]
+    if len(figures) < len(rows) or (claim.floor and floor is None):
+        return Judged(claim, Verdict.MISSING, told)
+    names, values = [table.x_of(row) for row in rows], [value.value for value in there]
     verdict, why = {
         "change": lambda: change(figures, values),
         "steady": lambda: steady(figures),
@@ -66,13 +69,12 @@ def judge(table: Table, claim: Claim, ours: Ours) -> Judged:
         "ceiling": lambda: ceiling(figures[0], claim.ceiling),
         "order": lambda: order(names, figures),
     }[claim.rule]()
-    if claim.rule == "order":
-        return Judged(claim, verdict, f"{claim.words}: {why}")
     here = " → ".join(f"{figure.value:.{table.digits}f}" for figure in figures)
-    if claim.floor and floor:
+    if claim.rule == "order":
+        here = ", ".join(f"{name} {figure.value:.{table.digits}f}" for name, figure in zip(names, figures, strict=True))
+    if floor:
         here += f" ({floor.value:.{table.digits}f} {claim.floor_words})"
-    beside = f"{here} here, {told} there" if claim.rule != "ceiling" else f"{here} here"
-    return Judged(claim, verdict, f"{claim.words}: {beside}: {verdict}{f' ({why})' if why else ''}")
+    return Judged(claim, verdict, ", ".join(filter(None, (f"{here} here", told))), why)
 
 
 def change(seen: list[Figure], published: list[float | None]) -> tuple[Verdict, str]:
@@ -127,14 +129,11 @@ def order(names: list[str], seen: list[Figure]) -> tuple[Verdict, str]:
     pairs = list(combinations(zip(names, seen, strict=True), 2))
     told = [pair for pair in pairs if apart(pair[0][1], pair[1][1])]
     turned = [(a, b) for a, b in told if a[1].value < b[1].value]
-    right = len(told) - len(turned)
-    of = f"{right} of {len(pairs)} pairs are told apart in this order"
+    of = f"{len(told) - len(turned)} of {len(pairs)} pairs are told apart in this order"
     if turned:
-        why = ", ".join(f"{b[0]} ({b[1].value:.2f}) comes before {a[0]} ({a[1].value:.2f})" for a, b in turned)
-        return Verdict.CONTRADICTS, f"{Verdict.CONTRADICTS}: {why}; {of}"
-    if not told:
-        return Verdict.UNDECIDED, f"{Verdict.UNDECIDED} (all intervals overlap)"
-    return Verdict.AGREES, f"{Verdict.AGREES} ({of}, none the other way round)"
+        why = ", ".join(f"{b[0]} comes before {a[0]}" for a, b in turned)
+        return Verdict.CONTRADICTS, f"{why}; {of}"
+    return (Verdict.AGREES, f"{of}, none the other way round") if told else (Verdict.UNDECIDED, "all intervals overlap")
 
 
 def apart(one: Figure, other: Figure) -> bool:

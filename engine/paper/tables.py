@@ -17,6 +17,7 @@ FILE = Path(__file__).with_name("published.yaml")
 Line = Annotated[str, Field(max_length=500)]
 # What of a figure is the same thing: axes and fields, with their values as written.
 Where = Annotated[dict[Line, Line], Field(max_length=20)]
+EMPTY: Any = Field(default_factory=dict)
 ABOUT = ("kind", "facts", "split", "language")
 
 
@@ -25,7 +26,7 @@ def _as_value(given: Any) -> Any:
 
 
 class Published(Frozen):
-    """One published value. about: the paper says it is rounded; words: what it says instead of a value, or beside it."""
+    """One published value. about: the paper says it is rounded; words: what it says beside a value, or in its place."""
 
     value: float | None = None
     about: bool = False
@@ -45,7 +46,7 @@ class Column(Frozen):
     """Something that is measured."""
 
     title: Line
-    where: Where = {}
+    where: Where = EMPTY
 
 
 class Row(Frozen):
@@ -54,7 +55,7 @@ class Row(Frozen):
     where: Where | None = None
     x: Line = ""
     series: Line = ""
-    published: dict[Line, Annotated[Published, BeforeValidator(_as_value)]] = {}
+    published: dict[Line, Annotated[Published, BeforeValidator(_as_value)]] = EMPTY
 
 
 class Claim(Frozen):
@@ -84,8 +85,8 @@ class Claim(Frozen):
 class Table(Frozen):
     """A table or figure of the paper.
 
-    study: the shipped study that measures it here. chart: the column that is drawn first. digits: behind the point. lines: whether
-    the chart joins what is at one `series`. link: a page of ours instead.
+    study: the shipped study that measures it here. chart: the column that is drawn first. digits: behind the point.
+    lines: whether the chart joins what is of one `series`. link: a page of ours instead.
     """
 
     title: Line
@@ -99,10 +100,10 @@ class Table(Frozen):
     x_title: Line = ""
     x: Line = ""
     series: Line = ""
-    where: Where = {}
-    columns: dict[Line, Column] = {}
+    where: Where = EMPTY
+    columns: dict[Line, Column] = EMPTY
     chart: Line = ""
-    rows: Annotated[dict[Line, Row], Field(max_length=200)] = {}
+    rows: Annotated[dict[Line, Row], Field(max_length=200)] = EMPTY
     claims: Annotated[tuple[Claim, ...], Field(max_length=50)] = ()
     link: Line = ""
     link_words: Line = ""
