@@ -109,7 +109,7 @@ def head(
     """What stands above a table's chart."""
     return render(
         "paper/head.html", name=name, table=table, shown=shown, found=found, measured=measured, column=column,
-        marks=MARKS, busy=next((m for m in found if m.busy), None), shipped=table.study in STUDIES.names(),
+        marks=MARKS, arxiv=load_paper().source.arxiv, busy=next((m for m in found if m.busy), None),
     )  # fmt: skip
 
 

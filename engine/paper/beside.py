@@ -33,6 +33,7 @@ class Ours:
 
     def __init__(self, figures: Iterable[Figure] = ()) -> None:
         self._places = [(place_of(figure), figure) for figure in figures]
+        self._asked: dict[tuple[tuple[str, str], ...], list[tuple[dict[str, str], Figure]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._places)
@@ -42,9 +43,17 @@ class Ours:
         in an axis that the table has not."""
         if row.where is None:
             return None
-        where = table.where | table.columns[column].where | row.where | dict(but or {})
-        found = [figure for place, figure in self._places if where.items() <= place.items()]
+        where = table.where | table.columns[column].where | dict(but or {})
+        among = self._among({path: value for path, value in where.items() if path not in row.where})
+        found = [figure for place, figure in among if row.where.items() <= place.items()]
         return found[0] if len(found) == 1 else None
+
+    def _among(self, where: dict[str, str]) -> list[tuple[dict[str, str], Figure]]:
+        """The figures that are there: looked through once, not for each row."""
+        key = tuple(sorted(where.items()))
+        if key not in self._asked:
+            self._asked[key] = [(place, figure) for place, figure in self._places if where.items() <= place.items()]
+        return self._asked[key]
 
     def further_rows(self, table: Table) -> list[Row]:
         """The rows that the study has and the paper has not, in the study's order."""
@@ -54,9 +63,8 @@ class Ours:
         known = [row.where for row in table.rows.values()]
         found: dict[tuple[str, ...], dict[str, str]] = {}
         for column in table.columns.values():
-            where = table.where | column.where
-            for place, _ in self._places:
-                if all(place.get(path) == value for path, value in where.items()) and all(p in place for p in axes):
+            for place, _ in self._among(table.where | column.where):
+                if all(path in place for path in axes):
                     at = {path: place[path] for path in axes}
                     if at not in known:
                         found.setdefault(tuple(at.values()), at)
