@@ -16,11 +16,28 @@ LINKS = (
     ("/runs", "Runs"),
     ("/results", "Results"),
     ("/studies", "Studies"),
+    ("/paper", "Paper"),
     ("/ask", "Ask"),
     ("/attack", "Attack"),
 )
 # For events that only read: no spinner, no queue, not in the public API.
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+# Selects tell their choice as clicks do, and keep the focus when they are drawn anew.
+CHOOSERS = """
+let chosen = "";
+element.addEventListener("change", (event) => {
+  const select = event.target.closest("select[data-pick]");
+  if (!select) return;
+  chosen = select.id;
+  trigger("act", { act: select.dataset.pick, name: select.dataset.name || "", value: select.value });
+});
+watch("value", () => {
+  const shown = element.querySelector("[data-view]");
+  if (shown) roteLab.setAddress(JSON.parse(shown.dataset.view));
+  if (chosen) document.getElementById(chosen)?.focus();
+  chosen = "";
+});
+"""
 # One run is looked at from the list of runs.
 PARENTS = {"/run": "/runs"}
 # How often the header looks how the worker is.

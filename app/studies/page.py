@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from app.shared.frame import QUIET, acting_html, html, told_by
+from app.shared.frame import CHOOSERS, QUIET, acting_html, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import duration, moment, part, render
 from app.shared.vega import vega_chart
@@ -19,7 +19,7 @@ from app.studies.form import start_study, study_form, tell_study
 from app.studies.shown import shown_of
 from app.studies.table import Table, waiting_words
 from app.studies.view import ASKED, FACTS, MEASURES, TOKENS, View, value_name
-from engine.execution.studies.queue import queue_study
+from engine.execution.studies.queue import queue_shipped
 from engine.execution.studies.report import compare_figures
 from engine.studies.compare import Comparison
 from engine.studies.presets import STUDIES
@@ -40,22 +40,6 @@ BUSY_SECONDS, IDLE_SECONDS = 3.0, 20.0
 LISTED = 50
 MOST_COMPARED = 60
 HEAD = '<link rel="stylesheet" href="/lab/studies.css">'
-# Selects tell their choice as clicks do, and keep the focus when they are drawn anew.
-CHOOSERS = """
-let chosen = "";
-element.addEventListener("change", (event) => {
-  const select = event.target.closest("select[data-pick]");
-  if (!select) return;
-  chosen = select.id;
-  trigger("act", { act: select.dataset.pick, name: select.dataset.name || "", value: select.value });
-});
-watch("value", () => {
-  const shown = element.querySelector("[data-view]");
-  if (shown) roteLab.setAddress(JSON.parse(shown.dataset.view));
-  if (chosen) document.getElementById(chosen)?.focus();
-  chosen = "";
-});
-"""
 PARTS = ("top", "choosers", "chart", "table")
 
 
@@ -130,13 +114,7 @@ def act_on(lab: Lab, view: View, clicked: dict[str, Any]) -> View:
     """Carry out a click; returns the view after it. Raises ValueError with a sentence."""
     act, value = str(clicked.get("act")), str(clicked.get("value") or "")
     if act == "start":
-        if value not in STUDIES.names():
-            raise ValueError("There is no such study.")
-        for study in list_studies(lab.db, limit=LISTED):
-            # Two clicks, or two people, want it once.
-            if study.name == value and {"queued", "running"} & study_counts(lab.db, study.id).keys():
-                return View(study=study.id)
-        return View(study=queue_study(lab.db, STUDIES.load(value)))
+        return View(study=queue_shipped(lab.db, value))
     if act == "study":
         return view.but(study=value, fixed="", missing="").cleaned()
     if act in ("rows", "columns"):

@@ -96,7 +96,7 @@ def _run(db: Database, home: Path, run: Run, command: str, questions: dict[str, 
         seconds = _seconds(run, folder, evaluation_times(answers))
     return {
         **{field: getattr(run, field) for field in KEPT},
-        "base": _base(folder, experiment),
+        "base": base_of(folder, experiment),
         "command": command.replace("{seed}", str(run.seed)) or command_of(experiment),
         "seconds": seconds,
         "events": [{k: e[k] for k in ("at", "kind", "message")} for e in list_events(db, run.id)],
@@ -109,7 +109,7 @@ def _run(db: Database, home: Path, run: Run, command: str, questions: dict[str, 
     }
 
 
-def _base(folder: Path, experiment: Experiment) -> str:
+def base_of(folder: Path, experiment: Experiment) -> str:
     """The key of the weights that the run stands on: what its checkpoints noted, else today's."""
     kept = (checkpoint_folder(folder, name) for name in experiment.checkpoints[1:])
     return next(filter(None, (noted_base(whole(path) or path) for path in kept)), "") or base_key(experiment)
