@@ -19,6 +19,7 @@ Line = Annotated[str, Field(max_length=500)]
 Where = Annotated[dict[Line, Line], Field(max_length=20)]
 EMPTY: Any = Field(default_factory=dict)
 ABOUT = ("kind", "facts", "split", "language")
+ENDS = ("generalised", "context")
 
 
 def _as_value(given: Any) -> Any:
@@ -149,6 +150,8 @@ def load_paper() -> Paper:
 
 
 def place_of(figure: Any) -> dict[str, str]:
-    """Where a figure of a study stands, as `where` writes it: its axes, its depth, and what was asked."""
+    """Where a figure of a study stands, as `where` writes it: its axes, its depth, what was asked, and whether it is of
+    what a method `ends` with."""
     at = {path: f"{value:g}" if isinstance(value, float) else str(value) for path, value in figure.at.items()}
-    return {**at, DEPTH: str(figure.depth), **{name: str(getattr(figure, name)) for name in ABOUT}}
+    ends = {"ends": str(figure.kind in ENDS).lower()}
+    return {**at, DEPTH: str(figure.depth), **ends, **{name: str(getattr(figure, name)) for name in ABOUT}}
