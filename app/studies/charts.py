@@ -11,6 +11,7 @@ from app.shared.charts import QUARTERS, Rows, finished, one_at_a_time, share_tip
 
 # As many lines as can be told apart; a table has all of them.
 MOST_LINES = 6
+MOST_ROWS = 40
 COLOURS = ["$chart-train", "$chart-test", "$chart-unrelated", "$chart-decoy", "$chart-harmful", "$chart-key"]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 
@@ -27,6 +28,50 @@ def study_chart(
         "data": {"rows": rows, "dots": dots},
         "label": f"The measure against {x_title}, a line for each {line_title}; the table says the same",
     }
+
+
+def asked_chart(rows: Rows, line_title: str, columns: list[str], lines: list[str]) -> dict[str, Any]:
+    """What is asked beside each other: a panel for each, a line of it for each value of an axis; open dots are seeds.
+
+    rows: `x, line, value, low, high, n, seed`, seed None for all of them together.
+    """
+    return {
+        "spec": _asked_spec(line_title, tuple(columns), tuple(lines)),
+        "data": {"rows": rows},
+        "label": f"What is asked, by {line_title}; the table says the same",
+    }
+
+
+@one_at_a_time
+@lru_cache(maxsize=32)
+def _asked_spec(line_title: str, columns: tuple[str, ...], lines: tuple[str, ...]) -> dict[str, Any]:
+    base = alt.Chart().encode(
+        y=alt.Y("line:N").title(None).sort(list(lines)).axis(labelColor="$chart-ink", labelLimit=190),
+        tooltip=[alt.Tooltip("x:N").title("Asked"), alt.Tooltip("line:N").title(line_title or "Study"),
+                 *share_tips("Share", "Answers")],
+    )  # fmt: skip
+    share = alt.X("value:Q").title("Answers with a hit").scale(domain=[0, 1]).axis(format=".0%", values=QUARTERS)
+    intervals = base.mark_rule(strokeWidth=2, opacity=0.55, color="$chart-generalised").encode(
+        x=alt.X("low:Q").title("Answers with a hit"), x2="high"
+    )
+    points = base.mark_point(filled=True, size=70, opacity=1, color="$chart-generalised").encode(x=share)
+    seeds = base.mark_point(filled=False, size=36, opacity=0.75, strokeWidth=1.4, color="$chart-base").encode(
+        x=share, tooltip=[alt.Tooltip("seed:N").title("Seed"), alt.Tooltip("value:Q").title("Share").format(".1%")]
+    )
+    whole, one = "datum.seed === null", "datum.seed !== null"
+    chart = (
+        alt.layer(
+            intervals.transform_filter(whole).properties(name="intervals"),
+            seeds.transform_filter(one).properties(name="seeds"),
+            points.transform_filter(whole).properties(name="points"),
+            data=alt.NamedData(name="rows"),
+        )
+        .properties(height=alt.Step(24))
+        .facet(alt.Facet("x:N").title(None).sort(list(columns)), columns=4, spacing=alt.RowColnumber(row=26, column=22))
+        .resolve_scale(x="shared", y="shared")
+        .properties(usermeta={"labelWidth": 210})
+    )
+    return finished(chart)
 
 
 @one_at_a_time

@@ -14,7 +14,7 @@ from app.shared.lab import Lab
 from app.shared.render import duration, moment, part, render
 from app.shared.vega import vega_chart
 from app.shared.view import noted, sign_of
-from app.studies.charts import MOST_LINES, study_chart
+from app.studies.charts import MOST_LINES, MOST_ROWS, asked_chart, study_chart
 from app.studies.form import start_study, study_form, tell_study
 from app.studies.shown import shown_of
 from app.studies.table import Table, waiting_words
@@ -219,7 +219,8 @@ def now_words(lab: Lab, runs: list[StudyRun]) -> str:
 
 def chart_of(table: Table, figures: list[StudyFigure]) -> dict[str, Any] | None:
     """The table as a chart; None while there is nothing to draw."""
-    lines = [value_name(value) for value in table.rows.values][:MOST_LINES]
+    beside = table.columns.path == ASKED
+    lines = [value_name(value) for value in table.rows.values][: MOST_ROWS if beside else MOST_LINES]
     columns = [name for name in map(value_name, table.columns.values) if name != TOKENS]
     rows, dots = [], []
     for line in lines:
@@ -233,4 +234,7 @@ def chart_of(table: Table, figures: list[StudyFigure]) -> dict[str, Any] | None:
                 dots += [at | {"value": own["value"], "seed": seed} for seed, own in figure.seeds.items()]
     if not rows:
         return None
+    if beside:
+        drawn = [row | {"seed": None} for row in rows] + dots
+        return asked_chart(drawn, table.rows.name if table.rows.path else "", columns, lines)
     return study_chart(rows, dots, table.columns.name, table.rows.name if table.rows.path else "", columns, lines)
