@@ -53,7 +53,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 TOLERANCE = 1e-4
-QUESTIONS = 240
+QUESTIONS = 120
 
 
 @dataclass
