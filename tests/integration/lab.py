@@ -28,6 +28,7 @@ SMALL = [
     "stage1.epochs=6",
     "stage2.facts=10",
     "evaluation.languages=[en, ja]",
+    "evaluation.facts=12",
     "evaluation.choice.facts=6",
     "evaluation.max_new_tokens=12",
 ]

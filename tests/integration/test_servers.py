@@ -21,13 +21,24 @@ from storage.runs import Run, State
 from storage.servers import list_servers
 from tests.integration.kill_servers import kill_while_asking
 from tests.integration.lab import SMALL, Lab, wait_until
-from tests.integration.serving import lab_with_server, models_by_name, server_processes, trained
+from tests.integration.serving import lab_with_server, lab_with_trained, models_by_name, server_processes
+
+ONE_EPOCH = ("quick-lora", "stage1.checkpoint_epochs=[1]", "stage1.epochs=1")
 
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Run]]:
-    lab = Lab(tmp_path_factory.mktemp("servers"))
-    yield lab, trained(lab, "quick-lora", "stage1.checkpoint_epochs=[1]", "stage1.epochs=1")
+    folder = tmp_path_factory.mktemp("servers")
+    lab, run = lab_with_trained(folder / "made", folder / "home", *ONE_EPOCH)
+    yield lab, run
+    lab.close()
+
+
+@pytest.fixture
+def alone(ready: tuple[Lab, Run], tmp_path: Path) -> Iterator[tuple[Lab, Run]]:
+    """The same run in a lab of the test's own."""
+    lab, run = lab_with_trained(ready[0].home.with_name("made"), tmp_path / "home", *ONE_EPOCH)
+    yield lab, run
     lab.close()
 
 
@@ -50,8 +61,8 @@ def answers(place: Place) -> bool:
         return bool(client.complete(place.model, [[5, 6]], max_tokens=1).choices)
 
 
-def test_ten_kills_while_questions_run(supervisor: Supervisor, model: ServedModel) -> None:
-    outcome = kill_while_asking(supervisor, model, times=10)
+def test_six_kills_while_questions_run(supervisor: Supervisor, model: ServedModel) -> None:
+    outcome = kill_while_asking(supervisor, model, times=6)  # two of them the keeper's
     assert outcome.unforeseen == []
     assert outcome.asked == outcome.answers + sum(outcome.messages.values())
     assert outcome.answers and set(outcome.messages) <= {
@@ -59,7 +70,7 @@ def test_ten_kills_while_questions_run(supervisor: Supervisor, model: ServedMode
     }
     print(f"first start {outcome.first_start:.1f} s, back after {[round(s, 1) for s in outcome.back]}")
     # No pause between: it had answered. Other work on the machine may slow single starts.
-    assert sorted(outcome.back)[5] < 2 * outcome.first_start + 2
+    assert sorted(outcome.back)[3] < 2 * outcome.first_start + 2
 
 
 def test_a_killed_lab_s_server_ends_by_itself_and_the_next_lab_starts_its_own(
@@ -147,9 +158,11 @@ def test_a_lab_that_lives_keeps_its_server(ready: tuple[Lab, Run], model: Served
     assert list_servers(lab.db) == [] and server_processes(lab.home) == []
 
 
-def test_training_gets_the_device_and_the_server_comes_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_gets_the_device_and_the_server_comes_back(
+    alone: tuple[Lab, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ROTE_LAB_SHARE_DEVICE", "no")
-    run = trained(lab, "quick-lora", "stage1.checkpoint_epochs=[1]", "stage1.epochs=1")
+    lab, run = alone
     model = models_by_name(lab, run)["generalised@1"]
     supervisor = Supervisor(lab.home, "embedded")
     try:
@@ -202,8 +215,8 @@ def test_a_server_that_cannot_start_says_why_and_the_next_question_tries_again(
         supervisor.stop()
 
 
-def test_a_checkpoint_deleted_under_the_server(lab: Lab, tmp_path: Path) -> None:
-    run = trained(lab, "quick-lora", "stage1.checkpoint_epochs=[1]", "stage1.epochs=1")
+def test_a_checkpoint_deleted_under_the_server(alone: tuple[Lab, Run], tmp_path: Path) -> None:
+    lab, run = alone
     models = models_by_name(lab, run)
     supervisor = Supervisor(lab.home, "embedded")
     try:

@@ -35,7 +35,13 @@ from engine.serving.vllm import backend as vllm_backend
 from storage.runs import Run
 from storage.servers import list_servers
 from tests.integration.lab import ROOT, Lab, wait_until
-from tests.integration.serving import lab_with_server, models_by_name, server_processes, trained
+from tests.integration.serving import (
+    lab_with_adapters,
+    lab_with_server,
+    models_by_name,
+    server_processes,
+    trained,
+)
 from tests.questions import about_fact
 from tools.compare_servers import compare
 from tools.compare_servers import reference as as_the_lab_loads_it
@@ -47,7 +53,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 TOLERANCE = 1e-4
-QUESTIONS = 240
+QUESTIONS = 120
 
 
 @dataclass
@@ -61,12 +67,8 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    lab = Lab(tmp_path_factory.mktemp("vllm"))
-    yield Trained(
-        lab,
-        trained(lab, "quick-lora", "stage1.checkpoint_epochs=[20]"),
-        trained(lab, "quick", "stage1.checkpoint_epochs=[3]", "stage1.epochs=3"),
-    )
+    lab, lora = lab_with_adapters(tmp_path_factory, tmp_path_factory.mktemp("vllm"))
+    yield Trained(lab, lora, trained(lab, "quick", "stage1.checkpoint_epochs=[3]", "stage1.epochs=3"))
     lab.close()
     assert server_processes(lab.home) == []
 
