@@ -61,8 +61,8 @@ def answers(place: Place) -> bool:
         return bool(client.complete(place.model, [[5, 6]], max_tokens=1).choices)
 
 
-def test_six_kills_while_questions_run(supervisor: Supervisor, model: ServedModel) -> None:
-    outcome = kill_while_asking(supervisor, model, times=6)  # two of them the keeper's
+def test_ten_kills_while_questions_run(supervisor: Supervisor, model: ServedModel) -> None:
+    outcome = kill_while_asking(supervisor, model, times=10)
     assert outcome.unforeseen == []
     assert outcome.asked == outcome.answers + sum(outcome.messages.values())
     assert outcome.answers and set(outcome.messages) <= {
@@ -70,7 +70,7 @@ def test_six_kills_while_questions_run(supervisor: Supervisor, model: ServedMode
     }
     print(f"first start {outcome.first_start:.1f} s, back after {[round(s, 1) for s in outcome.back]}")
     # No pause between: it had answered. Other work on the machine may slow single starts.
-    assert sorted(outcome.back)[3] < 2 * outcome.first_start + 2
+    assert sorted(outcome.back)[5] < 2 * outcome.first_start + 2
 
 
 def test_a_killed_lab_s_server_ends_by_itself_and_the_next_lab_starts_its_own(

@@ -53,7 +53,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 TOLERANCE = 1e-4
-QUESTIONS = 120
+QUESTIONS = 240
 
 
 @dataclass
