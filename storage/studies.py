@@ -133,9 +133,7 @@ def get_study(db: Database, study: str) -> StoredStudy:
 
 def list_studies(db: Database, *, limit: int = 50, name: str | None = None) -> list[StoredStudy]:
     """Studies, all or those of a name, newest first."""
-    sql = (
-        "select * from studies where :name is null or name = :name order by created_at desc, rowid desc limit :limit"
-    )
+    sql = "select * from studies where :name is null or name = :name order by created_at desc, rowid desc limit :limit"
     return [_study(row) for row in db.query(sql, {"name": name, "limit": limit})]
 
 

@@ -55,8 +55,8 @@ def seen(value: float, off: float = 0.02) -> Seen:
 
 
 def figure(value: float, *, depth: int = 20, off: float = 0.02, kind: str = "generalised", split: str = "test",
-           language: str = "en", **at: Any) -> StudyFigure:  # fmt: skip
-    place = {"stage2.facts": 50, "stage2.epochs": 1, **at}
+           language: str = "en", at: dict[str, Any] | None = None) -> StudyFigure:  # fmt: skip
+    place = {"stage2.facts": 50, "stage2.epochs": 1, **(at or {})}
     return StudyFigure(place, depth, kind, "held_out", split, language, value, value - off, value + off, value, 100,
                        10, {0: {"value": value}})  # fmt: skip
 
@@ -120,9 +120,9 @@ def test_a_claim_is_a_sentence_made_from_the_numbers() -> None:
     assert judge(DEPTH, claim, ours).sentence == (f"{claim.words}: 0.14 → 0.92 here, 0.35 → 0.98 there: agrees")
     one = next(c for c in DEPTH.claims if c.rule == "level")
     at = {"stage2.facts": 1, "stage2.epochs": 8}
-    found = judge(DEPTH, one, Ours([figure(0.44, **at), figure(0.26, kind="memorised", **at)]))
+    found = judge(DEPTH, one, Ours([figure(0.44, at=at), figure(0.26, kind="memorised", at=at)]))
     assert found.sentence.endswith("0.44 (0.26 before stage 2) here, 0.76 there: the same direction, weaker")
-    for lacking in ([], [figure(0.44, **at)], [figure(0.26, kind="memorised", **at)]):
+    for lacking in ([], [figure(0.44, at=at)], [figure(0.26, kind="memorised", at=at)]):
         missing = judge(DEPTH, one, Ours(lacking))
         assert (missing.verdict, missing.seen) == (Verdict.MISSING, "0.76 there")
 
@@ -130,10 +130,10 @@ def test_a_claim_is_a_sentence_made_from_the_numbers() -> None:
 def test_a_figure_that_could_be_several_is_none_and_further_rows_are_ours_alone() -> None:
     row = DEPTH.rows["k50e20"]
     assert Ours([figure(0.9)]).figure(DEPTH, row, "test").value == 0.9  # type: ignore[union-attr]
-    rates = [figure(0.9, **{"stage1.learning_rate": rate}) for rate in (1e-5, 1e-4)]
+    rates = [figure(0.9, at={"stage1.learning_rate": rate}) for rate in (1e-5, 1e-4)]
     assert Ours(rates[:1]).figure(DEPTH, row, "test") is rates[0]
     assert Ours(rates).figure(DEPTH, row, "test") is None
-    further = Ours([figure(0.9), figure(0.8, **{"stage2.facts": 10}), figure(0.7, language="de")]).further_rows(DEPTH)
+    further = Ours([figure(0.9), figure(0.8, at={"stage2.facts": 10}), figure(0.7, language="de")]).further_rows(DEPTH)
     assert [row.where for row in further] == [
         {"stage1.checkpoint_epochs": "20", "stage2.facts": "10", "stage2.epochs": "1"}
     ]
@@ -190,7 +190,8 @@ def test_a_recording_of_other_weights_says_so_and_a_damaged_one_is_left_out(tmp_
     gone = model.model_dump(mode="json")
     gone["experiment"]["model"] = "/no/such/folder"
     assert read_recording(altered(tmp_path, models=[gone])).models[0].here() == "absent"
-    for changes in ({"version": 9}, {"figures": [{"at": {}}]}, {"models": []}, {"more": 1}):
+    broken: list[dict[str, Any]] = [{"version": 9}, {"figures": [{"at": {}}]}, {"models": []}, {"more": 1}]
+    for changes in broken:
         with pytest.raises(DAMAGE):
             read_recording(altered(tmp_path, **changes))
     (tmp_path / "changed.json.xz").write_bytes(EMBEDDED.read_bytes()[:900])
