@@ -7,7 +7,7 @@ import io
 import json
 import lzma
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app.paper.charts import paper_chart
 from app.paper.exports import add_paper_export_routes
-from app.paper.page import act_on, parts_of
+from app.paper.page import act_on, head, parts_of
 from app.paper.sources import Sources
+from app.paper.table import beside
 from app.paper.view import View
 from app.shared.lab import Lab
 from engine.commands.main import main
@@ -140,6 +142,33 @@ def test_a_figure_that_could_be_several_is_none_and_further_rows_are_ours_alone(
     assert DEPTH.series_of(further[0]) == "k = 10, stage 2 epochs: 1"
 
 
+def test_methods_are_found_by_their_names_and_those_of_ours_alone_stand_below() -> None:
+    table = load_paper().tables["methods"]
+
+    def of(method: str, value: float, kind: str = "generalised", split: str = "test") -> StudyFigure:
+        language = "" if split == "training_tokens" else "en"
+        low, high, seeds = value - 0.02, value + 0.02, {0: {"value": value}}
+        return StudyFigure(
+            {"method": method}, 20, kind, "all", split, language, value, low, high, value, 300, 300, seeds
+        )
+
+    ours = Ours([
+        of("rote, 1 prompt", 0.8), of("rote, 1 prompt", 0.1, "memorised"), of("SFT, 1 prompt", 0.2),
+        of("fact in the prompt", 0.9, "context"), of("fact in the prompt, among 9 others", 0.7, "context"),
+        of("stage 2 alone", 0.3), of("rote, 1 prompt", 160, split="training_tokens"),
+    ])  # fmt: skip
+    found = beside(table, ours)
+    values = [[cell.ours and cell.ours.value for cell in line.cells.values()] for line in found.lines]
+    assert values == [[0.8, None, 160], [None] * 3, [0.2, None, None], [None] * 3, [0.9, None, None]]
+    assert [(line.x, line.series, line.cells["test"].ours.value) for line in found.further] == [
+        ("fact in the prompt, among 9 others", "Other methods of ours", 0.7),
+        ("stage 2 alone", "Other methods of ours", 0.3),
+    ]
+    assert [one.verdict for one in found.judged] == [Verdict.AGREES, Verdict.MISSING]
+    drawn = paper_chart(found, "tokens", "embedded")
+    assert drawn is not None and [row["value"] for row in drawn["data"]["ours"]] == [160]
+
+
 def test_published_values_are_told_as_the_paper_gives_them() -> None:
     assert [published_words(Published(value=v), 3) for v in (0.5, 0.87, 0.058)] == ["0.50", "0.87", "0.058"]
     assert published_words(Published(value=0.9, about=True), 2) == "about 0.9"
@@ -221,6 +250,11 @@ def test_the_page_prefers_what_this_lab_has_measured_whole(tmp_path: Path) -> No
     recorded, _ = act_on(lab, View(), {"act": "sources", "name": "depth", "value": "paper-main-embedded"})
     assert "recorded</span> on" in parts_of(lab, recorded)["depth_head"]
     assert stored.id in parts_of(lab, recorded)["languages_head"]
+    here, table = Sources(lab).of("paper-main"), load_paper().tables["depth"]
+    for how, words in (("other", "recorded on other weights"), ("absent", "not on this machine")):
+        measured = replace(next(m for m in here if not m.study), here=how)  # type: ignore[arg-type]
+        assert words in head("depth", table, beside(table, Ours()), here, measured, "test")
+        assert words not in parts["depth_head"]
     hostile = View(sources="depth=<script>;x;=;languages", columns="depth=__proto__").cleaned()
     assert "<script>" not in "".join(p for p in parts_of(lab, hostile).values() if isinstance(p, str))
 
