@@ -8,6 +8,7 @@ import gradio as gr
 
 from app.design.facts_table import facts_table
 from app.design.fields import BY_PATH, FIELDS
+from app.design.hub_models import CHOICES
 from app.design.models import MODELS
 from app.shared.frame import acting_html, html, offered
 from engine.corpus.beginnings import STAGES
@@ -83,6 +84,14 @@ def model_section(c: Components) -> None:
                 placeholder="Qwen/Qwen2.5-1.5B or /models/mine",
                 max_lines=1,
             )
+            c["paper_model"] = gr.Dropdown(
+                CHOICES,
+                value=None,
+                label="One of the paper’s eight models",
+                info="Fills in its name",
+                elem_id="paper-model",
+            )
+        c["hub_model"] = html(None, "slot")
         with gr.Row(visible=False) as c["lora_row"]:
             _fields(c, "tuning", folded=True)
         with gr.Accordion("More settings", open=False):

@@ -37,10 +37,11 @@ def paper_chart(beside: Beside, column: str, model: str) -> dict[str, Any] | Non
         return None
     xs = tuple(dict.fromkeys(line.x for line in beside.lines))
     series = tuple(dict.fromkeys(row["series"] for row in rows))[:MOST_SERIES]
-    titles = table.measure, table.columns[column].title, table.x_title
+    about = table.columns[column]
+    titles = about.measure or table.measure, about.title, table.x_title
     drawn = tuple(name for name, some in zip(whose, (published, ours), strict=True) if some)
     return {
-        "spec": _spec(*titles, table.lines, table.digits == 2, xs, series, drawn),
+        "spec": _spec(*titles, table.lines, table.digits_of(column) == 2, xs, series, drawn),
         "data": {"published": published, "ours": ours},
         "label": f"{', '.join(titles[:2])}: published and ours against {titles[2]}; the table says the same",
     }

@@ -41,14 +41,14 @@ def rows_of(paper: Paper, shown: Beside, measured: Measured | None) -> Iterator[
     table = shown.table
     for line in (*shown.lines, *shown.further):
         for column, cell in line.cells.items():
-            if not shown.said(cell) and cell.ours is None:
+            if not shown.said(cell, column) and cell.ours is None:
                 continue
             row = dict.fromkeys(FIELDS, "") | {
                 "table": table.title, "series": line.series, "x": line.x, "column": table.columns[column].title,
                 "published": cell.published.value, "published_about": "yes" if cell.published.about else "",
                 "published_words": cell.published.words,
             }  # fmt: skip
-            if shown.said(cell):
+            if shown.said(cell, column):
                 row |= {"published_model": table.model, "published_in": f"arXiv {paper.source.arxiv}"}
             if cell.ours is not None and measured is not None:
                 row |= {name: getattr(cell.ours, name) for name in OURS} | {

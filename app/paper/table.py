@@ -44,9 +44,9 @@ class Beside:
         """Whether anything of ours is in it."""
         return any(cell.ours for line in (*self.lines, *self.further) for cell in line.cells.values())
 
-    def said(self, cell: Cell) -> str:
-        """The published value in words, '' where there is none."""
-        return "" if cell.published == NOTHING else published_words(cell.published, self.table.digits)
+    def said(self, cell: Cell, column: str) -> str:
+        """The published value of a column in words, '' where there is none."""
+        return "" if cell.published == NOTHING else published_words(cell.published, self.table.digits_of(column))
 
 
 def beside(table: Table, ours: Ours) -> Beside:

@@ -60,12 +60,20 @@ class Ours:
         axes = table.axes
         if not axes:
             return []
-        known = [row.where for row in table.rows.values()]
-        found: dict[tuple[str, ...], dict[str, str]] = {}
-        for column in table.columns.values():
-            for place, _ in self._among(table.where | column.where):
-                if all(path in place for path in axes):
-                    at = {path: place[path] for path in axes}
-                    if at not in known:
-                        found.setdefault(tuple(at.values()), at)
-        return [Row(where=at) for at in found.values()]
+        known = [table.where | (row.where or {}) for row in table.rows.values()]
+        found: list[dict[str, str]] = []
+        for more in table.further:
+            for column in table.columns.values():
+                for place, _ in self._among(table.where | column.where | more):
+                    at = {path: place[path] for path in axes if path in place} | more
+                    if at.keys() >= set(axes) and table.where | at not in known and at not in found:
+                        found.append(at)
+        return [Row(where=at) for at in sorted(found, key=lambda at: [_natural(at[p]) for p in (*axes[1:], axes[0])])]
+
+
+def _natural(value: str) -> tuple[float, str]:
+    """Numbers by their size, before words."""
+    try:
+        return float(value), ""
+    except ValueError:
+        return float("inf"), value

@@ -55,7 +55,8 @@ def judge(table: Table, claim: Claim, ours: Ours) -> Judged:
     """Hold a claim of a table against figures."""
     rows = [table.rows[name] for name in claim.rows]
     there = [row.published.get(claim.column, Published()) for row in rows]
-    told = " → ".join(published_words(value, table.digits) for value in there)
+    digits = table.digits_of(claim.column)
+    told = " → ".join(published_words(value, digits) for value in there)
     told = f"{told} there" if claim.rule in ("change", "steady", "level") else ""
     figures = [figure for row in rows if (figure := ours.figure(table, row, claim.column))]
     floor = ours.figure(table, rows[0], claim.column, claim.floor) if claim.floor else None
@@ -69,11 +70,11 @@ def judge(table: Table, claim: Claim, ours: Ours) -> Judged:
         "ceiling": lambda: ceiling(figures[0], claim.ceiling),
         "order": lambda: order(names, figures),
     }[claim.rule]()
-    here = " → ".join(f"{figure.value:.{table.digits}f}" for figure in figures)
+    here = " → ".join(f"{figure.value:.{digits}f}" for figure in figures)
     if claim.rule == "order":
-        here = ", ".join(f"{name} {figure.value:.{table.digits}f}" for name, figure in zip(names, figures, strict=True))
+        here = ", ".join(f"{name} {figure.value:.{digits}f}" for name, figure in zip(names, figures, strict=True))
     if floor:
-        here += f" ({floor.value:.{table.digits}f} {claim.floor_words})"
+        here += f" ({floor.value:.{digits}f} {claim.floor_words})"
     return Judged(claim, verdict, ", ".join(filter(None, (f"{here} here", told))), why)
 
 

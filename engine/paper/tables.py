@@ -19,7 +19,6 @@ Line = Annotated[str, Field(max_length=500)]
 Where = Annotated[dict[Line, Line], Field(max_length=20)]
 EMPTY: Any = Field(default_factory=dict)
 ABOUT = ("kind", "facts", "split", "language")
-ENDS = ("generalised", "context")
 
 
 def _as_value(given: Any) -> Any:
@@ -44,10 +43,16 @@ class Source(Frozen):
 
 
 class Column(Frozen):
-    """Something that is measured."""
+    """Something that is measured.
+
+    measure, digits: as the table's, where they are others. counted: what `n` of its figures counts.
+    """
 
     title: Line
     where: Where = EMPTY
+    measure: Line = ""
+    digits: int | None = None
+    counted: Literal["answers", "runs"] = "answers"
 
 
 class Row(Frozen):
@@ -87,12 +92,13 @@ class Table(Frozen):
     """A table or figure of the paper.
 
     study: the shipped study that measures it here. chart: the column that is drawn first. digits: behind the point.
-    lines: whether the chart joins what is of one `series`. link: a page of ours instead.
+    lines: whether the chart joins what is of one `series`. further: what, of a figure, a row of ours alone
+    has. link: a page of ours instead.
     """
 
     title: Line
     about: Annotated[str, Field(max_length=2000)]
-    model: Line
+    model: Line = ""
     unpublished: tuple[Line, ...] = ()
     study: Line = ""
     measure: Line = ""
@@ -102,6 +108,7 @@ class Table(Frozen):
     x: Line = ""
     series: Line = ""
     where: Where = EMPTY
+    further: Annotated[tuple[Where, ...], Field(max_length=20)] = ({},)
     columns: dict[Line, Column] = EMPTY
     chart: Line = ""
     rows: Annotated[dict[Line, Row], Field(max_length=200)] = EMPTY
@@ -128,8 +135,14 @@ class Table(Frozen):
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """What the rows differ in."""
-        return tuple(dict.fromkeys(path for row in self.rows.values() for path in row.where or ()))
+        """The axes that the rows differ in."""
+        paths = dict.fromkeys(path for row in self.rows.values() for path in row.where or ())
+        return tuple(path for path in paths if path not in ABOUT or paths.keys() <= set(ABOUT))
+
+    def digits_of(self, column: str) -> int:
+        """How many digits a column's figures have behind the point."""
+        own = self.columns[column].digits
+        return self.digits if own is None else own
 
 
 def _filled(template: str, row: Row) -> str:
@@ -150,8 +163,6 @@ def load_paper() -> Paper:
 
 
 def place_of(figure: Any) -> dict[str, str]:
-    """Where a figure of a study stands, as `where` writes it: its axes, its depth, what was asked, and whether it is of
-    what a method `ends` with."""
+    """Where a figure of a study stands, as `where` writes it: its axes, its depth, and what was asked."""
     at = {path: f"{value:g}" if isinstance(value, float) else str(value) for path, value in figure.at.items()}
-    ends = {"ends": str(figure.kind in ENDS).lower()}
-    return {**at, DEPTH: str(figure.depth), **ends, **{name: str(getattr(figure, name)) for name in ABOUT}}
+    return {**at, DEPTH: str(figure.depth), **{name: str(getattr(figure, name)) for name in ABOUT}}

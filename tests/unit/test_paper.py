@@ -7,7 +7,7 @@ import io
 import json
 import lzma
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app.paper.charts import paper_chart
 from app.paper.exports import add_paper_export_routes
-from app.paper.page import act_on, parts_of
+from app.paper.page import act_on, head, parts_of
 from app.paper.sources import Sources
+from app.paper.table import beside
 from app.paper.view import View
 from app.shared.lab import Lab
 from engine.commands.main import main
@@ -55,8 +57,8 @@ def seen(value: float, off: float = 0.02) -> Seen:
 
 
 def figure(value: float, *, depth: int = 20, off: float = 0.02, kind: str = "generalised", split: str = "test",
-           language: str = "en", **at: Any) -> StudyFigure:  # fmt: skip
-    place = {"stage2.facts": 50, "stage2.epochs": 1, **at}
+           language: str = "en", at: dict[str, Any] | None = None) -> StudyFigure:  # fmt: skip
+    place = {"stage2.facts": 50, "stage2.epochs": 1, **(at or {})}
     return StudyFigure(place, depth, kind, "held_out", split, language, value, value - off, value + off, value, 100,
                        10, {0: {"value": value}})  # fmt: skip
 
@@ -120,9 +122,9 @@ def test_a_claim_is_a_sentence_made_from_the_numbers() -> None:
     assert judge(DEPTH, claim, ours).sentence == (f"{claim.words}: 0.14 → 0.92 here, 0.35 → 0.98 there: agrees")
     one = next(c for c in DEPTH.claims if c.rule == "level")
     at = {"stage2.facts": 1, "stage2.epochs": 8}
-    found = judge(DEPTH, one, Ours([figure(0.44, **at), figure(0.26, kind="memorised", **at)]))
+    found = judge(DEPTH, one, Ours([figure(0.44, at=at), figure(0.26, kind="memorised", at=at)]))
     assert found.sentence.endswith("0.44 (0.26 before stage 2) here, 0.76 there: the same direction, weaker")
-    for lacking in ([], [figure(0.44, **at)], [figure(0.26, kind="memorised", **at)]):
+    for lacking in ([], [figure(0.44, at=at)], [figure(0.26, kind="memorised", at=at)]):
         missing = judge(DEPTH, one, Ours(lacking))
         assert (missing.verdict, missing.seen) == (Verdict.MISSING, "0.76 there")
 
@@ -130,14 +132,41 @@ def test_a_claim_is_a_sentence_made_from_the_numbers() -> None:
 def test_a_figure_that_could_be_several_is_none_and_further_rows_are_ours_alone() -> None:
     row = DEPTH.rows["k50e20"]
     assert Ours([figure(0.9)]).figure(DEPTH, row, "test").value == 0.9  # type: ignore[union-attr]
-    rates = [figure(0.9, **{"stage1.learning_rate": rate}) for rate in (1e-5, 1e-4)]
+    rates = [figure(0.9, at={"stage1.learning_rate": rate}) for rate in (1e-5, 1e-4)]
     assert Ours(rates[:1]).figure(DEPTH, row, "test") is rates[0]
     assert Ours(rates).figure(DEPTH, row, "test") is None
-    further = Ours([figure(0.9), figure(0.8, **{"stage2.facts": 10}), figure(0.7, language="de")]).further_rows(DEPTH)
+    further = Ours([figure(0.9), figure(0.8, at={"stage2.facts": 10}), figure(0.7, language="de")]).further_rows(DEPTH)
     assert [row.where for row in further] == [
         {"stage1.checkpoint_epochs": "20", "stage2.facts": "10", "stage2.epochs": "1"}
     ]
     assert DEPTH.series_of(further[0]) == "k = 10, stage 2 epochs: 1"
+
+
+def test_methods_are_found_by_their_names_and_those_of_ours_alone_stand_below() -> None:
+    table = load_paper().tables["methods"]
+
+    def of(method: str, value: float, kind: str = "generalised", split: str = "test") -> StudyFigure:
+        language = "" if split == "training_tokens" else "en"
+        low, high, seeds = value - 0.02, value + 0.02, {0: {"value": value}}
+        return StudyFigure(
+            {"method": method}, 20, kind, "all", split, language, value, low, high, value, 300, 300, seeds
+        )
+
+    ours = Ours([
+        of("rote, 1 prompt", 0.8), of("rote, 1 prompt", 0.1, "memorised"), of("SFT, 1 prompt", 0.2),
+        of("fact in the prompt", 0.9, "context"), of("fact in the prompt, among 9 others", 0.7, "context"),
+        of("stage 2 alone", 0.3), of("rote, 1 prompt", 160, split="training_tokens"),
+    ])  # fmt: skip
+    found = beside(table, ours)
+    values = [[cell.ours and cell.ours.value for cell in line.cells.values()] for line in found.lines]
+    assert values == [[0.8, None, 160], [None] * 3, [0.2, None, None], [None] * 3, [0.9, None, None]]
+    assert [(line.x, line.series, line.cells["test"].ours.value) for line in found.further] == [
+        ("fact in the prompt, among 9 others", "Other methods of ours", 0.7),
+        ("stage 2 alone", "Other methods of ours", 0.3),
+    ]
+    assert [one.verdict for one in found.judged] == [Verdict.AGREES, Verdict.MISSING]
+    drawn = paper_chart(found, "tokens", "embedded")
+    assert drawn is not None and [row["value"] for row in drawn["data"]["ours"]] == [160]
 
 
 def test_published_values_are_told_as_the_paper_gives_them() -> None:
@@ -190,7 +219,8 @@ def test_a_recording_of_other_weights_says_so_and_a_damaged_one_is_left_out(tmp_
     gone = model.model_dump(mode="json")
     gone["experiment"]["model"] = "/no/such/folder"
     assert read_recording(altered(tmp_path, models=[gone])).models[0].here() == "absent"
-    for changes in ({"version": 9}, {"figures": [{"at": {}}]}, {"models": []}, {"more": 1}):
+    broken: list[dict[str, Any]] = [{"version": 9}, {"figures": [{"at": {}}]}, {"models": []}, {"more": 1}]
+    for changes in broken:
         with pytest.raises(DAMAGE):
             read_recording(altered(tmp_path, **changes))
     (tmp_path / "changed.json.xz").write_bytes(EMBEDDED.read_bytes()[:900])
@@ -220,6 +250,11 @@ def test_the_page_prefers_what_this_lab_has_measured_whole(tmp_path: Path) -> No
     recorded, _ = act_on(lab, View(), {"act": "sources", "name": "depth", "value": "paper-main-embedded"})
     assert "recorded</span> on" in parts_of(lab, recorded)["depth_head"]
     assert stored.id in parts_of(lab, recorded)["languages_head"]
+    here, table = Sources(lab).of("paper-main"), load_paper().tables["depth"]
+    for how, words in (("other", "recorded on other weights"), ("absent", "not on this machine")):
+        measured = replace(next(m for m in here if not m.study), here=how)  # type: ignore[arg-type]
+        assert words in head("depth", table, beside(table, Ours()), here, measured, "test")
+        assert words not in parts["depth_head"]
     hostile = View(sources="depth=<script>;x;=;languages", columns="depth=__proto__").cleaned()
     assert "<script>" not in "".join(p for p in parts_of(lab, hostile).values() if isinstance(p, str))
 

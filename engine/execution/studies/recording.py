@@ -116,7 +116,8 @@ def command_of(study: StoredStudy) -> str:
     if study.name not in STUDIES.names():
         return "python -m engine study FILE.yaml"
     preset = STUDIES.load(study.name).model_dump(mode="json")
-    if any(study.plan.get(field) != preset[field] for field in ("experiment", "experiments")):
+    others = (field for field in preset if field not in ("name", "description", "axes"))
+    if any((study.plan.get(field) or None) != (preset[field] or None) for field in others):
         return "python -m engine study FILE.yaml"
     axes = [(path, values) for path, values in study.plan["axes"].items() if list(values) != preset["axes"].get(path)]
     if [path for path, _ in axes] == [MODEL] and len(axes[0][1]) == 1:
