@@ -49,7 +49,12 @@ class Pictured:
 
 
 def store_representations(
-    db: Database, checkpoint: str, sample: str, figures: Iterable[Any], points: Sequence[Sequence[int]], vectors: Vectors
+    db: Database,
+    checkpoint: str,
+    sample: str,
+    figures: Iterable[Any],
+    points: Sequence[Sequence[int]],
+    vectors: Vectors,
 ) -> None:
     """Store what a checkpoint showed, in place of anything older.
 
@@ -73,7 +78,9 @@ def store_representations(
 
 def copy_representations(db: Database, other: Database, checkpoint: str, sample: str) -> bool:
     """Take over what another run's file has of a checkpoint, if that is of the same sample; whether it had it."""
-    found = list(other.query("select points from represented where checkpoint = ? and sample = ?", [checkpoint, sample]))
+    found = list(
+        other.query("select points from represented where checkpoint = ? and sample = ?", [checkpoint, sample])
+    )
     if not found:
         return False
     figures = [figure for figure in list_representations(other) if figure.checkpoint == checkpoint]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.evaluation.evaluate import asking
-from engine.evaluation.representations.states import POSITIONS, hidden_states, read_prompts
+from engine.evaluation.representations.states import hidden_states, read_prompts
 from engine.evaluation.representations.statistics import UnitSums, Value, figures
-from engine.evaluation.representations.texts import SPLITS, Text, key_of, sampled_texts
+from engine.evaluation.representations.texts import POSITIONS, SPLITS, Text, key_of, sampled_texts
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel
 

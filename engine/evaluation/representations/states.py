@@ -15,13 +15,9 @@ import torch
 
 from engine.evaluation.batches import CPU_BYTES, DIVERGED, EvaluationError, in_halves
 from engine.evaluation.parallel import Stopped, compute
-from engine.evaluation.representations.texts import Text
+from engine.evaluation.representations.texts import POSITIONS, Text
 from engine.models.tokenise import around_in, encode
 
-# Where a prompt is looked at: its last token, behind which the object follows (with a chat template that is the
-# template's own last one); the last token of the subject; the mean over the prompt's own tokens, without the beginning
-# token, whose state is large and about nothing (Xiao et al. 2024, arXiv:2309.17453), and without a template.
-POSITIONS = ("last", "subject", "mean")
 CPU_ROWS, GPU_ROWS = 64, 1024
 # What a layer has at work beside its output, in sizes of that.
 AT_WORK = 10
@@ -113,23 +109,23 @@ def _states(model: Any, prompts: Sequence[Prompt]) -> np.ndarray:
     layers = getattr(found, "hidden_states", None)
     if not layers:
         raise NoStates("this model tells no hidden states: set evaluation.representations.facts to 0")
-    rows = range(len(prompts))
     last, subject = [n - 1 for n in lengths], [prompt.subject for prompt in prompts]
     own = torch.zeros(len(prompts), width, device=model.device)
     for row, prompt in enumerate(prompts):
         own[row, prompt.own[0] : prompt.own[1]] = 1 / (prompt.own[1] - prompt.own[0])
-    states = torch.stack(
-        [torch.stack([layer[rows, last], layer[rows, subject], _mean(layer, own)]) for layer in layers], 1
-    )
+    states = torch.stack([_at_positions(layer.float(), last, subject, own) for layer in layers], 1)
     if not bool(states.isfinite().all()):
         raise EvaluationError(DIVERGED)
     return states.cpu().numpy()
 
 
-def _mean(layer: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def _at_positions(layer: torch.Tensor, last: list[int], subject: list[int], own: torch.Tensor) -> torch.Tensor:
+    """(positions, rows, hidden size), in the order of `POSITIONS`."""
+    rows = range(len(last))
     # Only what is looked at: what fills up may hold anything.
-    kept = torch.where(weights[..., None] > 0, layer.float(), 0.0)
-    return torch.einsum("rtd,rt->rd", kept, weights)
+    kept = torch.where(own[..., None] > 0, layer, 0.0)
+    at = {"last": layer[rows, last], "subject": layer[rows, subject], "mean": torch.einsum("rtd,rt->rd", kept, own)}
+    return torch.stack([at[position] for position in POSITIONS])
 
 
 def _rows_at_once(model: Any, tokens: int) -> int:

@@ -13,6 +13,10 @@ from engine.evaluation.questions import KEY_SPLIT, prompt_rows
 from engine.experiment import Experiment, Relation
 
 SPLITS = (KEY_SPLIT, "train", "test", "unrelated")
+# Where a prompt is looked at: its last token, behind which the object follows (with a chat template that is the
+# template's own last one); the last token of the subject; the mean over the prompt's own tokens, without the beginning
+# token, whose state is large and about nothing (Xiao et al. 2024, arXiv:2309.17453), and without a template.
+POSITIONS = ("last", "subject", "mean")
 MOST_FACTS = 200  # of all relations together: what is kept while the model is read grows with them
 # What the picture shows of them: facts of all relations, and prompts of each split.
 PICTURED_FACTS = 30
