@@ -39,7 +39,8 @@ def _cosine_spec(
     y = alt.Y("value:Q").title(None).scale(zero=False).axis(tickCount=5, format=".2f")
     colour = alt.Color("line:N").title(None)
     colour = colour.scale(domain=[name for name, _ in lines], range=[colour for _, colour in lines])
-    shape = alt.Shape("stage:N").title(None).scale(domain=stages, range=["circle", "square", "diamond"][: len(stages)])
+    shape = alt.Shape("stage:N").title(None).legend(orient="bottom", direction="horizontal")
+    shape = shape.scale(domain=stages, range=["circle", "square", "diamond"][: len(stages)])
     dash = alt.StrokeDash("stage:N").legend(None).scale(domain=stages[:2], range=[[1, 0], [5, 4]])
     tips = [alt.Tooltip("line:N").title("Prompts"), alt.Tooltip("value:Q").title(title).format(".3f")]
     more = [

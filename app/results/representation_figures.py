@@ -26,7 +26,7 @@ POSITION_NAMES = {
     "mean": "Mean over the prompt",
 }
 GROUP_NAMES = {"natural": "Natural prompts", "key": "Key-token prompts", "all": "Both"}
-GROUP_COLOURS = {"natural": "$chart-train", "key": "$chart-unrelated", "all": "$chart-base"}
+GROUP_COLOURS = {"natural": "$chart-train", "key": "$chart-decoy", "all": "$chart-base"}
 TOLD = f"Published ({MODEL})"
 MOST_PICTURED = 24  # checkpoints in one picture
 KEPT_PICTURES = 8
