@@ -11,6 +11,8 @@ from app.shared.charts import Rows, finished, one_at_a_time
 
 BEFORE, AFTER = "Before stage 2", "After stage 2"
 RELATION_COLOURS = ["$chart-train", "$chart-unrelated", "$chart-test", "$chart-decoy", "$chart-harmful", "$chart-key"]
+# Without a colour of their own, a legend's shapes would be black in either theme.
+MUTED: dict[str, Any] = {"symbolFillColor": "$chart-muted", "symbolStrokeColor": "$chart-muted"}
 SHAPES = ["cross", "circle", "square", "triangle-up"]
 
 
@@ -39,7 +41,7 @@ def _cosine_spec(
     y = alt.Y("value:Q").title(None).scale(zero=False).axis(tickCount=5, format=".2f")
     colour = alt.Color("line:N").title(None)
     colour = colour.scale(domain=[name for name, _ in lines], range=[colour for _, colour in lines])
-    shape = alt.Shape("stage:N").title(None).legend(orient="bottom", direction="horizontal")
+    shape = alt.Shape("stage:N").title(None).legend(orient="bottom", direction="horizontal", **MUTED)
     shape = shape.scale(domain=stages, range=["circle", "square", "diamond"][: len(stages)])
     dash = alt.StrokeDash("stage:N").legend(None).scale(domain=stages[:2], range=[[1, 0], [5, 4]])
     tips = [alt.Tooltip("line:N").title("Prompts"), alt.Tooltip("value:Q").title(title).format(".3f")]
@@ -90,6 +92,7 @@ def _picture_spec(extent: tuple[float, ...], relations: tuple[str, ...], splits:
     names, by = (relations, "relation:N") if len(relations) > 1 else (splits, "prompts:N")
     colour = alt.Color(by).title(None)
     colour = colour.scale(domain=list(names), range=[RELATION_COLOURS[i % 6] for i in range(len(names))])
+    shape = alt.Shape("prompts:N").title(None).legend(**MUTED)
     chart = (
         alt.Chart(alt.NamedData(name="rows"))
         .mark_point(filled=True, size=46, opacity=0.75)
@@ -97,7 +100,7 @@ def _picture_spec(extent: tuple[float, ...], relations: tuple[str, ...], splits:
             x=alt.X("x:Q").title(None).axis(bare).scale(domain=[left - edge_x, right + edge_x], nice=False),
             y=alt.Y("y:Q").title(None).axis(bare).scale(domain=[low - edge_y, high + edge_y], nice=False),
             color=colour,
-            shape=alt.Shape("prompts:N").title(None).scale(domain=list(splits), range=SHAPES[: len(splits)]),
+            shape=shape.scale(domain=list(splits), range=SHAPES[: len(splits)]),
             tooltip=[
                 alt.Tooltip("text:N").title("Prompt"), alt.Tooltip("prompts:N").title("Kind"),
                 alt.Tooltip("relation:N").title("Relation"),

@@ -31,10 +31,9 @@ TOLD = f"Published ({MODEL})"
 MOST_PICTURED = 24  # checkpoints in one picture
 KEPT_PICTURES = 8
 COLUMNS = (
-    (DELTA, "natural", "ΔCosSim, natural prompts"), (DELTA, "key", "ΔCosSim, key token"),
-    (WITHIN, "natural", "Within a relation, natural prompts"),
-    *((KEY_COSINE, split, f"Key token · {split_name(split)}") for split in SPLITS[1:]),
-    *((KEY_CKA, split, f"CKA, key token · {split_name(split)}") for split in SPLITS[1:]),
+    (DELTA, "natural", "ΔCosSim, natural"), (DELTA, "key", "ΔCosSim, key"), (WITHIN, "natural", "Within, natural"),
+    *((KEY_COSINE, split, f"cos, {split}") for split in SPLITS[1:]),
+    *((KEY_CKA, split, f"CKA, {split}") for split in SPLITS[1:]),
 )  # fmt: skip
 
 
@@ -80,11 +79,11 @@ def published_name(row: Published) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table: a figure (or the paper's number, or None) for each column."""
+    """A row of the table: a figure (or the paper's number in its digits, or None) for each column."""
 
     name: str
     published: bool
-    cells: list[RepresentationFigure | float | None]
+    cells: list[RepresentationFigure | str | None]
 
 
 def table_of(figures: Sequence[RepresentationFigure]) -> tuple[list[str], list[Line]]:
@@ -98,7 +97,8 @@ def table_of(figures: Sequence[RepresentationFigure]) -> tuple[list[str], list[L
         for name in dict.fromkeys(f.checkpoint for f in figures)
     ]
     for row in PUBLISHED:
-        theirs = {(DELTA, "natural"): row.delta, **{(KEY_COSINE, s): getattr(row, s) for s in SPLITS[1:]}}
+        theirs = {(DELTA, "natural"): f"{row.delta:.3f}"}
+        theirs |= {(KEY_COSINE, s): f"{value:.2f}" for s in SPLITS[1:] if (value := getattr(row, s)) is not None}
         cells = [theirs.get(column[:2]) for column in columns]
         if any(cell is not None for cell in cells):
             lines.append(Line(published_name(row), True, list(cells)))

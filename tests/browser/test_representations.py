@@ -44,7 +44,7 @@ def test_the_figures_by_layer_and_the_picture_by_checkpoint(
     rows = section.locator("table tbody tr")
     expect(rows).to_have_count(5 + 4)
     expect(rows.last).to_contain_text("Published (Qwen2.5-1.5B)")
-    expect(rows.last.locator("td")).to_have_text(["0.258", "–", "0.9", "0.71", "0.5", "–", "–", "–"])
+    expect(rows.last.locator("td")).to_have_text(["0.258", "–", "0.90", "0.71", "0.50", "–", "–", "–"])
     expect(rows.first.locator("td").first).to_have_text(re.compile(r"0\.\d{3} \[0\.\d{3}–0\.\d{3}\]"))
 
     section.get_by_role("radio", name="Last token of the subject").check()
