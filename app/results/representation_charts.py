@@ -7,6 +7,7 @@ from typing import Any
 
 import altair as alt
 
+from app.results.charts import SPLIT_COLOURS
 from app.shared.charts import Rows, finished, one_at_a_time
 
 BEFORE, AFTER = "Before stage 2", "After stage 2"
@@ -89,9 +90,10 @@ def _picture_spec(extent: tuple[float, ...], relations: tuple[str, ...], splits:
     left, right, low, high = extent
     edge_x, edge_y = 0.04 * (right - left or 1), 0.04 * (high - low or 1)
     bare = alt.Axis(labels=False, grid=True, tickCount=5)
-    names, by = (relations, "relation:N") if len(relations) > 1 else (splits, "prompts:N")
-    colour = alt.Color(by).title(None)
-    colour = colour.scale(domain=list(names), range=[RELATION_COLOURS[i % 6] for i in range(len(names))])
+    several = len(relations) > 1
+    names = relations if several else splits
+    colours = [RELATION_COLOURS[i % 6] for i in range(len(names))] if several else [SPLIT_COLOURS[s] for s in splits]
+    colour = alt.Color("relation:N" if several else "prompts:N").title(None).scale(domain=list(names), range=colours)
     shape = alt.Shape("prompts:N").title(None).legend(**MUTED)
     chart = (
         alt.Chart(alt.NamedData(name="rows"))
