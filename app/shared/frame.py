@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -42,6 +42,8 @@ watch("value", () => {
 PARENTS = {"/run": "/runs"}
 # How often the header looks how the worker is.
 LOOK_SECONDS, STARTING_SECONDS = 10, 1
+
+Choice = TypeVar("Choice", gr.Dropdown, gr.Radio)
 
 
 def page_frame(lab: Lab, path: str) -> None:
@@ -87,8 +89,8 @@ def told_by(event: gr.EventData) -> dict[str, Any]:
     return event._data if isinstance(event._data, dict) else {}
 
 
-def offered(component: gr.Dropdown) -> gr.Dropdown:
-    """A dropdown whose choices come with the run, accepting whatever its page was offered.
+def offered(component: Choice) -> Choice:
+    """A dropdown, or radio buttons, whose choices come with the run, accepting whatever its page was offered.
 
     A page left open over a restart of the server still sends what it had been offered, which Gradio, who remembers
     choices by session, would refuse; the handlers treat an unknown choice as one without answers.

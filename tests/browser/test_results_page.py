@@ -46,7 +46,7 @@ def test_the_finding_in_plain_words(page: Page, address: str, run: Run) -> None:
 def test_charts_and_tables_follow_the_choosers_and_the_address(page: Page, address: str, run: Run) -> None:
     open_results(page, address, run)
     charts = page.locator(".chart[data-drawn]")
-    expect(charts).to_have_count(3)
+    expect(charts).to_have_count(5)
     expect(charts.first).to_have_attribute("aria-label", re.compile("^Generation accuracy"))
     page.get_by_text("The same as a table").first.click()
     table = page.locator("table").first

@@ -29,7 +29,7 @@ TABLE = {
     "GET /export/{run_id}/results.csv": 404, "GET /export/{run_id}/answers.csv": 404,
     "GET /export/{run_id}/results.json": 404, "GET /export/{run_id}/experiment.yaml": 404,
     "GET /export/{run_id}/report.html": 404, "GET /export/{run_id}/log.txt": 404,
-    "GET /export/{run_id}/base-text.json": 404,
+    "GET /export/{run_id}/base-text.json": 404, "GET /export/{run_id}/representations.csv": 404,
     "GET /export/asked/{asking}/answers.csv": 404, "GET /export/asked/{asking}/answers.json": 404,
     "GET /export/attack/{attack}/rows.csv": 404, "GET /export/attack/{attack}/report.html": 404,
     "GET /export/study/{study}/figures.csv": 404, "GET /export/study/{study}/table.tex": 404,

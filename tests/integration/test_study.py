@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,12 +69,16 @@ def test_what_is_shared_is_what_a_run_by_itself_computes(peaceful: tuple[Lab, st
     assert get_run(lab.db, alone.id).state is State.DONE
     (_, mine), (_, theirs) = lab.outcome(alone.id), lab.outcome(last.id)
     assert mine.keys() == theirs.keys()
+    # What was copied of the checkpoints that they share, and what was measured, is what the run by itself measured.
+    for what in ("figures of hidden states", "pictured"):
+        assert mine.pop(what) == theirs.pop(what) != []
     for checkpoint, answers in mine.items():
         for one, other in zip(answers, theirs[checkpoint], strict=True):
             # Questions asked beside others are batched otherwise, so that sums are rounded otherwise.
             assert other == {k: pytest.approx(v, abs=1e-4) if "log" in k else v for k, v in one.items()}
     log = (run_folder(lab.home, last.id) / "log.txt").read_text()
     assert "stage1: kept epoch" not in log and "stage2@3: kept epoch" in log
+    assert re.findall(r"(\S+): hidden states in", log) == ["generalised@2", "generalised@3"]
 
 
 def test_a_recording_has_every_figure_of_the_study_and_the_weights_it_stands_on(

@@ -1,4 +1,5 @@
-"""Writing finished runs as a recording: one file with figures, curves, events and every answer; no models.
+"""Writing finished runs as a recording: one file with figures, curves, events and every answer; no models, and
+of hidden states only the figures.
 
 record(db, home, ["1a2b3c4d", …], Path("gemma.json.xz"))      # e.g. three seeds of one preset
 
@@ -36,6 +37,7 @@ from storage.answers import (
 from storage.checkpoints import CheckpointName
 from storage.folders import checkpoint_folder, log_lines, run_folder
 from storage.measurements import list_measurements, list_results
+from storage.representations import FIGURE_FIELDS, RepresentationFigure, list_representations
 from storage.runs import Run, State, get_run, list_events
 
 VERSION = 1
@@ -94,6 +96,7 @@ def _run(db: Database, home: Path, run: Run, command: str, questions: dict[str, 
             "answers": {c: _columns(all_answers(answers, c)) for c in evaluated_checkpoints(answers)},
         }
         seconds = _seconds(run, folder, evaluation_times(answers))
+        represented = [_rounded(figure) for figure in list_representations(answers)]
     return {
         **{field: getattr(run, field) for field in KEPT},
         "base": base_of(folder, experiment),
@@ -105,8 +108,15 @@ def _run(db: Database, home: Path, run: Run, command: str, questions: dict[str, 
             for name in SERIES
         },
         "rows": [vars(row) for row in list_results(db, run.id)],
+        "representations": represented,
         **asked,
     }
+
+
+def _rounded(figure: RepresentationFigure) -> list[Any]:
+    """Its fields in their order."""
+    values = (getattr(figure, name) for name in FIGURE_FIELDS)
+    return [round(value, DIGITS) if isinstance(value, float) else value for value in values]
 
 
 def base_of(folder: Path, experiment: Experiment) -> str:

@@ -30,6 +30,7 @@ from storage.database import now
 from storage.folders import run_folder
 from storage.measurements import Result
 from storage.recordings import PLAIN, replace_recording, taken_in
+from storage.representations import FIGURE_FIELDS, RepresentationFigure, store_representations
 from storage.runs import Run
 
 logger = logging.getLogger("engine")
@@ -126,6 +127,12 @@ def _put_answers(folder: Path, questions: list[dict[str, Any]], run: dict[str, A
         for checkpoint, columns in run["answers"].items():
             rows = zip(*columns, strict=True)
             store_answers(db, checkpoint, [Answer(**dict(zip(ANSWER_COLUMNS, row, strict=True))) for row in rows])
+        figures: dict[str, list[RepresentationFigure]] = {}
+        for values in run.get("representations", []):
+            figure = RepresentationFigure(**dict(zip(FIGURE_FIELDS, values, strict=True)))
+            figures.setdefault(figure.checkpoint, []).append(figure)
+        for checkpoint, shown in figures.items():
+            store_representations(db, checkpoint, "", shown, (), {})
 
 
 def _remove(home: Path, runs: list[str]) -> None:
