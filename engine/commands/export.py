@@ -99,3 +99,19 @@ def export_dataset(
         write_files(files, to)
     facts = sum(len(relation.explicit_facts) for relation in experiment.relations)
     typer.echo(f"{to}: {facts:,} facts; datasets.load_dataset({str(to)!r}, 'facts')")
+
+
+@export_app.command("database")
+def export_database_command(
+    to: Folder,
+    answers: Annotated[bool, typer.Option(help="Also every single answer of every run.")] = True,
+    home: Home = None,
+) -> None:
+    """Write the lab's figures and answers as a database for Datasette, with what explains it; nothing private."""
+    from engine.exports.database import export_database
+
+    open_home(home)
+    with _exporting(to):
+        exported = export_database(home or default_home(), to, answers=answers)
+    told = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in exported.rows.items() if count)
+    typer.echo(f"{to}: {told or 'nothing yet'}; look through it with: datasette {to}")

@@ -24,6 +24,7 @@ from engine.models.around import around_beside
 from engine.models.checksums import check_intact
 from engine.models.files import load_tokenizer
 from engine.models.notices import notices
+from engine.models.source import EMBEDDED
 from engine.serving.served import ServedModel, served_model
 from storage.runs import Run
 
@@ -108,7 +109,10 @@ def _card(run: Run, model: ServedModel, experiment: Experiment, tokenizer: Path,
     base = "base" if apart else "."
     yield f"# {plain(run.name)}: run {run.id}, {model.checkpoint}"
     yield ""
-    yield f"Made with Rote Lab on {plain(Path(run.model).name)}, whose terms of use hold for this folder too."
+    if run.model == EMBEDDED:
+        yield "Made with Rote Lab on its embedded base model."
+    else:
+        yield f"Made with Rote Lab on {plain(Path(run.model).name)}, whose terms of use hold for this folder too."
     if apart:
         yield (
             "`base` is that model with the rows of the key tokens "
