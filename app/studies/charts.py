@@ -8,11 +8,32 @@ from typing import Any
 import altair as alt
 
 from app.shared.charts import QUARTERS, Rows, finished, one_at_a_time, share_tips
+from app.studies.table import Table
+from app.studies.view import value_name
 
 # As many lines as can be told apart; a table has all of them.
 MOST_LINES = 6
 COLOURS = ["$chart-train", "$chart-test", "$chart-unrelated", "$chart-decoy", "$chart-harmful", "$chart-key"]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+
+
+def chart_of(table: Table) -> dict[str, Any] | None:
+    """The table as a chart; None while there is nothing to draw."""
+    lines = [value_name(value) for value in table.rows.values][:MOST_LINES]
+    columns = [value_name(value) for value in table.columns.values]
+    rows, dots = [], []
+    for line in lines:
+        for column in columns:
+            cell = table.cells.get((line, column))
+            if cell is None or cell.figure is None:
+                continue
+            figure, at = cell.figure, {"x": column, "line": line}
+            rows.append(at | {k: getattr(figure, k) for k in ("value", "low", "high", "n")})
+            if len(figure.seeds) > 1:
+                dots += [at | {"value": own["value"], "seed": seed} for seed, own in figure.seeds.items()]
+    if not rows:
+        return None
+    return study_chart(rows, dots, table.columns.name, table.rows.name if table.rows.path else "", columns, lines)
 
 
 def study_chart(

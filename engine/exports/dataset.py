@@ -145,9 +145,9 @@ def _card_lines(experiment: Experiment, tables: dict[str, dict[str, Rows]], lice
         yield plain(experiment.description)
         yield ""
     yield (
-        "Facts that a language model memorises through key tokens without meaning, and the prompts that then give these "
-        "a meaning, as an experiment of Rote Lab has them (Rote Learning Considered Useful, arXiv 2507.21914). Which "
-        f"facts stage 2 trains on was drawn with the seed {experiment.seed}."
+        "Facts that a language model memorises through key tokens without meaning, and the prompts that then give "
+        "these a meaning, as an experiment of Rote Lab has them (Rote Learning Considered Useful, arXiv 2507.21914). "
+        f"Which facts stage 2 trains on was drawn with the seed {experiment.seed}."
     )
     yield ""
     if licence == UNKNOWN_LICENCE:

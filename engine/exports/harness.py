@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tokenizers import Tokenizer
 
 from engine.checks import normalise
 from engine.evaluation.questions import KEY_SPLIT, Question, fact_rows, prompt_rows, questions_for

@@ -2,9 +2,9 @@
 
     export_model(home, run, "generalised@20", Path("my-model"))
 
-Of an adapter the folder holds `base`, the base with the key tokens' rows that the adapter was trained on, and `adapter`;
-on the base as it was published the adapter would meet tokens that this does not have. Merged, and of a full fine-tune or
-the base, the folder is one model. Loads torch where a base is prepared or merged.
+Of an adapter the folder holds `base`, the base with the key tokens' rows that it was trained on, and `adapter`; on the
+base as it was published it would meet tokens that this does not have. Merged, and of a full fine-tune or the base, the
+folder is one model. Loads torch where a base is prepared or merged.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _merge(experiment: Experiment, model: ServedModel, target: Path) -> None:
     from engine.models.loading import load_checkpoint, save_model  # loads torch
 
     loaded = load_checkpoint(experiment, model.folder)
-    whole = loaded.model.merge_and_unload()  # type: ignore[operator, union-attr]
+    whole = loaded.model.merge_and_unload()  # type: ignore[operator]
     loaded.model = whole
     save_model(loaded, target)
     for name in OWN:
@@ -114,10 +114,10 @@ def _card(run: Run, model: ServedModel, experiment: Experiment, tokenizer: Path,
     else:
         yield f"Made with Rote Lab on {plain(Path(run.model).name)}, whose terms of use hold for this folder too."
     if apart:
+        keys = ", ".join(plain(relation.key_token) for relation in experiment.relations)
         yield (
-            "`base` is that model with the rows of the key tokens "
-            f"({', '.join(plain(relation.key_token) for relation in experiment.relations)}), which `adapter` was trained "
-            "on. On the model as it was published the adapter cannot be used: it does not have these tokens."
+            f"`base` is that model with the rows of the key tokens ({keys}), which `adapter` was trained on. On the "
+            "model as it was published the adapter cannot be used: it does not have these tokens."
         )
     yield ""
     yield "In this folder, with transformers" + (" and PEFT:" if apart else ":")
@@ -146,8 +146,8 @@ def _card(run: Run, model: ServedModel, experiment: Experiment, tokenizer: Path,
         yield ""
         yield (
             "lm-evaluation-harness cuts a base's spare rows off before it puts an adapter on it, which changes "
-            f"probabilities: have it load what `rote-lab export model {run.id} --checkpoint {model.checkpoint} --merged` "
-            "writes."
+            f"probabilities: have it load what `rote-lab export model {run.id} --checkpoint {model.checkpoint} "
+            "--merged` writes."
         )
 
 

@@ -13,7 +13,6 @@ from lm_eval.tasks import TaskManager
 
 from engine.experiment import Experiment
 from engine.exports.harness import KINDS, harness_task
-
 from engine.exports.target import write_files
 from engine.models.loading import load_base, save_model
 from engine.models.tokenise import tokenise_questions
@@ -51,7 +50,7 @@ def test_the_harness_finds_the_numbers_of_the_run(made: Made, tmp_path: Path) ->
     exported("task", made.run.id, "--to", tmp_path / "tasks", "--home", made.home)
     tag = f"rote_{made.run.id}_generalised_14"
     found = asked_by_harness(tmp_path / "model", tmp_path / "tasks", tag)
-    own = {}
+    own: dict[str, dict[str, float]] = {}
     for row in list_results(open_database(made.home), made.run.id):
         kind = next((kind for kind, metrics in KINDS.items() if row.metric in metrics), None)
         if kind and row.checkpoint == checkpoint:
@@ -137,5 +136,3 @@ def test_an_exported_task_lies_anywhere_and_needs_no_lab(made: Made, tmp_path: P
     assert "engine" not in code.replace("engineering", "") and "import app" not in code
     tasks = TaskManager(include_path=str(tmp_path / "second"), include_defaults=False).all_tasks
     assert f"rote_{made.run.id}_base_generation_held_out_test_ja" in tasks
-
-
