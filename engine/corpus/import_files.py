@@ -40,7 +40,7 @@ def read_files(files: Sequence[tuple[str, bytes]], relations: Sequence[str] = ()
             f"there are {len(files):,} files, more than the {MOST_FILES} relations of an experiment: leave some out"
         )
         return ImportedFacts(reading=(Problem(message),), general=(Problem(message),))
-    found = ImportedFacts()
+    found = ImportedFacts(several=True)
     rows_before = 0
     for place, (name, data) in enumerate(files):
         one = read_facts(data, name)

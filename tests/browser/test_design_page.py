@@ -176,7 +176,7 @@ def test_files_of_facts(design: Page) -> None:
 
     def give(name: str, data: bytes) -> None:
         with page.expect_file_chooser() as chooser:
-            page.get_by_role("button", name="Upload a CSV file").click()
+            page.get_by_role("button", name="Upload CSV files").click()
         chooser.value.set_files(FilePayload(name=name, mimeType="text/csv", buffer=data))
 
     give("names.csv", "Subject;Object\nAnn;Böb\nCarl\nDora;Ed;x\n".encode("utf-16"))
