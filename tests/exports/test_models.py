@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +35,8 @@ def test_an_adapter_says_in_plain_python_what_it_says_in_the_lab(made: Made, tmp
     assert asked and "\\[X\\]" in readme and "--max-lora-rank 16" in readme
     ids = loaded.tokenizer(asked[1], return_tensors="pt")
     with torch.inference_mode():
-        said = loaded.causal.generate(**ids, max_new_tokens=8, do_sample=False)
+        causal: Any = loaded.causal
+        said = causal.generate(**ids, max_new_tokens=8, do_sample=False)
     (wanted,) = decode_answers(loaded.tokenizer, [tuple(said[0, ids["input_ids"].shape[1] :].tolist())])
     assert wanted and said_by(tmp_path / "apart") == wanted
     config = (tmp_path / "apart" / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
