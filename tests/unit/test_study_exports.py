@@ -43,7 +43,11 @@ def test_a_report_of_what_has_just_begun(lab: Lab) -> None:
 
 def test_the_command_writes_each_form(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_seeding.paper(lab.db)
-    for name, begins in (("f.csv", "stage2.epochs,stage2.facts,"), ("t.tex", "% paper-main"), ("s.yaml", "name: paper-main")):
+    for name, begins in (
+        ("f.csv", "stage2.epochs,stage2.facts,"),
+        ("t.tex", "% paper-main"),
+        ("s.yaml", "name: paper-main"),
+    ):
         assert main(["export", "study", study, "--to", str(tmp_path / name), "--home", str(lab.home)]) == 0
         assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
     assert Study.from_text((tmp_path / "s.yaml").read_text(encoding="utf-8")).name == "paper-main"
