@@ -150,7 +150,7 @@ def _facts(c: Components) -> None:
     with gr.Column(visible=False, elem_classes="own-facts") as c["own_facts"]:
         c["table"] = facts_table()
         with gr.Row(elem_classes="quiet-row"):
-            c["upload"] = gr.UploadButton("Upload a CSV file", size="sm", scale=0, min_width=150)
+            c["upload"] = gr.UploadButton("Upload CSV files", size="sm", scale=0, min_width=150, file_count="multiple")
             c["paste_open"] = gr.Button("Paste text …", size="sm", scale=0, min_width=120)
             c["clear"] = gr.Button("Clear the table", size="sm", scale=0, min_width=130)
         with gr.Column(visible=False, elem_classes="paste-panel") as c["paste_panel"]:

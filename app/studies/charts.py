@@ -8,12 +8,41 @@ from typing import Any
 import altair as alt
 
 from app.shared.charts import QUARTERS, Rows, finished, one_at_a_time, share_tips
+from app.studies.table import Table
+from app.studies.view import ASKED, TOKENS, value_name
 
 # As many lines as can be told apart; a table has all of them.
 MOST_LINES = 6
 MOST_ROWS = 40
 COLOURS = ["$chart-train", "$chart-test", "$chart-unrelated", "$chart-decoy", "$chart-harmful", "$chart-key"]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+
+
+def most_lines(table: Table) -> int:
+    """How many rows of a table its chart has."""
+    return MOST_ROWS if table.columns.path == ASKED else MOST_LINES
+
+
+def chart_of(table: Table) -> dict[str, Any] | None:
+    """The table as a chart; None while there is nothing to draw."""
+    lines = [value_name(value) for value in table.rows.values][: most_lines(table)]
+    columns = [name for name in map(value_name, table.columns.values) if name != TOKENS]
+    rows, dots = [], []
+    for line in lines:
+        for column in columns:
+            cell = table.cells.get((line, column))
+            if cell is None or cell.figure is None:
+                continue
+            figure, at = cell.figure, {"x": column, "line": line}
+            rows.append(at | {k: getattr(figure, k) for k in ("value", "low", "high", "n")})
+            if len(figure.seeds) > 1:
+                dots += [at | {"value": own["value"], "seed": seed} for seed, own in figure.seeds.items()]
+    if not rows:
+        return None
+    if table.columns.path == ASKED:
+        drawn = [row | {"seed": None} for row in rows] + dots
+        return asked_chart(drawn, table.rows.name if table.rows.path else "", columns, lines)
+    return study_chart(rows, dots, table.columns.name, table.rows.name if table.rows.path else "", columns, lines)
 
 
 def study_chart(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,11 +15,11 @@ from app.shared.lab import Lab
 from app.shared.render import duration, moment, part, render
 from app.shared.vega import vega_chart
 from app.shared.view import noted, sign_of
-from app.studies.charts import MOST_LINES, MOST_ROWS, asked_chart, study_chart
+from app.studies.charts import chart_of
 from app.studies.form import start_study, study_form, tell_study
 from app.studies.shown import shown_of
 from app.studies.table import Table, waiting_words
-from app.studies.view import ASKED, FACTS, MEASURES, TOKENS, View, value_name
+from app.studies.view import ASKED, FACTS, MEASURES, View, value_name
 from engine.execution.studies.queue import queue_shipped
 from engine.execution.studies.report import compare_figures
 from engine.studies.compare import Comparison
@@ -159,8 +160,9 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
         seeds=len({seed for figure in figures for seed in figure.seeds}), total=len(runs),
         view=view, too_many=too_many, preset=study.name if study.name in STUDIES.names() else "",
         command=command_of(study), query=urlencode({k: v for k, v in view.address().items() if v and k != "study"}),
+        parquet=find_spec("pyarrow") is not None,
     )  # fmt: skip
-    return {"top": top, "choosers": choosers, "chart": chart_of(table, figures), "table": below}, busy
+    return {"top": top, "choosers": choosers, "chart": chart_of(table), "table": below}, busy
 
 
 def put_comparisons(lab: Lab, table: Table, place: str) -> int:
@@ -215,26 +217,3 @@ def now_words(lab: Lab, runs: list[StudyRun]) -> str:
         if run.state is State.DONE and run.started_at and run.finished_at
     ]
     return f"{said} · about {duration(left * sum(took) / len(took))} left" if took else said
-
-
-def chart_of(table: Table, figures: list[StudyFigure]) -> dict[str, Any] | None:
-    """The table as a chart; None while there is nothing to draw."""
-    beside = table.columns.path == ASKED
-    lines = [value_name(value) for value in table.rows.values][: MOST_ROWS if beside else MOST_LINES]
-    columns = [name for name in map(value_name, table.columns.values) if name != TOKENS]
-    rows, dots = [], []
-    for line in lines:
-        for column in columns:
-            cell = table.cells.get((line, column))
-            if cell is None or cell.figure is None:
-                continue
-            figure, at = cell.figure, {"x": column, "line": line}
-            rows.append(at | {k: getattr(figure, k) for k in ("value", "low", "high", "n")})
-            if len(figure.seeds) > 1:
-                dots += [at | {"value": own["value"], "seed": seed} for seed, own in figure.seeds.items()]
-    if not rows:
-        return None
-    if beside:
-        drawn = [row | {"seed": None} for row in rows] + dots
-        return asked_chart(drawn, table.rows.name if table.rows.path else "", columns, lines)
-    return study_chart(rows, dots, table.columns.name, table.rows.name if table.rows.path else "", columns, lines)

@@ -7,8 +7,10 @@ import pytest
 
 from app.runs.page import runs_table
 from app.shared.lab import Lab
-from app.studies.exports import latex
-from app.studies.page import chart_of, parts_of, put_comparisons
+from app.studies.charts import chart_of
+from app.studies.latex import latex
+from app.studies.page import parts_of, put_comparisons
+from app.studies.report import report_html
 from app.studies.shown import shown_of
 from app.studies.view import ASKED, View
 from engine.execution.studies.queue import queue_study
@@ -78,9 +80,11 @@ def test_the_table_has_a_method_a_row_and_what_is_asked_beside_each_other(lab: L
         ("in context", "Train prompts"): 0.5, ("in context", "Test prompts"): 0.4,
         ("in context", "Training tokens a fact"): 0.0,
     }  # fmt: skip
-    chart = chart_of(shown.table, shown.figures)
+    chart = chart_of(shown.table)
     assert chart is not None and {row["x"] for row in chart["data"]["rows"]} == {"Train prompts", "Test prompts"}
     assert r"taught & 0.70 [0.70, 0.70] & 0.60 [0.60, 0.60] & -- & -- & 1234 \\" in latex(shown, View(study=study))
+    report = report_html(lab, get_study(lab.db, study), View(study=study))
+    assert "What is asked, after all training" in report and "1\u202f234" in report and "123400" not in report
 
 
 def test_what_has_no_stage_1_stands_at_every_depth(lab: Lab) -> None:
