@@ -10,10 +10,11 @@ from huggingface_hub import DatasetCard
 
 from engine.corpus.resolve import resolve
 from engine.evaluation.questions import options_of
-from engine.experiment import Experiment, Fact
+from engine.experiment import Experiment
 from engine.exports.dataset import COLUMNS, dataset_files
 from engine.exports.target import write_files
 from engine.presets import load_preset
+from engine.relation import Fact
 from tests.exports.conftest import Made, exported
 
 HOSTILE = "</script><img src=x> | `x` [a](javascript:x) =1+1 مرحبا 👩‍👩‍👧 {subject}"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from engine.corpus.sentences import PLACEHOLDER, question_text
 from engine.evaluation.questions import KEY_SPLIT, prompt_rows
-from engine.experiment import Experiment, Relation
+from engine.experiment import Experiment
+from engine.relation import Relation
 
 SPLITS = (KEY_SPLIT, "train", "test", "unrelated")
 # Where a prompt is looked at: its last token, behind which the object follows (with a chat template that is the
