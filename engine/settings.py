@@ -290,6 +290,14 @@ class ChoiceSample(Frozen):
     prompts: Sample = 2
 
 
+class RepresentationSample(Frozen):
+    """Whose hidden states are looked at: so many facts of each relation (0 leaves it out), at most 200 in all, each in
+    its key prompt and in the first so many prompts of each split, in stage 2's language."""
+
+    facts: Annotated[int, Field(ge=0, le=200)] = 20
+    prompts: Annotated[int, Field(ge=1, le=100)] = 10
+
+
 class Evaluation(Frozen):
     """What is asked of which checkpoint.
 
@@ -303,7 +311,7 @@ class Evaluation(Frozen):
     all of all.
     `options`: how many answers the multiple choice offers, where there are enough. `base_text`: on how many texts of
     the base's own, none of them replayed, every checkpoint is compared with the base; `general`: how many questions of
-    what the base knew before it is asked; 0 leaves either out.
+    what the base knew before it is asked; 0 leaves either out. `representations`: whose hidden states are looked at.
     """
 
     facts: Sample = "all"
@@ -318,9 +326,12 @@ class Evaluation(Frozen):
     probe_facts: Annotated[int, Field(ge=0, le=1000)] = 20
     base_text: Annotated[int, Field(ge=0, le=1000)] = 0
     general: Annotated[int, Field(ge=0, le=1000)] = 0
+    representations: RepresentationSample = RepresentationSample()
 
     @model_validator(mode="before")
     @classmethod
     def _as_it_was_run(cls, data: Any, info: ValidationInfo) -> Any:
-        """Runs of before there was this setting decoded every answer to its end."""
-        return {"stop_at_hit": False, **data} if is_record(info) and isinstance(data, dict) else data
+        """Runs of before there were these settings decoded every answer to its end, and looked at no hidden states."""
+        if is_record(info) and isinstance(data, dict):
+            return {"stop_at_hit": False, "representations": {"facts": 0}, **data}
+        return data

@@ -88,7 +88,42 @@ def m002_readings(db: Database) -> None:
 
 
 @migrations()
-def m003_facts_by_subject(db: Database) -> None:
+def m003_representations(db: Database) -> None:
+    """How checkpoints represent the prompts: see storage/representations.py."""
+    db.conn.execute(
+        """create table representations (
+            checkpoint text not null,
+            position text not null,             -- which place of a prompt: last, subject or mean
+            layer integer not null,             -- 0 are the embeddings
+            measure text not null,
+            prompts text not null,              -- a split, or key, natural, all
+            value real not null,
+            low real, high real,                -- null where there is no interval
+            n integer not null,                 -- prompts
+            n_facts integer not null,
+            primary key (checkpoint, position, layer, measure, prompts)
+        ) strict, without rowid"""
+    )
+    db.conn.execute(
+        """create table represented (
+            checkpoint text primary key,
+            sample text not null,               -- stands for the facts and prompts that were looked at
+            points text not null                -- JSON: [[prompt, fact], …] of what is pictured
+        ) strict"""
+    )
+    db.conn.execute(
+        """create table pictured (
+            checkpoint text not null references represented (checkpoint) on delete cascade,
+            layer integer not null,
+            size integer not null,              -- numbers of a point
+            vectors blob not null,              -- float16, little-endian, a point after the other
+            primary key (checkpoint, layer)
+        ) strict"""
+    )
+
+
+@migrations()
+def m004_facts_by_subject(db: Database) -> None:
     """Facts are looked up by their subject where a question goes on from one to another (`EXPECTED`)."""
     db.conn.execute("create index facts_by_subject on facts (relation, subject)")
 

@@ -118,28 +118,37 @@ def get_run(db: Database, run_id: str) -> Run:
 
 
 def list_runs(
-    db: Database, *, limit: int = 50, offset: int = 0, search: str = "", state: str = "", made_here: bool = False
+    db: Database,
+    *,
+    limit: int = 50,
+    offset: int = 0,
+    search: str = "",
+    state: str = "",
+    made_here: bool = False,
+    of_studies: bool = True,
 ) -> list[Run]:
     """Runs, newest first, without their experiments (an empty dict stands there). `search` looks in name, id, model.
 
-    made_here: without recordings, which have no models. The cells of attacks are not among them: see
-    storage/attacks.py.
+    made_here: without recordings, which have no models; of_studies: whether the runs of studies are among them. The
+    cells of attacks are not: see storage/attacks.py.
     """
-    condition, parameters = _filter(search, state, made_here)
+    condition, parameters = _filter(search, state, made_here, of_studies)
     sql = f"select {_SUMMARY} from runs where {condition} order by created_at desc, rowid desc limit ? offset ?"
     return [_run(row) for row in db.query(sql, [*parameters, limit, offset])]
 
 
-def count_runs(db: Database, *, search: str = "", state: str = "") -> int:
+def count_runs(db: Database, *, search: str = "", state: str = "", of_studies: bool = True) -> int:
     """How many runs `list_runs` would return without a limit."""
-    condition, parameters = _filter(search, state)
+    condition, parameters = _filter(search, state, of_studies=of_studies)
     return next(iter(db.query(f"select count(*) as n from runs where {condition}", parameters)))["n"]
 
 
-def _filter(search: str, state: str, made_here: bool = False) -> tuple[str, list[Any]]:
+def _filter(search: str, state: str, made_here: bool = False, of_studies: bool = True) -> tuple[str, list[Any]]:
     condition, parameters = "attack is null", []
     if made_here:
         condition += " and recorded is null"
+    if not of_studies:
+        condition += " and study is null"
     if search.strip():
         condition += " and (instr(lower(name), ?) or instr(id, ?) or instr(lower(model), ?))"
         parameters += [search.strip().lower()] * 3

@@ -151,11 +151,16 @@ def get_study(db: Database, study: str) -> StoredStudy:
     raise KeyError(study)
 
 
-def list_studies(db: Database, *, limit: int = 50) -> list[StoredStudy]:
-    """Studies, newest first."""
-    return [
-        _study(row) for row in db.query("select * from studies order by created_at desc, rowid desc limit ?", [limit])
-    ]
+def list_studies(db: Database, *, limit: int = 50, name: str | None = None) -> list[StoredStudy]:
+    """Studies, all or those of a name, newest first."""
+    sql = "select * from studies where :name is null or name = :name order by created_at desc, rowid desc limit :limit"
+    return [_study(row) for row in db.query(sql, {"name": name, "limit": limit})]
+
+
+def study_models(db: Database, study: str) -> list[str]:
+    """The models of a study's runs in the order of its plan."""
+    sql = "select model from runs where study = ? group by model order by min(cell_place)"
+    return [row["model"] for row in db.query(sql, [study])]
 
 
 def _study(row: dict[str, Any]) -> StoredStudy:

@@ -18,6 +18,7 @@ from app.design.show import Shown, full_yaml, problem_list
 from app.design.tabs import Request, Screen, take_fields
 from engine.checks import Problem, shorten
 from engine.experiment import Experiment
+from engine.models.paper_models import PAPER_MODELS
 from engine.presets import EXPERIMENTS
 from storage.drafts import new_draft_id, valid_id
 
@@ -85,6 +86,15 @@ def pick_language(shown: Shown, request: Request, language: Any) -> Answer:
         gr.Warning("A language is a code such as fr or pt-BR.")
         return shown.everything(request.screen)
     return shown.everything(request.screen.on(request.screen.relation_id, code))
+
+
+def pick_paper_model(shown: Shown, request: Request, name: Any) -> Answer:
+    """Fill in the name of one of the paper's models."""
+    if name not in PAPER_MODELS:
+        return {}
+    with changing(shown, request) as draft:
+        draft.update(model_kind="other", model_name=name)
+    return shown.everything(request.screen)
 
 
 def add_corpus(shown: Shown, request: Request, name: Any) -> Answer:

@@ -19,6 +19,7 @@ from app.design.tabs import Request, facts_digest
 from app.shared.words import sentence
 from engine.checks import Problem
 from engine.corpus.import_choices import NO_CHOICES, ImportChoices
+from engine.corpus.import_files import MOST_FILES, read_files
 from engine.corpus.importing import ImportedFacts, read_facts
 from engine.corpus.names import generate_facts
 from engine.corpus.resolve import resolve
@@ -71,9 +72,17 @@ def read_pasted_rows(event: gr.EventData) -> tuple[FactsEdit | None, ImportedFac
 
 
 def read_upload(file: Any, choices: ImportChoices = NO_CHOICES, replace: bool = False) -> tuple[ImportedFacts, Source]:
-    """The facts of an uploaded file; they go below what is in the table, unless they are to replace it."""
-    path = Path(str(file))
+    """The facts of an uploaded file; they go below what is in the table, unless they are to replace it.
+
+    Of several files each goes to the relation that it names.
+    """
+    several = isinstance(file, list) and len(file) > 1
+    path = Path(str(file[0] if isinstance(file, list) and file else file))
     try:
+        if several:
+            files = [Path(str(one)) for one in file]
+            read = read_files([(one.name, one.read_bytes()) for one in files[: MOST_FILES + 1]])
+            return read, Source("upload", f"{len(files)} files", replace)
         return read_facts(path.read_bytes(), path.name, choices), Source("upload", path.name, replace)
     except OSError:
         gone = Problem("the file is no longer there: choose it again")

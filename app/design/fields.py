@@ -163,6 +163,8 @@ FIELDS = (
     Field("evaluation.base_text", "Base’s own texts", "To compare with; 0: none", "integer", (), True),
     Field("evaluation.general", "General questions", "What the base knew; 0: none", "integer", (), True),
     Field("in_context.distractors", "Facts in the prompt", "Beside its own; no training then", "integer", (), True),
+    Field("evaluation.representations.facts", "Hidden states of", "Facts a relation; 0: none", "integer", (), True),
+    Field("evaluation.representations.prompts", "Each in prompts", "First of each split", "integer", (), True),
 )
 # Numbers that may also be a word.
 SAMPLES = {

@@ -44,15 +44,17 @@ def take_facts(
             set_facts(relation, ())
         facts = [imported.facts[i] for i in mine]
         numbers = add_facts(relation, facts, place if relation is here else None)
-        found = [_stored(problem, name, None, ("", "")) for problem in by_row.pop(None, ())]
+        found = [_stored(problem, name, None, ("", ""), imported.several) for problem in by_row.pop(None, ())]
         for i, number, fact in zip(mine, numbers, facts, strict=True):
             pair = (fact.subject, fact.object)
-            found += [_stored(problem, name, number, pair) for problem in by_row.get(imported.rows[i], ())]
+            own = by_row.get(imported.rows[i], ())
+            found += [_stored(problem, name, number, pair, imported.several) for problem in own]
         relation["problems"] = [*relation.get("problems", ()), *found]
 
 
-def _stored(problem: Problem, name: str, fact: int | None, was: Sequence[str]) -> dict[str, Any]:
-    told = {"row": problem.row, "column": problem.column, "severity": problem.severity, "message": problem.message}
+def _stored(problem: Problem, name: str, fact: int | None, was: Sequence[str], several: bool = False) -> dict[str, Any]:
+    row = None if several else problem.row
+    told = {"row": row, "column": problem.column, "severity": problem.severity, "message": problem.message}
     return {"id": secrets.token_hex(5), "file": name, "fact": fact, "was": list(was), **told}
 
 

@@ -159,6 +159,7 @@ def _wire(c: Components, shown: Shown, installer: Installer) -> None:
 
     on(c["picker"].input, actions.pick, "picker")
     on(c["language"].input, actions.pick_language, "language")
+    on(c["paper_model"].input, actions.pick_paper_model, "paper_model")
     on(c["add_corpus"].input, actions.add_corpus, "add_corpus")
     on(c["add_own"].click, actions.add_own, trigger_mode="once")
     on(c["remove"].click, actions.remove, trigger_mode="once")

@@ -10,6 +10,7 @@ import gradio as gr
 from app.design.draft import WITH_REASONING
 from app.design.facts_table import facts_table
 from app.design.fields import BY_PATH, FIELDS
+from app.design.hub_models import CHOICES
 from app.design.models import MODELS
 from app.shared.frame import acting_html, html, offered
 from engine.checks import place_in
@@ -95,6 +96,14 @@ def model_section(c: Components) -> None:
                 placeholder="Qwen/Qwen2.5-1.5B or /models/mine",
                 max_lines=1,
             )
+            c["paper_model"] = gr.Dropdown(
+                CHOICES,
+                value=None,
+                label="One of the paper’s eight models",
+                info="Fills in its name",
+                elem_id="paper-model",
+            )
+        c["hub_model"] = html(None, "slot")
         with gr.Row(visible=False) as c["lora_row"]:
             _fields(c, "tuning", folded=True)
         with gr.Accordion("More settings", open=False):
@@ -157,7 +166,7 @@ def _facts(c: Components) -> None:
     with gr.Column(visible=False, elem_classes="own-facts") as c["own_facts"]:
         c["table"] = facts_table()
         with gr.Row(elem_classes="quiet-row"):
-            c["upload"] = gr.UploadButton("Upload a CSV file", size="sm", scale=0, min_width=150)
+            c["upload"] = gr.UploadButton("Upload CSV files", size="sm", scale=0, min_width=150, file_count="multiple")
             c["paste_open"] = gr.Button("Paste text …", size="sm", scale=0, min_width=120)
             c["clear"] = gr.Button("Clear the table", size="sm", scale=0, min_width=130)
         with gr.Column(visible=False, elem_classes="paste-panel") as c["paste_panel"]:

@@ -11,12 +11,13 @@ import gradio as gr
 import yaml
 
 from app.design.check import Examination, examine, grouped
-from app.design.draft import WITH_REASONING, Draft, find_relation, names_of, new_draft
+from app.design.draft import WITH_REASONING, Draft, find_relation, model_of, names_of, new_draft
 from app.design.draft_facts import fact_count, typed_rows
 from app.design.estimate import estimate_for
 from app.design.facts_table import table_marks, table_value
 from app.design.fields import LOSSES
 from app.design.form import form_values, prompt_languages
+from app.design.hub_models import hub_model
 from app.design.hub_sizes import HubSizes
 from app.design.imports import shown_problems
 from app.design.tabs import Screen, present
@@ -54,7 +55,7 @@ class Shown:
 
     def everything(self, screen: Screen) -> dict[str, Any]:
         """All fields with the draft's values, and all that follows; the first relation where none is named."""
-        return self._answer(screen, anew=True) | {"file_report": "", "preset": None}
+        return self._answer(screen, anew=True) | {"file_report": "", "preset": None, "paper_model": None}
 
     def outcome(self, screen: Screen) -> dict[str, Any]:
         """What follows from an edit, and the fields that it, or another tab, changed."""
@@ -106,6 +107,7 @@ class Shown:
                 value="",
             ),
             "undo": gr.update(visible=label is not None, value=f"Undo {label}" if label else "Undo"),
+            "hub_model": hub_model(model_of(draft), examination.resolved) if draft["model_kind"] == "other" else "",
             "model_row": gr.update(visible=draft["model_kind"] == "other"),
             "lora_row": gr.update(visible=draft["method"] == "lora"),
             "saved": SAVED.format(time.strftime("%H:%M:%S")),

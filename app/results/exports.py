@@ -12,16 +12,23 @@ from fastapi.responses import PlainTextResponse, Response
 
 from app.results.report import report_html
 from app.server.security import REPORT_HEADERS
-from app.shared.downloads import csv_file, text_file
+from app.shared.downloads import bytes_file, csv_file, text_file
 from app.shared.lab import Lab
-from engine.execution.report import results_document
+from app.shared.words import sentence
+from engine.execution.report import representations_of, results_document
 from engine.experiment import Experiment
+from engine.exports.dataset import dataset_files
+from engine.exports.harness import harness_task
+from engine.exports.target import zipped
+from engine.serving.served import served_model
 from storage.answer_search import Wanted, iterate_answers
 from storage.folders import base_text_file
 from storage.measurements import RESULT_FIELDS
+from storage.representations import FIGURE_FIELDS
 from storage.runs import Run
 
 LOG_LINES = 5000
+ZIP = "application/zip"
 ANSWER_FIELDS = (
     "checkpoint", "relation", "subject", "object", "expected", "trained", "split", "language", "prompt", "about",
     "answer", "hit", "says_key_token", "probability", "choice_rank", "choice_options", "normalised",
@@ -46,6 +53,12 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
     def answers_csv(run_id: str) -> Response:
         run = known(run_id)
         return csv_file(f"{run.id}-answers.csv", ANSWER_FIELDS, _answers(lab, run))
+
+    @site.get("/export/{run_id}/representations.csv")
+    def representations_csv(run_id: str) -> Response:
+        run = known(run_id)
+        figures = representations_of(lab.folder(run.id))
+        return csv_file(f"{run.id}-representations.csv", FIGURE_FIELDS, map(vars, figures))
 
     @site.get("/export/{run_id}/results.json")
     def results_json(run_id: str) -> Response:
@@ -73,6 +86,22 @@ def add_export_routes(site: FastAPI, lab: Lab) -> None:
         run = known(run_id)
         text = report_html(run, lab.results(run))
         return text_file(f"{run.id}-report.html", "text/html", text, REPORT_HEADERS)
+
+    @site.get("/export/{run_id}/dataset.zip")
+    def dataset(run_id: str) -> Response:
+        run = known(run_id)
+        files = dataset_files(Experiment.from_record(run.experiment))
+        return bytes_file(f"{run.id}-dataset.zip", ZIP, zipped(files, f"rote-lab-{run.id}-dataset"))
+
+    @site.get("/export/{run_id}/task.zip")
+    def task(run_id: str, checkpoint: str = "") -> Response:
+        run = known(run_id)
+        try:
+            chosen = checkpoint or Experiment.from_record(run.experiment).checkpoints[-1]
+            made = harness_task(served_model(lab.home, run, chosen), run, lab.results(run))
+        except ValueError as error:
+            raise HTTPException(404, f"{sentence(str(error))}") from None
+        return bytes_file(f"{run.id}-task.zip", ZIP, zipped(made.files, made.tag))
 
     @site.get("/export/{run_id}/log.txt")
     def log(run_id: str) -> Response:

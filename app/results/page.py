@@ -14,6 +14,7 @@ from app.results.charts import compare_chart, curve_chart
 from app.results.departures import departures, otherwise_trained
 from app.results.figures import Figures
 from app.results.model_card import card_of
+from app.results.representations import representations_section
 from app.shared.frame import QUIET, acting_html, html, offered, run_of, told_by
 from app.shared.lab import Lab
 from app.shared.recordings import recorded_facts
@@ -37,6 +38,7 @@ def results_page(lab: Lab) -> None:
     with gr.Column(visible=False) as body:
         figures_section(lab)
         knew = html()
+        representations_section(lab)
         answer_table_section(lab, answer_map_section(lab))
     timer = gr.Timer(TICK_SECONDS)
 

@@ -115,7 +115,7 @@ def _card(lab: Lab, runs: list[Run]) -> dict[str, Any]:
         "claim": claim(found, first.model),
         "lines": found,
         "seconds": fmean(spent) if spent else None,
-        "hardware": hardware_of(first),
+        "hardware": hardware_of(first.environment),
         "here": here_of(first),
     }
 

@@ -38,8 +38,10 @@ def home_page(lab: Lab) -> None:
         if run is None:
             return part("runs/home_empty"), None, None, ""
         workers = bool(lab.workers_alive())
-        rows = [row_of(r, workers) for r in list_runs(lab.db, limit=RECENT, made_here=True)]
-        return run_head(lab, run, linked=True), *curves(lab, run), part("runs/recent", rows=rows)
+        runs = list_runs(lab.db, limit=RECENT, made_here=True, of_studies=False)
+        runs = runs or list_runs(lab.db, limit=RECENT, made_here=True)
+        recent = part("runs/recent", rows=[row_of(r, workers) for r in runs])
+        return run_head(lab, run, linked=True), *curves(lab, run), recent
 
     def act(event: gr.EventData) -> Drawn:
         carry_out(lab, str(told_by(event).get("act")), str(told_by(event).get("run")))

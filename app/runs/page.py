@@ -1,4 +1,7 @@
-"""The Runs page: every run, live, with search, filter, paging and the actions that fit each state."""
+"""The Runs page: every run, live, with search, filter, paging and the actions that fit each state.
+
+A study's runs would hide all others, so they are listed when they are asked for, or looked for.
+"""
 
 from __future__ import annotations
 
@@ -19,60 +22,71 @@ SEARCH_LENGTH = 200
 
 
 def runs_page(lab: Lab) -> None:
-    """Build the page. Search, state and page number live in the address."""
+    """Build the page. Search, state, page number and whether studies' runs are listed live in the address."""
     html(part("runs/list_head"))
     search = search_box("Search by name, model or id", address_key="q")
     state = gr.Textbox(visible="hidden", elem_id="state")
+    studies = gr.Textbox(visible="hidden", elem_id="studies")
     number = gr.Number(1, visible="hidden", precision=0)
     table = acting_html()
 
-    def draw(search: str | None, state: str | None, number: float | None) -> str:
-        return runs_table(lab, search or "", state or "", int(number or 1))
+    def draw(search: str | None, state: str | None, number: float | None, studies: str | None) -> str:
+        return runs_table(lab, search or "", state or "", int(number or 1), bool(studies))
 
-    def open_page(request: gr.Request) -> tuple[str, str, int, str]:
+    def open_page(request: gr.Request) -> tuple[str, str, int, str, str]:
         address = request.query_params
         text, state = address.get("q", "")[:SEARCH_LENGTH], address.get("state", "")
         page = int(address["page"]) if address.get("page", "").isdecimal() else 1
-        return text, state if state in STATES else "", page, draw(text, state, page)
+        shown = "yes" if address.get("studies") == "yes" else ""
+        return text, state if state in STATES else "", page, shown, draw(text, state, page, shown)
 
     def act(
-        event: gr.EventData, search: str | None, state: str | None, number: float | None
-    ) -> tuple[str | None, float | None, str]:
+        event: gr.EventData, search: str | None, state: str | None, number: float | None, studies: str | None
+    ) -> tuple[str | None, float | None, str | None, str]:
         click = told_by(event)
         if click.get("act") == "state":
             state, number = str(click.get("value") or ""), 1
+        elif click.get("act") == "studies":
+            studies, number = "yes" if click.get("value") == "yes" else "", 1
         elif click.get("act") == "page":
             number = int(click.get("value") or 1)
         else:
             carry_out(lab, str(click.get("act")), str(click.get("run")))
-        return state, number, draw(search, state, number)
+        return state, number, studies, draw(search, state, number, studies)
 
-    inputs = [search, state, number]
+    inputs = [search, state, number, studies]
     gr.on(None, open_page, outputs=[*inputs, table], **QUIET)
     gr.Timer(TICK_SECONDS).tick(draw, inputs, table, **QUIET)
-    table.act(act, inputs, [state, number, table], **QUIET)
-    search.typed(lambda text, state: (1, draw(text, state, 1)), [search, state], [number, table], **TYPED)
+    table.act(act, inputs, [state, number, studies, table], **QUIET)
+    typed = [search, state, studies]
+    search.typed(lambda text, state, of: (1, draw(text, state, 1, of)), typed, [number, table], **TYPED)
 
 
-def runs_table(lab: Lab, search: str, state: str, number: int) -> str:
-    """One page of the list as HTML."""
+def runs_table(lab: Lab, search: str, state: str, number: int, studies: bool = False) -> str:
+    """One page of the list as HTML. studies: whether the runs of studies are listed, too."""
     search, state = search[:SEARCH_LENGTH], state if state in STATES else ""
-    matching = count_runs(lab.db, search=search, state=state)
+    anything, others = count_runs(lab.db), count_runs(lab.db, of_studies=False)
+    listed = studies or bool(search.strip()) or not others
+    matching = count_runs(lab.db, search=search, state=state, of_studies=listed)
     pages = max(1, -(-matching // PAGE_SIZE))
     number = min(max(1, number), pages)
-    runs = list_runs(lab.db, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE, search=search, state=state)
+    offset = (number - 1) * PAGE_SIZE
+    runs = list_runs(lab.db, limit=PAGE_SIZE, offset=offset, search=search, state=state, of_studies=listed)
+    counted = {name: count_runs(lab.db, search=search, state=name, of_studies=listed) for name in STATES}
     workers = bool(lab.workers_alive())
     return render(
         "runs/list.html",
         rows=[row_of(run, workers) for run in runs],
-        chips=[(name, STATES[name][1], count_runs(lab.db, search=search, state=name)) for name in STATES],
-        total=count_runs(lab.db, search=search),
-        anything=count_runs(lab.db),
+        chips=[(name, STATES[name][1], count) for name, count in counted.items()],
+        total=count_runs(lab.db, search=search, of_studies=listed),
+        anything=anything,
+        of_studies=anything - others if others and not search.strip() else 0,
+        studies=studies,
         matching=matching,
         state=state,
         search=search,
         number=number,
         pages=pages,
-        first=(number - 1) * PAGE_SIZE + 1,
-        last=(number - 1) * PAGE_SIZE + len(runs),
+        first=offset + 1,
+        last=offset + len(runs),
     )

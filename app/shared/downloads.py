@@ -43,5 +43,10 @@ def text_file(name: str, kind: str, text: str, headers: Mapping[str, str] | None
     return Response(body, media_type=f"{kind}; charset=utf-8", headers={**_attachment(name), **(headers or {})})
 
 
+def bytes_file(name: str, kind: str, body: bytes) -> Response:
+    """Bytes of that media type as the file `rote-lab-NAME`."""
+    return Response(body, media_type=kind, headers=_attachment(name))
+
+
 def _attachment(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="rote-lab-{name}"'}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -16,15 +16,34 @@ LINKS = (
     ("/runs", "Runs"),
     ("/results", "Results"),
     ("/studies", "Studies"),
+    ("/paper", "Paper"),
     ("/ask", "Ask"),
     ("/attack", "Attack"),
 )
 # For events that only read: no spinner, no queue, not in the public API.
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+# Selects tell their choice as clicks do, and keep the focus when they are drawn anew.
+CHOOSERS = """
+let chosen = "";
+element.addEventListener("change", (event) => {
+  const select = event.target.closest("select[data-pick]");
+  if (!select) return;
+  chosen = select.id;
+  trigger("act", { act: select.dataset.pick, name: select.dataset.name || "", value: select.value });
+});
+watch("value", () => {
+  const shown = element.querySelector("[data-view]");
+  if (shown) roteLab.setAddress(JSON.parse(shown.dataset.view));
+  if (chosen) document.getElementById(chosen)?.focus();
+  chosen = "";
+});
+"""
 # One run is looked at from the list of runs.
 PARENTS = {"/run": "/runs"}
 # How often the header looks how the worker is.
 LOOK_SECONDS, STARTING_SECONDS = 10, 1
+
+Choice = TypeVar("Choice", gr.Dropdown, gr.Radio)
 
 
 def page_frame(lab: Lab, path: str) -> None:
@@ -70,8 +89,8 @@ def told_by(event: gr.EventData) -> dict[str, Any]:
     return event._data if isinstance(event._data, dict) else {}
 
 
-def offered(component: gr.Dropdown) -> gr.Dropdown:
-    """A dropdown whose choices come with the run, accepting whatever its page was offered.
+def offered(component: Choice) -> Choice:
+    """A dropdown, or radio buttons, whose choices come with the run, accepting whatever its page was offered.
 
     A page left open over a restart of the server still sends what it had been offered, which Gradio, who remembers
     choices by session, would refuse; the handlers treat an unknown choice as one without answers.

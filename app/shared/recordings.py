@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from app.shared.lab import Lab
-from engine.execution.recorded.restore import Here, here
+from engine.execution.recorded.restore import here
+from engine.models.identity import Here
 from storage.recordings import seeds_of
 from storage.runs import Run
 
@@ -15,14 +17,16 @@ _known: dict[str, tuple[float, Here]] = {}
 
 
 def here_of(run: Run) -> Here | None:
-    """How the model of a recorded run is here; None for a run of this lab. Looked for twice a minute at most: pages
-    ask every second."""
-    if not run.recorded:
-        return None
-    at, found = _known.get(run.id, (0.0, None))
+    """How the model of a recorded run is here; None for a run of this lab."""
+    return here_now(run.id, lambda: here(run)) if run.recorded else None
+
+
+def here_now(name: str, look: Callable[[], Here]) -> Here:
+    """How the model of a recording of that name is here. Looked for twice a minute at most: pages ask every second."""
+    at, found = _known.get(name, (0.0, None))
     if found is None or abs(time.monotonic() - at) > LOOK_SECONDS:
-        found = here(run)
-        _known[run.id] = (time.monotonic(), found)
+        found = look()
+        _known[name] = (time.monotonic(), found)
     return found
 
 
@@ -31,9 +35,9 @@ def recorded_facts(lab: Lab, run: Run) -> dict[str, Any]:
     return {"here": here_of(run), "seeds": seeds_of(lab.db, run.recorded["file"]) if run.recorded else []}
 
 
-def hardware_of(run: Run) -> str:
-    """The processor or GPU that a run was carried out on, as far as it is known."""
-    hardware = run.environment.get("hardware")
+def hardware_of(environment: dict[str, Any]) -> str:
+    """The processor or GPU that a run of that environment was carried out on, as far as it is known."""
+    hardware = environment.get("hardware")
     if not isinstance(hardware, dict) or not hardware.get("name"):
         return ""
     cores = hardware.get("cores")

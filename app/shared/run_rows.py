@@ -10,7 +10,7 @@ from app.shared.words import RECORDED, STATES
 from storage.runs import Run
 
 HEADLINE_SPLITS = ("train", "test", "unrelated")  # worth a place in a row, in this order
-PLAIN = ("id", "name", "model", "seed", "created_at", "error", "attack", "cell", "recorded")
+PLAIN = ("id", "name", "model", "seed", "created_at", "error", "attack", "cell", "recorded", "study")
 
 
 def row_of(run: Run, workers: bool) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def row_of(run: Run, workers: bool) -> dict[str, Any]:
         "headline": [(split, run.headline[split]) for split in HEADLINE_SPLITS if split in run.headline],
         "active": not run.ended,
         "partial": bool(run.started_at),
-        "hardware": hardware_of(run),
+        "hardware": hardware_of(run.environment),
         "badge": "recorded" if run.recorded else run.state.value,
     }
 

@@ -11,6 +11,7 @@ from app.shared.vega import VEGA_LITE
 
 STYLE = Path(__file__).with_name("style.css")
 WIDTH = 980
+LINES_WIDTH = 640  # of a chart that fills its container on a page; small enough for a narrow screen
 
 
 @cache
@@ -28,6 +29,8 @@ def svg(chart: dict[str, Any]) -> str:
     if "facet" in spec:
         columns = spec["columns"]
         spec["spec"]["width"] = (WIDTH - spec["usermeta"]["labelWidth"] - 40 * columns) // columns
+    elif spec.get("width") == "container":
+        spec |= {"width": LINES_WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
     return vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
 
 

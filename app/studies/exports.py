@@ -1,32 +1,33 @@
-"""What can be taken away from a study: every figure as CSV, the table that is looked at as LaTeX, its description."""
+"""What can be taken away from a study: every figure as CSV and Parquet, a report, a table as LaTeX, its description."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import Response
 
-from app.shared.downloads import csv_file, text_file
+from app.server.security import REPORT_HEADERS
+from app.shared.downloads import bytes_file, csv_file, csv_lines, text_file
 from app.shared.lab import Lab
-from app.studies.shown import Shown, shown_of
-from app.studies.table import Cell
-from app.studies.view import ASKED, FACTS, MEASURES, View, value_name
+from app.studies.latex import latex
+from app.studies.report import report_html
+from app.studies.shown import shown_of
+from app.studies.view import View
 from engine.execution.studies.report import study_figures
+from engine.exports.parquet import NoParquet, parquet
 from engine.studies.study import Study
-from storage.measurements import TRAINING_TOKENS
 from storage.studies import StoredStudy, StudyFigure, get_study
 
-_LATEX = str.maketrans(
-    {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-     **{sign: "\\" + sign for sign in "&%$#_"}}
-)  # fmt: skip
 FIGURES = tuple(field.name for field in fields(StudyFigure) if field.name not in ("at", "seeds"))
+PARQUET = "application/vnd.apache.parquet"
 
 
 def add_study_export_routes(site: FastAPI, lab: Lab) -> None:
-    """Add `/export/study/ID/figures.csv`, `table.tex` and `study.yaml`. Plain links: they work without any script."""
+    """Add `/export/study/ID/…`. Plain links: they work without any script."""
 
     def known(study: str) -> StoredStudy:
         try:
@@ -37,23 +38,28 @@ def add_study_export_routes(site: FastAPI, lab: Lab) -> None:
     @site.get("/export/study/{study}/figures.csv")
     def figures_csv(study: str) -> Response:
         stored = known(study)
-        figures = study_figures(lab.db, lab.home, stored.id)
-        axes = list(dict.fromkeys(path for figure in figures for path in figure.at))
-        rows = [
-            {
-                **{path: figure.at.get(path, "") for path in axes},
-                **{name: getattr(figure, name) for name in FIGURES},
-                "seeds": json.dumps(figure.seeds),
-            }
-            for figure in figures
-        ]
-        return csv_file(f"study-{stored.id}-figures.csv", (*axes, *FIGURES, "seeds"), rows)
+        return csv_file(f"study-{stored.id}-figures.csv", *figure_rows(lab, stored))
+
+    @site.get("/export/study/{study}/figures.parquet")
+    def figures_parquet(study: str) -> Response:
+        stored = known(study)
+        try:
+            data = parquet(*figure_rows(lab, stored))
+        except NoParquet as error:
+            raise HTTPException(501, f"{error}.") from None
+        return bytes_file(f"study-{stored.id}-figures.parquet", PARQUET, data)
+
+    @site.get("/export/study/{study}/report.html")
+    def report(study: str, request: Request) -> Response:
+        stored = known(study)
+        text = report_html(lab, stored, _view(stored, dict(request.query_params)))
+        return text_file(f"study-{stored.id}-report.html", "text/html", text, REPORT_HEADERS)
 
     @site.get("/export/study/{study}/table.tex")
     def table_tex(study: str, request: Request) -> Response:
         stored = known(study)
-        view = View.of_address(request.query_params).but(study=stored.id)
-        return text_file(f"study-{stored.id}-table.tex", "application/x-tex", latex(shown_of(lab, stored, view), view))
+        text = _table_tex(lab, stored, _view(stored, dict(request.query_params)))
+        return text_file(f"study-{stored.id}-table.tex", "application/x-tex", text)
 
     @site.get("/export/study/{study}/study.yaml")
     def study_yaml(study: str) -> Response:
@@ -61,40 +67,46 @@ def add_study_export_routes(site: FastAPI, lab: Lab) -> None:
         return text_file(f"study-{stored.id}.yaml", "application/yaml", Study.from_record(stored.plan).to_yaml())
 
 
-def latex(shown: Shown, view: View) -> str:
-    """The table as a LaTeX `tabular` that needs no package; its measure and settings stand in a comment."""
-    table = shown.table
-    fixed = [f"{axis.name} {value_name(value)}" for axis, value in table.others if axis.values != ("",)]
-    measured = "what is asked at the end" if table.columns.path == ASKED else MEASURES[view.measure][0]
-    told = [measured, f"facts {FACTS[shown.asked['facts']].lower()}", shown.asked["language"], *fixed]
-    head = " & ".join([_tex(table.rows.name), *(_tex(value_name(value)) for value in table.columns.values)])
-    told += [f"guessing {name + ' ' if name else ''}{chance:.3f}" for name, chance in table.chances.items()]
-    lines = [
-        " & ".join([_tex(value_name(row)), *(_cell(table.cell(row, column)) for column in table.columns.values)])
-        for row in table.rows.values
+def figure_rows(lab: Lab, stored: StoredStudy) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    """The columns, and a row a figure: the axes' values, what the figure is of, its interval, each seed's as JSON."""
+    figures = study_figures(lab.db, lab.home, stored.id)
+    axes = list(dict.fromkeys(path for figure in figures for path in figure.at))
+    rows = [
+        {
+            **{path: figure.at.get(path, "") for path in axes},
+            **{name: getattr(figure, name) for name in FIGURES},
+            "seeds": json.dumps(figure.seeds),
+        }
+        for figure in figures
     ]
-    return "\n".join(
-        [
-            f"% {' '.join(shown.study.name.split())}: {', '.join(told)}; 95 % intervals, facts being the unit",
-            rf"\begin{{tabular}}{{l{'r' * len(table.columns.values)}}}",
-            r"\hline",
-            rf" & \multicolumn{{{len(table.columns.values)}}}{{c}}{{{_tex(table.columns.name)}}} \\",
-            rf"{head} \\",
-            r"\hline",
-            *(rf"{line} \\" for line in lines),
-            r"\hline",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+    return (*axes, *FIGURES, "seeds"), rows
 
 
-def _tex(text: str) -> str:
-    return text.translate(_LATEX)
+def _view(stored: StoredStudy, parameters: dict[str, str]) -> View:
+    return View.of_address(parameters).but(study=stored.id)
 
 
-def _cell(cell: Cell) -> str:
-    figure = cell.figure
-    if figure and figure.split == TRAINING_TOKENS:
-        return f"{figure.value:.0f}"
-    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]" if figure else "--"
+def _table_tex(lab: Lab, stored: StoredStudy, view: View) -> str:
+    return latex(shown_of(lab, stored, view), view)
+
+
+# What `rote-lab export study` writes, by the file's ending.
+FORMS: dict[str, Callable[[Lab, StoredStudy, View], str | bytes]] = {
+    ".csv": lambda lab, stored, view: "".join(csv_lines(*figure_rows(lab, stored))),
+    ".parquet": lambda lab, stored, view: parquet(*figure_rows(lab, stored)),
+    ".html": report_html,
+    ".tex": _table_tex,
+    ".yaml": lambda lab, stored, view: Study.from_record(stored.plan).to_yaml(),
+}
+
+
+def written(lab: Lab, study: str, ending: str, parameters: dict[str, str]) -> bytes:
+    """A study in the form of a file's ending. parameters: the page's, for what shows one table.
+
+    Raises KeyError for a study that is not there, and ValueError for another ending (NoParquet without pyarrow).
+    """
+    if ending not in FORMS:
+        raise ValueError(f"a study is written as {', '.join(FORMS)}: give the file one of these endings")
+    stored = get_study(lab.db, study)
+    data = FORMS[ending](lab, stored, _view(stored, parameters))
+    return data.encode("utf-8", "replace") if isinstance(data, str) else data

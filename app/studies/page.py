@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
 
-from app.shared.frame import QUIET, acting_html, html, told_by
+from app.shared.frame import CHOOSERS, QUIET, acting_html, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import duration, moment, part, render
 from app.shared.vega import vega_chart
 from app.shared.view import noted, sign_of
-from app.studies.charts import MOST_LINES, study_chart
+from app.studies.charts import chart_of
 from app.studies.form import start_study, study_form, tell_study
 from app.studies.shown import shown_of
 from app.studies.table import Table, waiting_words
-from app.studies.view import ASKED, FACTS, MEASURES, TOKENS, View, value_name
-from engine.execution.studies.queue import queue_study
+from app.studies.view import ASKED, FACTS, MEASURES, View, value_name
+from engine.execution.studies.queue import queue_shipped
 from engine.execution.studies.report import compare_figures
 from engine.studies.compare import Comparison
 from engine.studies.presets import STUDIES
@@ -40,22 +41,6 @@ BUSY_SECONDS, IDLE_SECONDS = 3.0, 20.0
 LISTED = 50
 MOST_COMPARED = 60
 HEAD = '<link rel="stylesheet" href="/lab/studies.css">'
-# Selects tell their choice as clicks do, and keep the focus when they are drawn anew.
-CHOOSERS = """
-let chosen = "";
-element.addEventListener("change", (event) => {
-  const select = event.target.closest("select[data-pick]");
-  if (!select) return;
-  chosen = select.id;
-  trigger("act", { act: select.dataset.pick, name: select.dataset.name || "", value: select.value });
-});
-watch("value", () => {
-  const shown = element.querySelector("[data-view]");
-  if (shown) roteLab.setAddress(JSON.parse(shown.dataset.view));
-  if (chosen) document.getElementById(chosen)?.focus();
-  chosen = "";
-});
-"""
 PARTS = ("top", "choosers", "chart", "table")
 
 
@@ -130,13 +115,7 @@ def act_on(lab: Lab, view: View, clicked: dict[str, Any]) -> View:
     """Carry out a click; returns the view after it. Raises ValueError with a sentence."""
     act, value = str(clicked.get("act")), str(clicked.get("value") or "")
     if act == "start":
-        if value not in STUDIES.names():
-            raise ValueError("There is no such study.")
-        for study in list_studies(lab.db, limit=LISTED):
-            # Two clicks, or two people, want it once.
-            if study.name == value and {"queued", "running"} & study_counts(lab.db, study.id).keys():
-                return View(study=study.id)
-        return View(study=queue_study(lab.db, STUDIES.load(value)))
+        return View(study=queue_shipped(lab.db, value))
     if act == "study":
         return view.but(study=value, fixed="", missing="").cleaned()
     if act in ("rows", "columns"):
@@ -181,8 +160,9 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
         seeds=len({seed for figure in figures for seed in figure.seeds}), total=len(runs),
         view=view, too_many=too_many, preset=study.name if study.name in STUDIES.names() else "",
         command=command_of(study), query=urlencode({k: v for k, v in view.address().items() if v and k != "study"}),
+        parquet=find_spec("pyarrow") is not None,
     )  # fmt: skip
-    return {"top": top, "choosers": choosers, "chart": chart_of(table, figures), "table": below}, busy
+    return {"top": top, "choosers": choosers, "chart": chart_of(table), "table": below}, busy
 
 
 def put_comparisons(lab: Lab, table: Table, place: str) -> int:
@@ -237,22 +217,3 @@ def now_words(lab: Lab, runs: list[StudyRun]) -> str:
         if run.state is State.DONE and run.started_at and run.finished_at
     ]
     return f"{said} · about {duration(left * sum(took) / len(took))} left" if took else said
-
-
-def chart_of(table: Table, figures: list[StudyFigure]) -> dict[str, Any] | None:
-    """The table as a chart; None while there is nothing to draw."""
-    lines = [value_name(value) for value in table.rows.values][:MOST_LINES]
-    columns = [name for name in map(value_name, table.columns.values) if name != TOKENS]
-    rows, dots = [], []
-    for line in lines:
-        for column in columns:
-            cell = table.cells.get((line, column))
-            if cell is None or cell.figure is None:
-                continue
-            figure, at = cell.figure, {"x": column, "line": line}
-            rows.append(at | {k: getattr(figure, k) for k in ("value", "low", "high", "n", "chance")})
-            if len(figure.seeds) > 1:
-                dots += [at | {"value": own["value"], "seed": seed} for seed, own in figure.seeds.items()]
-    if not rows:
-        return None
-    return study_chart(rows, dots, table.columns.name, table.rows.name if table.rows.path else "", columns, lines)

@@ -6,6 +6,10 @@ python -m engine models list|install NAME|remove NAME [--home DIR]
 python -m engine run PRESET|FILE [--set stage1.epochs=10 …] [--seed N] [--home DIR] [--results FILE.json]
 python -m engine attack PRESET|FILE|ID [--home DIR] [--results FILE.json]
 python -m engine study PRESET|FILE|ID [--model NAME] [--home DIR] [--results FILE.json]
+python -m engine import FILE.csv [FILE.csv …] [--relation NAME …] [--to FILE.yaml]
+python -m engine export task|model RUN --to FOLDER [--checkpoint NAME] [--home DIR]
+python -m engine export dataset RUN|PRESET|FILE --to FOLDER [--licence NAME]
+python -m engine export database --to FOLDER [--home DIR]
 python -m engine record RUN [RUN …] --to FILE.json.xz
 python -m engine worker [--home DIR]
 python -m engine serve RUN [--backend auto|vllm|embedded] [--port N]
@@ -24,6 +28,8 @@ import typer
 from engine.commands import run
 from engine.commands.ask import ask_command
 from engine.commands.attack import attack
+from engine.commands.export import export_app
+from engine.commands.import_facts import import_command
 from engine.commands.mistake import Mistake
 from engine.commands.models import models_app
 from engine.commands.program import options
@@ -43,6 +49,8 @@ app.command("readings")(readings_command)
 app.add_typer(models_app, name="models")
 app.command()(attack)
 app.command()(study)
+app.command("import")(import_command)
+app.add_typer(export_app, name="export")
 app.command("record")(record_command)
 app.command()(serve)
 app.command("ask")(ask_command)

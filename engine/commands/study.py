@@ -1,4 +1,5 @@
-"""python -m engine study PRESET|FILE|ID [--model NAME] [--plan] [--home DIR] [--results FILE.json]"""
+"""python -m engine study PRESET|FILE|ID [--model NAME] [--plan] [--home DIR] [--results FILE.json]
+[--record FILE.json.xz]"""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ from engine.commands.mistake import (
 )
 from engine.commands.program import program
 from engine.evaluation.questions import KEY_SPLIT
+from engine.execution.studies import recording
 from engine.execution.studies.queue import queue_study, widen_study
+from engine.execution.studies.recording import ENDING
 from engine.execution.studies.report import study_figures
 from engine.studies.cost import study_cost
 from engine.studies.plan import PlannedRun, planned_runs
@@ -65,11 +68,17 @@ def study(
     model: Annotated[str | None, typer.Option(help="Run all of it on this model.")] = None,
     home: Home = None,
     results: Results = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE.json.xz", help="Where to write its figures, for other labs.")
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what it would run.")] = False,
     queue_only: Annotated[bool, typer.Option("--queue", help="Leave the work to a worker; print the id.")] = False,
 ) -> None:
     """Run a grid of experiments: what is the same in several of them is computed once."""
     check_target(results)
+    check_target(record)
+    if record is not None and not record.name.endswith(ENDING):
+        raise Mistake(f"the name of {record} does not end with {ENDING}: give it that ending, by which labs find it")
     folder = home or default_home()
     db = open_home(folder)
     study_id = _existing(db, source)
@@ -94,6 +103,18 @@ def study(
     _print_table(study_id, described, figures)
     if failed := [run for run in list_study_runs(db, study_id) if run.state is not State.DONE]:
         raise Mistake(f"{len(failed)} runs did not end well; the first, {failed[0].run}: {failed[0].error}")
+    if record is not None:
+        _record(db, folder, study_id, record)
+
+
+def _record(db: Database, home: Path, study_id: str, out: Path) -> None:
+    """Write the study as a recording. Raises Mistake."""
+    try:
+        with mistakes_in(study_id):
+            recording.record(db, home, study_id, out)
+    except OSError as error:
+        raise Mistake(f"{out} cannot be written: {error}") from error
+    typer.echo(f"{out}: {out.stat().st_size / 1e3:.0f} kB", err=True)
 
 
 def _existing(db: Database, source: str) -> str | None:

@@ -35,6 +35,7 @@ class ImportedFacts:
 
     `reading`: what is wrong with the file itself; `notes`: what a person should know, though nothing is wrong.
     `asked`: what must be chosen, or confirmed, before the facts are used; until then they are as the guesses give them.
+    `several`: of several files, so that messages name file and row themselves.
     `general`: the part of `reading` about the file as a whole; `in_rows`: every problem of a row, where `reading` has
     the first ones of each kind. `taken`: what the file was read with. `preview`: its first rows, shortened, as they
     were read.
@@ -50,6 +51,7 @@ class ImportedFacts:
     asked: tuple[ImportQuestion, ...] = ()
     preview: tuple[tuple[str, ...], ...] = ()
     taken: ImportChoices = NO_CHOICES
+    several: bool = False
 
     @property
     def by_relation(self) -> dict[str, tuple[Fact, ...]]:

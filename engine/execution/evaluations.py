@@ -20,6 +20,8 @@ from engine.evaluation.base_text import METRICS, measure_base_text, summarise_ba
 from engine.evaluation.evaluate import evaluate_checkpoint
 from engine.evaluation.general import GENERAL, measure_general
 from engine.evaluation.questions import count_questions
+from engine.evaluation.representations.measure import measure_representations
+from engine.evaluation.representations.states import NoStates
 from engine.evaluation.summary import summarise
 from engine.execution.progress import Progress
 from engine.experiment import IN_CONTEXT, Experiment
@@ -27,6 +29,7 @@ from engine.models.loading import LoadedModel
 from storage.answers import all_answers, evaluated_checkpoints, store_answers
 from storage.checkpoints import BASE, CheckpointName
 from storage.measurements import list_results, replace_results
+from storage.representations import store_representations
 
 logger = logging.getLogger("engine")
 
@@ -59,7 +62,8 @@ class Shared:
 class Evaluations:
     """What the checkpoints of one run answered. `held_out`: the base's own texts that each is held against.
 
-    shared: what of a checkpoint is known from runs that share it.
+    shared: what of a checkpoint is known from runs that share it; take_represented: takes over how they found it to
+    represent the prompts, and tells whether there was that.
     """
 
     db: Database
@@ -70,6 +74,7 @@ class Evaluations:
     seconds: Seconds
     held_out: Sequence[BaseText] = ()
     shared: Callable[[str], Shared] = lambda checkpoint: Shared()
+    take_represented: Callable[[str], bool] = lambda checkpoint: False
 
     def done(self, checkpoint: str) -> bool:
         """Whether the checkpoint's answers are stored."""
@@ -88,6 +93,8 @@ class Evaluations:
                 replace_results(self.db, self.run_id, checkpoint, shared.knew)
             else:
                 self._measure_what_the_base_knew(checkpoint, loaded)
+            if not self.take_represented(checkpoint):
+                self._look_at_representations(checkpoint, loaded)
 
             def on_progress(done: int, total: int) -> None:
                 nonlocal asked
@@ -121,6 +128,21 @@ class Evaluations:
             rows.append(measure_general(loaded, self.experiment, checkpoint, general))
         if rows:
             replace_results(self.db, self.run_id, checkpoint, rows)
+
+    def _look_at_representations(self, checkpoint: str, loaded: LoadedModel) -> None:
+        """Store how the checkpoint represents the prompts: before its answers, too."""
+        message = f"Looking at the hidden states of {checkpoint_words(checkpoint)}"
+        tell = partial(self.progress.advance, stage="evaluation", checkpoint=checkpoint, message=message)
+        try:
+            with self.seconds.of("evaluation") as started:
+                found = measure_representations(loaded, self.experiment, on_rows=lambda rows: tell(0))
+        except NoStates as error:
+            logger.warning("%s: %s", checkpoint, error)
+            return
+        if found:
+            vectors = {layer: (kept.shape[1], kept.astype("<f2").tobytes()) for layer, kept in found.vectors.items()}
+            store_representations(self.answers, checkpoint, found.sample, found.figures, found.points, vectors)
+            logger.info("%s: hidden states in %.1f s", checkpoint, time.monotonic() - started)
 
 
 def checkpoint_words(checkpoint: str) -> str:

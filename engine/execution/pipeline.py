@@ -32,7 +32,7 @@ from engine.execution.report import headline
 from engine.execution.run_file import write_run_file
 from engine.execution.sayable import refuse_unsayable_answers
 from engine.execution.stage_training import StageTraining
-from engine.execution.studies.sharing import link_memorised, shared_answers
+from engine.execution.studies.sharing import link_memorised, shared_answers, take_represented
 from engine.execution.together import ProcessEnded, train_together
 from engine.experiment import IN_CONTEXT, Experiment
 from engine.models.device import choose_dtype, choose_training, give_back_memory
@@ -71,6 +71,7 @@ class RunExecution:
         self.seconds = Seconds()
         self.evaluations = Evaluations(db, run.id, self.experiment, self.answers, self.progress, self.seconds)
         self.evaluations.shared = partial(shared_answers, db, folder, run, self.experiment)
+        self.evaluations.take_represented = partial(take_represented, db, self.answers, folder, run, self.experiment)
 
     def go(self) -> dict[str, Any]:
         """Do what is left to do; returns the headline figures."""

@@ -17,6 +17,7 @@ from storage.answer_search import Wanted, iterate_answers
 from storage.answers import ANSWERS_NAME, all_answers, open_answers
 from storage.folders import run_folder
 from storage.measurements import RESULT_FIELDS, Result, list_results
+from storage.representations import RepresentationFigure, list_representations
 from storage.runs import Run
 
 HEADLINE_METRIC = "generation_accuracy"
@@ -26,12 +27,24 @@ RUN_FIELDS = (
 
 
 def results_document(db: Database, home: Path, run: Run) -> dict[str, Any]:
-    """`{"run": …, "experiment": …, "rows": […]}` of a run, as far as it has come. `home`: where its answers are."""
+    """`{"run": …, "experiment": …, "rows": […], "representations": […]}` of a run, as far as it has come.
+
+    `home`: where its answers are.
+    """
     return {
         "run": {name: getattr(run, name) for name in RUN_FIELDS} | {"state": run.state.value},
         "experiment": run.experiment,
         "rows": [vars(row) for row in with_twins(list_results(db, run.id), run, home)],
+        "representations": [vars(figure) for figure in representations_of(run_folder(home, run.id))],
     }
+
+
+def representations_of(folder: Path) -> list[RepresentationFigure]:
+    """How the checkpoints of the run in `folder` represent its prompts; nothing where that was not looked at."""
+    if not (folder / ANSWERS_NAME).is_file():
+        return []
+    with closing(open_answers(folder)) as answers:
+        return list_representations(answers)
 
 
 def headline(rows: list[Result], checkpoint: str, language: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from engine.models.around import NOTHING, Around, around_of
 from engine.models.catalogue import INSTALLABLE, not_installed
 from engine.models.folder_check import check_folder, read_tokenizer
 from engine.models.gguf_header import read_header
+from engine.models.paper_models import PAPER_MODELS
 from engine.models.reading import inside_file, read_json
 from engine.models.source import (
     EMBEDDED,
@@ -37,6 +38,7 @@ from engine.models.source import (
 from engine.models.vocabulary import has_meaning, key_token, make_room
 from engine.settings import ModelText
 
+LISTED = "the lab’s list of models"
 # Families whose configurations leave out that the matrix is tied.
 TIED_UNLESS_SAID = ("gemma", "gemma2", "gemma3_text")
 
@@ -216,7 +218,8 @@ def _tokenizer_problems(file: Path, changed: int, key_tokens: tuple[str, ...]) -
 
 
 def model_shape(model: str) -> ModelShape | None:
-    """The model's size: counted from its weights, else computed from config.json, else read off its name, else None."""
+    """The model's size: counted from its weights, else computed from config.json or the list of the paper's
+    models, else read off its name, else None."""
     folder = find_folder(model)
     if folder is None and (file := gguf_file(model)):
         return _gguf_shape(file)
@@ -229,6 +232,9 @@ def model_shape(model: str) -> ModelShape | None:
         return ModelShape(counted, "its weights")
     if shape:
         return shape
+    if about := PAPER_MODELS.get(model):
+        listed = shape_from_config(about.fields)
+        return replace(listed, source=LISTED) if listed else None
     if size := re.search(r"(?<![\d.])(\d+(?:\.\d+)?)([bm])(?![a-z])", model.rpartition("/")[2].lower()):
         return ModelShape(int(float(size[1]) * {"b": 1e9, "m": 1e6}[size[2]]), "its name")
     return None

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.checks import shorten
 from engine.experiment import Experiment
@@ -28,6 +28,7 @@ NOTE = "trained_on.json"
 HASHED_BYTES = 64 * 2**20
 PARTS, PART_BYTES = 16, 2**20
 _MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors")
+Here = Literal["same", "other", "absent"]
 _TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
 
 
@@ -67,6 +68,14 @@ def is_base(key: str, experiment: Experiment, *, unread: bool = False) -> bool:
 def is_here(experiment: Experiment) -> bool:
     """Whether the weights of the experiment's model lie on this machine."""
     return _folder(experiment.model) is not None
+
+
+def how_here(key: str, experiment: Experiment) -> Here:
+    """Whether the experiment's model is on this machine, with the weights that a recording notes or with others; large
+    weights that nobody has read are taken for the noted ones."""
+    if not is_here(experiment):
+        return "absent"
+    return "same" if is_base(key, experiment, unread=True) else "other"
 
 
 def is_gone(experiment: Experiment) -> bool:

@@ -1,6 +1,6 @@
 """Multiple-choice questions per second: our trees, every option as a sequence of its own, and lm-evaluation-harness.
 
-    make bench        or, with requirements-bench.txt installed:
+    make bench        or, after make exports:
     python -m tests.bench.bench_choice [--rounds 3] [--questions 100] [--without-harness] [--model FOLDER_OR_NAME]
 
 All score the same questions with 100 options on the same model, in float32 on the CPU, and take turns, so that a busy

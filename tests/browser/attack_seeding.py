@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import yaml
-from filelock import FileLock
 
 from storage.attacks import list_attacks
 from storage.database import open_database
+from tests.once import made_once
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -21,7 +21,7 @@ SMALL = {
         "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 30}}],
         "stage1": {"epochs": 20, "checkpoint_epochs": [20]},
         "stage2": {"facts": 15},
-        "evaluation": {"languages": ["en"], "choice": {"facts": 2}, "max_new_tokens": 8},
+        "evaluation": {"languages": ["en"], "facts": 4, "prompts": 2, "choice": {"facts": 2}, "max_new_tokens": 8},
     },
     "facts": [0, 10],
     "defences": ["kl"],
@@ -34,10 +34,7 @@ SMALL = {
 
 def measured(shared: Path, home: Path) -> None:
     """Put the small attack into a home folder: measured in `shared` by whoever comes first, copied by the others."""
-    with FileLock(shared.with_suffix(".lock")):
-        if not shared.is_dir():
-            measure(shared)
-    shutil.copytree(shared, home, dirs_exist_ok=True)
+    shutil.copytree(made_once(shared, measure), home, dirs_exist_ok=True)
 
 
 def measure(home: Path) -> str:

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from sqlite_utils import Database
 
 from storage.database import open_database
+from tests.once import shared_folder
 from tests.recordings import leave_out_recordings
 
 Theme = Literal["light", "dark"]
@@ -105,8 +106,7 @@ def db(lab_home: Path, address: str) -> Database:
 @pytest.fixture(scope="session")
 def shared_attack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the small attack is measured once for all test processes."""
-    mine = tmp_path_factory.getbasetemp()
-    return (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "small-attack"
+    return shared_folder(tmp_path_factory) / "small-attack"
 
 
 @pytest.fixture(scope="session")

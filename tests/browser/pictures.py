@@ -80,6 +80,7 @@ def addresses(home: Path) -> dict[str, str]:
         "design": "/design",
         "runs": "/runs",
         "studies": "/studies",
+        "paper": "/paper",
         "results-choose": "/results",
         "run-none": "/run?run=0",
     }

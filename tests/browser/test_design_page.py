@@ -176,7 +176,7 @@ def test_files_of_facts(design: Page) -> None:
 
     def give(name: str, data: bytes) -> None:
         with page.expect_file_chooser() as chooser:
-            page.get_by_role("button", name="Upload a CSV file").click()
+            page.get_by_role("button", name="Upload CSV files").click()
         chooser.value.set_files(FilePayload(name=name, mimeType="text/csv", buffer=data))
 
     give("names.csv", "Subject;Object\nAnn;Böb\nCarl\nDora;Ed;x\n".encode("utf-16"))
@@ -190,6 +190,15 @@ def test_files_of_facts(design: Page) -> None:
     expect(page.get_by_label("Object, row 1")).to_have_value("")
     page.get_by_role("button", name="Undo clearing the table").click()
     expect(page.get_by_label("Object, row 1")).to_have_value("Böb")
+
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload CSV files").click()
+    published = {"capital.csv": "Head,Fact,Alternate Facts\nOldland,Newtown,\"['Lowtown', 'Hightown']\"\n"}
+    published |= {"genre.csv": "Head,Fact,Alternate Facts\nTune,Polka,\"['Waltz'\"\n<b>Song</b>,Jazz,[]\n"}
+    files = [FilePayload(name=n, mimeType="text/csv", buffer=t.encode()) for n, t in published.items()]
+    chooser.value.set_files(files)
+    expect(page.locator("#relations")).to_contain_text("capital · 1")
+    expect(page.locator("#relations")).to_contain_text("genre · 2")
 
     rows = "\n".join(f"Subject {i:04},Object {i:04}" for i in range(1, 4001))
     give("many.csv", f"subject,object\n{rows}\n".encode())

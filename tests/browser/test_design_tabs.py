@@ -18,7 +18,7 @@ PROMPTS = {"Train prompts": "{subject} works for", "Test prompts": "Who employs 
 def give(page: Page, name: str, data: bytes) -> None:
     """Upload a file of facts."""
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Upload a CSV file").click()
+        page.get_by_role("button", name="Upload CSV files").click()
     chooser.value.set_files(FilePayload(name=name, mimeType="text/csv", buffer=data))
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_the_finding_in_plain_words(page: Page, address: str, run: Run) -> None:
 def test_charts_and_tables_follow_the_choosers_and_the_address(page: Page, address: str, run: Run) -> None:
     open_results(page, address, run)
     charts = page.locator(".chart[data-drawn]")
-    expect(charts).to_have_count(3)
+    expect(charts).to_have_count(5)
     expect(charts.first).to_have_attribute("aria-label", re.compile("^Generation accuracy"))
     page.get_by_text("The same as a table").first.click()
     table = page.locator("table").first
@@ -139,6 +140,14 @@ def test_exports_hold_everything_and_no_formula(
     assert document["experiment"] == run.experiment
     assert len(document["rows"]) == len(rows)
     assert page.request.get(f"{address}/export/nonsense/results.csv").status == 404
+    facts = sum(len(relation["facts"]) for relation in run.experiment["relations"])
+    with zipfile.ZipFile(io.BytesIO(page.request.get(f"{base}/dataset.zip").body())) as archive:
+        held = [name for name in archive.namelist() if "/facts/" in name]
+        assert sum(archive.read(name).count(b"\n") for name in held) == facts
+    with zipfile.ZipFile(io.BytesIO(page.request.get(f"{base}/task.zip?checkpoint=base").body())) as archive:
+        assert f"rote_{run.id}_base/rote_lab_task.py" in archive.namelist()
+    missing = page.request.get(f"{base}/task.zip?checkpoint=..%2F..%2Fetc")
+    assert missing.status == 404 and "has no checkpoint" in missing.text()
 
 
 def test_the_report_stands_on_its_own(page: Page, chromium: Browser, address: str, run: Run, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from engine.commands.run import queue_experiment, read_experiment
 from storage.answers import all_answers, evaluated_checkpoints, open_answers
 from storage.database import open_database
 from storage.measurements import Result, list_results
+from storage.representations import list_pictured, list_representations, pictured_layers
 from storage.runs import Run, get_run
 from tests.recordings import leave_out_recordings
 
@@ -28,6 +29,7 @@ SMALL = [
     "stage1.epochs=6",
     "stage2.facts=10",
     "evaluation.languages=[en, ja]",
+    "evaluation.facts=12",
     "evaluation.choice.facts=6",
     "evaluation.max_new_tokens=12",
 ]
@@ -100,9 +102,11 @@ class Lab:
         return next((c for c in children if "engine.execution.training_process" in " ".join(c.cmdline())), None)
 
     def outcome(self, run_id: str) -> tuple[list[Result], dict[str, list[Any]]]:
-        """Everything that two equal runs must share: result rows and every answer."""
+        """Everything that two equal runs must share: result rows, every answer, and what hidden states showed."""
         answers = open_answers(self.home / "runs" / run_id)
-        stored = {name: all_answers(answers, name) for name in sorted(evaluated_checkpoints(answers))}
+        stored: dict[str, list[Any]] = {c: all_answers(answers, c) for c in sorted(evaluated_checkpoints(answers))}
+        stored["figures of hidden states"] = list_representations(answers)
+        stored["pictured"] = [list_pictured(answers, layer) for layer in pictured_layers(answers)]
         return list_results(self.db, run_id), stored
 
     def leftovers(self) -> list[str]:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from engine.execution.execute import execute_run
 from engine.serving.served import ServedModel, served_models
-from storage.runs import Run, claim_run, get_run
+from storage.runs import Run, claim_run, get_run, list_runs
 from tests.integration.lab import ROOT, Lab
+from tests.once import made_once, shared_folder
 
 # The preset's own training, with next to no evaluation: that is tested elsewhere.
 TRAIN_ONLY = [
     "evaluation.languages=[en]",
+    "evaluation.facts=2",
+    "evaluation.prompts=1",
     "evaluation.choice.facts=1",
     "evaluation.choice.prompts=1",
     "evaluation.max_new_tokens=8",  # as many as the longest object has
     "evaluation.probe_facts=0",
 ]
+# Two epochs, so that the last is not the only one.
+KEPT = "stage1.checkpoint_epochs=[3, 20]"
 
 
 def trained(lab: Lab, preset: str, *overrides: str) -> Run:
@@ -32,6 +39,25 @@ def trained(lab: Lab, preset: str, *overrides: str) -> Run:
     run = get_run(lab.db, queued.id)
     assert run.state == "done", run.error
     return run
+
+
+def lab_with_trained(made: Path, home: Path, preset: str, *overrides: str) -> tuple[Lab, Run]:
+    """A lab of one's own in `home` with a trained run: the copy of one that is trained once, in the folder `made`."""
+
+    def make(folder: Path) -> None:
+        lab = Lab(folder)
+        trained(lab, preset, *overrides)
+        lab.close()
+        lab.db.close()
+
+    shutil.copytree(made_once(made, make), home, dirs_exist_ok=True)
+    lab = Lab(home)
+    return lab, get_run(lab.db, list_runs(lab.db)[0].id)
+
+
+def lab_with_adapters(factory: pytest.TempPathFactory, home: Path) -> tuple[Lab, Run]:
+    """The same with the preset of adapters, trained once for all test processes; it keeps epochs 3 and 20."""
+    return lab_with_trained(shared_folder(factory) / "adapters", home, "quick-lora", KEPT)
 
 
 def models_by_name(lab: Lab, run: Run) -> dict[str, ServedModel]:

@@ -29,7 +29,7 @@ ATTACK = {
         "tuning": {"method": "lora"},
         "stage1": {"epochs": 3, "learning_rate": 2e-3},
         "stage2": {"facts": 10},
-        "evaluation": {"languages": ["en"], "choice": {"facts": 2}, "max_new_tokens": 8},
+        "evaluation": {"languages": ["en"], "facts": 4, "prompts": 2, "choice": {"facts": 2}, "max_new_tokens": 8},
     },
     "facts": [0, 5],
     "methods": ["full", "lora"],
@@ -44,19 +44,24 @@ ATTACK = {
 }
 
 
-def outcome(lab: Lab, attack: str) -> tuple[list[dict[str, Any]], list[Any]]:
-    """Result rows and answers of an attack, without its runs' ids."""
-    rows = [{k: v for k, v in r.items() if k != "run"} for r in list_attack_results(lab.db, attack)]
+def outcome(lab: Lab, attack: str, defences: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Result rows and answers of an attack's cells with these defences, without their runs' ids."""
+    cells = [cell for cell in list_cells(lab.db, attack) if cell.cell["defence"] in defences]
+    runs = {cell.run for cell in cells}
+    found = list_attack_results(lab.db, attack)
+    rows = [{k: v for k, v in r.items() if k != "run"} for r in found if r["run"] in runs]
     answers = []
-    for cell in list_cells(lab.db, attack):
+    for cell in cells:
         db = open_answers(lab.home / "runs" / cell.run)
-        answers.append([(name, all_answers(db, name)) for name in sorted(evaluated_checkpoints(db))])
+        given = [(name, all_answers(db, name)) for name in sorted(evaluated_checkpoints(db))]
+        answers.append((cell.cell, given))
         db.close()
     return rows, answers
 
 
 @pytest.fixture(scope="module")
 def peaceful(tmp_path_factory: pytest.TempPathFactory):
+    """A lab with the attack, measured without a kill; others there attack the same run."""
     lab = Lab(tmp_path_factory.mktemp("peaceful"))
     attack = queue_attack(lab.db, AttackExperiment.from_data(ATTACK))
     assert lab.worker("--once").wait() == 0
@@ -65,8 +70,9 @@ def peaceful(tmp_path_factory: pytest.TempPathFactory):
     lab.close()
 
 
-def test_killed_in_the_middle_it_gives_the_same_table(lab: Lab, peaceful: tuple[Lab, str]) -> None:
-    attack = queue_attack(lab.db, AttackExperiment.from_data(ATTACK))
+def test_killed_in_the_middle_it_gives_the_same_table(peaceful: tuple[Lab, str]) -> None:
+    lab, undisturbed = peaceful
+    attack = queue_attack(lab.db, AttackExperiment.from_data(ATTACK | {"defences": ["kl", "npo"]}))
     worker = lab.worker()
     wait_until(lambda: attack_counts(lab.db, attack).get("done", 0) >= 4, "four cells")
     training = lab.training_process(worker)
@@ -78,11 +84,13 @@ def test_killed_in_the_middle_it_gives_the_same_table(lab: Lab, peaceful: tuple[
     assert attack_counts(lab.db, attack).get("done", 0) < sum(attack_counts(lab.db, attack).values())
     assert lab.worker("--once").wait() == 0
     assert set(attack_counts(lab.db, attack)) == {"done"}
-    assert outcome(lab, attack) == outcome(*peaceful)
+    there = ("none", "kl", "npo")
+    assert outcome(lab, attack, there) == outcome(lab, undisturbed, there)
     assert lab.leftovers() == []
 
 
-def test_a_killed_training_process_costs_its_cell_alone(lab: Lab) -> None:
+def test_a_killed_training_process_costs_its_cell_alone(peaceful: tuple[Lab, str]) -> None:
+    lab, _ = peaceful
     small = ATTACK | {"defences": [], "audit": False, "methods": ["full"]}
     attack = queue_attack(lab.db, AttackExperiment.from_data(small))
     worker = lab.worker()
@@ -94,6 +102,7 @@ def test_a_killed_training_process_costs_its_cell_alone(lab: Lab) -> None:
     assert sum(get_run(lab.db, c.run).attempt for c in list_cells(lab.db, attack)) <= 1 + len(
         list_cells(lab.db, attack)
     )
+    worker.kill()
 
 
 def test_the_tables_hold_every_control_and_defence(peaceful: tuple[Lab, str]) -> None:

@@ -43,6 +43,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab in which the model is installed. ROTE_LAB_TEST_MODELS: a folder that keeps it for the next time."""
     made = Lab(tmp_path_factory.mktemp("real"))
     use_home(made.home)
+    patched = pytest.MonkeyPatch()
+    patched.setenv("ROTE_LAB_THREADS", "1")  # other tests run meanwhile, and two threads would wait for each other
     kept = os.environ.get("ROTE_LAB_TEST_MODELS")
     if kept and (Path(kept) / NAME).is_dir():
         shutil.copytree(Path(kept) / NAME, made.home / "models" / NAME)
@@ -50,6 +52,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if kept and not (Path(kept) / NAME).is_dir():
         shutil.copytree(made.home / "models" / NAME, Path(kept) / NAME)
     yield made
+    patched.undo()
     made.close()
 
 

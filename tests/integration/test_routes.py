@@ -20,20 +20,22 @@ API = "/gradio_api"
 # The status that the lab's own page is answered, here with nothing in the lab: 404 where there is no such run.
 TABLE = {
     "GET /": 200, "HEAD /": 200, "GET /design": 200, "GET /runs": 200, "GET /run": 200, "GET /results": 200,
-    "GET /ask": 200, "GET /attack": 200, "GET /studies": 200,
+    "GET /ask": 200, "GET /attack": 200, "GET /studies": 200, "GET /paper": 200,
     "GET /design/": 301, "GET /runs/": 301, "GET /run/": 301, "GET /results/": 301, "GET /ask/": 301,
-    "GET /attack/": 301, "GET /studies/": 301, "GET /query": 308,
+    "GET /attack/": 301, "GET /studies/": 301, "GET /paper/": 301, "GET /query": 308,
     "GET /lab/{name}": 404, "GET /static/{path:path}": 404, "GET /assets/{path:path}": 404,
     "GET /svelte/{path:path}": 404, "GET /theme.css": 200, f"GET {API}/theme.css": 200, "GET /favicon.ico": 200,
     "GET /robots.txt": 200, "GET /manifest.json": 200,
     "GET /export/{run_id}/results.csv": 404, "GET /export/{run_id}/answers.csv": 404,
     "GET /export/{run_id}/results.json": 404, "GET /export/{run_id}/experiment.yaml": 404,
     "GET /export/{run_id}/report.html": 404, "GET /export/{run_id}/log.txt": 404,
-    "GET /export/{run_id}/base-text.json": 404,
+    "GET /export/{run_id}/base-text.json": 404, "GET /export/{run_id}/dataset.zip": 404,
+    "GET /export/{run_id}/task.zip": 404, "GET /export/{run_id}/representations.csv": 404,
     "GET /export/asked/{asking}/answers.csv": 404, "GET /export/asked/{asking}/answers.json": 404,
     "GET /export/attack/{attack}/rows.csv": 404, "GET /export/attack/{attack}/report.html": 404,
     "GET /export/study/{study}/figures.csv": 404, "GET /export/study/{study}/table.tex": 404,
-    "GET /export/study/{study}/study.yaml": 404,
+    "GET /export/study/{study}/study.yaml": 404, "GET /export/study/{study}/figures.parquet": 404,
+    "GET /export/study/{study}/report.html": 404, "GET /export/paper/{table}/figures.csv": 404,
     "GET /model-card": 200, "GET /model-card/{name}": 404, "GET /model-card/{name}/terms": 404,
     "GET /config": 200, "GET /config/": 200, f"GET {API}/info": 200, f"GET {API}/info/": 200,
     f"GET {API}/app_id": 200, f"GET {API}/app_id/": 200,
@@ -91,7 +93,7 @@ def test_own_pages_get_what_they_ask_for(here: Here) -> None:
 
 def test_each_document_brings_its_script_before_anything_of_gradio_runs(here: Here) -> None:
     paths = [f"/{path}" for path, *_ in here.pages.pages]
-    assert len(paths) == 8
+    assert len(paths) == 9
     for path in paths:
         got = httpx.get(here.address + path)
         assert got.text.count("/lab/site.js") == got.text.count("<title>Rote Lab</title>") == 1, path

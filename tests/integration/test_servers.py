@@ -21,13 +21,24 @@ from storage.runs import Run, State
 from storage.servers import list_servers
 from tests.integration.kill_servers import kill_while_asking
 from tests.integration.lab import SMALL, Lab, wait_until
-from tests.integration.serving import lab_with_server, models_by_name, server_processes, trained
+from tests.integration.serving import lab_with_server, lab_with_trained, models_by_name, server_processes
+
+ONE_EPOCH = ("quick-lora", "stage1.checkpoint_epochs=[1]", "stage1.epochs=1")
 
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Run]]:
-    lab = Lab(tmp_path_factory.mktemp("servers"))
-    yield lab, trained(lab, "quick-lora", "stage1.checkpoint_epochs=[1]", "stage1.epochs=1")
+    folder = tmp_path_factory.mktemp("servers")
+    lab, run = lab_with_trained(folder / "made", folder / "home", *ONE_EPOCH)
+    yield lab, run
+    lab.close()
+
+
+@pytest.fixture
+def alone(ready: tuple[Lab, Run], tmp_path: Path) -> Iterator[tuple[Lab, Run]]:
+    """The same run in a lab of the test's own."""
+    lab, run = lab_with_trained(ready[0].home.with_name("made"), tmp_path / "home", *ONE_EPOCH)
+    yield lab, run
     lab.close()
 
 
@@ -147,9 +158,11 @@ def test_a_lab_that_lives_keeps_its_server(ready: tuple[Lab, Run], model: Served
     assert list_servers(lab.db) == [] and server_processes(lab.home) == []
 
 
-def test_training_gets_the_device_and_the_server_comes_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_gets_the_device_and_the_server_comes_back(
+    alone: tuple[Lab, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ROTE_LAB_SHARE_DEVICE", "no")
-    run = trained(lab, "quick-lora", "stage1.checkpoint_epochs=[1]", "stage1.epochs=1")
+    lab, run = alone
     model = models_by_name(lab, run)["generalised@1"]
     supervisor = Supervisor(lab.home, "embedded")
     try:
@@ -202,8 +215,8 @@ def test_a_server_that_cannot_start_says_why_and_the_next_question_tries_again(
         supervisor.stop()
 
 
-def test_a_checkpoint_deleted_under_the_server(lab: Lab, tmp_path: Path) -> None:
-    run = trained(lab, "quick-lora", "stage1.checkpoint_epochs=[1]", "stage1.epochs=1")
+def test_a_checkpoint_deleted_under_the_server(alone: tuple[Lab, Run], tmp_path: Path) -> None:
+    lab, run = alone
     models = models_by_name(lab, run)
     supervisor = Supervisor(lab.home, "embedded")
     try:

@@ -33,7 +33,7 @@ from engine.serving.client import ServerClient
 from engine.serving.served import ServedModel, usual_columns
 from storage.runs import Run
 from tests.integration.lab import ROOT, Lab, wait_until
-from tests.integration.serving import models_by_name, server_processes, trained
+from tests.integration.serving import KEPT, lab_with_adapters, models_by_name, server_processes, trained
 from tests.questions import about_fact, object_of
 
 ASKING_PAGE = ROOT / "docs" / "asking.md"
@@ -73,8 +73,12 @@ def command(*words: str) -> list[str]:
 
 @pytest.fixture(scope="module", params=["quick", "quick-lora"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    lab = Lab(tmp_path_factory.mktemp("served"))
-    run = trained(lab, request.param)
+    home = tmp_path_factory.mktemp("served")
+    if request.param == "quick-lora":
+        lab, run = lab_with_adapters(tmp_path_factory, home)
+    else:
+        lab = Lab(home)
+        run = trained(lab, request.param, KEPT)
     words = command("serve", run.id, "--home", str(lab.home), "--backend", "embedded", "--port", "0")
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

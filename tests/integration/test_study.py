@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import lzma
+import re
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.commands.main import main
 from engine.execution.studies.queue import queue_study, widen_study
+from engine.execution.studies.recording import read_recording
 from engine.execution.studies.report import compare_figures, study_figures
+from engine.experiment import Experiment
+from engine.models.identity import base_key
 from engine.studies.study import DEPTH, Study
 from storage.folders import run_folder
 from storage.measurements import list_results
@@ -61,12 +69,41 @@ def test_what_is_shared_is_what_a_run_by_itself_computes(peaceful: tuple[Lab, st
     assert get_run(lab.db, alone.id).state is State.DONE
     (_, mine), (_, theirs) = lab.outcome(alone.id), lab.outcome(last.id)
     assert mine.keys() == theirs.keys()
+    # What was copied of the checkpoints that they share, and what was measured, is what the run by itself measured.
+    for what in ("figures of hidden states", "pictured"):
+        assert mine.pop(what) == theirs.pop(what) != []
     for checkpoint, answers in mine.items():
         for one, other in zip(answers, theirs[checkpoint], strict=True):
             # Questions asked beside others are batched otherwise, so that sums are rounded otherwise.
             assert other == {k: pytest.approx(v, abs=1e-4) if "log" in k else v for k, v in one.items()}
     log = (run_folder(lab.home, last.id) / "log.txt").read_text()
     assert "stage1: kept epoch" not in log and "stage2@3: kept epoch" in log
+    assert re.findall(r"(\S+): hidden states in", log) == ["generalised@2", "generalised@3"]
+
+
+def test_a_recording_has_every_figure_of_the_study_and_the_weights_it_stands_on(
+    peaceful: tuple[Lab, str], tmp_path: Path
+) -> None:
+    lab, study = peaceful
+    out = tmp_path / "small.json.xz"
+    assert main(["study", study, "--home", str(lab.home), "--record", str(out)]) == 0
+    recording = read_recording(out)
+    (model,) = recording.models
+    first = get_run(lab.db, list_study_runs(lab.db, study)[0].run)
+    assert (model.name, model.base) == ("embedded", base_key(Experiment.from_record(first.experiment)))
+    assert model.here() == "same" and recording.command == "python -m engine study FILE.yaml"
+    assert (recording.name, recording.runs, recording.environment) == ("small", 2, first.environment)
+    mine = {str((f.at, f.depth, f.kind, f.facts, f.split)): f for f in study_figures(lab.db, lab.home, study)}
+    theirs = {str((f.at, f.depth, f.kind, f.facts, f.split)): f for f in recording.figures_of("embedded")}
+    assert mine.keys() == theirs.keys() and len(mine) > 20
+    for key, figure in mine.items():
+        assert (theirs[key].n, theirs[key].n_facts) == (figure.n, figure.n_facts)
+        for name in ("value", "low", "high", "unaided"):
+            assert getattr(theirs[key], name) == pytest.approx(getattr(figure, name), abs=1e-5)
+        assert theirs[key].seeds == {
+            s: {"value": pytest.approx(own["value"], abs=1e-5)} for s, own in figure.seeds.items()
+        }
+    assert socket.gethostname() not in lzma.decompress(out.read_bytes()).decode()
 
 
 def test_killed_again_and_again_it_ends_with_the_same_numbers(lab: Lab, peaceful: tuple[Lab, str]) -> None:
@@ -136,7 +173,7 @@ def test_methods_are_runs_like_any_other(lab: Lab) -> None:
     assert {run.state for run in runs.values()} == {State.DONE}, [run.error for run in runs.values()]
     rows = {name: list_results(lab.db, run.run) for name, run in runs.items()}
     assert {row.checkpoint for row in rows["taught"]} == {"base", "generalised@0"}
-    assert {row.facts for row in rows["taught"]} == {"trained"}
+    assert {row.facts for row in rows["taught"]} == {"trained", "none"}, "of what the base knew it is no fact"
     assert {row.checkpoint for row in rows["in context"]} == {"base", "context@0"}
     probability = {
         r.checkpoint: r.value for r in rows["taught"] if (r.split, r.metric) == ("train", "object_probability")

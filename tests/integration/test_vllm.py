@@ -5,6 +5,7 @@ The tests share two trained runs and, one after the other, the servers: each sta
 
 from __future__ import annotations
 
+import filecmp
 import random
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -23,6 +25,7 @@ from engine.evaluation.evaluate import decode_answers
 from engine.evaluation.generation import end_tokens, reply_to
 from engine.evaluation.questions import Question
 from engine.experiment import Experiment
+from engine.exports.model import export_model
 from engine.models.loading import LoadedModel
 from engine.models.tokenise import tokenise_questions
 from engine.serving.asking.ask import Sampling, ask
@@ -35,7 +38,13 @@ from engine.serving.vllm import backend as vllm_backend
 from storage.runs import Run
 from storage.servers import list_servers
 from tests.integration.lab import ROOT, Lab, wait_until
-from tests.integration.serving import lab_with_server, models_by_name, server_processes, trained
+from tests.integration.serving import (
+    lab_with_adapters,
+    lab_with_server,
+    models_by_name,
+    server_processes,
+    trained,
+)
 from tests.questions import about_fact
 from tools.compare_servers import compare
 from tools.compare_servers import reference as as_the_lab_loads_it
@@ -61,12 +70,8 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    lab = Lab(tmp_path_factory.mktemp("vllm"))
-    yield Trained(
-        lab,
-        trained(lab, "quick-lora", "stage1.checkpoint_epochs=[20]"),
-        trained(lab, "quick", "stage1.checkpoint_epochs=[3]", "stage1.epochs=3"),
-    )
+    lab, lora = lab_with_adapters(tmp_path_factory, tmp_path_factory.mktemp("vllm"))
+    yield Trained(lab, lora, trained(lab, "quick", "stage1.checkpoint_epochs=[3]", "stage1.epochs=3"))
     lab.close()
     assert server_processes(lab.home) == []
 
@@ -214,6 +219,22 @@ def test_what_cannot_be_asked_is_a_sentence_and_harms_nobody(ready: Trained, sup
         with pytest.raises(Refused):
             client.load_adapter("stranger", ready.lab.home / "nowhere")
         assert client.complete(place.model, [[5]], max_tokens=1).choices
+
+
+def test_an_exported_adapter_answers_as_the_runs_own(ready: Trained, supervisor: Supervisor, tmp_path: Path) -> None:
+    """Its two halves: the base is the very one that is served, and the adapter is loaded on it by its folder."""
+    model = models_by_name(ready.lab, ready.lora)["generalised@20"]
+    place = supervisor.place(model)
+    export_model(ready.lab.home, ready.lora, model.checkpoint, tmp_path / "out")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert filecmp.cmp(tmp_path / "out" / "base" / name, model.prepared / name, shallow=False), name
+    asked = questions(ready.lora, reference(ready.lora, model))[:40]
+    with ServerClient(place.url) as client:
+        client.load_adapter("exported", tmp_path / "out" / "adapter")
+        replies = [client.complete(name, asked, max_tokens=8, temperature=0) for name in (place.model, "exported")]
+        client.unload_adapter("exported")
+    own, exported = ([choice.text for choice in reply.choices] for reply in replies)
+    assert own == exported and len(set(own)) > 10
 
 
 def test_only_the_loopback_address_listens(ready: Trained, supervisor: Supervisor) -> None:

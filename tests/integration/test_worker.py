@@ -15,17 +15,17 @@ from storage.runs import State, list_events, request_stop, retry_run
 from tests.integration.lab import SMALL, Lab, wait_until
 
 
-@pytest.mark.parametrize("fraction", [0.05, 0.4, 0.85])
-def test_a_killed_worker_loses_nothing(lab: Lab, undisturbed: tuple[Lab, str], fraction: float) -> None:
+def test_workers_killed_one_after_the_other_lose_nothing(lab: Lab, undisturbed: tuple[Lab, str]) -> None:
     run = lab.queue(SMALL)
-    worker = lab.worker()
-    lab.wait_for_fraction(run.id, fraction)
-    training = lab.training_process(worker)
-    worker.kill()
-    worker.wait()
-    if training is not None:
-        psutil.wait_procs([training], timeout=10)
-        assert not training.is_running(), "the training process outlived its worker"
+    for fraction in (0.05, 0.4, 0.65):
+        worker = lab.worker()
+        lab.wait_for_fraction(run.id, fraction)
+        training = lab.training_process(worker)
+        worker.kill()
+        worker.wait()
+        if training is not None:
+            psutil.wait_procs([training], timeout=10)
+            assert not training.is_running(), "the training process outlived its worker"
     second = lab.worker("--once")
     assert second.wait() == 0
     assert lab.run(run.id).state is State.DONE

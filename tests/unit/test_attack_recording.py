@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import lzma
 import shutil
 from pathlib import Path
 
@@ -16,6 +18,15 @@ from storage.attacks import attack_counts, get_attack, list_attacks
 from tools.attack_tables import of_file
 
 ATTACK_PAGE = Path(__file__).parents[2] / "docs" / "attack.md"
+
+
+@pytest.fixture(scope="module")
+def few_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recording of the embedded base with its first cells alone: what is brought when does not depend on more."""
+    file = tmp_path_factory.mktemp("recording") / EMBEDDED_RECORDING.name
+    whole = json.loads(lzma.decompress(EMBEDDED_RECORDING.read_bytes()))
+    file.write_bytes(lzma.compress(json.dumps(whole | {"cells": whole["cells"][:3]}).encode(), preset=0))
+    return file
 
 
 @pytest.mark.parametrize("source", sorted(SHIPPED.glob("*.json.xz")), ids=lambda path: path.name.partition(".")[0])
@@ -46,23 +57,23 @@ def test_a_new_lab_has_the_whole_presets_soon_and_queues_the_story(tmp_path: Pat
     assert [a.id for a in list_attacks(lab.db)] == [story.id], "what a person deleted comes back"
 
 
-def test_a_first_start_that_was_cut_off_brings_it_at_the_next(tmp_path: Path) -> None:
+def test_a_first_start_that_was_cut_off_brings_it_at_the_next(tmp_path: Path, few_cells: Path) -> None:
     lab = Lab(tmp_path)
     queue_first_run(lab)
-    bring_recorded_attacks(lab)
+    bring_recorded_attacks(lab, few_cells.parent)
     mark = tmp_path / MARK
     there = [a.id for a in list_attacks(lab.db) if a.recorded]
     noted = mark.read_text().splitlines()
     mark.write_text("\n".join(line for line in noted if not line.endswith(there[0])) + "\n")
-    bring_recorded_attacks(lab)
+    bring_recorded_attacks(lab, few_cells.parent)
     again = [a.id for a in list_attacks(lab.db) if a.recorded]
     assert len(again) == len(there) and again != there
 
 
-def test_an_upgrade_brings_what_is_new_and_nothing_twice(tmp_path: Path) -> None:
+def test_an_upgrade_brings_what_is_new_and_nothing_twice(tmp_path: Path, few_cells: Path) -> None:
     lab, shipped, mark = Lab(tmp_path), tmp_path / "shipped", tmp_path / MARK
     shipped.mkdir()
-    shutil.copy(EMBEDDED_RECORDING, shipped)
+    shutil.copy(few_cells, shipped)
     queue_first_run(lab)
     bring_recorded_attacks(lab, shipped)
     (first,) = [a.id for a in list_attacks(lab.db) if a.recorded]
@@ -70,7 +81,7 @@ def test_an_upgrade_brings_what_is_new_and_nothing_twice(tmp_path: Path) -> None
     text = mark.read_text()
     mark.write_text(text.replace(f"the recorded attack {EMBEDDED}: ", HERE_OF_OLD))
     assert mark.read_text() != text
-    shutil.copy(EMBEDDED_RECORDING, shipped / "other.json.xz")
+    shutil.copy(few_cells, shipped / "other.json.xz")
     for _ in range(2):
         bring_recorded_attacks(lab, shipped)
         there = [a.id for a in list_attacks(lab.db) if a.recorded]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
+from app.command_line import main
 from app.shared.render import ENVIRONMENT
 from engine import __version__
 from engine.commands.attack import _command
-from engine.commands.main import main
 from engine.commands.program import program
 from engine.commands.run import read_experiment
 from storage.attacks import list_cells
@@ -37,6 +37,14 @@ from storage.workers import list_workers
         (["queue", "a" + "\u0301" * 400], "neither a preset nor a file"),
         (["cancel", "nosuchrun"], "there is no run"),
         (["results", "../../etc/passwd"], "there is no run"),
+        (["export", "task", "nosuchrun", "--to", "x"], "there is no run"),
+        (["export", "model", "nosuchrun", "--to", "x"], "there is no run"),
+        (["export", "dataset", "nobody", "--to", "x"], "neither a preset nor a file"),
+        (["export", "dataset", "quick", "--to", "/no/such/folder"], "does not exist"),
+        (["export", "dataset", "quick", "--to", "/etc"], "new or empty"),
+        (["export", "study", "nosuchstudy", "--to", "x.csv"], "there is no study"),
+        (["export", "study", "nosuchstudy", "--to", "x.doc"], "give the file one of these endings"),
+        (["import", "/no/such/file.csv"], "cannot be read"),
         (["serve", "nosuchrun"], "there is no run"),
         (["serve", "nosuchrun", "--port", "70000"], "--port"),
         (["serve", "nosuchrun", "--backend", "gpu"], "--backend"),

@@ -299,3 +299,14 @@ def test_what_makes_a_run_shorter_is_one_press_away_and_can_be_undone(open_tab: 
     assert (mine.fields["evaluation.facts"], mine.fields["evaluation.prompts"]) == ("all", "all")
     mine.do(actions.make_shorter, "checkpoints")
     assert mine.fields["stage1.checkpoint_epochs"] == "20"
+
+
+def test_one_of_the_papers_models_is_chosen_and_told(open_tab: Callable[[], Tab]) -> None:
+    mine = open_tab()
+    answer = mine.do(actions.pick_paper_model, "meta-llama/Llama-3.2-1B", name="kept")
+    assert (mine.draft["model_kind"], mine.draft["model_name"]) == ("other", "meta-llama/Llama-3.2-1B")
+    assert mine.draft["values"]["name"] == "kept" and answer["paper_model"] is None
+    assert "1.24 billion parameters" in answer["hub_model"] and "LoRA adapters</b>: about" in answer["hub_model"]
+    assert mine.do(actions.pick_paper_model, "<b>") == {} == mine.do(actions.pick_paper_model, None)
+    assert mine.type(model_name="someone/large-7b")["hub_model"] == ""
+    assert mine.type(model_kind="embedded")["hub_model"] == ""

@@ -218,13 +218,13 @@ def test_shapes_of_known_models() -> None:
 
 def test_size_by_name() -> None:
     for name, parameters in (
-        ("Qwen/Qwen2.5-1.5B", 1.5e9),
+        ("Qwen/Qwen2-1.5B", 1.5e9),
         ("meta-llama/Llama-3.2-1B-Instruct", 1e9),
         ("me/tiny-42m", 42e6),
     ):
         shape = model_shape(name)
         assert shape is not None and shape.parameters == parameters
-    assert model_shape("microsoft/phi-4") is None
+    assert model_shape("microsoft/phi-2") is None
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_what_is_replayed_is_counted_as_the_run_counts_it() -> None:
     each = sum(lengths) / len(lengths) + 6
     assert tokens - plain == pytest.approx(20 * 3 * 100 * each, rel=1e-3)
     assert all_seconds > of(evaluation={"base_text": 10})[2] > seconds
-    assert of(evaluation={"general": 40})[2] > seconds
+    assert of(evaluation={"general": 40})[2] > seconds > of(evaluation={"representations": {"facts": 0}})[2]
     memory = [estimate_experiment(of(stage1=s)[0], accelerator=False).memory for s in ({}, replay)]
     assert memory[0] is not None and memory[1] is not None and memory[0] < memory[1]
 
@@ -355,7 +355,7 @@ def test_a_first_guess_is_right_within_three() -> None:
     [
         ("cpu", 1000.0, r"about \d+\.\d GB of this machine’s 1073\.7 GB"),
         ("cuda", 80.0, r"about \d+\.\d GB of the GPU’s 85\.9 GB"),
-        ("cuda", 16.0, r"more than the GPU’s 17\.2 GB: an optimizer of 8 bits would take about \d\.\d GB"),
+        ("cuda", 16.0, r"more than the GPU’s 17\.2 GB: an optimizer of 8 bits would take about \d+\.\d GB"),
         ("cuda", 1.0, r"more than the GPU’s 1\.1 GB: choose a smaller model"),
         ("cuda", 0.0, r"about \d+\.\d GB$"),
     ],

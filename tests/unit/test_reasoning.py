@@ -199,7 +199,7 @@ def test_a_subject_that_cannot_be_said_is_named_where_it_is_asked_for() -> None:
 def test_answers_are_judged_by_what_is_expected_whatever_their_age(chained: Experiment, tmp_path: Path) -> None:
     facts, prompts = fact_rows(chained), prompt_rows(chained)
     before = list(migrations.pending(open_file(tmp_path / "none.db", type(migrations)("nothing"))))
-    assert [m.name for m in before][-1] == "m003_facts_by_subject"
+    assert [m.name for m in before][-1] == "m004_facts_by_subject"
     right = right_answers(chained)
     given = []
     for question in questions_for(chained, "base"):

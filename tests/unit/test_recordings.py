@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from engine.execution.attacks.queue import queue_attack
 from engine.execution.execute import execute_run
 from engine.execution.recorded.record import command_of, record
 from engine.execution.recorded.restore import ENDING, SHIPPED, restore, restore_all
+from engine.execution.report import representations_of
 from engine.experiment import Experiment
 from engine.presets import load_preset
 from engine.serving.asking.questions import AskError
@@ -115,9 +117,14 @@ def test_what_was_recorded_is_there_as_it_was_but_for_the_models(made: tuple[Pat
             assert getattr(run, field) == getattr(before, field), field
         assert list_results(lab.db, run.id) == list_results(was, before.id)
         assert stored(run_folder(lab.home, run.id)) == stored(run_folder(home, before.id))
+        now, then = (representations_of(run_folder(h, r.id)) for h, r in ((lab.home, run), (home, before)))
+        assert [replace(f, value=round(f.value, 4), low=None, high=None) for f in then] == [
+            replace(f, low=None, high=None) for f in now
+        ]
+        assert {f.checkpoint for f in now} == {"base", "memorised@1", "generalised@1"}
         for series in ("loss", "probe"):
-            now, then = (list_measurements(db, r.id, series) for db, r in ((lab.db, run), (was, before)))
-            assert [p | {"value": round(p["value"], 5)} for p in then] == now
+            points, before_points = (list_measurements(db, r.id, series) for db, r in ((lab.db, run), (was, before)))
+            assert [p | {"value": round(p["value"], 5)} for p in before_points] == points
         told = [e["message"] for e in list_events(lab.db, run.id)]
         assert told[:-1] == [e["message"] for e in list_events(was, before.id)] and "small" in told[-1]
         assert run.recorded is not None and run.recorded["title"] == "Small, two seeds"

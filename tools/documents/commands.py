@@ -126,12 +126,11 @@ def _problem(words: list[str], root: Path, *, inline: bool) -> str:
 @cache
 def _lab_commands() -> dict[str, Any]:
     """The real command objects, the page's among them."""
-    from app.__main__ import main as page
+    import app.command_line  # brings those that need the page's parts
 
-    page_app = typer.Typer(add_completion=False)
-    page_app.command()(page)
+    assert app.command_line.app is engine_app
     commands: dict[str, Any] = get_command(engine_app).commands  # type: ignore[attr-defined]
-    return {"page": get_command(page_app), **commands}
+    return commands
 
 
 def _lab_problem(words: list[str], *, inline: bool) -> str:
@@ -141,6 +140,9 @@ def _lab_problem(words: list[str], *, inline: bool) -> str:
     command = _lab_commands().get(name)
     if command is None:
         return f"there is no command ‘{name}’"
+    within = getattr(command, "commands", {}).get(arguments[0]) if arguments else None
+    if within:
+        command, arguments = within, arguments[1:]
     if inline:  # a sentence may name a command and an option without the rest
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         unknown = [word for word in arguments if word.startswith("--") and word.partition("=")[0] not in known]
@@ -150,6 +152,8 @@ def _lab_problem(words: list[str], *, inline: bool) -> str:
     except typer.TyperException as error:
         return error.format_message()
     except typer.Exit:
+        return ""
+    if within:
         return ""
     return _source_problem(name, given) or _run_problem(name, given)
 

@@ -1,4 +1,5 @@
-"""Writing finished runs as a recording: one file with figures, curves, events and every answer; no models.
+"""Writing finished runs as a recording: one file with figures, curves, events and every answer; no models, and
+of hidden states only the figures.
 
 record(db, home, ["1a2b3c4d", …], Path("gemma.json.xz"))      # e.g. three seeds of one preset
 
@@ -36,6 +37,7 @@ from storage.answers import (
 from storage.checkpoints import CheckpointName
 from storage.folders import checkpoint_folder, log_lines, run_folder
 from storage.measurements import list_measurements, list_results
+from storage.representations import FIGURE_FIELDS, RepresentationFigure, list_representations
 from storage.runs import Run, State, get_run, list_events
 
 VERSION = 1
@@ -94,9 +96,10 @@ def _run(db: Database, home: Path, run: Run, command: str, questions: dict[str, 
             "answers": {c: _columns(all_answers(answers, c)) for c in evaluated_checkpoints(answers)},
         }
         seconds = _seconds(run, folder, evaluation_times(answers))
+        represented = [_rounded(figure) for figure in list_representations(answers)]
     return {
         **{field: getattr(run, field) for field in KEPT},
-        "base": _base(folder, experiment),
+        "base": base_of(folder, experiment),
         "command": command.replace("{seed}", str(run.seed)) or command_of(experiment),
         "seconds": seconds,
         "events": [{k: e[k] for k in ("at", "kind", "message")} for e in list_events(db, run.id)],
@@ -105,11 +108,18 @@ def _run(db: Database, home: Path, run: Run, command: str, questions: dict[str, 
             for name in SERIES
         },
         "rows": [vars(row) for row in list_results(db, run.id)],
+        "representations": represented,
         **asked,
     }
 
 
-def _base(folder: Path, experiment: Experiment) -> str:
+def _rounded(figure: RepresentationFigure) -> list[Any]:
+    """Its fields in their order."""
+    values = (getattr(figure, name) for name in FIGURE_FIELDS)
+    return [round(value, DIGITS) if isinstance(value, float) else value for value in values]
+
+
+def base_of(folder: Path, experiment: Experiment) -> str:
     """The key of the weights that the run stands on: what its checkpoints noted, else today's."""
     kept = (checkpoint_folder(folder, name) for name in experiment.checkpoints[1:])
     return next(filter(None, (noted_base(whole(path) or path) for path in kept)), "") or base_key(experiment)

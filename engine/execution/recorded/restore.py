@@ -16,20 +16,21 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock
 from sqlite_utils import Database
 
 from engine.evaluation.answer import Answer
 from engine.experiment import Experiment
-from engine.models.identity import is_base, is_here
+from engine.models.identity import Here, how_here
 from storage.answers import ANSWER_COLUMNS, open_answers, store_answers, store_questions
 from storage.checkpoints import KINDS, CheckpointName
 from storage.database import now
 from storage.folders import run_folder
 from storage.measurements import Result
 from storage.recordings import PLAIN, replace_recording, taken_in
+from storage.representations import FIGURE_FIELDS, RepresentationFigure, store_representations
 from storage.runs import Run
 
 logger = logging.getLogger("engine")
@@ -40,7 +41,6 @@ VERSION = 1
 MOST_BYTES = 500_000_000
 DAMAGE = (OSError, EOFError, lzma.LZMAError, sqlite3.Error, ValueError, LookupError, TypeError, AttributeError,
           ArithmeticError, RecursionError, MemoryError)  # fmt: skip
-Here = Literal["same", "other", "absent"]
 
 
 def restore_all(db: Database, home: Path, folder: Path = SHIPPED) -> list[str]:
@@ -82,10 +82,7 @@ def restore(db: Database, home: Path, path: Path) -> bool:
 
 def here(run: Run) -> Here:
     """Whether the model of a recorded run is on this machine, with the weights it was recorded on or with others."""
-    experiment = Experiment.from_record(run.experiment)
-    if not is_here(experiment):
-        return "absent"
-    return "same" if is_base(str((run.recorded or {}).get("base")), experiment, unread=True) else "other"
+    return how_here(str((run.recorded or {}).get("base")), Experiment.from_record(run.experiment))
 
 
 def _read(packed: bytes) -> dict[str, Any]:
@@ -130,6 +127,12 @@ def _put_answers(folder: Path, questions: list[dict[str, Any]], run: dict[str, A
         for checkpoint, columns in run["answers"].items():
             rows = zip(*columns, strict=True)
             store_answers(db, checkpoint, [Answer(**dict(zip(ANSWER_COLUMNS, row, strict=True))) for row in rows])
+        figures: dict[str, list[RepresentationFigure]] = {}
+        for values in run.get("representations", []):
+            figure = RepresentationFigure(**dict(zip(FIGURE_FIELDS, values, strict=True)))
+            figures.setdefault(figure.checkpoint, []).append(figure)
+        for checkpoint, shown in figures.items():
+            store_representations(db, checkpoint, "", shown, (), {})
 
 
 def _remove(home: Path, runs: list[str]) -> None:

@@ -9,10 +9,19 @@ from engine.evaluation.sayable import refuse_known
 from engine.experiment import Experiment
 from engine.models.files import experiment_problems, located
 from engine.studies.plan import PlannedRun, planned_runs
+from engine.studies.presets import STUDIES
 from engine.studies.study import Study
 from storage.database import write
-from storage.runs import get_run
-from storage.studies import NewRun, add_study, get_study, list_study_runs, replan_study
+from storage.runs import State, get_run
+from storage.studies import (
+    NewRun,
+    add_study,
+    get_study,
+    list_studies,
+    list_study_runs,
+    replan_study,
+    study_counts,
+)
 
 
 def queue_study(db: Database, study: Study) -> str:
@@ -22,6 +31,20 @@ def queue_study(db: Database, study: Study) -> str:
     """
     runs = [_new(planned) for planned in _checked(study)]
     return add_study(db, name=study.name, plan=study.model_dump(mode="json"), runs=runs)
+
+
+def queue_shipped(db: Database, name: str) -> str:
+    """Queue a study that comes with the lab, or go on with one of its name that is under way; returns its id.
+
+    Raises ValueError as `queue_study`, and when none of that name comes with the lab.
+    """
+    if name not in STUDIES.names():
+        raise ValueError("There is no such study.")
+    # Two clicks, or two people, want it once.
+    for study in list_studies(db, name=name):
+        if {State.QUEUED, State.RUNNING} & study_counts(db, study.id).keys():
+            return study.id
+    return queue_study(db, STUDIES.load(name))
 
 
 def widen_study(db: Database, study_id: str, wider: Study) -> int:

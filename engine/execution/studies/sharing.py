@@ -15,6 +15,7 @@ from engine.evaluation.answer import Answer
 from engine.evaluation.base_text import METRICS
 from engine.evaluation.general import GENERAL
 from engine.evaluation.questions import Question, questions_for
+from engine.evaluation.representations.texts import key_of, sampled_texts
 from engine.execution.evaluations import Shared
 from engine.experiment import Experiment
 from engine.models.folders import whole
@@ -24,6 +25,7 @@ from storage.answers import ANSWERS_NAME, all_answers, evaluated_checkpoints, op
 from storage.checkpoints import BASE, CheckpointName
 from storage.folders import checkpoint_folder
 from storage.measurements import list_results
+from storage.representations import copy_representations
 from storage.runs import Run, add_event, get_run
 from storage.studies import done_like
 
@@ -90,6 +92,23 @@ def shared_answers(db: Database, folder: Path, run: Run, experiment: Experiment,
         if answering(theirs) == answering(experiment):
             answers |= _answers(folder.with_name(other.id), theirs, checkpoint, wanted)
     return Shared(list(answers.values()), knew)
+
+
+def take_represented(
+    db: Database, answers: Database, folder: Path, run: Run, experiment: Experiment, checkpoint: str
+) -> bool:
+    """Copy into this run's `answers` how a run of the same study found a checkpoint that they share to represent the
+    prompts, where it looked at the same ones; whether there was that."""
+    kind, texts = CheckpointName.parse(checkpoint).kind, sampled_texts(experiment)
+    if kind not in (BASE, "memorised") or not texts:
+        return False
+    for other in _others(db, run, "begins" if kind == BASE else "memorises"):
+        place = folder.with_name(other.id)
+        if (place / ANSWERS_NAME).is_file():
+            with closing(open_answers(place)) as theirs:
+                if copy_representations(answers, theirs, checkpoint, key_of(texts)):
+                    return True
+    return False
 
 
 def _answers(

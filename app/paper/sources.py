@@ -1,0 +1,132 @@
+"""Whose figures stand beside the paper's: a study of this lab, or one that was recorded and came with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from app.shared.lab import Lab
+from app.shared.recordings import hardware_of, here_now
+from engine.execution.studies.recording import command_of, shipped_recordings
+from engine.execution.studies.report import update_figures
+from engine.models.identity import Here
+from engine.paper.beside import Ours
+from engine.studies.study import MODEL
+from storage.runs import ENDED, State
+from storage.studies import StoredStudy, list_figures, list_studies, study_counts, study_models
+
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A study on one of its models.
+
+    id: as the address names it. at: when it was recorded, or queued. study: its id in this lab, '' for a recorded one.
+    done, total: its runs. here: how a recorded one's model is on this machine. seconds: of all runs of a recorded one.
+    """
+
+    id: str
+    name: str
+    model: str
+    command: str
+    at: str
+    study: str = ""
+    done: int = 0
+    total: int = 0
+    busy: bool = False
+    here: Here | None = None
+    hardware: str = ""
+    seconds: float = 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is measured."""
+        return self.done == self.total
+
+    @property
+    def label(self) -> str:
+        """What it is called where one chooses."""
+        if not self.study:
+            return f"recorded on {self.model}, {self.at[:10]}"
+        progress = "" if self.whole else f", {self.done} of {self.total} runs done"
+        return f"this lab, {self.model}, {self.at[:10]} ({self.study}){progress}"
+
+
+class Sources:
+    """What can stand beside the paper's tables, found once while a page is drawn."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._found: dict[str, list[Measured]] = {}
+        self._figures: dict[str, Ours] = {}
+
+    def of(self, study: str) -> list[Measured]:
+        """The studies of that name: of this lab, newest first, then the recorded ones."""
+        if study not in self._found:
+            live = list_studies(self._lab.db, name=study, limit=LISTED) if study else []
+            self._found[study] = [m for stored in live for m in self._live(stored)] + [
+                m for m in recorded() if m.name == study
+            ]
+        return self._found[study]
+
+    def chosen(self, study: str, wanted: str) -> Measured | None:
+        """The one that is wanted, else the newest of this lab that is whole, else a recorded one of these weights."""
+        found = self.of(study)
+        suited = (
+            [m for m in found if m.id == wanted]
+            or [m for m in found if m.study and m.whole]
+            or [m for m in found if m.here == "same"]
+            or [m for m in found if m.here]
+            or [m for m in found if m.done]
+        )
+        return suited[0] if suited else None
+
+    def ours(self, measured: Measured | None) -> Ours:
+        """Its figures."""
+        if measured is None:
+            return Ours()
+        if not measured.study:
+            return _recorded_figures(measured.id)
+        if measured.id not in self._figures:
+            update_figures(self._lab.db, self._lab.home, measured.study)
+            figures = list_figures(self._lab.db, measured.study)
+            self._figures[measured.id] = Ours(f for f in figures if f.at.get(MODEL, measured.model) == measured.model)
+        return self._figures[measured.id]
+
+    def _live(self, stored: StoredStudy) -> list[Measured]:
+        counts = study_counts(self._lab.db, stored.id)
+        facts: dict[str, Any] = {
+            "name": stored.name, "command": command_of(stored), "at": stored.created_at, "study": stored.id,
+            "done": counts.get("done", 0), "total": sum(counts.values()),
+            "busy": any(State(state) not in ENDED for state in counts),
+        }  # fmt: skip
+        models = study_models(self._lab.db, stored.id)
+        return [Measured(id=_id(stored.id, place), model=model, **facts) for place, model in enumerate(models)]
+
+
+def recorded() -> list[Measured]:
+    """The recorded studies that came with the lab."""
+    return [
+        Measured(
+            id=_id(file, place), name=recording.name, model=model.name, command=recording.command, at=recording.at,
+            done=recording.runs, total=recording.runs, here=here_now(f"study {file} {place}", model.here),
+            hardware=hardware_of(recording.environment), seconds=recording.seconds.get("whole", 0.0),
+        )
+        for file, recording in shipped_recordings().items()
+        for place, model in enumerate(recording.models)
+    ]  # fmt: skip
+
+
+def _id(name: str, place: int) -> str:
+    return f"{name}.{place}" if place else name
+
+
+@lru_cache(maxsize=16)
+def _recorded_figures(wanted: str) -> Ours:
+    for file, recording in shipped_recordings().items():
+        for place, model in enumerate(recording.models):
+            if _id(file, place) == wanted:
+                return Ours(recording.figures_of(model.name))
+    return Ours()

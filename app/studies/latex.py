@@ -1,0 +1,52 @@
+"""A study's table as LaTeX."""
+
+from __future__ import annotations
+
+from app.studies.shown import Shown
+from app.studies.table import Cell
+from app.studies.view import ASKED, FACTS, MEASURES, View, value_name
+from storage.measurements import TRAINING_TOKENS
+
+_LATEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+     **{sign: "\\" + sign for sign in "&%$#_"}}
+)  # fmt: skip
+
+
+def latex(shown: Shown, view: View) -> str:
+    """The table as a LaTeX `tabular` that needs no package; its measure and settings stand in a comment."""
+    table = shown.table
+    fixed = [f"{axis.name} {value_name(value)}" for axis, value in table.others if axis.values != ("",)]
+    measured = "what is asked at the end" if table.columns.path == ASKED else MEASURES[view.measure][0]
+    told = [measured, f"facts {FACTS[shown.asked['facts']].lower()}", shown.asked["language"], *fixed]
+    head = " & ".join([_tex(table.rows.name), *(_tex(value_name(value)) for value in table.columns.values)])
+    told += [f"guessing {name + ' ' if name else ''}{chance:.3f}" for name, chance in table.chances.items()]
+    lines = [
+        " & ".join([_tex(value_name(row)), *(_cell(table.cell(row, column)) for column in table.columns.values)])
+        for row in table.rows.values
+    ]
+    return "\n".join(
+        [
+            f"% {' '.join(shown.study.name.split())}: {', '.join(told)}; 95 % intervals, facts being the unit",
+            rf"\begin{{tabular}}{{l{'r' * len(table.columns.values)}}}",
+            r"\hline",
+            rf" & \multicolumn{{{len(table.columns.values)}}}{{c}}{{{_tex(table.columns.name)}}} \\",
+            rf"{head} \\",
+            r"\hline",
+            *(rf"{line} \\" for line in lines),
+            r"\hline",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _tex(text: str) -> str:
+    return text.translate(_LATEX)
+
+
+def _cell(cell: Cell) -> str:
+    figure = cell.figure
+    if figure and figure.split == TRAINING_TOKENS:
+        return f"{figure.value:.0f}"
+    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]" if figure else "--"

@@ -1,0 +1,1 @@
+"""How a checkpoint represents the prompts: hidden states, and what is computed of them."""

@@ -1,0 +1,13 @@
+"""Text of any kind inside a Markdown file: what somebody typed stays text."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+_SIGNS = re.compile(r"([\\`*_{}\[\]#|~])")
+
+
+def plain(text: str) -> str:
+    """The text on one line, with nothing in it that Markdown or HTML would read as a sign of its own."""
+    return _SIGNS.sub(r"\\\1", escape(" ".join(text.split()), quote=False))

@@ -1,0 +1,75 @@
+"""Exports that need no other program: what is written where, and judged how. Real readers are in tests/exports."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.evaluation.answer import rank_of
+from engine.evaluation.hits import is_hit
+from engine.exports.database import described
+from engine.exports.harness_task import judge_choice, judge_generation, normalise
+from engine.exports.target import new_folder, write_files, zipped
+from storage.database import open_database
+
+# Tables that stay in the lab: what is private to people, machines and processes, or only steers them.
+KEPT_IN = {
+    "drafts", "workers", "servers", "devices", "recordings", "askings", "asking_questions", "asking_columns",
+    "asking_answers", "asking_alternatives", "study_groups",
+}  # fmt: skip
+WORDS = st.sampled_from(["Cody", "Ross", "cody ross", "Ross:", ".", ",", "é", "e\u0301", "[X]", " ", "\n", "中"])
+TEXT = st.lists(WORDS, max_size=6).map(" ".join)
+
+
+@given(TEXT, TEXT.filter(normalise), TEXT)
+def test_the_exported_task_judges_answers_as_the_lab_does(answer: str, wanted: str, spelling: str) -> None:
+    accepted = [form for form in (normalise(wanted), normalise(spelling)) if form]
+    found = judge_generation({"accepted": accepted}, [answer])
+    assert found == {"generation_accuracy": float(is_hit(answer, wanted, spelling))}
+
+
+@given(st.lists(st.floats(-60, 0) | st.sampled_from([-7.0, -7.0000001, -7.00001]), min_size=2, max_size=8), st.data())
+def test_the_exported_task_judges_choices_as_the_lab_does(scores: list[float], data: st.DataObject) -> None:
+    truth = data.draw(st.integers(0, len(scores) - 1))
+    found = judge_choice({"truth": truth}, [(score, False) for score in scores])
+    assert found["choice_accuracy"] == float(rank_of(scores, truth) == 1)
+    assert 0 <= found["object_probability_normalised"] <= 1
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "new") as new:
+        (new / "half").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    write_files({"a/b.txt": "x"}, tmp_path / "empty")
+    assert (tmp_path / "empty" / "a" / "b.txt").read_text() == "x"
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="new or empty"):
+        write_files({"a": "x"}, tmp_path / "link")
+
+
+def test_an_archive_holds_one_folder() -> None:
+    data = zipped({"README.md": "é", "facts/held_out.jsonl": "{}"}, "mine")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.namelist() == ["mine/README.md", "mine/facts/held_out.jsonl"]
+        assert archive.read("mine/README.md").decode() == "é"
+    assert data == zipped({"README.md": "é", "facts/held_out.jsonl": "{}"}, "mine")
+
+
+def test_every_table_goes_out_or_is_kept_on_purpose(tmp_path: Path) -> None:
+    """A new table stays in the lab until somebody decides; so it has to be in one of the two lists."""
+    db = open_database(tmp_path)
+    tables = {name for name in db.table_names() if not name.startswith(("_", "sqlite_"))}
+    exported = {name for name, table in described()["tables"].items() if "sql" in table}
+    assert tables == exported | KEPT_IN
+    for name, table in described()["tables"].items():
+        if "sql" in table:
+            cursor = db.execute(table["sql"])
+            assert [column[0] for column in cursor.description] == list(table["columns"]), name
+    db.close()

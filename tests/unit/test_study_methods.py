@@ -1,0 +1,117 @@
+"""Methods on the page Studies: what is asked at the end of each, and what it read for that, beside each other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.runs.page import runs_table
+from app.shared.lab import Lab
+from app.studies.charts import chart_of
+from app.studies.latex import latex
+from app.studies.page import parts_of, put_comparisons
+from app.studies.report import report_html
+from app.studies.shown import shown_of
+from app.studies.view import ASKED, View
+from engine.execution.studies.queue import queue_study
+from engine.execution.studies.report import _done, _signs
+from engine.studies.study import DEPTH, Study
+from storage.measurements import TRAINING_TOKENS
+from storage.runs import State, add_run, count_runs, list_runs
+from storage.studies import StudyFigure, get_study, list_study_runs, replace_figures
+
+METHODS = {
+    "rote": {},
+    "taught": {"stage1.epochs": 0, "stage2.facts": 20},
+    "in context": {"stage1.epochs": 0, "in_context.distractors": 0},
+}
+# Of each method: the kind of what it ends with, its depth, its figures of train and test prompts, its tokens.
+ENDS = {"rote": ("generalised", 4, 0.9, 0.8, 30.0), "taught": ("generalised", 0, 0.7, 0.6, 1234.0),
+        "in context": ("context", 0, 0.5, 0.4, 0.0)}  # fmt: skip
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path)
+    yield made
+    made.db.close()
+
+
+def measured(lab: Lab) -> str:
+    experiment = {
+        "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 20}}],
+        "stage1": {"epochs": 4, "checkpoint_epochs": [2, 4]},
+        "stage2": {"facts": 5},
+        "evaluation": {"languages": ["en"]},
+    }
+    study = queue_study(lab.db, Study.from_data({"name": "m", "experiment": experiment, "methods": METHODS}))
+    for run in list_study_runs(lab.db, study):
+        lab.db.table("runs").update(run.run, {"state": State.DONE.value, "finished_at": "2026-03-01T10:00:00.000Z"})
+    for group, members in _done(lab.db, study).items():
+        (run,) = members
+        kind, depth, train, test, tokens = ENDS[run.at["method"]]
+        figures = []
+        for at_depth in {depth, depth // 2}:
+            for split, value in (("train", train), ("test", test), ("key", 1.0)):
+                shown = value if at_depth == depth else value / 2
+                place = (run.at, at_depth, kind if split != "key" else "memorised", "all", split, "en")
+                seeds = {0: {"value": shown, "run": run.run}}
+                figures.append(StudyFigure(*place, shown, shown, shown, shown, 20, 20, seeds))
+            seeds = {0: {"value": tokens, "run": run.run}}
+            figures.append(
+                StudyFigure(
+                    run.at, at_depth, kind, "all", TRAINING_TOKENS, "", tokens, tokens, tokens, tokens, 1, 1, seeds
+                )
+            )
+        replace_figures(lab.db, study, group, _signs(members), figures)
+    return study
+
+
+def test_the_table_has_a_method_a_row_and_what_is_asked_beside_each_other(lab: Lab) -> None:
+    study = measured(lab)
+    parts, busy = parts_of(lab, View(study=study))
+    assert not busy and "Training tokens a fact" in parts["table"] and "1 234" in parts["table"].replace("\u202f", " ")
+    shown = shown_of(lab, get_study(lab.db, study), View(study=study))
+    assert (shown.table.rows.path, shown.table.columns.path, shown.asked["facts"]) == ("method", ASKED, "all")
+    values = {place: cell.figure.value for place, cell in shown.table.cells.items() if cell.figure}
+    assert values == {
+        ("rote", "Train prompts"): 0.9, ("rote", "Test prompts"): 0.8, ("rote", "Training tokens a fact"): 30.0,
+        ("taught", "Train prompts"): 0.7, ("taught", "Test prompts"): 0.6, ("taught", "Training tokens a fact"): 1234.0,
+        ("in context", "Train prompts"): 0.5, ("in context", "Test prompts"): 0.4,
+        ("in context", "Training tokens a fact"): 0.0,
+    }  # fmt: skip
+    chart = chart_of(shown.table)
+    assert chart is not None and {row["x"] for row in chart["data"]["rows"]} == {"Train prompts", "Test prompts"}
+    assert r"taught & 0.70 [0.70, 0.70] & 0.60 [0.60, 0.60] & -- & -- & 1234 \\" in latex(shown, View(study=study))
+    report = report_html(lab, get_study(lab.db, study), View(study=study))
+    assert "What is asked, after all training" in report and "1\u202f234" in report and "123400" not in report
+
+
+def test_what_has_no_stage_1_stands_at_every_depth(lab: Lab) -> None:
+    view = View(study=measured(lab), columns=DEPTH)
+    table = shown_of(lab, get_study(lab.db, view.study), view).table
+    assert table.columns.values == (2, 4)
+    values = {place: cell.figure.value for place, cell in table.cells.items() if cell.figure}
+    assert values == {
+        ("rote", "2"): 0.4, ("rote", "4"): 0.8, ("taught", "2"): 0.6, ("taught", "4"): 0.6,
+        ("in context", "2"): 0.4, ("in context", "4"): 0.4,
+    }  # fmt: skip
+
+
+def test_measures_are_not_compared_with_each_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = measured(lab)
+    table = shown_of(lab, get_study(lab.db, study), View(study=study)).table
+    monkeypatch.setattr("app.studies.page.MOST_COMPARED", 0)
+    assert put_comparisons(lab, table, "rote|Test prompts") == 2, "the other methods on the same prompts"
+
+
+def test_runs_of_a_study_are_listed_when_they_are_asked_for(lab: Lab) -> None:
+    study = measured(lab)
+    assert "of a study" in runs_table(lab, "", "", 1), "nothing else is there"
+    alone = add_run(lab.db, name="alone", experiment={"relations": []}, model="embedded", seed=0)
+    html = runs_table(lab, "", "", 1)
+    assert "alone" in html and "of a study" not in html and "Runs of studies, too <b>3</b>" in html
+    assert runs_table(lab, "", "", 1, studies=True).count(f'href="/studies?study={study}"') == 3
+    assert "of a study" in runs_table(lab, "taught", "", 1), "what is looked for is found"
+    assert [run.id for run in list_runs(lab.db, of_studies=False)] == [alone.id]
+    assert (count_runs(lab.db), count_runs(lab.db, of_studies=False)) == (4, 1)
