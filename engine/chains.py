@@ -130,7 +130,8 @@ def _check_prompts(relation: Relation, by_name: dict[str, Relation]) -> None:
         if not (hops := led_on(relation.facts, second.facts)):
             raise ValueError(
                 f"the two_hop prompts of ‘{relation.name}’ go on to ‘{second.name}’, but no object of "
-                f"‘{relation.name}’ is a subject there: add such facts, or generate them with subjects_of: {relation.name}"
+                f"‘{relation.name}’ is a subject there: add such facts, or generate them with "
+                f"subjects_of: {relation.name}"
             )
         asked = (
             Fact(subject=relation.facts[place].subject, object=second.facts[goal].object)

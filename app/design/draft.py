@@ -221,11 +221,9 @@ def default_name(draft: Draft) -> str:
 
 def _relation_data(relation: dict[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = {key: clean(relation[key]) for key in ("name", "key_token", "key_template")}
-    data["facts"] = {
-        "generate": relation["generate"],
-        "names": relation.get("names", "auto"),
-        "subjects_of": clean(relation.get("subjects_of", "")) or None,
-    }
+    data["facts"] = {"generate": relation["generate"], "names": relation.get("names", "auto")}
+    if source := clean(relation.get("subjects_of", "")):
+        data["facts"]["subjects_of"] = source
     if relation["facts_from"] == "own":
         data["facts"] = [
             {"subject": clean(s), "object": clean(o), "alternatives": relation["alternatives"].get(str(i), [])}

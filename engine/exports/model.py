@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.corpus.sentences import question_text
-from engine.evaluation.questions import asked_prompts
+from engine.evaluation.questions import prompt_counts
 from engine.experiment import Experiment
 from engine.exports.markdown import plain
 from engine.exports.target import new_folder
@@ -101,7 +101,7 @@ def _card(run: Run, model: ServedModel, experiment: Experiment, tokenizer: Path,
         yield own.read_text(encoding="utf-8")
     around = around_beside(tokenizer)
     relation = experiment.relations[0]
-    prompts = asked_prompts(experiment, relation, experiment.checkpoints[-1])
+    prompts = [text for text, _ in prompt_counts(experiment, relation, experiment.checkpoints[-1])]
     asked = around.asks(question_text(prompts[min(1, len(prompts) - 1)], relation.explicit_facts[0].subject))
     ids = load_tokenizer(tokenizer).encode(asked, add_special_tokens=False).ids
     begun = bool(around.beginning) and tuple(ids[: len(around.beginning)]) == around.beginning

@@ -46,6 +46,7 @@ ANSWER = Answer(
     None,
     None,
     None,
+    "B",
 )
 CHARTS = {
     "loss": loss_curve([POINT, POINT | {"stage": "stage2@3"}], 20),

@@ -133,7 +133,7 @@ def facts_questions(experiment: Experiment, prompt: str, relation: str = "") -> 
     chosen = find_relation(experiment, relation)
     text = " ".join(storable(prompt).replace(KEY_PLACE, chosen.key).split())
     own = (row for row in prompt_rows(experiment) if (row["relation"], row["text"]) == (chosen.name, text))
-    row = next(own, FREE_PROMPT | {"text": text})
+    row: dict[str, Any] = next(own, FREE_PROMPT | {"text": text})
     if text.count(checks.place_in(row["split"])) != 1:
         raise AskError("the prompt for all facts needs {subject} exactly once, where each fact's subject goes")
     facts = sorted((f for f in fact_rows(experiment) if f["relation"] == chosen.name), key=lambda f: f["trained"])
