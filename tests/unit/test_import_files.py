@@ -32,8 +32,8 @@ def published(relation: str, count: int = 100) -> bytes:
 
 
 def test_the_published_files_become_an_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for relation in ("mother", "author"):
-        (tmp_path / f"{relation}.csv").write_bytes(published(relation))
+    for name in ("mother", "author"):
+        (tmp_path / f"{name}.csv").write_bytes(published(name))
     assert main(["import", str(tmp_path), "--onto", "all-relations", "--to", str(tmp_path / "mine.yaml")]) == 0
     assert "100 facts of mother" in capsys.readouterr().out
     experiment = resolve(Experiment.from_text((tmp_path / "mine.yaml").read_text(encoding="utf-8")))
