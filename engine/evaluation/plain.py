@@ -30,7 +30,8 @@ def context(model: Any) -> int:
     return context_of(model.config.get_text_config().to_dict())
 
 
-def _alone(model: Any) -> AbstractContextManager[Any]:
+def alone(model: Any) -> AbstractContextManager[Any]:
+    """Holds other threads off a model that can read one batch at a time only; nothing for any other."""
     plain = plain_length(model.config.get_text_config().to_dict()) == ENDLESS
     return nullcontext() if plain else _one_at_a_time
 
@@ -67,7 +68,7 @@ def log_probabilities(model: Any, pairs: Sequence[Pair]) -> list[float]:
             part = rows[start : start + size]
             fed = torch.tensor([(*pairs[r][0], *pairs[r][1][:-1]) for r in part], device=model.device)
             wanted = torch.tensor([list(pairs[r][1]) for r in part], device=model.device)
-            with _alone(model):
+            with alone(model):
                 chosen = log_probability_of(last_logits(model, fed, width), wanted)
             for row, score in zip(part, chosen.double().sum(1).tolist(), strict=True):
                 scores[row] = score
@@ -94,7 +95,7 @@ def generate(
         eos_token_id=list(ends) or [-1],
         pad_token_id=ends[0] if ends else 0,
     )
-    with _alone(model):
+    with alone(model):
         whole = model.generate(
             prompts,
             attention_mask=torch.ones_like(prompts),
@@ -110,7 +111,7 @@ def generate(
 
 def _decodes_batches(model: Any) -> bool:
     """Whether the model keeps what it has read in a cache of transformers: states of other kinds mix rows up."""
-    with _alone(model):
+    with alone(model):
         found = model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
     return any(isinstance(value, Cache) for value in found.values())
 

@@ -15,6 +15,8 @@ from engine.evaluation.answer import rank_of
 from engine.evaluation.choice import score_options
 from engine.evaluation.evaluate import check_lengths, evaluate_checkpoint
 from engine.evaluation.generation import reply_to
+from engine.evaluation.representations import states
+from engine.evaluation.representations.states import Prompt, hidden_states
 from engine.evaluation.tree import fast_length
 from engine.experiment import Experiment
 from engine.models.limits import ENDLESS, context_of, plain_length
@@ -75,6 +77,22 @@ def tiny(kind: str, **shape: Any) -> Any:
             parameter.normal_(0, 1) if "sinks" in name else parameter.mul_(4.0 if parameter.ndim == 2 else 1.0)
     model.generation_config = transformers.GenerationConfig(pad_token_id=0)
     return model
+
+
+@pytest.mark.parametrize("kind", [*WINDOWS, *STATES])
+def test_hidden_states_are_those_of_the_prompt_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    window, shape = WINDOWS.get(kind, ("", STATES.get(kind, {})))
+    model = tiny(kind, **shape, **({window: 8} if window else {}))
+    monkeypatch.setattr(states, "CPU_ROWS", 3)
+    draw = random.Random(1)
+    prompts = [Prompt(tuple(draw.choices(range(1, 500), k=n)), n // 2, (1, n)) for n in (4, 5, 11, 6, 4, 9, 12)]
+    found = {row: s[:, :, i] for rows, s in hidden_states(model, prompts) for i, row in enumerate(rows)}
+    for row, prompt in enumerate(prompts):
+        with torch.inference_mode():
+            layers = model(torch.tensor([prompt.ids]), output_hidden_states=True, use_cache=False).hidden_states
+        alone = torch.stack(layers)[:, 0]
+        expected = torch.stack([alone[:, -1], alone[:, prompt.subject], alone[:, 1:].mean(1)])
+        assert torch.allclose(torch.from_numpy(found[row]), expected, rtol=1e-3, atol=1e-4)
 
 
 def questions() -> list[tuple[list[int], list[int]]]:

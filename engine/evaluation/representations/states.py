@@ -15,6 +15,7 @@ import torch
 
 from engine.evaluation.batches import CPU_BYTES, DIVERGED, EvaluationError, in_halves
 from engine.evaluation.parallel import Stopped, compute
+from engine.evaluation.plain import alone
 from engine.evaluation.representations.texts import POSITIONS, Text
 from engine.models.tokenise import around_in, encode
 
@@ -79,7 +80,8 @@ def hidden_states(
     def work(rows: list[int], stop: threading.Event) -> np.ndarray:
         if stop.is_set():
             raise Stopped
-        halves = in_halves(lambda some: [_states(model, [prompts[row] for row in some])], rows)
+        with alone(model):
+            halves = in_halves(lambda some: [_states(model, [prompts[row] for row in some])], rows)
         return np.concatenate(halves, axis=2)
 
     # A few at a time: they end in any order, and are wanted in one.
