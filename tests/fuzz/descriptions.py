@@ -20,10 +20,11 @@ from engine.experiment import Experiment
 from tests.fuzz.target import Target, fed, said_in_words
 from tests.fuzz.texts import ANYTHING, NAMES, NUMBERS, PLAIN_NAMES, TEXT, cleaned, mostly
 
-SPLITS = st.sampled_from(["train", "train", "test", "unrelated", "decoy"])
+SPLITS = st.sampled_from(["train", "train", "test", "unrelated", "decoy", "reversal", "two_hop"])
 LANGUAGES = mostly(st.just("en"), st.sampled_from(["zh", "fr", "sp", "EN", "no"]) | TEXT)
 PROMPTS = mostly(
-    PLAIN_NAMES.map(lambda name: f"{name} {{subject}}?"), st.tuples(TEXT, st.just("{subject}"), TEXT).map("".join)
+    st.tuples(PLAIN_NAMES, st.sampled_from(["subject", "subject", "object"])).map(lambda x: f"{x[0]} {{{x[1]}}}?"),
+    st.tuples(TEXT, st.just("{subject}"), TEXT).map("".join),
 )
 FACTS = st.lists(
     st.fixed_dictionaries(
@@ -38,7 +39,10 @@ RELATIONS = st.fixed_dictionaries(
         "key_token": mostly(st.sampled_from(["[X]", "<k>"]), TEXT),
         "key_template": mostly(st.sampled_from(["{subject} {key} {object}.", "{key} {subject} {object}"]), TEXT),
         "prompts": st.lists(
-            st.fixed_dictionaries({"text": PROMPTS, "split": SPLITS}, optional={"language": LANGUAGES}),
+            st.fixed_dictionaries(
+                {"text": PROMPTS, "split": SPLITS},
+                optional={"language": LANGUAGES, "relation": mostly(st.sampled_from(["mother", "guide"]), TEXT)},
+            ),
             min_size=1, max_size=5,
         ),
         "options": mostly(st.just([]), st.lists(NAMES, max_size=4)),

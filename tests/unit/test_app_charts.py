@@ -16,6 +16,7 @@ from app.results.answer_map import MOST_CELLS, prompt_entries, sampled
 from app.results.charts import compare_chart, curve_chart, map_chart
 from app.shared.charts import loss_curve, recall_curve
 from app.shared.static_charts import light_colours, svg
+from app.studies.charts import asked_chart, study_chart
 from storage.answer_search import Answer
 
 POINT = {"stage": "stage1", "step": 5, "epoch": 1.0, "value": 0.5}
@@ -119,6 +120,21 @@ def test_the_line_of_chance_takes_no_room_and_no_grid_lines_away() -> None:
     grid = light_colours()["chart-grid"]
     for without, line in ([plain, chance], curves):
         assert without.count(grid) == line.count(grid) > 0
+
+
+def test_every_panel_has_the_line_of_its_own_chance() -> None:
+    rows = [COMPARED[0] | {"split": split, "chance": c} for split, c in (("Train prompts", 0.01), ("Decoys", 0.25))]
+    chart = svg(compare_chart(rows, "choice_accuracy", 0.01, ["en"]))
+    assert chart.count('stroke-dasharray="4,4"') == 2
+    drawn = [row | {"chance": c} for row, c in zip(CURVE, (0.01, 0.25), strict=True)]
+    assert svg(curve_chart(drawn, "choice_accuracy", 0.01)).count('stroke-dasharray="4,4"') == 2
+    at = {"line": "rote", "value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
+    asked = [at | {"x": "Reversal", "chance": None}, at | {"x": "Reversal, choice", "chance": 0.02}]
+    panels = svg(asked_chart([row | {"seed": None} for row in asked], "Method", [r["x"] for r in asked], ["rote"]))
+    assert panels.count('stroke-dasharray="4,4"') == 1
+    dashes = study_chart(asked, [], "What", "Method", [r["x"] for r in asked], ["rote"])
+    assert dashes["data"]["chances"] == [{"x": "Reversal, choice", "chance": 0.02}] and svg(dashes)
+    assert "chances" not in study_chart(asked[:1], [], "What", "Method", ["Reversal"], ["rote"])["data"]
 
 
 @pytest.mark.parametrize("name", ["compare", "curve"])

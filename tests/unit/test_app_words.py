@@ -192,6 +192,35 @@ def test_rows_for_charts_and_tables(run: Run) -> None:
     assert [(x.split, x.language) for x in lines][:2] == [("key", "en"), ("train", "en")]
 
 
+def test_what_follows_from_facts_is_told_with_the_chance_of_its_own_options(run: Run) -> None:
+    choice = {"metric": "choice_accuracy", "options_least": 50, "options_most": 50}
+    rows = [
+        *ROWS,
+        row("generalised@20", "reversal", 0.02),
+        replace(row("generalised@20", "reversal", 0.06), **choice, chance=0.02),
+        replace(row("generalised@20", "train", 0.8), **choice, chance=0.01),
+        row("generalised@20", "two_hop", 0.14),
+    ]
+    found = Figures(run, rows)
+    said = " ".join(headline_sentences(found)).replace("\u00a0", " ")
+    assert (
+        "the other way round, for the subject by the object, as nothing taught it: 2 % [0–7]; as multiple choice"
+        in said
+    )
+    assert (
+        "6 % [1–11], where guessing would reach 2 %." in said and "(2-hop), as nothing taught it: 14 % [9–19]." in said
+    )
+    assert found.chance("choice_accuracy") == 0.01 and found.reasoning_chances("choice_accuracy") == {
+        "reversal prompts": 0.02
+    }
+    assert "Asked the other way" not in " ".join(headline_sentences(Figures(run, ROWS)))
+    drawn = compared(found, "choice_accuracy", "held_out", 20)
+    assert {r["split"]: r["chance"] for r in drawn} == {"Train prompts": 0.01, "Reversal prompts": 0.02}
+    assert [x.split for x in table(found, "generation_accuracy", "held_out", found.checkpoints)][-2:] == [
+        "reversal", "two_hop",
+    ]  # fmt: skip
+
+
 def test_chance_is_one_over_the_options(run: Run) -> None:
     found = Figures(run, [])
     assert found.chance("generation_accuracy") is None

@@ -134,6 +134,28 @@ def test_own_prompts_begin_with_the_corpus() -> None:
     )
 
 
+def test_own_prompts_begin_with_the_corpus_s_reasoning_where_that_was_chosen() -> None:
+    draft = drafts.from_experiment(load_preset("reasoning"))
+    shown = examine(draft).resolved
+    assert shown is not None and shown == resolve(load_preset("reasoning"))
+    sample = generated_sample(draft, draft["relations"][1], shown)
+    assert shown.relations[0].explicit_facts[0].object in sample, "about the mothers"
+    assert "<li>" not in generated_sample(draft, draft["relations"][1]), "not known before"
+    type_into(draft, relation__prompts_from="own")
+    typed = draft["relations"][0]["prompts"]["en"]
+    assert typed["reversal"].startswith("{object} is the mother of\n")
+    assert typed["two_hop"].startswith("educated_at | Where was {subject}'s mother educated?\n")
+    assert examine(draft).resolved == shown
+    typed["two_hop"], typed["reversal"] = "Where was {subject}'s mother educated?", "{subject} is hers"
+    errors = {f.problem.column: f for f in examine(draft).errors}
+    assert {f.place for f in errors.values()} == {"r1/prompts"}
+    assert "a bar before the prompt" in errors["English, 2-hop prompts, line 1"].problem.message
+    assert "has no {object}" in errors["English, reversal prompts, line 1"].problem.message
+    draft = drafts.from_experiment(load_preset("reasoning"))
+    draft["relations"][1]["subjects_of"] = "father"
+    assert [f.place for f in examine(draft).errors] == ["relations"]
+
+
 @pytest.mark.parametrize(
     ("change", "place", "says"),
     [
