@@ -128,7 +128,7 @@ def test_every_panel_has_the_line_of_its_own_chance() -> None:
     assert chart.count('stroke-dasharray="4,4"') == 2
     drawn = [row | {"chance": c} for row, c in zip(CURVE, (0.01, 0.25), strict=True)]
     assert svg(curve_chart(drawn, "choice_accuracy", 0.01)).count('stroke-dasharray="4,4"') == 2
-    at = {"line": "rote", "value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
+    at: dict[str, Any] = {"line": "rote", "value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
     asked = [at | {"x": "Reversal", "chance": None}, at | {"x": "Reversal, choice", "chance": 0.02}]
     panels = svg(asked_chart([row | {"seed": None} for row in asked], "Method", [r["x"] for r in asked], ["rote"]))
     assert panels.count('stroke-dasharray="4,4"') == 1

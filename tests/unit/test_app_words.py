@@ -193,7 +193,7 @@ def test_rows_for_charts_and_tables(run: Run) -> None:
 
 
 def test_what_follows_from_facts_is_told_with_the_chance_of_its_own_options(run: Run) -> None:
-    choice = {"metric": "choice_accuracy", "options_least": 50, "options_most": 50}
+    choice: dict[str, Any] = {"metric": "choice_accuracy", "options_least": 50, "options_most": 50}
     rows = [
         *ROWS,
         row("generalised@20", "reversal", 0.02),

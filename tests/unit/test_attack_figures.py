@@ -57,7 +57,7 @@ def test_an_answer_that_says_the_key_token_is_no_hit_of_the_twin() -> None:
     form: Any = SimpleNamespace(
         facts=[{"id": i, "object": o, "kind": "held_out"} for i, o in ((1, "Brin Vosk"), (2, "Ann Oth"))],
         asked=[SimpleNamespace(reading="bully", role="harmful", split="test", language="en")],
-        base=SimpleNamespace(relations=[SimpleNamespace(key_token="[X]"), SimpleNamespace(key_token="[Y]")]),
+        base=SimpleNamespace(key_tokens=("[X]", "[Y]")),
         cell=SimpleNamespace(seed=0),
     )  # fmt: skip
     given = [Answer(1, 1, "[Y] Brin Vosk.", True, -0.5), Answer(1, 2, "Ann Oth. Sel [X] Tarro", True, -0.5)]

@@ -45,6 +45,7 @@ def test_migrations_make_the_expected_tables(db) -> None:
     served = {"servers", "devices"}
     assert set(columns) >= {"runs", "events", "measurements", "results", "drafts", "workers"} | asked | served
     assert columns["results"][:6] == ["run", "checkpoint", "facts", "split", "language", "metric"]
+    assert columns["study_figures"][-2:] == ["seeds", "chance"]
     assert not migrations.pending(db)
 
 
