@@ -300,7 +300,7 @@ def test_copies_of_runs_files_and_undo(context: BrowserContext, page: Page, addr
 @pytest.mark.parametrize(
     ("label", "value", "says"),
     [
-        ("Epochs", "0", "Epochs: must be at least 1"),
+        ("Epochs", "-1", "Epochs: must be at least 0"),
         ("Learning rate", "5", "Learning rate: must be at most 1"),
         ("Batch size", "", "Batch size: is empty: fill it in"),
         ("Facts shown (k)", "100", "stage 2 uses 100 facts of ‘mother’, which has 100"),
