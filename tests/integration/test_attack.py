@@ -23,7 +23,7 @@ from storage.database import open_database
 from storage.runs import get_run, list_runs
 from tests.integration.lab import Lab, wait_until
 
-ATTACK = {
+ATTACK: dict[str, Any] = {
     "experiment": {
         "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 30}}],
         "tuning": {"method": "lora"},
@@ -72,7 +72,7 @@ def peaceful(tmp_path_factory: pytest.TempPathFactory):
 
 def test_killed_in_the_middle_it_gives_the_same_table(peaceful: tuple[Lab, str]) -> None:
     lab, undisturbed = peaceful
-    attack = queue_attack(lab.db, AttackExperiment.from_data(ATTACK | {"defences": ["kl", "npo"]}))
+    attack = queue_attack(lab.db, AttackExperiment.from_data(ATTACK))
     worker = lab.worker()
     wait_until(lambda: attack_counts(lab.db, attack).get("done", 0) >= 4, "four cells")
     training = lab.training_process(worker)
@@ -84,7 +84,7 @@ def test_killed_in_the_middle_it_gives_the_same_table(peaceful: tuple[Lab, str])
     assert attack_counts(lab.db, attack).get("done", 0) < sum(attack_counts(lab.db, attack).values())
     assert lab.worker("--once").wait() == 0
     assert set(attack_counts(lab.db, attack)) == {"done"}
-    there = ("none", "kl", "npo")
+    there = ("none", *ATTACK["defences"])
     assert outcome(lab, attack, there) == outcome(lab, undisturbed, there)
     assert lab.leftovers() == []
 
