@@ -12,9 +12,9 @@ from app.results.representation_charts import AFTER, BEFORE, cosine_chart, pictu
 from app.shared.lab import Lab
 from app.shared.words import checkpoint_name, split_name
 from engine.corpus.sentences import question_text
-from engine.evaluation.representations.published import MODEL, PUBLISHED, Published
 from engine.evaluation.representations.statistics import BETWEEN, DELTA, GROUPS, KEY_CKA, KEY_COSINE, WITHIN
 from engine.evaluation.representations.texts import SPLITS
+from engine.paper.representations import PublishedCheckpoint, published_checkpoints, published_model
 from storage.answers import list_facts, list_prompts
 from storage.checkpoints import BASE, CheckpointName
 from storage.representations import Pictured, RepresentationFigure, list_pictured
@@ -27,7 +27,7 @@ POSITION_NAMES = {
 }
 GROUP_NAMES = {"natural": "Natural prompts", "key": "Key-token prompts", "all": "Both"}
 GROUP_COLOURS = {"natural": "$chart-train", "key": "$chart-decoy", "all": "$chart-base"}
-TOLD = f"Published ({MODEL})"
+TOLD = f"Published ({published_model()})"
 MOST_PICTURED = 24  # checkpoints in one picture
 KEPT_PICTURES = 8
 COLUMNS = (
@@ -40,7 +40,9 @@ COLUMNS = (
 def group_chart(figures: Sequence[RepresentationFigure]) -> dict[str, Any] | None:
     """ΔCosSim by epoch, with the paper's; None where there is none, as with one relation."""
     rows = [_row(f, GROUP_NAMES[f.prompts]) for f in figures if f.measure == DELTA]
-    published = [_published(row, GROUP_NAMES["natural"], row.delta) for row in PUBLISHED]
+    published = [
+        _published(row, GROUP_NAMES["natural"], row.delta) for row in published_checkpoints() if row.delta is not None
+    ]
     colours = {GROUP_NAMES[group]: GROUP_COLOURS[group] for group in ("natural", "key", "all")}
     return cosine_chart(rows, published, "ΔCosSim: within relations − between", colours, TOLD) if rows else None
 
@@ -50,7 +52,7 @@ def key_chart(figures: Sequence[RepresentationFigure]) -> dict[str, Any] | None:
     rows = [_row(f, split_name(f.prompts).capitalize()) for f in figures if f.measure == KEY_COSINE]
     published = [
         _published(row, split_name(split).capitalize(), value)
-        for row in PUBLISHED
+        for row in published_checkpoints()
         for split in SPLITS[1:]
         if (value := getattr(row, split)) is not None
     ]
@@ -66,11 +68,11 @@ def _row(figure: RepresentationFigure, line: str) -> dict[str, Any]:
     return drawn | {"value": figure.value, "low": low, "high": high, "n": figure.n, "n_facts": figure.n_facts}
 
 
-def _published(row: Published, line: str, value: float) -> dict[str, Any]:
+def _published(row: PublishedCheckpoint, line: str, value: float) -> dict[str, Any]:
     return {"epoch": row.epoch, "stage": TOLD, "line": line, "value": value, "checkpoint": published_name(row)}
 
 
-def published_name(row: Published) -> str:
+def published_name(row: PublishedCheckpoint) -> str:
     """The checkpoint of a row of the paper's table."""
     return checkpoint_name(
         BASE if not row.epoch else f"{'generalised' if row.after_stage2 else 'memorised'}@{row.epoch}"
@@ -96,8 +98,8 @@ def table_of(figures: Sequence[RepresentationFigure]) -> tuple[list[str], list[L
         Line(checkpoint_name(name), False, [known.get((name, measure, prompts)) for measure, prompts, _ in columns])
         for name in dict.fromkeys(f.checkpoint for f in figures)
     ]
-    for row in PUBLISHED:
-        theirs = {(DELTA, "natural"): f"{row.delta:.3f}"}
+    for row in published_checkpoints():
+        theirs = {} if row.delta is None else {(DELTA, "natural"): f"{row.delta:.3f}"}
         theirs |= {(KEY_COSINE, s): f"{value:.2f}" for s in SPLITS[1:] if (value := getattr(row, s)) is not None}
         cells = [theirs.get(column[:2]) for column in columns]
         if any(cell is not None for cell in cells):

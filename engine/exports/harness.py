@@ -82,7 +82,7 @@ def harness_task(model: ServedModel, run: Run, results: Sequence[Result]) -> Har
         **{f"_{kind}_yaml": _base(kind, experiment, around) for kind in KINDS},
         **{f"{'_'.join((tag, *place))}.yaml": _task(tag, place) for place in groups},
     }
-    told = _readme(run, model, tag, groups, own, elsewhere)
+    told = "\n".join(_readme_lines(run, model, tag, groups, own, elsewhere)) + "\n"
     return HarnessTask({"README.md": told, **files}, tag, len(groups), len(rows), elsewhere)
 
 
@@ -205,17 +205,6 @@ def _task(tag: str, place: tuple[str, str, str, str]) -> str:
             "dataset_kwargs": chosen,
         }
     )
-
-
-def _readme(
-    run: Run,
-    model: ServedModel,
-    tag: str,
-    groups: dict[tuple[str, str, str, str], int],
-    own: dict[tuple[str, str, str, str], Result],
-    elsewhere: int,
-) -> str:
-    return "\n".join(_readme_lines(run, model, tag, groups, own, elsewhere)) + "\n"
 
 
 def _readme_lines(

@@ -33,6 +33,7 @@ from engine.execution.studies.recording import (
 )
 from engine.paper.beside import Ours
 from engine.paper.claims import Verdict, ceiling, change, judge, level, order, published_words, steady
+from engine.paper.representations import published_checkpoints
 from engine.paper.tables import Claim, Published, Table, load_paper
 from engine.studies.presets import STUDIES
 from storage.database import open_database
@@ -186,6 +187,8 @@ def test_the_papers_numbers_are_those_that_were_published() -> None:
     assert [row.published["delta"].value for row in tables["representations"].rows.values()] == [
         0.058, 0.116, 0.191, 0.258
     ]  # fmt: skip
+    at = {(row.epoch, row.after_stage2): (row.delta, row.train, row.test) for row in published_checkpoints()}
+    assert at[2, False] == (0.116, None, None) and at[20, True] == (0.258, 0.90, 0.71), "Results shows the same"
     assert tables["reasoning"].rows["epoch20"].published["hops"].value == 0.36
     assert not any(v.value for row in tables["languages"].rows.values() for v in row.published.values())
     with pytest.raises(ValueError, match="no row nowhere"):
