@@ -52,7 +52,7 @@ class Column(Frozen):
     where: Where = EMPTY
     measure: Line = ""
     digits: int | None = None
-    counted: Literal["answers", "runs"] = "answers"
+    counted: Literal["answers", "runs", "prompts"] = "answers"
 
 
 class Row(Frozen):

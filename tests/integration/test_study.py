@@ -108,7 +108,7 @@ def test_a_recording_has_every_figure_of_the_study_and_the_weights_it_stands_on(
 
 def test_killed_again_and_again_it_ends_with_the_same_numbers(lab: Lab, peaceful: tuple[Lab, str]) -> None:
     study = queue_study(lab.db, Study.from_data(PLAN))
-    for done in (0, 1, 1):
+    for done in (0, 0, 1, 1, 1):
         kill_after(lab, study, done)
     assert lab.worker("--once").wait() == 0
     assert study_counts(lab.db, study) == {"done": 2}
@@ -199,6 +199,9 @@ def test_methods_are_runs_like_any_other(lab: Lab) -> None:
         lab.db, lab.home, ends["rote", "reversal choice"], [ends["taught", "reversal choice"]]
     )
     assert compared is not None and compared.n_facts == 4, "those that both chose about"
+    looked = {f.kind: f for f in figures if f.at["method"] == "rote" and f.split == "delta_cosine natural"}
+    assert looked.keys() == {"base", "memorised", "generalised"}, "how relations lie apart, at each of its checkpoints"
+    assert looked["base"].n_facts == 40 and looked["base"].low < looked["base"].value < looked["base"].high
     again = lab.outcome(runs["taught"].run)
     retry_run(lab.db, runs["taught"].run)
     assert lab.worker("--once").wait() == 0

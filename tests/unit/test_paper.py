@@ -170,6 +170,29 @@ def test_methods_are_found_by_their_names_and_those_of_ours_alone_stand_below() 
     assert drawn is not None and [row["value"] for row in drawn["data"]["ours"]] == [160]
 
 
+def test_representations_stand_at_their_checkpoint() -> None:
+    table = load_paper().tables["representations"]
+
+    def of(kind: str, depth: int, split: str, value: float) -> StudyFigure:
+        seeds = {0: {"value": value}}
+        return StudyFigure({}, depth, kind, "all", split, "", value, value - 0.01, value + 0.01, value, 900, 60, seeds)
+
+    ours = Ours([
+        of("base", 2, "delta_cosine natural", 0.31), of("base", 20, "delta_cosine natural", 0.31),
+        of("memorised", 20, "delta_cosine natural", 0.40), of("generalised", 20, "delta_cosine natural", 0.50),
+        of("generalised", 2, "delta_cosine natural", 0.45), of("generalised", 20, "key_cosine test", 0.8),
+        of("memorised", 20, "delta_cosine key", 0.99),
+    ])  # fmt: skip
+    found = beside(table, ours)
+    values = {line.x: [cell.ours and cell.ours.value for cell in line.cells.values()] for line in found.lines}
+    assert values == {
+        "Base model": [0.31, None, None, None], "Stage 1, epoch 2": [None] * 4,
+        "Stage 1, epoch 20": [0.40, None, None, None], "After stage 2": [0.50, None, 0.8, None],
+    }  # fmt: skip
+    assert [(line.x, line.cells["delta"].ours.value) for line in found.further] == [("generalised@2", 0.45)]
+    assert [one.verdict for one in found.judged] == [Verdict.AGREES, Verdict.AGREES, Verdict.MISSING, Verdict.MISSING]
+
+
 def test_published_values_are_told_as_the_paper_gives_them() -> None:
     assert [published_words(Published(value=v), 3) for v in (0.5, 0.87, 0.058)] == ["0.50", "0.87", "0.058"]
     assert published_words(Published(value=0.9, about=True), 2) == "about 0.9"

@@ -16,6 +16,7 @@ from sqlite_utils import Database
 from engine.evaluation.hits import key_token_judge
 from engine.evaluation.intervals import interval
 from engine.execution.report import key_tokens_of
+from engine.execution.studies.represented import pooled, represented, split_of
 from engine.experiment import Experiment
 from engine.studies.compare import Comparison, compare
 from engine.studies.study import SEED
@@ -24,6 +25,7 @@ from storage.checkpoints import BASE, CheckpointName
 from storage.database import write
 from storage.folders import run_folder
 from storage.measurements import TRAINING_TOKENS, list_measurements
+from storage.representations import RepresentationFigure
 from storage.runs import State, get_run
 from storage.studies import (
     ALL_FACTS,
@@ -48,11 +50,13 @@ _BY_FACT = f"select a.fact, sum(hit), count(*) from {_JOIN} where {_ASKED}"
 _CHOICE_BY_FACT = f"""select a.fact, sum(choice_rank = 1), count(*) from {_JOIN}
     where choice_rank is not null and {_ASKED}"""
 # Raised when figures are made of more than before: those of before are made anew.
-_MADE = "3"
+_MADE = "4"
 
 _Asked = tuple[int, str, str, str, str]  # depth, kind, facts, split, language
 # Of each fact: hits, hits without the key token, answers, and of a choice what guessing would hit.
 _Sums = list[tuple[float, float, int, float]]
+# By what was looked at, of each seed its run and that run's figure.
+_Represented = dict[_Asked, dict[int, tuple[str, RepresentationFigure]]]
 
 
 def study_figures(db: Database, home: Path, study_id: str) -> list[StudyFigure]:
@@ -111,12 +115,16 @@ def _signs(runs: list[StudyRun]) -> list[str]:
 
 def _figures(db: Database, home: Path, runs: list[StudyRun]) -> Iterator[StudyFigure]:
     at = json.loads(group_of(runs[0].at, SEED)) if runs else {}
-    pooled: dict[_Asked, dict[int, tuple[str, _Sums]]] = {}
+    by_asked: dict[_Asked, dict[int, tuple[str, _Sums]]] = {}
+    looked: _Represented = {}
     for stored in runs:
-        for seed, asked, sums in _of_run(db, home, stored.run):
-            # A depth that came later is a run more; of the base it has what the other has.
-            pooled.setdefault(asked, {}).setdefault(seed, (stored.run, sums))
-    for asked, by_seed in sorted(pooled.items()):
+        # A depth that came later is a run more; of the base it has what the other has.
+        for seed, asked, found in _of_run(db, home, stored.run):
+            if isinstance(found, RepresentationFigure):
+                looked.setdefault(asked, {}).setdefault(seed, (stored.run, found))
+            else:
+                by_asked.setdefault(asked, {}).setdefault(seed, (stored.run, found))
+    for asked, by_seed in sorted(by_asked.items()):
         table = np.array([row for _, sums in by_seed.values() for row in sums], dtype=np.float64)
         if asked[3] == TRAINING_TOKENS:
             low, high = float(table[:, 0].min()), float(table[:, 0].max())
@@ -130,9 +138,15 @@ def _figures(db: Database, home: Path, runs: list[StudyRun]) -> Iterator[StudyFi
         value, unaided = (float(table[:, column].sum() / n) for column in (0, 1))
         chance = float(table[:, 3].sum() / n) if is_choice(asked[3]) else None
         yield StudyFigure(at, *asked, value, low, high, unaided, int(n), len(table), seeds, chance)
+    for asked, figures in sorted(looked.items()):
+        whole = pooled([figure for _, figure in figures.values()])
+        seeds = {seed: {"value": figure.value, "run": run} for seed, (run, figure) in sorted(figures.items())}
+        yield StudyFigure(
+            at, *asked, whole.value, whole.low, whole.high, whole.value, whole.n, whole.n_facts, seeds
+        )
 
 
-def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, _Asked, _Sums]]:
+def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, _Asked, _Sums | RepresentationFigure]]:
     """What a run was asked, with its seed."""
     run, folder = get_run(db, run_id), run_folder(home, run_id)
     if not (folder / ANSWERS_NAME).is_file():
@@ -140,10 +154,16 @@ def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, _Asked
     branches = Experiment.from_record(run.experiment).branch_epochs
     tokens = {row["stage"]: row["value"] for row in list_measurements(db, run_id, TRAINING_TOKENS)}
     with closing(open_answers(folder, key_token_judge(key_tokens_of(run.experiment)))) as answers:
+        # What the base says is said at every depth.
+        def depths_of(name: CheckpointName) -> tuple[int, ...]:
+            return (branches or (0,)) if name.kind == BASE else (name.epoch,)
+
+        for figure in represented(answers):
+            name = CheckpointName.parse(figure.checkpoint)
+            for depth in depths_of(name):
+                yield run.seed, (depth, name.kind, ALL_FACTS, split_of(figure.measure, figure.prompts), ""), figure
         for checkpoint in evaluated_checkpoints(answers):
             name = CheckpointName.parse(checkpoint)
-            # What the base says is said at every depth.
-            depths = (branches or (0,)) if name.kind == BASE else (name.epoch,)
             found: dict[tuple[str, str, str], _Sums] = {}
             for split, language, trained, hits, unaided, count, first, choices, chance in answers.execute(
                 _SUMS, [checkpoint]
@@ -155,6 +175,6 @@ def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, _Asked
                         choice.append((first, first, choices, chance))
             if name.kind != BASE and checkpoint in tokens:
                 found[ALL_FACTS, TRAINING_TOKENS, ""] = [(tokens[checkpoint], tokens[checkpoint], 1, 0.0)]
-            for depth in depths:
+            for depth in depths_of(name):
                 for asked, sums in found.items():
                     yield run.seed, (depth, name.kind, *asked), sums
