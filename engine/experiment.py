@@ -49,7 +49,8 @@ class Experiment(Frozen, Described):
     bfloat16's; else float32. `mixed`: weights in float32, whose products in training are computed in bfloat16;
     checkpoints and evaluations are float32's. `bfloat16`: all of it, which loses the small steps of low rates.
     `devices`: how many train one model together, each with a part of its weights (`engine.training.sharded`).
-    `key_token_rows`: what the new rows of key tokens are drawn around. `seed` decides names (of generated facts), the
+    `key_token_rows`: what the new rows of key tokens are drawn around; `as they are`: the model has these key tokens,
+    with their meaning, from a run that it comes from. `seed` decides names (of generated facts), the
     split of the facts, and the order of training. `in_context`: a baseline, in which nothing is trained and the base
     model finds the facts in what it is asked; it needs `stage1.epochs: 0`.
     """

@@ -230,8 +230,8 @@ class Stage2(Optimisation):
     replay: Replay | None = None
 
 
-# Where the rows of new key tokens begin: see `engine.models.key_tokens.add_key_tokens`.
-KeyTokenRows = Literal["around the mean", "around zero"]
+# Where the rows of key tokens begin: see `engine.models.key_tokens.add_key_tokens`.
+KeyTokenRows = Literal["around the mean", "around zero", "as they are"]
 
 
 class Tuning(Frozen):

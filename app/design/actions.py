@@ -16,7 +16,9 @@ from app.design.form import language_code
 from app.design.shorter import values_of
 from app.design.show import Shown, full_yaml, problem_list
 from app.design.tabs import Request, Screen, take_fields
+from app.shared.words import sentence
 from engine.checks import Problem, shorten
+from engine.execution.later import later_experiment
 from engine.experiment import Experiment
 from engine.models.paper_models import PAPER_MODELS
 from engine.presets import EXPERIMENTS
@@ -45,12 +47,15 @@ def changing(shown: Shown, request: Request, undo: str = "") -> Iterator[Draft]:
         drafts.adapt(change.draft)
 
 
-def open_page(shown: Shown, draft_id: Any, clone: str = "", preset: str = "") -> Answer:
-    """Show the browser's draft, or what the address asks for in its place: the copy of a run, or a preset."""
+def open_page(shown: Shown, draft_id: Any, clone: str = "", preset: str = "", later: str = "") -> Answer:
+    """Show the browser's draft, or what the address asks for in its place: the copy of a run, a preset, or facts that
+    come later to a run's model."""
     draft_id = draft_id if valid_id(draft_id) else new_draft_id()
     screen = Screen(draft_id, new_draft_id())
     if clone:
         _clone(shown, draft_id, screen.tab, clone)
+    elif later:
+        _teach_more(shown, draft_id, screen.tab, later)
     elif preset in EXPERIMENTS.names():
         _put(shown, draft_id, screen.tab, f"loading ‘{preset}’", drafts.from_experiment(EXPERIMENTS.load(preset)))
     return shown.everything(screen)
@@ -184,6 +189,19 @@ def _clone(shown: Shown, draft_id: str, tab: str, run_id: str) -> None:
         return
     new = drafts.from_experiment(Experiment.from_record(run.experiment)) | {"cloned_from": run.id}
     _put(shown, draft_id, tab, f"copying run {run.id}", new)
+
+
+def _teach_more(shown: Shown, draft_id: str, tab: str, run_id: str) -> None:
+    run = shown.lab.run(run_id)
+    if run is None:
+        gr.Warning("The run whose model should learn more is no longer there.")
+        return
+    try:
+        new = drafts.from_experiment(later_experiment(shown.lab.home, run)) | {"cloned_from": run.id}
+    except ValueError as error:
+        gr.Warning(sentence(str(error)))
+        return
+    _put(shown, draft_id, tab, f"further facts for run {run.id}", new)
 
 
 def _put(shown: Shown, draft_id: str, tab: str, label: str, new: Draft) -> None:

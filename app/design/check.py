@@ -153,7 +153,8 @@ def _model_findings(draft: Draft) -> Iterator[Finding]:
         for problem in text_problems(data["model"], ModelText.model_validate(data["model_text"])):
             yield Finding("model", "Model", Problem(problem.message))
     for relation in draft["relations"]:
-        for problem in tokenizer_problems(file, [relation["key_token"].strip()]):
+        kept = data.get("key_token_rows") == "as they are"
+        for problem in tokenizer_problems(file, [relation["key_token"].strip()], kept=kept):
             yield Finding(f"{relation['id']}/relation", relation["name"], problem)
 
 

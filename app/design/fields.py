@@ -24,7 +24,7 @@ PRECISIONS = [
     ("auto", "auto"), ("float32", "float32"), ("mixed: bfloat16 products", "mixed"), ("bfloat16", "bfloat16"),
 ]  # fmt: skip
 OPTIMIZERS = (("AdamW", "adamw"), ("AdamW, moments of 8 bits", "adamw 8-bit"))
-KEY_ROWS = ("around the mean", "around zero")
+KEY_ROWS = ("around the mean", "around zero", "as they are")
 PRECISION_LINE = "Auto measures whether bfloat16 is faster here"
 EMBEDDINGS = [("whole matrix", "trained"), ("key tokens' rows", "key tokens")]
 ENDS = (("at their hit, unless the model is small", "auto"), ("at their hit", "true"), ("by themselves", "false"))

@@ -66,7 +66,7 @@ document.addEventListener("input", (event) => {
 document.addEventListener("focusout", () => { if (timer) setTimeout(() => timer && tell(), 30); });
 """
 GO_TO_RUN = "(run) => { if (run) location.assign('/run?run=' + encodeURIComponent(run)); }"
-FORGET_ASKED = "() => roteLab.setAddress({clone: '', preset: ''})"
+FORGET_ASKED = "() => roteLab.setAddress({clone: '', preset: '', later: ''})"
 
 
 def design_page(home: Path, sizes: HubSizes) -> None:
@@ -132,7 +132,7 @@ def _wire(c: Components, shown: Shown, installer: Installer) -> None:
         event(run, form, outputs, js=STEP, trigger_mode="multiple", **BESIDE)
 
     async def opened(request: gr.Request, draft_id: Any) -> list[Any]:
-        asked = {key: str(request.query_params.get(key, "")) for key in ("clone", "preset")}
+        asked = {key: str(request.query_params.get(key, "")) for key in ("clone", "preset", "later")}
         lane = str(draft_id) if valid_id(draft_id) else ""
         answer = await lanes.edit(lane, partial(actions.open_page, shown, draft_id, **asked))
         # With the rest, since what comes later moves what somebody is about to click. That it is there is told later:

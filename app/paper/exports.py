@@ -31,7 +31,7 @@ def add_paper_export_routes(site: FastAPI, lab: Lab) -> None:
         paper, sources = load_paper(), Sources(lab)
         if table not in paper.tables or not paper.tables[table].columns:
             raise HTTPException(404, "There is no such table: choose one of the page Paper.")
-        measured = sources.chosen(paper.tables[table].study, source[:60])
+        measured = sources.chosen(paper.tables[table], source[:60])
         shown = beside(paper.tables[table], sources.ours(measured))
         return csv_file(f"paper-{table}.csv", FIELDS, rows_of(paper, shown, measured))
 

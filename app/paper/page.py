@@ -88,12 +88,12 @@ def parts_of(lab: Lab, view: View, said: str = "") -> dict[str, Any]:
     parts: dict[str, Any] = {"top": ""}
     judged = []
     for name, table in paper.tables.items():
-        measured = sources.chosen(table.study, view.source(name))
+        measured = sources.chosen(table, view.source(name))
         shown = beside(table, sources.ours(measured))
         judged += shown.judged
         column = view.column(name) if view.column(name) in table.columns else table.chart
         model = measured.model if measured else ""
-        parts[f"{name}_head"] = head(name, table, shown, sources.of(table.study), measured, column)
+        parts[f"{name}_head"] = head(name, table, shown, sources.of(table), measured, column)
         parts[f"{name}_chart"] = paper_chart(shown, column, model) if table.columns else None
         parts[f"{name}_table"] = below(name, table, shown, measured) if table.columns else ""
     parts["top"] = render(

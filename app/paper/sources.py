@@ -12,6 +12,7 @@ from engine.execution.studies.recording import command_of, shipped_recordings
 from engine.execution.studies.report import update_figures
 from engine.models.identity import Here
 from engine.paper.beside import Ours
+from engine.paper.tables import Table
 from engine.studies.study import MODEL
 from storage.runs import ENDED, State
 from storage.studies import StoredStudy, list_figures, list_studies, study_counts, study_models
@@ -59,21 +60,21 @@ class Sources:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._found: dict[str, list[Measured]] = {}
+        self._found: dict[tuple[str, ...], list[Measured]] = {}
         self._figures: dict[str, Ours] = {}
 
-    def of(self, study: str) -> list[Measured]:
-        """The studies of that name: of this lab, newest first, then the recorded ones."""
-        if study not in self._found:
-            live = list_studies(self._lab.db, name=study, limit=LISTED) if study else []
-            self._found[study] = [m for stored in live for m in self._live(stored)] + [
-                m for m in recorded() if m.name == study
+    def of(self, table: Table) -> list[Measured]:
+        """The studies that measure a table: of this lab, by name and newest first, then the recorded ones."""
+        if table.studies not in self._found:
+            live = [stored for name in table.studies for stored in list_studies(self._lab.db, name=name, limit=LISTED)]
+            self._found[table.studies] = [m for stored in live for m in self._live(stored)] + [
+                m for m in recorded() if m.name in table.studies
             ]
-        return self._found[study]
+        return self._found[table.studies]
 
-    def chosen(self, study: str, wanted: str) -> Measured | None:
+    def chosen(self, table: Table, wanted: str) -> Measured | None:
         """The one that is wanted, else the newest of this lab that is whole, else a recorded one of these weights."""
-        found = self.of(study)
+        found = self.of(table)
         suited = (
             [m for m in found if m.id == wanted]
             or [m for m in found if m.study and m.whole]

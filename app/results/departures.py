@@ -25,7 +25,7 @@ def departures(figures: Figures) -> list[str]:
         return []
     said = []
     before = figures.row(f"memorised@{CheckpointName.parse(after).epoch}", "train")
-    if before and before.low > LEAK:
+    if before and before.low > LEAK and not figures.knew_the_key:
         said.append(
             f"before stage 2 the key token should mean nothing, yet natural prompts bring up {interval(before)} "
             "of the objects"
@@ -63,6 +63,8 @@ def otherwise_trained(figures: Figures) -> str:
         said.append("every text began with a space, so that a name is the same tokens wherever it stands")
     if frozen := [words for words, s in settings if s.get("embeddings") == "key tokens"]:
         said.append(f"in {' and '.join(frozen)} the embeddings were frozen but for the key tokens’ rows")
+    if figures.knew_the_key:
+        said.append("the model came from another run, which had given the key token its meaning")
     return f"Trained otherwise than in the paper: {'; '.join(said)}." if said else ""
 
 

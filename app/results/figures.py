@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from app.shared.render import interval, percent
+from app.shared.render import interval
 from app.shared.words import BASE_TEXT_METRICS, LANGUAGES, checkpoint_name, language_name, split_name
-from engine.evaluation.questions import sampled_facts, sampled_prompts
+from engine.execution.later import KEPT_ROWS
 from engine.execution.report import among_words
-from engine.experiment import IN_CONTEXT, Experiment
+from engine.experiment import IN_CONTEXT
 from engine.relation import REASONING
 from storage.checkpoints import CheckpointName, in_order
 from storage.measurements import Result
@@ -106,6 +106,11 @@ class Figures:
         shares = {_place(r): r.value for r in self.rows if r.metric == MAIN}
         return {_place(r): r for r in self.rows if r.metric == UNAIDED and r.value != shares.get(_place(r))}
 
+    @property
+    def knew_the_key(self) -> bool:
+        """Whether the key token had its meaning before the run: its facts come later to a run's model."""
+        return bool(self.run.experiment.get("key_token_rows") == KEPT_ROWS)
+
     def told(self, row: Result) -> str:
         """`83 % [78–87]` and, where it is another figure, the same without answers that say a key token."""
         twin = self.unaided(row)
@@ -124,103 +129,6 @@ def _guessed(rows: list[Result]) -> float | None:
 
 def _place(row: Result) -> tuple[str, ...]:
     return row.checkpoint, row.facts, row.split, row.language
-
-
-def sample_words(run: Run) -> str:
-    """What of a run's facts and prompts its checkpoints are asked, as a sentence; empty where that is all of them."""
-    try:
-        experiment = Experiment.from_record(run.experiment)
-        facts, prompts = sampled_facts(experiment), sampled_prompts(experiment)
-    except ValueError:
-        return ""
-    said = [f"{asked:,} of {there:,} {kind} facts" for kind, (asked, there) in facts.items() if asked < there]
-    said += [
-        f"{asked:,} of {there:,} {split_name(split)}" for split, (asked, there) in prompts.items() if asked < there
-    ]
-    if not said:
-        return ""
-    return (
-        f"Asked is a sample, the same at every checkpoint: {', '.join(said)} (of all relations; prompts in each "
-        "language). Figures of runs with another sample have other questions behind them."
-    )
-
-
-def headline_sentences(figures: Figures) -> list[str]:
-    """What came out, in plain words, each figure with its interval; the main sentence first."""
-    after = figures.last("generalised") or figures.last("context")
-    if after is None:
-        return _before_stage2(figures)
-    epoch = CheckpointName.parse(after).epoch
-    main = figures.row(after, "train")
-    if main is None:
-        return ["There are no answers to train prompts about held-out facts in these results."]
-    if after == IN_CONTEXT:
-        subject, which = "With the facts in the prompt the base model", "that nothing trained it on"
-    else:
-        subject = "After stage 2 the model" if epoch else "Without stage 1, after stage 2 alone, the model"
-        seen = "it was trained on in natural language" if main.facts == "trained" else ""
-        which = seen or "that it never saw in natural language"
-    said = [f"{subject} answers {figures.told(main)} of the questions about {main.n_facts} facts {which}."]
-    earlier = []
-    if row := figures.row(f"memorised@{epoch}", "train"):
-        twin = figures.unaided(row)
-        aside = f" ({percent(twin.value)} without answers that say the key token)" if twin else ""
-        earlier.append(f"{percent(row.value)}{aside} before stage 2")
-    if row := figures.row("base", "train"):
-        earlier.append(f"{percent(row.value)} in the base model")
-    if earlier:
-        said.append(f"It was {' and '.join(earlier)}.")
-    if row := figures.row(after, "test"):
-        unseen = "In the test prompts" if after == IN_CONTEXT else "In phrasings that stage 2 never used"
-        said.append(f"{unseen}: {figures.told(row)}.")
-    if row := figures.row(after, "unrelated"):
-        said.append(f"On unrelated prompts, where the object should not come up: {figures.told(row)}.")
-    if row := figures.row(after, "decoy"):
-        said.append(
-            "Asked for another relation of the same person (decoys), it still brings up the object: "
-            f"{figures.told(row)}."
-        )
-    said += [words for split in REASONING if (words := _reasoned(figures, after, split))]
-    spoken = {r.language: r for r in figures.select(checkpoint=after, split="train", facts=main.facts, metric=MAIN)}
-    others = [
-        f"{language_name(code)} {percent(spoken[code].value)}"
-        for code in figures.languages
-        if code in spoken and code != figures.language
-    ]
-    if others:
-        said.append(f"In other languages: {', '.join(others)}.")
-    return said
-
-
-def _reasoned(figures: Figures, checkpoint: str, split: str) -> str:
-    """How well a checkpoint says what only follows from facts; empty where that was not asked."""
-    row, choice = figures.row(checkpoint, split), figures.row(checkpoint, split, metric="choice_accuracy")
-    if row is None:
-        return ""
-    asked = {
-        "reversal": "Asked the other way round, for the subject by the object",
-        "two_hop": "Asked for what the object leads on to, over two relations (2-hop)",
-    }
-    words = f"{asked[split]}, as nothing taught it: {figures.told(row)}"
-    if choice and choice.chance:
-        words += f"; as multiple choice {interval(choice)}, where guessing would reach {100 * choice.chance:.2g} %"
-    return words + "."
-
-
-def _before_stage2(figures: Figures) -> list[str]:
-    checkpoint = figures.last("memorised") or figures.last("base")
-    if checkpoint is None:
-        return []
-    row, key = figures.row(checkpoint, "train"), figures.row(checkpoint, "key")
-    said = ["Stage 2 has not been evaluated yet."]
-    if row:
-        said.append(
-            f"So far the {checkpoint_name(checkpoint)} answers {figures.told(row)} of the questions about held-out "
-            "facts."
-        )
-    if key:
-        said.append(f"It completes {interval(key)} of the facts after the key token.")
-    return said
 
 
 def compared(figures: Figures, metric: str, facts: str, epoch: int) -> list[Drawn]:

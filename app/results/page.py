@@ -15,6 +15,7 @@ from app.results.departures import departures, otherwise_trained
 from app.results.figures import Figures
 from app.results.model_card import card_of
 from app.results.representations import representations_section
+from app.results.sentences import headline_sentences, sample_words
 from app.shared.frame import QUIET, acting_html, html, offered, run_of, told_by
 from app.shared.lab import Lab
 from app.shared.recordings import recorded_facts
@@ -23,6 +24,7 @@ from app.shared.run_actions import carry_out
 from app.shared.run_rows import row_of
 from app.shared.vega import vega_chart
 from app.shared.words import FACTS, METRIC_HELP, METRICS
+from engine.execution.later import learns_more
 from engine.experiment import IN_CONTEXT
 from storage.runs import count_runs, list_runs
 
@@ -66,11 +68,12 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
         "results/head.html",
         row=row_of(run, bool(lab.workers_alive())),
         **recorded_facts(lab, run),
-        sentences=fig.headline_sentences(figures),
+        sentences=headline_sentences(figures),
         departures=departures(figures),
         card=card_of(run.model),
         otherwise=otherwise_trained(figures),
-        sample=fig.sample_words(run),
+        sample=sample_words(run),
+        learns_more=learns_more(run),
     )
     return head, gr.Column(visible=bool(figures.rows)), gr.Timer(active=not run.ended)
 

@@ -8,6 +8,7 @@ from app.results import figures as fig
 from app.results.base_text import base_text_html
 from app.results.charts import compare_chart, curve_chart
 from app.results.departures import departures, otherwise_trained
+from app.results.sentences import headline_sentences, sample_words
 from app.shared.render import render
 from app.shared.static_charts import svg
 from app.shared.words import METRIC_HELP
@@ -39,11 +40,11 @@ def report_html(run: Run, rows: list[Result]) -> str:
     return render(
         "results/report.html",
         run=run,
-        sentences=fig.headline_sentences(figures),
+        sentences=headline_sentences(figures),
         departures=departures(figures),
         otherwise=otherwise_trained(figures),
         base_text=Markup(base_text_html(figures)),
-        sample=fig.sample_words(run),
+        sample=sample_words(run),
         pictures=pictures,
         twins=fig.twins(figures, "held_out", figures.checkpoints),
         tables=[t for t in tables if t["lines"]],

@@ -43,8 +43,9 @@ from storage.trouble import say_trouble
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.callback()(options)
 
-for command in (run.presets, run.show, run.run, run.queue, run.runs, run.cancel, run.retry, run.results, worker):
+for command in (run.presets, run.show, run.later, run.run, run.queue, run.runs, run.cancel, run.retry, run.results):
     app.command()(command)
+app.command()(worker)
 app.command("readings")(readings_command)
 app.add_typer(models_app, name="models")
 app.command()(attack)

@@ -1,4 +1,4 @@
-"""Experiments from the command line: presets, show, run, queue, runs, cancel, retry, results."""
+"""Experiments from the command line: presets, show, later, run, queue, runs, cancel, retry, results."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from engine.commands.mistake import (
 )
 from engine.corpus.resolve import resolve
 from engine.evaluation.sayable import refuse_known
+from engine.execution.later import later_experiment
 from engine.execution.report import among_words, results_document
 from engine.experiment import Experiment
 from engine.models.files import experiment_problems, located
@@ -67,6 +68,13 @@ def presets() -> None:
 def show(source: Source, overrides: Overrides = None, seed: Seed = None) -> None:
     """Print an experiment with everything written out, as YAML: a start for a file of your own."""
     typer.echo(read_experiment(source, overrides, seed).to_yaml(), nl=False)
+
+
+def later(run_id: RunId, home: Home = None) -> None:
+    """Print an experiment that teaches a finished run's model further facts by key token alone, as YAML."""
+    finished = with_run(lambda db: get_run(db, run_id), run_id, home)
+    with mistakes_in(f"run {run_id}"):
+        typer.echo(later_experiment(home or default_home(), finished).to_yaml(), nl=False)
 
 
 def run(

@@ -139,7 +139,8 @@ def experiment_problems(experiment: Experiment) -> list[Problem]:
     """What is wrong with an experiment's model, and with its key tokens in that model's vocabulary."""
     file = tokenizer_file(experiment.model)
     keys = list(experiment.key_tokens)
-    found = [*model_problems(experiment.model), *(tokenizer_problems(file, keys) if file else [])]
+    kept = experiment.key_token_rows == "as they are"
+    found = [*model_problems(experiment.model), *(tokenizer_problems(file, keys, kept=kept) if file else [])]
     return [*found, *text_problems(experiment.model, experiment.model_text)]
 
 
@@ -181,17 +182,24 @@ def load_tokenizer(file: Path) -> Tokenizer:
     return read_tokenizer(file)
 
 
-def tokenizer_problems(file: Path, key_tokens: Sequence[str]) -> list[Problem]:
-    """Key tokens that the model's vocabulary has already, or that its tokenizer would cut or change even when added."""
+def tokenizer_problems(file: Path, key_tokens: Sequence[str], *, kept: bool = False) -> list[Problem]:
+    """Key tokens that the model's vocabulary has already, or that its tokenizer would cut or change even when added.
+
+    kept: it is to have them, from a run that it comes from; those that it has not.
+    """
     try:
-        return list(_tokenizer_problems(file, file.stat().st_mtime_ns, tuple(key_tokens)))
+        return list(_tokenizer_problems(file, file.stat().st_mtime_ns, tuple(key_tokens), kept))
     except (ValueError, OSError) as error:
         return [Problem(str(error), None, "model")]
 
 
 @lru_cache(maxsize=64)
-def _tokenizer_problems(file: Path, changed: int, key_tokens: tuple[str, ...]) -> tuple[Problem, ...]:
+def _tokenizer_problems(file: Path, changed: int, key_tokens: tuple[str, ...], kept: bool) -> tuple[Problem, ...]:
     original = read_tokenizer(file)
+    if kept:
+        words = "is not in the model's vocabulary: take a model that a run gave it, or choose other rows to begin with"
+        missing = (token for token in key_tokens if token.strip() and original.token_to_id(token) is None)
+        return tuple(Problem(f"‘{shorten(token)}’ {words}", None, "key token") for token in missing)
     usable, problems = [], []
     for token in key_tokens:
         if token.strip() and has_meaning(original, token):

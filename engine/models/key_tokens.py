@@ -40,12 +40,16 @@ def add_key_tokens(
     Embeddings for Pretrained Language Models"); or "around zero", with the deviation that the model itself was
     initialised with (`initializer_range`). Where all logits lie far below zero, as Gemma 3's do in Chinese, rows around
     zero win over every word, and the untrained model can say nothing else.
+    "as they are": nothing is added; the model comes from a run that gave it these tokens, and they keep their rows.
     A model whose configuration says `new_rows_like_spare_rows`, as the embedded base's does, was pre-trained to know
     one row as "without meaning": there the mean and the deviation are those of its spare rows.
-    Every other row stays as it is, bit for bit. Raises ModelError when a token already has a meaning.
+    Every other row stays as it is, bit for bit. Raises ModelError when a token already has a meaning, or has none
+    where it should be there.
     """
     if not tokens:
         return {}
+    if start == "as they are":
+        return find_key_tokens(tokenizer, tokens)
     check_meaningless(tokenizer, tokens)
     taken = set(tokenizer.get_vocab().values())
     try:

@@ -91,7 +91,8 @@ class Claim(Frozen):
 class Table(Frozen):
     """A table or figure of the paper.
 
-    study: the shipped study that measures it here. chart: the column that is drawn first. digits: behind the point.
+    study: the shipped study that measures it here; others: further ones, of other models. chart: the column that is
+    drawn first. digits: behind the point.
     lines: whether the chart joins what is of one `series`. further: what, of a figure, a row of ours alone
     has. link: a page of ours instead.
     """
@@ -101,6 +102,7 @@ class Table(Frozen):
     model: Line = ""
     unpublished: tuple[Line, ...] = ()
     study: Line = ""
+    others: tuple[Line, ...] = ()
     measure: Line = ""
     digits: int = 2
     lines: bool = False
@@ -124,6 +126,11 @@ class Table(Frozen):
         if unknown := sorted({name for claim in self.claims for name in claim.rows} - self.rows.keys()):
             raise ValueError(f"there is no row {', '.join(unknown)}")
         return self
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """The shipped studies that measure it."""
+        return tuple(filter(None, (self.study, *self.others)))
 
     def x_of(self, row: Row) -> str:
         """Where a row stands across the chart."""

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from app.results.departures import departures, otherwise_trained
-from app.results.figures import Figures, compared, curve, headline_sentences, sample_words, table, twins
+from app.results.figures import Figures, compared, curve, table, twins
 from app.results.model_card import card_html, card_of
 from app.results.page import twins_table
 from app.results.report import report_html
+from app.results.sentences import headline_sentences, sample_words
 from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
 from app.shared.render import ago, duration, interval, part, percent, render

@@ -272,11 +272,11 @@ def test_the_page_prefers_what_this_lab_has_measured_whole(tmp_path: Path) -> No
     parts = parts_of(lab, View())
     assert "recorded</span> on" in parts["depth_head"] and "5 of 18 runs done" in parts["depth_head"]
     study_seeding.finish(lab.db, stored.id, 18)
-    assert Sources(lab).chosen("paper-main", "").study == stored.id  # type: ignore[union-attr]
+    assert Sources(lab).chosen(DEPTH, "").study == stored.id  # type: ignore[union-attr]
     recorded, _ = act_on(lab, View(), {"act": "sources", "name": "depth", "value": "paper-main-embedded"})
     assert "recorded</span> on" in parts_of(lab, recorded)["depth_head"]
     assert stored.id in parts_of(lab, recorded)["languages_head"]
-    here, table = Sources(lab).of("paper-main"), load_paper().tables["depth"]
+    here, table = Sources(lab).of(DEPTH), DEPTH
     for how, words in (("other", "recorded on other weights"), ("absent", "not on this machine")):
         measured = replace(next(m for m in here if not m.study), here=how)  # type: ignore[arg-type]
         assert words in head("depth", table, beside(table, Ours()), here, measured, "test")

@@ -28,4 +28,5 @@ def test_of_a_run_stand_the_last_layer_and_token_with_an_interval(tmp_path: Path
     others = [figure(0.1, 0.01, layer=2), figure(0.6, 0.01, position="mean"), without]
     with closing(open_answers(tmp_path)) as answers:
         store_representations(answers, "base", "s", [figure(0.2, 0.01), *others], [], {})
-        assert [(f.checkpoint, f.layer, f.position, f.value) for f in represented(answers)] == [("base", 3, "last", 0.2)]
+        (found,) = represented(answers)
+    assert (found.checkpoint, found.layer, found.position, found.value) == ("base", 3, "last", 0.2)

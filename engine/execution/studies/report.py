@@ -141,9 +141,7 @@ def _figures(db: Database, home: Path, runs: list[StudyRun]) -> Iterator[StudyFi
     for asked, figures in sorted(looked.items()):
         whole = pooled([figure for _, figure in figures.values()])
         seeds = {seed: {"value": figure.value, "run": run} for seed, (run, figure) in sorted(figures.items())}
-        yield StudyFigure(
-            at, *asked, whole.value, whole.low, whole.high, whole.value, whole.n, whole.n_facts, seeds
-        )
+        yield StudyFigure(at, *asked, whole.value, whole.low, whole.high, whole.value, whole.n, whole.n_facts, seeds)
 
 
 def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, _Asked, _Sums | RepresentationFigure]]:
