@@ -77,6 +77,8 @@ def _combinations(study: Study) -> Iterator[PlannedRun]:
     axes = {path: study.axes[path] for path in paths} | ({METHOD: tuple(study.methods)} if study.methods else {})
     for values in product(*axes.values()):
         at = dict(zip(axes, values, strict=True))
+        if study.leaves_out(at):
+            continue
         try:
             yield _planned(study, at)
         except ValueError as error:

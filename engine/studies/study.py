@@ -11,6 +11,7 @@ evaluated, and each gone on from in stage 2.
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 from typing import Annotated, Any
 
@@ -45,7 +46,8 @@ class Study(Frozen, Described):
     experiment: a preset's name, or a description: what every run is but for the axes. experiments: the same for other
     models, by the model's name: the settings that suit one seldom suit another. axes: fields of the experiment, such
     as `stage2.facts`, and their values; every combination is run. Runs that memorise the same share stage 1.
-    methods: named sets of fields, an axis of their own (`method`); what a method sets, no axis changes.
+    methods: named sets of fields, an axis of their own (`method`); what a method sets, no axis changes. leave_out:
+    combinations that are not run, each by values of some axes, such as `{stage2.facts: 50, stage2.epochs: 8}`.
     """
 
     FIELD, THING = "experiment", "a study"
@@ -56,6 +58,7 @@ class Study(Frozen, Described):
     experiments: Annotated[dict[Label, PresetOrExperiment], Field(max_length=100, default_factory=dict)]
     axes: Annotated[dict[Path, Values], Field(max_length=MAX_AXES, default_factory=dict)]
     methods: Annotated[dict[Label, Settings], Field(max_length=50, default_factory=dict)]
+    leave_out: Annotated[tuple[Settings, ...], Field(max_length=200)] = ()
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Study:
@@ -71,14 +74,37 @@ class Study(Frozen, Described):
         for path, values in self.axes.items():
             if len({repr(value) for value in values}) < len(values):
                 raise ValueError(f"axes: ‘{path}’ has a value twice")
+        self._check_left_out()
         if (count := self.most_runs) > MAX_RUNS:
             raise ValueError(f"axes: they make {count:,} runs, more than {MAX_RUNS:,}: leave some values out")
         return self
 
+    def _check_left_out(self) -> None:
+        known = {path: set(map(str, values)) for path, values in self.axes.items() if path != DEPTH}
+        known |= {METHOD: set(self.methods)} if self.methods else {}
+        for combination in self.leave_out:
+            for path, value in combination.items():
+                if path not in known:
+                    raise ValueError(f"leave_out: ‘{path}’ is no axis of runs: name some of {', '.join(known)}")
+                if str(value) not in known[path]:
+                    raise ValueError(f"leave_out: {path} is never {value}: it is {', '.join(sorted(known[path]))}")
+
+    def leaves_out(self, at: dict[str, Any]) -> bool:
+        """Whether a combination is not run. at: the value of each axis."""
+        return any(
+            all(str(at.get(path)) == str(value) for path, value in combination.items())
+            for combination in self.leave_out
+        )
+
     @property
     def most_runs(self) -> int:
         """How many runs it makes; fewer where combinations are the same run."""
-        return max(1, len(self.methods)) * prod(len(values) for path, values in self.axes.items() if path != DEPTH)
+        axes = {path: values for path, values in self.axes.items() if path != DEPTH}
+        axes |= {METHOD: tuple(self.methods)} if self.methods else {}
+        count = prod(map(len, axes.values()))
+        if not self.leave_out or count > MAX_RUNS:
+            return count
+        return sum(not self.leaves_out(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
 
 
 def set_axis(data: dict[str, Any], assignment: str) -> None:

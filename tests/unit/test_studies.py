@@ -51,6 +51,24 @@ def test_every_combination_is_a_run_but_depths_are_looked_at_in_one() -> None:
     assert len({run.experiment.name for run in planned}) == 8
 
 
+def test_combinations_are_left_out_by_values_of_some_axes() -> None:
+    left_out = [{"stage2.facts": 5, "stage2.epochs": 2}, {"seed": 1, "method": "wide"}]
+    grid = {"experiment": BASE, "axes": AXES, "methods": {"narrow": {}, "wide": {"stage2.prompts": 2}}}
+    fewer = Study.from_data({**grid, "leave_out": left_out})
+    planned = planned_runs(fewer)
+    assert len(planned) == fewer.most_runs == 9 and Study.from_data(grid).most_runs == 16
+    assert not [run for run in planned if run.at["stage2.facts"] == 5 and run.at["stage2.epochs"] == 2]
+    assert {run.at["method"] for run in planned if run.at["seed"] == 1} == {"narrow"}
+    for combination, words in (
+        ({"stage2.prompts": 1}, "‘stage2.prompts’ is no axis of runs"), ({DEPTH: 2}, "is no axis of runs"),
+        ({"stage2.facts": 7}, "stage2.facts is never 7: it is 2, 5"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            Study.from_data({**grid, "leave_out": [combination]})
+    written = Study.from_text(fewer.to_yaml())
+    assert planned_runs(written)[-1].at == planned[-1].at and len(planned_runs(written)) == 9
+
+
 def test_values_are_read_as_the_fields_are() -> None:
     text = "experiment: quick\naxes:\n  stage1.learning_rate: [1e-3, 0.002]\n  tuning.method: [full, lora]\n"
     planned = planned_runs(Study.from_text(text))
