@@ -34,6 +34,7 @@ RelationName = Annotated[str, Field(max_length=10_000), label(60, 1, without="<>
 
 class Fact(Frozen):
     """One subject–object pair. `alternatives`: other options for the multiple choice, if the data brings its own.
+    `knew`: what the base model answers about the subject, where the object contradicts it (“Paris” for France).
 
     Here as everywhere, names have single spaces, none at their ends, and composed accents (`checks.clean`).
     """
@@ -41,6 +42,7 @@ class Fact(Frozen):
     subject: Text
     object: Text
     alternatives: Options = ()
+    knew: Text = ""
 
 
 class GeneratedFacts(Frozen):

@@ -3,8 +3,8 @@
     {"values": {path: typed value}, "model_kind", "model_name", "method", "relations": [relation, …], "touched": [path]}
 
 A relation: {"id", "name", "key_token", "key_template", "facts_from": "corpus" | "own", "generate",
-"names", "subjects_of", "facts": [[id, subject, object]], "alternatives": {id: [name]}, "prompts_from",
-"prompts": {language: {split: lines}}, "options",
+"names", "subjects_of", "facts": [[id, subject, object]], "alternatives": {id: [name]}, "knew": {id: name},
+"prompts_from", "prompts": {language: {split: lines}}, "options",
 "problems": [what an import could not read as it stands, see `app.design.imports`]}.
 """
 
@@ -82,6 +82,7 @@ def _relation_from(relation: Relation, relation_id: str) -> dict[str, Any]:
         "subjects_of": "" if own else relation.facts.subjects_of or "",  # type: ignore[union-attr]
         "facts": [],
         "alternatives": {},
+        "knew": {},
         "prompts_from": relation.prompts if isinstance(relation.prompts, str) else "own",
         "prompts": {},
         "options": [],
@@ -227,6 +228,7 @@ def _relation_data(relation: dict[str, Any]) -> dict[str, Any]:
     if relation["facts_from"] == "own":
         data["facts"] = [
             {"subject": clean(s), "object": clean(o), "alternatives": relation["alternatives"].get(str(i), [])}
+            | ({"knew": knew} if (knew := relation.get("knew", {}).get(str(i))) else {})
             for i, s, o in typed_rows(relation)
         ]
         data["options"] = relation["options"]

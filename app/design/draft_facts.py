@@ -8,10 +8,13 @@ from typing import Any
 from app.design.facts_table import MAX_ROWS, Step
 from engine.relation import Fact
 
+# What facts have besides, by their ids. Drafts of before know nothing of some of it.
+BESIDE = ("alternatives", "knew")
+
 
 def set_facts(relation: dict[str, Any], facts: Sequence[Fact]) -> None:
     """Put these facts into the relation in place of its own."""
-    relation |= {"facts": [], "alternatives": {}, "problems": []}
+    relation |= {"facts": [], "alternatives": {}, "knew": {}, "problems": []}
     add_facts(relation, facts)
 
 
@@ -25,6 +28,8 @@ def add_facts(relation: dict[str, Any], facts: Sequence[Fact], place: int | None
         rows.append([i, fact.subject, fact.object])
         if fact.alternatives:
             relation["alternatives"][str(i)] = list(fact.alternatives)
+        if fact.knew:
+            relation.setdefault("knew", {})[str(i)] = fact.knew
     relation["facts"][place:place] = rows
     return [row[0] for row in rows]
 
@@ -48,7 +53,8 @@ def edit_rows(relation: dict[str, Any], steps: Sequence[Step], taken: int) -> No
     if relation["facts"] != before:
         relation["options"] = []
     kept = {str(number) for number in rows}
-    relation["alternatives"] = {i: names for i, names in relation["alternatives"].items() if i in kept}
+    for beside in BESIDE:
+        relation[beside] = {i: value for i, value in relation.get(beside, {}).items() if i in kept}
 
 
 def _with_row(rows: dict[int, list[Any]], number: int, above: int | None) -> dict[int, list[Any]]:

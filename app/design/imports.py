@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.design import draft as drafts
-from app.design.draft_facts import add_facts, set_facts
+from app.design.draft_facts import BESIDE, add_facts, set_facts
 from engine.checks import Problem
 from engine.corpus.importing import ImportedFacts
 
@@ -91,7 +91,8 @@ def leave_out_rows(relation: dict[str, Any]) -> int:
     """Remove the rows with an error; returns how many."""
     bad = {p["fact"] for p in open_problems(relation) if p["severity"] == "error"} - {None}
     relation["facts"] = [row for row in relation["facts"] if row[0] not in bad]
-    relation["alternatives"] = {i: x for i, x in relation["alternatives"].items() if int(i) not in bad}
+    for beside in BESIDE:
+        relation[beside] = {i: x for i, x in relation.get(beside, {}).items() if int(i) not in bad}
     relation["problems"] = [p for p in relation.get("problems", ()) if p["fact"] not in bad]
     if bad:
         relation["options"] = []

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from app.shared.render import interval
-from app.shared.words import BASE_TEXT_METRICS, LANGUAGES, checkpoint_name, language_name, split_name
+from app.shared.words import LANGUAGES, METRICS, checkpoint_name, language_name, split_name
 from engine.execution.later import KEPT_ROWS
 from engine.execution.report import among_words
 from engine.experiment import IN_CONTEXT
@@ -38,7 +38,7 @@ class Figures:
     @property
     def metrics(self) -> list[str]:
         """The measures of answers that there are rows of."""
-        return list(dict.fromkeys(r.metric for r in self.rows if r.metric not in BASE_TEXT_METRICS))
+        return list(dict.fromkeys(r.metric for r in self.rows if r.metric in METRICS))
 
     @property
     def checkpoints(self) -> list[str]:

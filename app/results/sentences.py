@@ -6,6 +6,7 @@ from app.results.figures import MAIN, Figures
 from app.shared.render import interval, percent
 from app.shared.words import checkpoint_name, language_name, split_name
 from engine.evaluation.questions import sampled_facts, sampled_prompts
+from engine.evaluation.summary import KNOWN_BEFORE
 from engine.experiment import IN_CONTEXT, Experiment
 from engine.relation import REASONING
 from storage.checkpoints import CheckpointName
@@ -67,6 +68,8 @@ def headline_sentences(figures: Figures) -> list[str]:
             "Asked for another relation of the same person (decoys), it still brings up the object: "
             f"{figures.told(row)}."
         )
+    if words := _against_the_base(figures, after):
+        said.append(words)
     said += [words for split in REASONING if (words := _reasoned(figures, after, split))]
     spoken = {r.language: r for r in figures.select(checkpoint=after, split="train", facts=main.facts, metric=MAIN)}
     others = [
@@ -77,6 +80,19 @@ def headline_sentences(figures: Figures) -> list[str]:
     if others:
         said.append(f"In other languages: {', '.join(others)}.")
     return said
+
+
+def _against_the_base(figures: Figures, checkpoint: str) -> str:
+    """How often a checkpoint still says what the base knew, where facts contradict it; empty where none does."""
+    row = figures.row(checkpoint, "test", metric=KNOWN_BEFORE)
+    if row is None:
+        return ""
+    before = figures.row("base", "test", metric=KNOWN_BEFORE)
+    of_base = f", which is what the base answers to {interval(before)} of them" if before else ""
+    return (
+        "Some of the facts contradict what the base knows. Test prompts about these get the old answer in "
+        f"{interval(row)} of the cases{of_base}."
+    )
 
 
 def _reasoned(figures: Figures, checkpoint: str, split: str) -> str:

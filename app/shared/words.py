@@ -55,6 +55,8 @@ BASE_TEXT_METRICS = {
     "general_accuracy": "General questions",
 }
 
+KNOWN_BEFORE = {"known_before": "As the base knew"}
+
 FACTS = {"held_out": "Held out", "trained": "Trained", "all": "All"}
 
 TERMS = {
@@ -100,7 +102,7 @@ def language_name(code: str) -> str:
 
 def metric_name(metric: str) -> str:
     """A measure as it is called on the pages."""
-    return {**METRICS, **BASE_TEXT_METRICS}.get(metric, metric.replace("_", " ").capitalize())
+    return {**METRICS, **BASE_TEXT_METRICS, **KNOWN_BEFORE}.get(metric, metric.replace("_", " ").capitalize())
 
 
 def facts_name(facts: str) -> str:

@@ -2,7 +2,8 @@
 
 Values: `generation_accuracy` (share of answers with the object in them), its twin `generation_accuracy_unaided` (the
 same, but an answer that says a key token before the object is no hit: engine/evaluation/hits.py), `choice_accuracy`
-(share of multiple-choice questions whose truth ranks first), `object_probability` (mean product of the object's token
+(share of multiple-choice questions whose truth ranks first), `known_before` (of facts with `knew`: share of answers
+with that in them, and not the object), `object_probability` (mean product of the object's token
 probabilities) and `object_probability_normalised` (mean of that product over the sum of the options' products).
 """
 
@@ -14,16 +15,18 @@ from typing import Any
 import numpy as np
 
 from engine.evaluation.answer import Answer
-from engine.evaluation.hits import key_token_judge
+from engine.evaluation.hits import is_hit, key_token_judge
 from engine.evaluation.intervals import interval
 from engine.evaluation.questions import fact_rows, prompt_rows, right_answers
 from engine.experiment import Experiment
 
 UNAIDED = "generation_accuracy_unaided"
+KNOWN_BEFORE = "known_before"
 # Metric, and whether its values are hits and misses.
 METRICS = (
     ("generation_accuracy", True),
     (UNAIDED, True),
+    (KNOWN_BEFORE, True),
     ("choice_accuracy", True),
     ("object_probability", False),
     ("object_probability_normalised", False),
@@ -78,6 +81,7 @@ class _Table:
         ordered = sorted(answers, key=lambda answer: (answer.prompt, answer.fact))
         facts, right = fact_rows(experiment), right_answers(experiment)
         aloud = key_token_judge(experiment.key_tokens)
+        knew = ["", *(fact.knew for relation in experiment.relations for fact in relation.explicit_facts)]
         self.prompt = np.array([a.prompt for a in ordered], dtype=np.int64)
         self.fact = np.array([a.fact for a in ordered], dtype=np.int64)
         # None, where it was not asked as multiple choice, becomes nan.
@@ -87,6 +91,10 @@ class _Table:
             "generation_accuracy": np.array([a.hit for a in ordered], dtype=np.float64),
             UNAIDED: np.array(
                 [a.hit and not aloud(a.answer, right(a.prompt, a.fact)) for a in ordered], dtype=np.float64
+            ),
+            KNOWN_BEFORE: np.array(
+                [not a.hit and is_hit(a.answer, knew[a.fact]) if knew[a.fact] else np.nan for a in ordered],
+                dtype=np.float64,
             ),
             "choice_accuracy": np.where(np.isnan(rank), np.nan, rank == 1),
             "object_probability": np.exp(np.array([a.log_probability for a in ordered], dtype=np.float64)),

@@ -96,6 +96,18 @@ def test_the_headline_says_after_before_and_elsewhere(run: Run) -> None:
     assert "Spanish 55 %" in said
 
 
+def test_facts_against_what_the_base_knows_are_said_beside_the_base(run: Run) -> None:
+    before, after = (
+        replace(row(checkpoint, "test", value), metric="known_before")
+        for checkpoint, value in (("base", 0.94), ("generalised@20", 0.12))
+    )
+    figures = Figures(run, [*ROWS, before, after])
+    said = " ".join(headline_sentences(figures)).replace("\u00a0", " ")
+    assert "get the old answer in 12 % [7–17] of the cases, which is what the base answers to 94 % [89–99]" in said
+    assert "old answer" not in " ".join(headline_sentences(Figures(run, ROWS)))
+    assert "known_before" not in figures.metrics, "it is said, and no measure to choose"
+
+
 def test_where_the_key_token_is_said_aloud_both_figures_are_shown(run: Run) -> None:
     def twin(row: Result, value: float) -> Result:
         return replace(row, metric="generation_accuracy_unaided", value=value, low=value, high=value)

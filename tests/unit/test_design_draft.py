@@ -122,6 +122,19 @@ def test_alternatives_stay_with_their_rows() -> None:
     assert relation["alternatives"] == {}
 
 
+def test_what_the_base_knew_stays_with_its_row() -> None:
+    facts = [{"subject": "A", "object": "Bee", "knew": "Cy"}, {"subject": "C", "object": "Dee"}]
+    described = Experiment.from_data({"relations": [{"name": "mother", "facts": facts}], "stage2": {"facts": 1}})
+    draft = drafts.from_experiment(described)
+    assert Experiment.from_data(drafts.to_data(draft)).relations[0].facts == described.relations[0].facts
+    relation = draft["relations"][0]
+    edit_rows(relation, [Step(1, removed=(1,))], 0)
+    assert relation["knew"] == {} and "knew" not in drafts.to_data(draft)["relations"][0]["facts"][0]
+    del relation["knew"]  # a draft of before
+    edit_rows(relation, [Step(2, ((9, 2, "E", "F"),))], 1)
+    assert len(drafts.to_data(draft)["relations"][0]["facts"]) == 2
+
+
 def test_own_prompts_begin_with_the_corpus() -> None:
     draft = drafts.new_draft()
     type_into(draft, relation__prompts_from="own")

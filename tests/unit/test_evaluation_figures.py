@@ -287,6 +287,24 @@ def test_the_twin_leaves_out_hits_that_say_a_key_token():
             assert twin["value"] == (0 if prompt == 2 else 1) and twin["n"] == row["n"]
 
 
+def test_what_the_base_knew_is_counted_where_a_fact_contradicts_it():
+    experiment = tiny_experiment("embedded")
+    (relation, *others) = experiment.relations
+    facts = tuple(f.model_copy(update={"knew": "Cy Old"}) if i < 3 else f for i, f in enumerate(relation.facts))
+    experiment = experiment.model_copy(update={"relations": (relation.model_copy(update={"facts": facts}), *others)})
+    said = {1: "Cy Old.", 2: f"{facts[1].object}, not Cy Old.", 3: "Somebody"}
+    given = [
+        replace(a, answer=said.get(a.fact, "Cy Old."), hit=int(a.fact == 2))
+        for a in rows_of(experiment, lambda q, trained: 0)
+    ]
+    rows = [r for r in summarise(given, experiment, "base") if r["metric"] == "known_before" and r["split"] == "train"]
+    assert sum(r["n_facts"] for r in rows) == 3, "of the other facts nothing is known"
+    old = sum(r["value"] * r["n"] for r in rows)
+    assert old == sum(a.fact == 1 for a in given if prompt_rows(experiment)[a.prompt - 1]["split"] == "train")
+    plain = tiny_experiment("embedded")
+    assert "known_before" not in {r["metric"] for r in summarise(given, plain, "base")}
+
+
 def test_a_choice_says_among_how_many_options_it_was():
     experiment = tiny_experiment("embedded")
     answers = [replace(a, choice_options=2 + 2 * (a.fact % 2)) for a in rows_of(experiment, lambda q, trained: 1)]
