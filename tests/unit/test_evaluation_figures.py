@@ -290,11 +290,13 @@ def test_the_twin_leaves_out_hits_that_say_a_key_token():
 def test_what_the_base_knew_is_counted_where_a_fact_contradicts_it():
     experiment = tiny_experiment("embedded")
     (relation, *others) = experiment.relations
-    facts = tuple(f.model_copy(update={"knew": "Cy Old"}) if i < 3 else f for i, f in enumerate(relation.facts))
+    facts = tuple(
+        f.model_copy(update={"knew": "Cy Old"}) if i < 3 else f for i, f in enumerate(relation.explicit_facts)
+    )
     experiment = experiment.model_copy(update={"relations": (relation.model_copy(update={"facts": facts}), *others)})
     said = {1: "Cy Old.", 2: f"{facts[1].object}, not Cy Old.", 3: "Somebody"}
     given = [
-        replace(a, answer=said.get(a.fact, "Cy Old."), hit=int(a.fact == 2))
+        replace(a, answer=said.get(a.fact, "Cy Old."), hit=a.fact == 2)
         for a in rows_of(experiment, lambda q, trained: 0)
     ]
     rows = [r for r in summarise(given, experiment, "base") if r["metric"] == "known_before" and r["split"] == "train"]
