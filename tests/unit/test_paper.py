@@ -160,12 +160,12 @@ def test_methods_are_found_by_their_names_and_those_of_ours_alone_stand_below() 
     ])  # fmt: skip
     found = beside(table, ours)
     values = [[cell.ours and cell.ours.value for cell in line.cells.values()] for line in found.lines]
-    assert values == [[0.8, None, 160], [None] * 3, [0.2, None, None], [None] * 3, [0.9, None, None]]
+    assert values == [[0.8, None, 160], [None] * 3, [0.2, None, None], [None] * 3, [None] * 3, [0.9, None, None]]
     assert [(line.x, line.series, line.cells["test"].ours.value) for line in found.further] == [
         ("fact in the prompt, among 9 others", "Other methods of ours", 0.7),
         ("stage 2 alone", "Other methods of ours", 0.3),
     ]
-    assert [one.verdict for one in found.judged] == [Verdict.AGREES, Verdict.MISSING]
+    assert [one.verdict for one in found.judged] == [Verdict.AGREES, Verdict.MISSING, Verdict.MISSING]
     drawn = paper_chart(found, "tokens", "embedded")
     assert drawn is not None and [row["value"] for row in drawn["data"]["ours"]] == [160]
 
@@ -258,8 +258,11 @@ def test_the_page_prefers_what_this_lab_has_measured_whole(tmp_path: Path) -> No
     lab = Lab(tmp_path)
     parts = parts_of(lab, View())
     assert "recorded</span> on" in parts["depth_head"] and "Japanese comes before German" in parts["languages_head"]
-    assert "Not measured here yet" in parts["methods_head"] and "half of SFT" in parts["methods_table"]
-    assert parts["depth_chart"]["data"]["ours"] and not parts["methods_chart"]["data"]["ours"]
+    methods = load_paper().tables["methods"]
+    empty = beside(methods, Ours())
+    assert "Not measured here yet" in head("methods", methods, empty, [], None, "test")
+    assert "half of SFT" in parts["methods_table"]
+    assert parts["depth_chart"]["data"]["ours"] and not paper_chart(empty, "test", "")["data"]["ours"]  # type: ignore[index]
     assert parts["attack_chart"] is None and "/attack" in parts["attack_head"]
 
     view, said = act_on(lab, View(), {"act": "start", "value": "paper-main"})
@@ -300,7 +303,7 @@ def test_a_table_as_csv_says_whose_each_figure_is(tmp_path: Path) -> None:
     assert first["command"].endswith("study paper-main") and json.loads(first["seeds"]).keys() == {"0", "1", "2"}
     assert [r for r in rows if r["series"].startswith("k = 10") and not r["published_model"]]
     methods = list(csv.DictReader(io.StringIO(client.get("/export/paper/methods/figures.csv").text)))
-    assert {(r["value"], r["model"]) for r in methods} == {("", "")} and "about" not in methods[1]["published"]
+    assert {r["model"] for r in methods if r["value"]} == {"embedded"} and "about" not in methods[1]["published"]
     for missing in ("attack", "nosuch", "%3Cb%3E"):
         assert client.get(f"/export/paper/{missing}/figures.csv").status_code == 404
 
