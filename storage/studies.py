@@ -193,6 +193,22 @@ def done_like(db: Database, study: str, key: str, value: str) -> list[str]:
     return [row["id"] for row in db.query(sql, [study, f"$.{key}", value])]
 
 
+@dataclass(frozen=True)
+class StudyModels:
+    """Whose models a study's run has: its seed, and what it memorised (`NewRun.memorises`)."""
+
+    run: str
+    state: State
+    seed: int
+    memorises: str
+
+
+def list_models(db: Database, study: str) -> list[StudyModels]:
+    """The runs of a study as owners of models."""
+    sql = "select id as run, state, seed, json_extract(cell, '$.memorises') as memorises from runs where study = ?"
+    return [StudyModels(**{**row, "state": State(row["state"])}) for row in db.query(sql, [study])]
+
+
 def group_of(at: dict[str, Any], seed: str) -> str:
     """The name of the group of runs that differ in their seed alone. seed: the axis that is left out."""
     return json.dumps({path: value for path, value in at.items() if path != seed}, sort_keys=True)

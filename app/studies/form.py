@@ -63,7 +63,7 @@ def tell_study(text: str | None) -> str:
         planned = planned_runs(study)
     except ValueError as error:
         return part("studies/problem", words=str(error))
-    cost = study_cost(planned)
+    cost = study_cost(planned, study.keeps)
     time = ""
     if cost.seconds:
         least, middle, most = map(duration, cost.seconds)

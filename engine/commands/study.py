@@ -86,7 +86,7 @@ def study(
     described = _read(db, source, study_id, changed)
     if plan_only:
         with mistakes_in(source):
-            _print_plan(planned_runs(described))
+            _print_plan(described, planned_runs(described))
         return
     with mistakes_in(source):
         if study_id is None:
@@ -164,8 +164,8 @@ def _depths(run: PlannedRun) -> str:
     return f"; depths {', '.join(map(str, depths))}" if any(depths) else ""
 
 
-def _print_plan(runs: list[PlannedRun]) -> None:
-    cost = study_cost(runs)
+def _print_plan(study: Study, runs: list[PlannedRun]) -> None:
+    cost = study_cost(runs, study.keeps)
     typer.echo(
         f"{cost.runs} runs, which memorise {cost.memorised} times and generalise {cost.generalised} times; "
         f"{cost.bases} times a base is asked"

@@ -12,6 +12,7 @@ from engine.execution.attacks.cell import CellExecution
 from engine.execution.device_hold import device_held
 from engine.execution.failures import explain_failure
 from engine.execution.pipeline import RunExecution
+from engine.execution.studies.models import forget_models
 from engine.execution.studies.report import update_figures
 from engine.training.loop import StopTraining
 from storage.folders import run_folder
@@ -60,6 +61,7 @@ def _execute_and_finish(db: Database, folder: Path, run: Run) -> State:
     logger.info("done")
     if run.study:
         try:
+            forget_models(db, folder.parent.parent, run.study)
             update_figures(db, folder.parent.parent, run.study)
         except Exception:  # of figures that are made again when somebody looks at them
             logger.exception("the study's figures could not be made")

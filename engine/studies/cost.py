@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine.estimate import Estimate, estimate_experiment
@@ -28,10 +28,10 @@ class StudyCost:
     disk: int | None
 
 
-def study_cost(planned: Sequence[PlannedRun]) -> StudyCost:
-    """What the runs of a study cost together."""
+def study_cost(planned: Sequence[PlannedRun], keeps: Callable[[int], bool] = lambda seed: True) -> StudyCost:
+    """What the runs of a study cost together. keeps: whether the models of a seed stay (`Study.keeps`)."""
     known: dict[str, Estimate] = {}  # seeds differ in names alone
-    seconds, disk = [0.0, 0.0, 0.0], 0
+    seconds, disk, passing = [0.0, 0.0, 0.0], 0, 0
     first: set[str] = set()
     unknown = False
     for run in planned:
@@ -46,14 +46,18 @@ def study_cost(planned: Sequence[PlannedRun]) -> StudyCost:
         part = _left(run.experiment, estimate) if shares else 1.0
         seconds = [total + part * each for total, each in zip(seconds, estimate.seconds, strict=True)]
         kept, made = len(run.experiment.checkpoints) - 1, len(run.experiment.branch_epochs)
-        disk += round(estimate.disk * (made / kept if shares else 1.0))
+        room = round(estimate.disk * (made / kept if shares else 1.0))
+        if keeps(run.experiment.seed):
+            disk += room
+        else:
+            passing = max(passing, room + (estimate.disk if shares else 0))
     return StudyCost(
         runs=len(planned),
         memorised=len({run.memorises for run in planned if run.experiment.stage1.epochs}),
         generalised=sum(len(run.experiment.branch_epochs) for run in planned),
         bases=len({run.begins for run in planned}),
         seconds=None if unknown else (seconds[0], seconds[1], seconds[2]),
-        disk=None if unknown else disk,
+        disk=None if unknown else disk + passing,
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -47,7 +47,8 @@ class Study(Frozen, Described):
     models, by the model's name: the settings that suit one seldom suit another. axes: fields of the experiment, such
     as `stage2.facts`, and their values; every combination is run. Runs that memorise the same share stage 1.
     methods: named sets of fields, an axis of their own (`method`); what a method sets, no axis changes. leave_out:
-    combinations that are not run, each by values of some axes, such as `{stage2.facts: 50, stage2.epochs: 8}`.
+    combinations that are not run, each by values of some axes, such as `{stage2.facts: 50, stage2.epochs: 8}`. keep:
+    whose models stay when they have been asked; those of others go as soon as no run of the study goes on from them.
     """
 
     FIELD, THING = "experiment", "a study"
@@ -59,6 +60,7 @@ class Study(Frozen, Described):
     axes: Annotated[dict[Path, Values], Field(max_length=MAX_AXES, default_factory=dict)]
     methods: Annotated[dict[Label, Settings], Field(max_length=50, default_factory=dict)]
     leave_out: Annotated[tuple[Settings, ...], Field(max_length=200)] = ()
+    keep: Literal["all", "first seed", "none"] = "all"
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Study:
@@ -78,6 +80,11 @@ class Study(Frozen, Described):
         if (count := self.most_runs) > MAX_RUNS:
             raise ValueError(f"axes: they make {count:,} runs, more than {MAX_RUNS:,}: leave some values out")
         return self
+
+    def keeps(self, seed: int) -> bool:
+        """Whether the models of a run with this seed stay when they have been asked."""
+        seeds = self.axes.get(SEED)
+        return self.keep == "all" or (self.keep == "first seed" and (not seeds or str(seed) == str(seeds[0])))
 
     def _check_left_out(self) -> None:
         known = {path: set(map(str, values)) for path, values in self.axes.items() if path != DEPTH}

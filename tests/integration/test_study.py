@@ -107,12 +107,15 @@ def test_a_recording_has_every_figure_of_the_study_and_the_weights_it_stands_on(
 
 
 def test_killed_again_and_again_it_ends_with_the_same_numbers(lab: Lab, peaceful: tuple[Lab, str]) -> None:
-    study = queue_study(lab.db, Study.from_data(PLAN))
+    study = queue_study(lab.db, Study.from_data(PLAN | {"keep": "none"}))
     for done in (0, 0, 1, 1, 1):
         kill_after(lab, study, done)
     assert lab.worker("--once").wait() == 0
     assert study_counts(lab.db, study) == {"done": 2}
     assert outcomes(lab, study) == outcomes(*peaceful)
+    models = [len(list((run_folder(of.home, run.run) / "checkpoints").iterdir()))
+              for of, name in ((lab, study), peaceful) for run in list_study_runs(of.db, name)]  # fmt: skip
+    assert models == [0, 0, 4, 4], "those that were not to be kept are gone, when no run goes on from them"
 
 
 def kill_after(lab: Lab, study: str, done: int) -> None:

@@ -23,6 +23,16 @@ def test_what_is_shared_is_counted_once() -> None:
     assert cost.disk < disk
 
 
+def test_models_that_do_not_stay_need_room_once() -> None:
+    def disk(keep: str) -> int:
+        study = Study.from_data({"experiment": "quick", "keep": keep, "axes": AXES | {"seed": [0, 1, 2]}})
+        room = study_cost(planned_runs(study), study.keeps).disk
+        assert room is not None
+        return room
+
+    assert disk("none") < disk("first seed") < disk("all")
+
+
 def test_seeds_cost_the_same_each() -> None:
     one, three = (
         study_cost(planned_runs(Study.from_data({"experiment": "quick", "axes": AXES | {"seed": seeds}})))
