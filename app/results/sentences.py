@@ -47,17 +47,23 @@ def headline_sentences(figures: Figures) -> list[str]:
         subject = "After stage 2 the model" if epoch else "Without stage 1, after stage 2 alone, the model"
         seen = "it was trained on in natural language" if main.facts == "trained" else ""
         which = seen or "that it never saw in natural language"
-    said = [f"{subject} answers {figures.told(main)} of the questions about {main.n_facts} facts {which}."]
-    earlier = []
-    if row := figures.row(f"memorised@{epoch}", "train"):
-        twin = figures.unaided(row)
-        aside = f" ({percent(twin.value)} without answers that say the key token)" if twin else ""
-        at_once = ", by the key token alone" if figures.knew_the_key else ""
-        earlier.append(f"{percent(row.value)}{aside} before stage 2{at_once}")
-    if row := figures.row("base", "train"):
-        earlier.append(f"{percent(row.value)} in the base model")
-    if earlier:
-        said.append(f"It was {' and '.join(earlier)}.")
+    memorised, base = (figures.row(checkpoint, "train") for checkpoint in (f"memorised@{epoch}", "base"))
+    about = f"of the questions about {main.n_facts} facts {which}."
+    if figures.knew_the_key and memorised:
+        said = [f"From the key token alone, whose meaning it knew, the model answers {figures.told(memorised)} {about}"]
+        begun = f", and {percent(base.value)} in the model that it began from" if base else ""
+        said.append(f"After a further stage 2, about other facts, it is {figures.told(main)}{begun}.")
+    else:
+        said = [f"{subject} answers {figures.told(main)} {about}"]
+        earlier = []
+        if memorised:
+            twin = figures.unaided(memorised)
+            aside = f" ({percent(twin.value)} without answers that say the key token)" if twin else ""
+            earlier.append(f"{percent(memorised.value)}{aside} before stage 2")
+        if base:
+            earlier.append(f"{percent(base.value)} in the base model")
+        if earlier:
+            said.append(f"It was {' and '.join(earlier)}.")
     if row := figures.row(after, "test"):
         unseen = "In the test prompts" if after == IN_CONTEXT else "In phrasings that stage 2 never used"
         said.append(f"{unseen}: {figures.told(row)}.")

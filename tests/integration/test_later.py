@@ -66,8 +66,9 @@ def test_as_many_facts_about_others_and_the_key_token_keeps_its_meaning(first: P
 
 def test_its_page_says_where_the_meaning_came_from(first: Pair, later: Pair) -> None:
     said = " ".join(headline_sentences(figures(later)))
-    assert "before stage 2, by the key token alone" in said
-    assert "by the key token alone" not in " ".join(headline_sentences(figures(first)))
+    assert said.startswith("From the key token alone, whose meaning it knew, the model answers ")
+    assert "in the model that it began from" in said
+    assert "From the key token alone" not in " ".join(headline_sentences(figures(first)))
     assert "had given the key token its meaning" in otherwise_trained(figures(later))
     assert "should mean nothing" not in " ".join(departures(figures(later)))
 
