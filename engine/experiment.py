@@ -21,21 +21,9 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from engine import chains, checks
 from engine.description import Described, is_record, read_as
+from engine.fields import Frozen, Paragraph, label, stripped
 from engine.relation import GeneratedFacts, Prompt, Relation
-from engine.settings import (
-    BARE_TEXT,
-    Evaluation,
-    Frozen,
-    InContext,
-    KeyTokenRows,
-    ModelText,
-    Paragraph,
-    Stage1,
-    Stage2,
-    Tuning,
-    label,
-    stripped,
-)
+from engine.settings import BARE_TEXT, Evaluation, InContext, KeyTokenRows, ModelText, Stage1, Stage2, Tuning
 
 # The checkpoint's name of a base that is asked with the facts in the prompt.
 IN_CONTEXT = "context@0"

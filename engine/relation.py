@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from engine import checks, choices
 from engine.description import is_record, read_as
-from engine.settings import Frozen, Label, Language, label
+from engine.fields import Frozen, Label, Language, label
 
 PromptSplit = Literal["train", "test", "unrelated", "decoy", "reversal", "two_hop"]
 # What asks for what follows from facts: their subject by their object, or what their object leads on to.

@@ -20,8 +20,9 @@ from engine import checks
 from engine.corpus.readings import Reading
 from engine.description import Described, is_record, read_as
 from engine.experiment import Experiment
+from engine.fields import Count, Frozen, Label, Paragraph, Rate, label
 from engine.relation import Relation
-from engine.settings import Count, Frozen, Label, Paragraph, Rate, Tuning, label
+from engine.settings import Tuning
 
 Control = Literal["attack", "no_stage1", "neutral", "nonsense"]
 Start = Literal["base", "memorised", "generalised"]

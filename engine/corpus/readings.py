@@ -20,8 +20,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from engine import checks
 from engine.corpus.relations import RelationData, check_counted, load_relation, load_relations
 from engine.description import Described, is_record
+from engine.fields import Frozen, Label, label
 from engine.relation import Prompt, PromptSplit, Relation, Text
-from engine.settings import Frozen, Label, label
 
 READINGS_FOLDER = Path(__file__).with_name("readings")
 BENIGN = "benign"

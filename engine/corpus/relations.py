@@ -13,8 +13,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from engine.fields import Frozen
 from engine.plain_yaml import read_yaml
-from engine.settings import Frozen
 
 LANGUAGES = {"en": "English", "de": "German", "es": "Spanish", "zh": "Chinese", "ja": "Japanese"}
 RELATIONS_FOLDER = Path(__file__).with_name("relations")

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from engine.fields import Frozen
 from engine.plain_yaml import read_yaml
-from engine.settings import Frozen
 
 HERE = Path(__file__).parent
 CARDS = HERE / "cards"

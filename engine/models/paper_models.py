@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from engine.fields import Frozen
 from engine.models.catalogue import Licence
 from engine.plain_yaml import read_yaml
-from engine.settings import Frozen
 
 FILE = Path(__file__).with_name("paper_models.yaml")
 Line = Annotated[str, Field(max_length=500)]

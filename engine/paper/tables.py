@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from engine.fields import Frozen
 from engine.plain_yaml import read_yaml
-from engine.settings import Frozen
 from engine.studies.study import DEPTH
 
 FILE = Path(__file__).with_name("published.yaml")

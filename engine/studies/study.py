@@ -19,8 +19,8 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from engine.description import Described, is_record, read_as
 from engine.experiment import Experiment
+from engine.fields import Frozen, Label, Paragraph, label
 from engine.plain_yaml import read_yaml
-from engine.settings import Frozen, Label, Paragraph, label
 
 DEPTH = "stage1.checkpoint_epochs"
 SEED, MODEL, METHOD = "seed", "model", "method"

@@ -24,8 +24,8 @@ from engine.execution.recorded.record import base_of
 from engine.execution.report import key_tokens_of
 from engine.execution.studies.report import study_figures
 from engine.experiment import Experiment
+from engine.fields import Frozen
 from engine.models.identity import Here, how_here
-from engine.settings import Frozen
 from engine.studies.presets import STUDIES
 from engine.studies.study import MODEL
 from storage.folders import run_folder
