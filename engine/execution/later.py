@@ -22,7 +22,10 @@ def learns_more(run: Run) -> bool:
     """Whether `later_experiment` can be made of a run, as far as the run says."""
     if run.state is not State.DONE or run.recorded:
         return False
-    experiment = Experiment.from_record(run.experiment)
+    try:
+        experiment = Experiment.from_record(run.experiment)
+    except ValueError:  # of an older or a newer lab
+        return False
     return bool(experiment.branch_epochs and experiment.key_tokens and experiment.tuning.method == "full")
 
 

@@ -104,6 +104,7 @@ def test_what_cannot_learn_more_says_why(first: Pair, tmp_path: Path, capsys: py
     with pytest.raises(ValueError, match="has no generalised model any more"):
         later_experiment(tmp_path, run)
     assert not learns_more(adapted) and not learns_more(replace(run, state=State.FAILED))
+    assert not learns_more(replace(run, experiment={}))
     assert main(["later", "0" * 8, "--home", str(lab.home)]) == 2 and "there is no run" in capsys.readouterr().err
     on_the_base = later_experiment(lab.home, run).model_copy(update={"model": "embedded"})
     (problem,) = experiment_problems(on_the_base)
