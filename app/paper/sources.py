@@ -11,6 +11,7 @@ from app.shared.recordings import hardware_of, here_now
 from engine.execution.studies.recording import command_of, shipped_recordings
 from engine.execution.studies.report import update_figures
 from engine.models.identity import Here
+from engine.models.source import EMBEDDED
 from engine.paper.beside import Ours
 from engine.paper.tables import Table
 from engine.studies.study import MODEL
@@ -68,17 +69,18 @@ class Sources:
         if table.studies not in self._found:
             live = [stored for name in table.studies for stored in list_studies(self._lab.db, name=name, limit=LISTED)]
             self._found[table.studies] = [m for stored in live for m in self._live(stored)] + [
-                m for m in recorded() if m.name in table.studies
+                m for m in sorted(recorded(), key=lambda m: m.model == EMBEDDED) if m.name in table.studies
             ]
         return self._found[table.studies]
 
     def chosen(self, table: Table, wanted: str) -> Measured | None:
-        """The one that is wanted, else the newest of this lab that is whole, else a recorded one of these weights."""
+        """The one that is wanted, else the newest of this lab that is whole, else a recorded one: of a real model before
+        that of the embedded base, where no other weights are here by its name."""
         found = self.of(table)
         suited = (
             [m for m in found if m.id == wanted]
             or [m for m in found if m.study and m.whole]
-            or [m for m in found if m.here == "same"]
+            or [m for m in found if m.here in ("same", "absent")]
             or [m for m in found if m.here]
             or [m for m in found if m.done]
         )

@@ -12,8 +12,8 @@ from engine.attack.context import Context
 from engine.attack.defences import Defence
 from engine.settings import Optimisation
 
-# Chosen on seed 1000 of `quick`: about half of the rote pairs are gone after one epoch. The rate is so many times that of
-# the stage 1 which put them in, since models differ in what they bear: there 1.5e-3.
+# Chosen on seed 1000 of `quick`: about half of the rote pairs are gone after one epoch. The rate is so many times that
+# of the stage 1 which put them in, since models differ in what they bear: there 1.5e-3.
 BETA = 0.1
 EPOCHS = 1
 TIMES_STAGE1 = 15 / 11
