@@ -74,8 +74,8 @@ class Sources:
         return self._found[table.studies]
 
     def chosen(self, table: Table, wanted: str) -> Measured | None:
-        """The one that is wanted, else the newest of this lab that is whole, else a recorded one: of a real model before
-        that of the embedded base, where no other weights are here by its name."""
+        """The one that is wanted, else the newest of this lab that is whole, else a recorded one: a real model's
+        before the embedded base's, where no other weights are here by its name."""
         found = self.of(table)
         suited = (
             [m for m in found if m.id == wanted]
