@@ -73,3 +73,10 @@ def test_design_start_reload_finish_open_export(chromium: Browser, tmp_path: Pat
             page.get_by_role("link", name="Report (HTML)").click()
         report = Path(download.value.path()).read_text(encoding="utf-8")
         assert "twelve mothers" in report and "http://" not in report.replace("http://www.w3.org", "")
+
+        page.get_by_role("link", name="Teach it more facts").click()
+        page.wait_for_url("**/design*")
+        expect(page.get_by_label("Name", exact=True)).to_have_value("twelve mothers, facts that come later")
+        expect(page.locator("#summary")).to_contain_text("Ready to start")
+        expect(page.get_by_label("Subject, row 12")).to_be_visible()
+        expect(page.get_by_label("Subject, row 12")).not_to_have_value(facts[11][0])
