@@ -93,6 +93,9 @@ def _planned(study: Study, at: dict[str, Any]) -> PlannedRun:
         put(data, path, value)
     epochs = read_path(data, "stage1.epochs")
     depths = study.axes.get(DEPTH) or ([epochs] if "stage1.epochs" in settings else [])
+    deepest = max((int(depth) for depth in depths if str(depth).isdecimal()), default=0)
+    if "stage1.epochs" not in settings and deepest > epochs:
+        put(data, "stage1.epochs", deepest)  # stage 1 goes as deep as it is looked at
     none = str(epochs) == "0"  # a study's text is not read into numbers yet
     if DEPTH not in settings and (depths or none):
         put(data, DEPTH, None if none else list(depths))

@@ -83,6 +83,15 @@ def test_epochs_as_an_axis_are_trainings_of_their_own() -> None:
     assert len({run.memorises for run in planned}) == 2, "another number of epochs is another schedule"
 
 
+def test_stage_1_goes_as_deep_as_it_is_looked_at() -> None:
+    (deeper,) = planned_runs(study(**{DEPTH: [2, 9]}))
+    assert (deeper.experiment.stage1.epochs, deeper.experiment.branch_epochs) == (9, (2, 9))
+    (whole,) = planned_runs(study(**{DEPTH: [2]}))
+    assert whole.experiment.stage1.epochs == 4, "and no less deep than it says"
+    with pytest.raises(ValueError, match="lie beyond the last epoch, 4"):
+        planned_runs(study(**{DEPTH: [2, 9], "stage1.epochs": [4]}))
+
+
 def test_the_same_run_is_made_once() -> None:
     axes = {"relations.0.key_template": ["{subject} {key} {object}.", " {subject} {key}  {object}. "]}
     assert len(planned_runs(study(**axes))) == 1, "single spaces are all that is read"
@@ -138,7 +147,7 @@ def test_mistakes_in_methods_are_said_in_words(described: dict[str, Any], words:
     [
         ({"stage2.fact": [1]}, "with stage2.fact=1: .*check the spelling"),
         ({"stage2.facts": [5, 20]}, "with stage2.facts=20: .*at most 19"),
-        ({DEPTH: [5]}, "lie beyond the last epoch, 4"),
+        ({DEPTH: ["deep"]}, "deep"),
         ({"evaluation.facts": [5]}, "cannot be one"),
         ({"name": ["a"]}, "cannot be one"),
         ({"seed": [1, 1]}, "has a value twice"),
