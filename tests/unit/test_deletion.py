@@ -40,7 +40,7 @@ def test_a_run_that_an_attack_began_from_stays_until_the_attack_is_gone(lab: Lab
 
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_cell_goes_only_with_its_attack(lab: Lab, recorded: bool) -> None:
-    (attack,) = [a for a in list_attacks(lab.db) if bool(a.recorded) is recorded]
+    attack = next(a for a in list_attacks(lab.db) if bool(a.recorded) is recorded)
     stop_attack(lab.db, attack.id)
     cell = list_cells(lab.db, attack.id)[0].run
     with pytest.raises(ValueError, match=rf"a part of the attack ‘{attack.name}’ \({attack.id}\)"):
@@ -49,7 +49,7 @@ def test_a_cell_goes_only_with_its_attack(lab: Lab, recorded: bool) -> None:
 
 
 def test_what_was_recorded_elsewhere_is_not_measured_again(lab: Lab) -> None:
-    (attack,) = [a for a in list_attacks(lab.db) if a.recorded]
+    attack = next(a for a in list_attacks(lab.db) if a.recorded)
     retry_attack(lab.db, attack.id)
     cells = list_cells(lab.db, attack.id)
     assert retry_run(lab.db, cells[0].run) is State.DONE
