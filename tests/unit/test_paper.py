@@ -304,6 +304,7 @@ def test_a_table_as_csv_says_whose_each_figure_is(tmp_path: Path) -> None:
     assert [r for r in rows if r["series"].startswith("k = 10") and not r["published_model"]]
     methods = list(csv.DictReader(io.StringIO(client.get("/export/paper/methods/figures.csv").text)))
     assert {r["model"] for r in methods if r["value"]} == {"embedded"} and "about" not in methods[1]["published"]
+    assert {r["model"] for r in methods if not r["value"]} <= {""}, "nobody's where nothing was measured"
     for missing in ("attack", "nosuch", "%3Cb%3E"):
         assert client.get(f"/export/paper/{missing}/figures.csv").status_code == 404
 
