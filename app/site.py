@@ -33,6 +33,7 @@ from app.server.missing import add_missing_page
 from app.server.page_script import PageScript
 from app.server.security import protect
 from app.server.sign_in import THIS_MACHINE, Access
+from app.server.streams import Streams
 from app.server.theme import lab_theme
 from app.server.trouble import say_troubles
 from app.server.uploads import KEPT_SECONDS, make_uploads
@@ -155,6 +156,7 @@ def build_site(
     say_troubles(site, pages)
     keep_used_routes(site)
     add_missing_page(site, lab)
+    site.add_middleware(Streams, queue=pages._queue)
     site.add_middleware(PageScript, script=_opening(), pages={"/", *(f"/{path}" for path, *_ in pages.pages)})
     protect(site, access)
     return site

@@ -94,6 +94,22 @@ def test_forty_waiting_calls_leave_the_page_its_threads(here: Here) -> None:
     wait_until(lambda: at_work() == 0, "the calls' end")
 
 
+def test_a_stream_to_which_nothing_comes_is_ended(here: Here) -> None:
+    (answered,) = [f for f in here.pages.fns.values() if f.api_name == "list_models_to_ask"]
+    body = {"data": [""], "fn_index": answered._id, "session_hash": "late"}
+
+    def messages() -> list[str]:
+        with page.stream("GET", "/gradio_api/queue/data", params={"session_hash": "late"}) as stream:
+            return [json.loads(line[5:])["msg"] for line in stream.iter_lines() if line.startswith("data:")]
+
+    with httpx.Client(base_url=here.address, timeout=60) as page:
+        assert page.post("/gradio_api/queue/join", json=body).status_code == 200
+        assert messages()[-2:] == ["process_completed", "close_stream"]
+        assert messages() == ["close_stream"], "the answer went by another stream"
+        assert page.post("/gradio_api/queue/join", json=body).status_code == 200
+        assert messages()[-2:] == ["process_completed", "close_stream"], "the session goes on"
+
+
 def half_open(port: int, text: bytes = b"GET / HTTP/1.1\r\nHost: 127.0") -> socket.socket:
     """A connection on which a request was begun and never ended."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=120)
