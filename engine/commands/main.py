@@ -11,6 +11,9 @@ python -m engine export task|model RUN --to FOLDER [--checkpoint NAME] [--home D
 python -m engine export dataset RUN|PRESET|FILE --to FOLDER [--licence NAME]
 python -m engine export database --to FOLDER [--home DIR]
 python -m engine record RUN [RUN …] --to FILE.json.xz
+python -m engine backup FILE.tar | verify [FILE.tar] | restore FILE.tar [--home DIR]
+python -m engine bundle make ID FILE.tar | bundle open FILE.tar [--home DIR]
+python -m engine disk [--clean] [--home DIR]
 python -m engine worker [--home DIR]
 python -m engine serve RUN [--backend auto|vllm|embedded] [--port N]
 python -m engine ask RUN --subject NAME [--prompt TEXT] [--json]
@@ -28,6 +31,7 @@ import typer
 from engine.commands import run
 from engine.commands.ask import ask_command
 from engine.commands.attack import attack
+from engine.commands.backup import backup_command, bundle_app, disk_command, restore_command, verify_command
 from engine.commands.export import export_app
 from engine.commands.import_facts import import_command
 from engine.commands.mistake import Mistake
@@ -53,6 +57,11 @@ app.command()(study)
 app.command("import")(import_command)
 app.add_typer(export_app, name="export")
 app.command("record")(record_command)
+app.command("backup")(backup_command)
+app.command("verify")(verify_command)
+app.command("restore")(restore_command)
+app.add_typer(bundle_app, name="bundle")
+app.command("disk")(disk_command)
 app.command()(serve)
 app.command("ask")(ask_command)
 

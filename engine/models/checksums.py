@@ -24,13 +24,21 @@ def write_checksums(folder: Path) -> None:
     (folder / CHECKSUMS).write_text(json.dumps({"sha256": sums}, indent=1) + "\n", encoding="utf-8")
 
 
+def read_checksums(text: bytes) -> dict[str, str]:
+    """The SHA-256 of each file, by its path in the folder. Raises ValueError for what is no such list."""
+    try:
+        return dict(json.loads(text)["sha256"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no list of checksums: {error}") from error
+
+
 def damage(folder: Path) -> str:
     """Which file is missing, unreadable or another one than was written; '' when all are as they were."""
     try:
-        sums = dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["sha256"])
+        sums = read_checksums((folder / CHECKSUMS).read_bytes())
     except FileNotFoundError:
         return ""
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return f"{CHECKSUMS} cannot be read"
     for name, expected in sums.items():
         path = folder / name

@@ -12,6 +12,7 @@ import pytest
 
 from engine.attack.experiment import AttackExperiment
 from engine.attack.tables import costs, curve, detection
+from engine.backup.bundle import make_bundle, open_bundle
 from engine.execution.attacks.queue import queue_attack
 from engine.execution.attacks.recording import record, restore
 from engine.execution.attacks.report import attack_document
@@ -140,6 +141,22 @@ def test_attacked_checkpoints_carry_the_warning_and_are_served(peaceful: tuple[L
     answers = open_answers(lab.home / "runs" / cell.run)
     assert {p["reading"] for p in list_prompts(answers)} >= {"benign", "bully", "neighbour", "frumbler"}
     answers.close()
+
+
+def test_it_moves_to_another_lab_with_the_run_that_it_began_from(
+    peaceful: tuple[Lab, str], lab: Lab, tmp_path: Path
+) -> None:
+    first, attack = peaceful
+    make_bundle(first.home, attack, tmp_path / "attack.tar")
+    open_bundle(tmp_path / "attack.tar", lab.home)
+    assert list_attack_results(lab.db, attack) == list_attack_results(first.db, attack)
+    assert attack_document(lab.db, lab.home, attack) == attack_document(first.db, first.home, attack)
+    (base,) = base_runs(lab.db, attack)
+    assert lab.outcome(base) == first.outcome(base)
+    defences = tuple({cell.cell["defence"] for cell in list_cells(first.db, attack)})
+    assert outcome(lab, attack, defences) == outcome(first, attack, defences)
+    with pytest.raises(ValueError, match="is a part of the attack"):
+        make_bundle(first.home, list_cells(first.db, attack)[0].run, tmp_path / "cell.tar")
 
 
 def test_a_recorded_attack_is_the_same_in_another_lab_but_not_on_other_weights(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from engine.backup.bundle import make_bundle, open_bundle
 from engine.commands.main import main
 from engine.execution.studies.queue import queue_study, widen_study
 from engine.execution.studies.recording import read_recording
@@ -104,6 +105,29 @@ def test_a_recording_has_every_figure_of_the_study_and_the_weights_it_stands_on(
             s: {"value": pytest.approx(own["value"], abs=1e-5)} for s, own in figure.seeds.items()
         }
     assert socket.gethostname() not in lzma.decompress(out.read_bytes()).decode()
+
+
+def test_it_moves_to_another_lab_as_a_whole_and_a_run_of_it_alone(
+    peaceful: tuple[Lab, str], lab: Lab, tmp_path: Path
+) -> None:
+    first, study = peaceful
+    figures = study_figures(first.db, first.home, study)
+    make_bundle(first.home, study, tmp_path / "study.tar")
+    assert len(open_bundle(tmp_path / "study.tar", lab.home).new) == 2
+    assert outcomes(lab, study) == outcomes(first, study)
+    assert study_figures(lab.db, lab.home, study) == figures
+    memorised = [lab.home / "runs" / run.run / "checkpoints/memorised@2/model.safetensors" for run in
+                 list_study_runs(lab.db, study)]  # fmt: skip
+    assert memorised[0].samefile(memorised[1]), "what they share is there once"
+
+    last = list_study_runs(first.db, study)[-1].run
+    make_bundle(first.home, last, tmp_path / "run.tar")
+    open_bundle(tmp_path / "run.tar", tmp_path / "third")
+    third = Lab(tmp_path / "third")
+    assert third.outcome(last) == first.outcome(last)
+    assert third.run(last).study is None
+    assert main(["study", study, "--home", str(third.home)]) == 2, "the study is not there"
+    assert list_study_runs(first.db, study) == list_study_runs(lab.db, study), "where they came from nothing changed"
 
 
 def test_killed_again_and_again_it_ends_with_the_same_numbers(lab: Lab, peaceful: tuple[Lab, str]) -> None:

@@ -1,0 +1,1 @@
+"""Backups of a lab, moving what it has to another, and what takes the room on its disk."""

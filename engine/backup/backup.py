@@ -1,0 +1,147 @@
+"""A backup of a lab, also while it runs, and the lab that is made of it again.
+
+    back_up(home, Path("lab.tar"))            what the database had at one moment, and the files of its runs
+    restore(Path("lab.tar"), new_home)
+
+A run that was under way goes on, in the restored lab, from its newest point to resume from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sqlite_utils import Database
+
+from engine import __version__
+from engine.backup.archive import Writer, new_archive, read_archive, read_head
+from engine.exports.target import new_folder
+from engine.models.checksums import damage
+from engine.models.folders import whole
+from storage.answers import ANSWERS_NAME
+from storage.copies import copy_database, flaw_of, forget_processes, list_all_runs
+from storage.database import DATABASE_NAME, now, open_database
+from storage.folders import run_folder
+
+BACKUP, BUNDLE = "backup", "bundle"
+DATABASE_BESIDE = ("-wal", "-shm", "-journal")  # SQLite's own files beside a database's
+IN_RUNS = ("checkpoints", "resume")  # of a run's folders those whose folders are whole or not there
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What an archive holds. flaws: what was found damaged and is in it as it was found, a sentence each."""
+
+    runs: int
+    files: int
+    bytes: int
+    flaws: tuple[str, ...]
+
+
+def back_up(home: Path, to: Path, *, models: bool = False, say: Say = lambda words: None) -> Written:
+    """Write a lab's database, runs and attacks, and with `models` the models that it installed, into a new file.
+
+    Raises ValueError when the file is there already, sqlite3.Error and OSError.
+    """
+    open_database(home).close()  # one that this version cannot use is refused; what others left is brought up to date
+    with TemporaryDirectory(dir=to.absolute().parent, prefix=f".{to.name}.") as beside:
+        copy = Path(beside) / DATABASE_NAME
+        copy_database(home / DATABASE_NAME, copy)
+        with closing(Database(copy)) as db:
+            runs = [run.id for run in list_all_runs(db)]
+        about = {"holds": BACKUP, "made_at": now(), "version": __version__, "runs": len(runs), "models": models}
+        with new_archive(to, about) as archive:
+            flaws = [f"the database is damaged ({flaw})"] if (flaw := flaw_of(copy)) else []
+            archive.add(DATABASE_NAME, copy)
+            for number, run in enumerate(runs, 1):
+                say(f"run {number} of {len(runs)}")
+                flaws += add_run(archive, home, run, Path(beside))
+            for folder in ("attacks", "base_text", *(("models",) if models else ())):
+                say(folder)
+                add_tree(archive, home, folder)
+        return Written(len(runs), len(archive.sums), to.stat().st_size, tuple(flaws))
+
+
+def add_run(archive: Writer, home: Path, run: str, beside: Path) -> list[str]:
+    """Add a run's folder, the checkpoints as they were written; returns what is damaged. `beside`: for copies."""
+    folder, flaws = run_folder(home, run), []
+    name = f"runs/{run}"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name == ANSWERS_NAME:
+            copy = beside / ANSWERS_NAME
+            copy_database(path, copy)
+            if flaw := flaw_of(copy):
+                flaws.append(f"the answers of run {run} are damaged ({flaw})")
+            archive.add(f"{name}/{path.name}", copy)
+            copy.unlink()
+        elif path.is_file() and not path.name.endswith(DATABASE_BESIDE):
+            archive.add(f"{name}/{path.name}", path)
+        elif path.name in IN_RUNS:
+            for kept in sorted({one.name.removeprefix(".").removesuffix(".old") for one in path.iterdir()}):
+                found = whole(path / kept)
+                if found and (flaw := archive.add_folder(f"{name}/{path.name}/{kept}", found)):
+                    flaws.append(f"{path.name}/{kept} of run {run} is damaged ({flaw})")
+    return flaws
+
+
+def add_tree(archive: Writer, home: Path, name: str) -> None:
+    """Add what lies below one of a lab's folders, if there is one; what goes meanwhile is left out. Raises OSError."""
+    for path in sorted((home / name).rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(home).parts)
+        with suppress(FileNotFoundError):
+            if path.is_file() and not path.is_symlink() and not hidden:
+                archive.add(path.relative_to(home).as_posix(), path)
+
+
+def restore(path: Path, home: Path) -> dict[str, Any]:
+    """Make a lab of a backup in a folder that is new or empty; returns what the archive says of itself.
+
+    Raises ValueError for a damaged archive, which it names, and for a folder with something in it, sqlite3.Error (the
+    backup is of a newer lab) and OSError. Then the folder is as it was.
+    """
+    head = read_head(path)
+    if head["holds"] != BACKUP:
+        raise ValueError(f"{path} is no backup, but a bundle: `rote-lab bundle open` takes it in")
+    check_room(path.stat().st_size, home)
+    home.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(home) as new:
+        read_archive(path, new)
+        with closing(open_database(new)) as db:
+            forget_processes(db)
+    return head
+
+
+def check_room(needed: int, folder: Path) -> None:
+    """Raises ValueError when a disk has not so many bytes for a folder, which need not be there yet."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if (free := shutil.disk_usage(there).free) < needed:
+        raise ValueError(f"this needs {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free: make room")
+
+
+def check_lab(home: Path, say: Say = lambda words: None) -> list[str]:
+    """What is damaged in a lab: its database, the answers and models of its runs, a sentence each.
+
+    Raises UnusableDatabase when the lab cannot be opened at all.
+    """
+    with closing(open_database(home)) as db:
+        runs = [run.id for run in list_all_runs(db)]
+    flaws = [f"the database is damaged ({flaw})"] if (flaw := flaw_of(home / DATABASE_NAME)) else []
+    for number, run in enumerate(runs, 1):
+        say(f"run {number} of {len(runs)}")
+        folder = run_folder(home, run)
+        if (folder / ANSWERS_NAME).is_file() and (flaw := flaw_of(folder / ANSWERS_NAME)):
+            flaws.append(f"the answers of run {run} are damaged ({flaw}): `rote-lab retry {run}` asks again")
+        for path in sorted(folder.glob("checkpoints/*")):
+            if not path.name.startswith(".") and (flaw := damage(path)):
+                flaws.append(
+                    f"the checkpoint {path.name} of run {run} is damaged ({flaw}): `rote-lab retry {run}` sets it aside"
+                    " and trains it again"
+                )
+    return flaws
