@@ -28,7 +28,7 @@ USER 10001
 VOLUME /data
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=10s --start-period=90s \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860/', timeout=9)"]
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860/healthz', timeout=9)"]
 # As `make run HOST=0.0.0.0 PORT=7860 OPTIONS=--published-on-loopback` does it: publish the port on this machine alone
 # (-p 127.0.0.1:7860:7860), or replace that option by those of a proxy that signs people in (docs/security.md).
 CMD [".venv/bin/python", "-m", "app", "--host", "0.0.0.0", "--port", "7860", "--published-on-loopback"]

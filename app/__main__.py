@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 import uvicorn
@@ -24,11 +25,14 @@ from app.server.uploads import make_uploads
 from app.server.worker_process import Workers
 from app.shared.lab import Lab
 from app.shared.words import sentence
+from engine.logs import in_json, set_up_logs
 from engine.models.catalogue import use_home
 from engine.serving.connections import server_settings
 from engine.serving.processes.plans import CannotServe
 from storage.database import check_whole, default_home
 from storage.trouble import say_trouble
+
+logger = logging.getLogger("app")
 
 DEFAULT_PORT = 7860
 PORTS_TRIED = 50
@@ -71,6 +75,8 @@ def main(
     except NotSafe as error:
         listener.close()
         fail(str(error))
+    if in_json():
+        set_up_logs()
     of_worker = QUIET | os.environ
     os.environ.update(OFFLINE | of_worker)
     try:
@@ -126,7 +132,8 @@ def serve(
         fail(f"{error}.")
     workers = Workers(home, worker)
     site = build_site(home, allowed, models, workers.starting, outside)
-    config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **server_settings())
+    log: dict[str, Any] = {"log_config": None} if in_json() else {}
+    config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **log, **server_settings())
     server = uvicorn.Server(config)
     threading.Thread(target=announce, args=(server, listener, home), daemon=True).start()
     # After its own shutdown uvicorn raises the signal again, which would end the process before `finally`.
@@ -146,7 +153,11 @@ def announce(server: object, listener: socket.socket, home: Path) -> None:
         time.sleep(0.05)
     name, port = listener.getsockname()[:2]
     shown = "localhost" if name in ("0.0.0.0", "::") else f"[{name}]" if ":" in name else name
-    print(f"Rote Lab is ready at http://{shown}:{port} (data in {home}). Stop it with Ctrl-C.", flush=True)
+    ready = f"Rote Lab is ready at http://{shown}:{port} (data in {home})"
+    if in_json():
+        logger.info(ready)
+    else:
+        print(f"{ready}. Stop it with Ctrl-C.", flush=True)
     lab = Lab(home)
     bring_recorded_runs(lab)
     bring_recorded_attacks(lab)

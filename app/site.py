@@ -30,8 +30,9 @@ from app.runs.home import home_page
 from app.runs.page import runs_page
 from app.server.gradio_bounds import Pages, bound, housekeeping, keep_used_routes
 from app.server.missing import add_missing_page
+from app.server.operation import Operation, operate
 from app.server.page_script import PageScript
-from app.server.security import protect
+from app.server.security import SecurityHeaders, protect
 from app.server.sign_in import THIS_MACHINE, Access
 from app.server.streams import Streams
 from app.server.theme import lab_theme
@@ -135,6 +136,7 @@ def build_site(
     add_study_export_routes(site, lab)
     add_paper_export_routes(site, lab)
     add_model_card_route(site)
+    registry = operate(site, lab)
     with warnings.catch_warnings():
         # Gradio warns of a mode (rendering on the server) that nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode is not supported")
@@ -159,4 +161,6 @@ def build_site(
     site.add_middleware(Streams, queue=pages._queue)
     site.add_middleware(PageScript, script=_opening(), pages={"/", *(f"/{path}" for path, *_ in pages.pages)})
     protect(site, access)
+    site.add_middleware(Operation, lab=lab, registry=registry)
+    site.add_middleware(SecurityHeaders)
     return site

@@ -92,13 +92,31 @@ class Gpu:
 @cache
 def nvidia_gpus() -> tuple[Gpu, ...]:
     """The GPUs that nvidia-smi tells of; none where it is not there."""
-    command = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        rows = _nvidia_smi("index,uuid,memory.total")
+        return tuple(Gpu(int(index), uuid, float(mib) / 1024) for index, uuid, mib in rows)
+    except ValueError:
+        return ()
+
+
+def gpu_memory() -> list[tuple[str, float, float]]:
+    """(UUID, bytes in use, bytes) of each GPU at this moment; none where nvidia-smi is not there."""
+    if not has_nvidia_gpu():
+        return []
+    try:
+        rows = _nvidia_smi("uuid,memory.used,memory.total")
+        return [(uuid, float(used) * 2**20, float(total) * 2**20) for uuid, used, total in rows]
+    except ValueError:
+        return []
+
+
+def _nvidia_smi(what: str) -> list[list[str]]:
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        rows = [[word.strip() for word in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
-        return tuple(Gpu(int(index), uuid, float(mib) / 1024) for index, uuid, mib in rows)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return ()
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [[word.strip() for word in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
 
 
 def gpu_of(device: str) -> Gpu | None:

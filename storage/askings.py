@@ -138,6 +138,12 @@ class Column:
         return self.state in (WAITING, ASKING)
 
 
+def count_waiting(db: Database) -> int:
+    """How many models were asked, of all askings, and have answers to come."""
+    sql = "select count(*) from asking_columns where state in (?, ?)"
+    return int(db.execute(sql, [WAITING, ASKING]).fetchone()[0])
+
+
 def add_asking(
     db: Database, kind: str, run: str, run_name: str, title: str, settings: dict[str, Any], questions: list[Question]
 ) -> str:

@@ -143,6 +143,12 @@ def count_runs(db: Database, *, search: str = "", state: str = "", of_studies: b
     return next(iter(db.query(f"select count(*) as n from runs where {condition}", parameters)))["n"]
 
 
+def count_by_state(db: Database) -> dict[str, int]:
+    """How many runs are in which state, those of studies and attacks included, recordings not."""
+    sql = "select state, count(*) as n from runs where recorded is null group by state"
+    return {row["state"]: row["n"] for row in db.query(sql)}
+
+
 def _filter(search: str, state: str, made_here: bool = False, of_studies: bool = True) -> tuple[str, list[Any]]:
     condition, parameters = "attack is null", []
     if made_here:

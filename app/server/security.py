@@ -68,14 +68,13 @@ class SecurityHeaders:
 
 
 def protect(site: FastAPI, access: Access) -> None:
-    """Put in front of everything, from the outside: the headers, who may ask, the guard, and that no other site may.
+    """Put in front of everything, from the outside: who may ask, the guard, and that no other site may.
 
     Where Gradio finds Starlette's own middleware for other origins, it does not let in those that it would.
     """
     site.add_middleware(CORSMiddleware, allow_origins=())
     site.add_middleware(Guard, hosts=access.hosts, most_bytes=MOST_BYTES, refuse=_refusal, too_long=TOO_LONG)
     site.add_middleware(Door, access=access)
-    site.add_middleware(SecurityHeaders)
 
 
 def _refusal(words: str, status: int) -> Response:

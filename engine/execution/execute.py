@@ -14,6 +14,7 @@ from engine.execution.failures import explain_failure
 from engine.execution.pipeline import RunExecution
 from engine.execution.studies.models import forget_models
 from engine.execution.studies.report import update_figures
+from engine.logs import PLAIN
 from engine.training.loop import StopTraining
 from storage.folders import run_folder
 from storage.runs import LostRunError, Run, State, finish_run
@@ -29,7 +30,7 @@ def execute_run(db: Database, home: Path, run: Run) -> State:
     folder = run_folder(home, run.id)
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(logging.Formatter(PLAIN))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

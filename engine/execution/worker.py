@@ -25,6 +25,7 @@ from sqlite_utils import Database
 
 from engine import CODE_ROOT
 from engine.execution import training_process
+from engine.logs import set_up_logs
 from engine.parent import end_with_parent
 from storage.database import open_database
 from storage.folders import log_lines, run_folder
@@ -285,8 +286,9 @@ def out_of_memory_kills() -> int:
 
 def run_worker(home: Path, parent: int | None = None, once: bool = False) -> None:
     """Work until SIGTERM or SIGINT, or until the process `parent` is gone; with `once` until the queue is empty."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    set_up_logs()
     worker = Worker(home)
+    logger.info("worker %s takes runs of %s", worker.me.id, home)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop.set())
     if parent is not None:

@@ -36,7 +36,7 @@ TABLE = {
     "GET /export/study/{study}/figures.csv": 404, "GET /export/study/{study}/table.tex": 404,
     "GET /export/study/{study}/study.yaml": 404, "GET /export/study/{study}/figures.parquet": 404,
     "GET /export/study/{study}/report.html": 404, "GET /export/paper/{table}/figures.csv": 404,
-    "GET /model-card": 200, "GET /model-card/{name}": 404, "GET /model-card/{name}/terms": 404,
+    "GET /metrics": 200, "GET /model-card": 200, "GET /model-card/{name}": 404, "GET /model-card/{name}/terms": 404,
     "GET /config": 200, "GET /config/": 200, f"GET {API}/info": 200, f"GET {API}/info/": 200,
     f"GET {API}/app_id": 200, f"GET {API}/app_id/": 200,
     f"GET {API}/heartbeat/{{session_hash}}": 200, f"GET {API}/queue/data": 200,

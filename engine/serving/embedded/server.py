@@ -28,6 +28,7 @@ from starlette.requests import ClientDisconnect
 from engine.checks import shorten
 from engine.evaluation.batches import EvaluationError
 from engine.hardware import SettingError, cpu_threads
+from engine.logs import set_up_logs
 from engine.models.catalogue import use_home
 from engine.models.device import choose_device
 from engine.models.out_of_memory import is_out_of_memory
@@ -265,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0)
     wanted = parser.parse_args(arguments)
     use_home(wanted.home)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    set_up_logs()
     try:
         with take_port(wanted.port) as listening:
             app = build_app(EmbeddedServer(wanted.home, tuple(wanted.run)))
