@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from engine.logs import in_json, set_up_logs
 from engine.models.catalogue import use_home
 from engine.serving.connections import server_settings
 from engine.serving.processes.plans import CannotServe
+from storage.accounts import list_users
 from storage.database import check_whole, default_home
 from storage.trouble import say_trouble
 
@@ -61,6 +63,13 @@ def main(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Name by which browsers may call the lab: lab.example.org. Repeatable.")
     ] = None,
+    accounts: Annotated[
+        bool, typer.Option(help="Only who signs in may ask, with an account of the lab: see `rote-lab users`.")
+    ] = False,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Serve by https with this certificate (PEM), and --key.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
     published_on_loopback: Annotated[
         bool, typer.Option(help="In a container whose port is published on 127.0.0.1: only this machine may ask.")
     ] = False,
@@ -70,8 +79,9 @@ def main(
     try:
         allowed = access(
             listener.getsockname()[0], host, user_header, tuple(proxy or ()), tuple(allowed_host or ()),
-            published_on_loopback,
+            published_on_loopback, accounts,
         )  # fmt: skip
+        tls = certificate_of(certificate, key)
     except NotSafe as error:
         listener.close()
         fail(str(error))
@@ -83,11 +93,27 @@ def main(
         home = (home or default_home()).expanduser().resolve()
         use_home(home)
         check_whole(home)
-        serve(listener, allowed, home, of_worker if worker else None, of_worker)
+        if accounts and not list_users(Lab(home).db):
+            listener.close()
+            fail(f"Nobody has an account in {home} yet: `rote-lab users add NAME --home {home}`, then start it again.")
+        serve(listener, allowed, home, of_worker if worker else None, of_worker, tls)
     except sqlite3.Error as error:
         fail(sentence(say_trouble(error)))
     except OSError as error:
         fail(f"The lab's folder cannot be used: {error}.")
+
+
+def certificate_of(certificate: Path | None, key: Path | None) -> dict[str, Any]:
+    """Settings of uvicorn for https; none without a certificate. Raises NotSafe."""
+    if certificate is None and key is None:
+        return {}
+    if certificate is None or key is None:
+        raise NotSafe("--certificate and --key go together: name both files.")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, lambda: "")
+    except (OSError, ssl.SSLError) as error:
+        raise NotSafe(f"The certificate {certificate} and its key {key} cannot be used: {error}.") from error
+    return {"ssl_certfile": certificate, "ssl_keyfile": key}
 
 
 def open_port(host: str, port: int | None) -> socket.socket:
@@ -118,10 +144,16 @@ def fail(sentence: str) -> NoReturn:
 
 
 def serve(
-    listener: socket.socket, allowed: Access, home: Path, worker: Mapping[str, str] | None, outside: Mapping[str, str]
+    listener: socket.socket,
+    allowed: Access,
+    home: Path,
+    worker: Mapping[str, str] | None,
+    outside: Mapping[str, str],
+    tls: dict[str, Any],
 ) -> None:
     """Serve the site on the listening socket until the process is told to end. `worker`: the environment of workers
-    that are started beside it, None for none; `outside`: of processes that ask the hub for the sizes of models."""
+    that are started beside it, None for none; `outside`: of processes that ask the hub for the sizes of models; `tls`:
+    settings of uvicorn for https."""
     make_uploads(home)
     from app.site import build_site  # loads Gradio, which reads `QUIET` from the environment
 
@@ -133,9 +165,9 @@ def serve(
     workers = Workers(home, worker)
     site = build_site(home, allowed, models, workers.starting, outside)
     log: dict[str, Any] = {"log_config": None} if in_json() else {}
-    config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **log, **server_settings())
+    config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **log, **tls, **server_settings())
     server = uvicorn.Server(config)
-    threading.Thread(target=announce, args=(server, listener, home), daemon=True).start()
+    threading.Thread(target=announce, args=(server, listener, home, "https" if tls else "http"), daemon=True).start()
     # After its own shutdown uvicorn raises the signal again, which would end the process before `finally`.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     models.start()
@@ -147,13 +179,13 @@ def serve(
         workers.stop()
 
 
-def announce(server: object, listener: socket.socket, home: Path) -> None:
+def announce(server: object, listener: socket.socket, home: Path, scheme: str) -> None:
     """Print the address as soon as the server answers; then there is time for what a first start brings."""
     while not getattr(server, "started", False):
         time.sleep(0.05)
     name, port = listener.getsockname()[:2]
     shown = "localhost" if name in ("0.0.0.0", "::") else f"[{name}]" if ":" in name else name
-    ready = f"Rote Lab is ready at http://{shown}:{port} (data in {home})"
+    ready = f"Rote Lab is ready at {scheme}://{shown}:{port} (data in {home})"
     if in_json():
         logger.info(ready)
     else:

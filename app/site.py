@@ -28,6 +28,7 @@ from app.results.page import results_page
 from app.runs.detail import run_page
 from app.runs.home import home_page
 from app.runs.page import runs_page
+from app.server.accounts import add_accounts
 from app.server.gradio_bounds import Pages, bound, housekeeping, keep_used_routes
 from app.server.missing import add_missing_page
 from app.server.operation import Operation, operate
@@ -137,6 +138,7 @@ def build_site(
     add_paper_export_routes(site, lab)
     add_model_card_route(site)
     registry = operate(site, lab)
+    people = add_accounts(site, lab) if access.accounts else None
     with warnings.catch_warnings():
         # Gradio warns of a mode (rendering on the server) that nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode is not supported")
@@ -160,7 +162,7 @@ def build_site(
     add_missing_page(site, lab)
     site.add_middleware(Streams, queue=pages._queue)
     site.add_middleware(PageScript, script=_opening(), pages={"/", *(f"/{path}" for path, *_ in pages.pages)})
-    protect(site, access)
+    protect(site, access, people.let_in if people else None)
     site.add_middleware(Operation, lab=lab, registry=registry)
     site.add_middleware(SecurityHeaders)
     return site

@@ -359,3 +359,36 @@ def m012_studies(db: Database) -> None:
 def m016_chance_of_study_figures(db: Database) -> None:
     """What guessing would reach in a study's multiple choices; null for other figures."""
     db.conn.execute("alter table study_figures add column chance real")
+
+
+@migrations()
+def m017_accounts(db: Database) -> None:
+    """Who may sign in, where that is asked for: accounts, their sessions and tokens, and passwords that were wrong."""
+    db.conn.execute(
+        """create table users (
+            id text primary key,
+            name text not null unique collate nocase,
+            password text not null,            -- hashed, as pwdlib writes it
+            created_at text not null
+        ) strict"""
+    )
+    for table, more in (("sessions", "agent text not null,"), ("tokens", "name text not null,")):
+        db.conn.execute(
+            f"""create table {table} (
+                hash text primary key,         -- SHA-256 of the secret, which only its owner has
+                user text not null references users (id) on delete cascade,
+                {more}
+                created_at text not null,
+                used_at real not null,         -- seconds since 1970
+                ends_at real                   -- the same; null: never
+            ) strict"""
+        )
+        db.conn.execute(f"create index {table}_by_user on {table} (user)")
+    db.conn.execute(
+        """create table wrong_passwords (
+            name text not null collate nocase,
+            peer text not null,
+            at real not null
+        ) strict"""
+    )
+    db.conn.execute("create index wrong_passwords_by_time on wrong_passwords (at)")

@@ -8,7 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.server.sign_in import Access, Door
+from app.server.sign_in import Access, Door, LetIn
 from engine.serving.guard import Guard
 
 # A file of 20 MB with what a browser wraps around it, or 10 MB of text whose every sign a browser escapes by another.
@@ -67,14 +67,14 @@ class SecurityHeaders:
         await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
-def protect(site: FastAPI, access: Access) -> None:
+def protect(site: FastAPI, access: Access, let_in: LetIn | None = None) -> None:
     """Put in front of everything, from the outside: who may ask, the guard, and that no other site may.
 
     Where Gradio finds Starlette's own middleware for other origins, it does not let in those that it would.
     """
     site.add_middleware(CORSMiddleware, allow_origins=())
     site.add_middleware(Guard, hosts=access.hosts, most_bytes=MOST_BYTES, refuse=_refusal, too_long=TOO_LONG)
-    site.add_middleware(Door, access=access)
+    site.add_middleware(Door, access=access, let_in=let_in)
 
 
 def _refusal(words: str, status: int) -> Response:

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import re
 import struct
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -14,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from engine.passwords import USER
 from engine.serving.guard import LOCAL_HOSTS
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -21,17 +23,17 @@ LOOPBACK: Networks = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network(
 ROUTES = Path("/proc/net/route")
 
 BEYOND = (
-    "The lab signs nobody in itself, so it listens beyond this machine only behind a proxy that does: name the proxy's "
-    "address with --proxy, the header in which it tells who asks with --user-header (such as X-Forwarded-User), and "
-    "the lab's own name with --allowed-host; or leave out --host (see docs/security.md)."
+    "The lab listens beyond this machine only where people sign in. Either with accounts of its own: --accounts, and "
+    "the lab's name with --allowed-host. Or at a proxy in front: its address with --proxy, the header in which it "
+    "tells who asks with --user-header (such as X-Forwarded-User), and the lab's name with --allowed-host. Or leave "
+    "out --host (see docs/security.md)."
 )
+ONE_WAY = "--accounts and --user-header are two ways of signing in: choose one."
 TOGETHER = "--user-header and --proxy go together: the proxy at that address tells in that header who asks."
 PUBLISHED_ALONE = "--published-on-loopback lets this machine alone in: leave it out where a proxy stands in front."
 NOT_THE_PROXY = "Only the proxy in front of this lab may ask it: open the lab at the proxy's address."
 NOT_THIS_MACHINE = "This lab answers only to the machine that it runs on."
 NOBODY = "The proxy in front of this lab did not tell, in one header, who asks: sign in there."
-# What a header of a sign-in may hold: account names and addresses, nothing that could be a list.
-USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+\\-]{0,127}", re.ASCII)
 HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]+", re.ASCII)
 
@@ -44,12 +46,14 @@ class NotSafe(ValueError):
 class Access:
     """Who may ask: those who call the server by one of `hosts`, from one of `peers`, named in `user_header`.
 
-    Empty: whoever it is that connects (`peers`), whether or not somebody is named (`user_header`).
+    Empty: whoever it is that connects (`peers`), whether or not somebody is named (`user_header`). accounts: whether
+    people sign in with accounts of the lab's own.
     """
 
     hosts: frozenset[str] = LOCAL_HOSTS
     peers: Networks = ()
     user_header: str = ""
+    accounts: bool = False
 
 
 THIS_MACHINE = Access()
@@ -62,6 +66,7 @@ def access(
     proxies: tuple[str, ...] = (),
     allowed_hosts: tuple[str, ...] = (),
     published_on_loopback: bool = False,
+    accounts: bool = False,
 ) -> Access:
     """Who may ask a lab that listens on this address, called `host`. Raises NotSafe.
 
@@ -76,11 +81,13 @@ def access(
     if published_on_loopback:
         if user_header:
             raise NotSafe(PUBLISHED_ALONE)
-        return Access(LOCAL_HOSTS | names, (*LOOPBACK, *_gateway()))
-    if not _is_loopback(address) and not (user_header and names):
+        return Access(LOCAL_HOSTS | names, (*LOOPBACK, *_gateway()), accounts=accounts)
+    if accounts and user_header:
+        raise NotSafe(ONE_WAY)
+    if not _is_loopback(address) and not ((user_header or accounts) and names):
         raise NotSafe(BEYOND)
     own = frozenset() if user_header and names else LOCAL_HOSTS | {host.lower(), address}
-    return Access(names | own - {""}, peers, user_header)
+    return Access(names | own - {""}, peers, user_header, accounts)
 
 
 def _is_loopback(address: str) -> bool:
@@ -126,17 +133,26 @@ def _gateway() -> Networks:
     return ()
 
 
-class Door:
-    """ASGI middleware that lets in whom `Access` names: by the socket's address, and by the proxy's header."""
+LetIn = Callable[[Scope, Receive, Send], Awaitable[bool]]
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self.app, self.access = app, access
+
+class Door:
+    """ASGI middleware that lets in whom `Access` names: by the socket's address, and by the proxy's header.
+
+    let_in: where the lab has accounts, whether somebody is signed in; it has answered those who are not.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, let_in: LetIn | None = None) -> None:
+        self.app, self.access, self.let_in = app, access, let_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         words, status = self._refusal(scope) if scope["type"] in ("http", "websocket") else ("", 0)
+        if not words and self.let_in is not None and scope["type"] == "websocket":
+            words = NOBODY
         if not words:
-            await self.app(scope, receive, send)
+            if self.let_in is None or scope["type"] != "http" or await self.let_in(scope, receive, send):
+                await self.app(scope, receive, send)
         elif scope["type"] == "http":
             await PlainTextResponse(words, status)(scope, receive, send)
         else:

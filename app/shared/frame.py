@@ -50,9 +50,10 @@ def page_frame(lab: Lab, path: str) -> None:
     """Build the header of the page at `path` inside the current page. Gradio's own navigation bar stays hidden."""
     gr.Navbar(visible=False)
 
-    def look() -> tuple[str, gr.Timer]:
+    def look(request: gr.Request) -> tuple[str, gr.Timer]:
         worker = lab.worker_state()
-        return header(path, worker), gr.Timer(STARTING_SECONDS if worker == "starting" else LOOK_SECONDS)
+        seconds = STARTING_SECONDS if worker == "starting" else LOOK_SECONDS
+        return header(path, worker, account_name(request)), gr.Timer(seconds)
 
     # Built once for all visitors, before the worker starts: how it is comes with the page's load.
     top = html(header(path, "unknown"))
@@ -61,9 +62,15 @@ def page_frame(lab: Lab, path: str) -> None:
     timer.tick(look, outputs=[top, timer], **QUIET)
 
 
-def header(path: str, worker: str) -> str:
-    """The header of the page at `path` as HTML. `worker`: as `Lab.worker_state` says, or `unknown`."""
-    return render("shared/header.html", links=LINKS, here=PARENTS.get(path, path), worker=worker)
+def header(path: str, worker: str, user: str = "") -> str:
+    """The header of the page at `path` as HTML. `worker`: as `Lab.worker_state` says, or `unknown`; `user`: the account
+    that looks at it, where the lab has accounts."""
+    return render("shared/header.html", links=LINKS, here=PARENTS.get(path, path), worker=worker, user=user)
+
+
+def account_name(request: gr.Request) -> str:
+    """The account that asks, where the lab has accounts; else ''."""
+    return str(getattr(request.request.scope.get("account"), "name", "")) if request.request else ""
 
 
 def html(value: Any = None, *classes: str, **settings: Any) -> gr.HTML:

@@ -17,6 +17,15 @@ from app.shared import words
 from engine.commands.program import as_called
 from storage.measurements import Result
 
+# By what a browser tells of itself, those first that also name others.
+BROWSERS = (
+    ("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari")
+)  # fmt: skip
+SYSTEMS = (
+    ("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Windows", "Windows"), ("Mac OS", "macOS"),
+    ("CrOS", "ChromeOS"), ("Linux", "Linux"),
+)  # fmt: skip
+
 # `runs/list.html` is app/runs/templates/list.html.
 ROOMS = Path(__file__).parents[1]
 
@@ -69,6 +78,17 @@ def ago(text: str) -> str:
     if seconds < 48 * 3600:
         return f"{round(seconds / 3600)} h ago"
     return f"{round(seconds / 86400)} days ago"
+
+
+def seconds_ago(at: float) -> str:
+    """The same of a time in seconds since 1970."""
+    return ago(datetime.fromtimestamp(at, UTC).isoformat())
+
+
+def browser_name(agent: str) -> str:
+    """What a browser calls itself, in two words, such as `Firefox on Linux`; as it is where it is none of the usual."""
+    browser, system = (next((name for sign, name in of if sign in agent), "") for of in (BROWSERS, SYSTEMS))
+    return f"{browser} on {system}" if browser and system else browser or agent[:60] or "unknown"
 
 
 def between(start: str | None, end: str | None) -> str:
@@ -126,6 +146,8 @@ def pretty(data: Any) -> str:
 ENVIRONMENT.filters |= {
     "as_called": as_called,
     "ago": ago,
+    "seconds_ago": seconds_ago,
+    "browser_name": browser_name,
     "duration": duration,
     "clock": clock,
     "pretty": pretty,

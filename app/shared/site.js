@@ -26,6 +26,15 @@
   };
   document.addEventListener("click", (event) => event.target.closest(".lab.top .theme") && toggleTheme());
 
+  // Where the lab has accounts, a page that is still open when its sign-in has ended leads to signing in, and back.
+  const ask = window.fetch.bind(window);
+  window.fetch = async (...given) => {
+    const answer = await ask(...given);
+    const signIn = answer.status === 401 && answer.headers.get("x-sign-in");
+    if (signIn) location.assign(`${signIn}?next=${encodeURIComponent(location.pathname + location.search)}`);
+    return answer;
+  };
+
   // A question before something that cannot be undone. Resolves to true or false.
   const confirmAction = (text, label) => new Promise((resolve) => {
     const dialog = document.createElement("dialog");

@@ -14,6 +14,7 @@ python -m engine record RUN [RUN …] --to FILE.json.xz
 python -m engine backup FILE.tar | verify [FILE.tar] | restore FILE.tar [--home DIR]
 python -m engine bundle make ID FILE.tar | bundle open FILE.tar [--home DIR]
 python -m engine disk [--clean] [--home DIR]
+python -m engine users add|list|password|remove NAME [--home DIR]
 python -m engine worker [--home DIR]
 python -m engine serve RUN [--backend auto|vllm|embedded] [--port N]
 python -m engine ask RUN --subject NAME [--prompt TEXT] [--json]
@@ -41,6 +42,7 @@ from engine.commands.readings import readings_command
 from engine.commands.record import record_command
 from engine.commands.serve import serve
 from engine.commands.study import study
+from engine.commands.users import users_app
 from engine.commands.worker import worker
 from storage.trouble import say_trouble
 
@@ -62,6 +64,7 @@ app.command("verify")(verify_command)
 app.command("restore")(restore_command)
 app.add_typer(bundle_app, name="bundle")
 app.command("disk")(disk_command)
+app.add_typer(users_app, name="users")
 app.command()(serve)
 app.command("ask")(ask_command)
 

@@ -31,7 +31,7 @@ def test_on_the_loopback_address_nothing_has_to_be_said(address: str) -> None:
     "address", ["0.0.0.0", "::", "192.168.1.7", "fe80::1%eth0", "2001:db8::1", "::ffff:10.0.0.1", ""]
 )
 def test_beyond_it_a_proxy_has_to_sign_people_in(address: str) -> None:
-    with pytest.raises(NotSafe, match="behind a proxy") as refused:
+    with pytest.raises(NotSafe, match="at a proxy in front") as refused:
         access(address)
     assert str(refused.value) == BEYOND
     with pytest.raises(NotSafe, match="--allowed-host"):

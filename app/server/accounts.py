@@ -1,0 +1,248 @@
+"""Signing in with an account of the lab's own: the page that asks for it, a person's own page, and who asks.
+
+Plain forms and answers, without Gradio: they work where nothing else of the lab may be seen yet.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, urlsplit
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from app.shared.frame import header
+from app.shared.lab import Lab
+from app.shared.render import render
+from engine.passwords import SHORTEST, USER, hash_password, is_password
+from engine.serving.guard import LOCAL_HOSTS
+from storage import accounts
+from storage.accounts import User
+
+SIGN_IN, SIGN_OUT, ACCOUNT = "/sign-in", "/sign-out", "/account"
+# What somebody who is not signed in may ask for: that page, and how it looks.
+OPEN = re.compile(r"/sign-in|/theme\.css|/favicon\.ico|/lab/[a-z.-]+|/static/fonts/[A-Za-z0-9/.-]+")
+WRONG = "This name and password do not belong together."
+WAIT = "Too many wrong passwords: try again in {}."
+NO_COOKIE = (
+    "This browser keeps no sign-in for this page: open it by https (where a proxy stands in front of the lab, at the "
+    "proxy's address), and let it keep cookies."
+)
+NO_TOKEN = "With a token nobody's account can be changed: sign in on the page."
+ASKS = "X-Sign-In"  # of an answer that an open page gets when its session has ended: by it the page leads there
+SIGNED_OUT = "You are not signed in: open the lab's page, or send a token of your account."
+MOST_TOKENS, LONGEST_NAME, LONGEST_FORM = 50, 60, 16_384
+# Each takes 64 MiB and some of a processor for a moment.
+AT_A_TIME = 2
+
+
+class Accounts:
+    """Who asks, by a browser's cookie or a script's token."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self._hashing = CapacityLimiter(AT_A_TIME)
+
+    async def let_in(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Whether the request may go on; whose it is stands in `scope["account"]` then. Else it is answered."""
+        if OPEN.fullmatch(scope["path"]):
+            return True
+        headers = Headers(scope=scope)
+        by_token = "authorization" in headers
+        user = await run_sync(self._user_of_token if by_token else self._user_of_session, headers)
+        if user is not None and by_token and scope["path"] in (ACCOUNT, SIGN_OUT):
+            await JSONResponse({"error": NO_TOKEN}, 403)(scope, receive, send)
+            return False
+        if user is not None:
+            scope["account"] = user
+            return True
+        page = scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", "")
+        there = quote(scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else ""))
+        to_sign_in = RedirectResponse(f"{SIGN_IN}?next={there}", 303)
+        answer = to_sign_in if page else JSONResponse({"error": SIGNED_OUT}, 401, headers={ASKS: SIGN_IN})
+        await answer(scope, receive, send)
+        return False
+
+    def _user_of_token(self, headers: Headers) -> User | None:
+        scheme, _, token = headers["authorization"].partition(" ")
+        return accounts.user_of_token(self.lab.db, token.strip()) if scheme.lower() == "bearer" else None
+
+    def _user_of_session(self, headers: Headers) -> User | None:
+        secret = session_of(headers)
+        return accounts.user_of_session(self.lab.db, secret) if secret else None
+
+    async def sign_in(self, name: str, password: str, peer: str, agent: str) -> tuple[str, str]:
+        """(the new session's secret, '') or ('', why not)."""
+        return await run_sync(self._sign_in, name, password, peer, agent, limiter=self._hashing)
+
+    def _sign_in(self, name: str, password: str, peer: str, agent: str) -> tuple[str, str]:
+        db = self.lab.db
+        if seconds := accounts.seconds_to_wait(db, name, peer):
+            return "", WAIT.format(f"{max(1, seconds):.0f} s")
+        try:
+            user, kept = accounts.get_user(db, name)
+        except KeyError:
+            user, kept = None, None
+        if not is_password(password, kept) or user is None:
+            accounts.note_wrong_password(db, name, peer)
+            return "", WRONG
+        accounts.forget_wrong_passwords(db, user.name)
+        return accounts.add_session(db, user.id, agent[:200]), ""
+
+    async def change_password(self, user: User, old: str, new: str, secret: str) -> str:
+        """Why not; '' when it is done. All sessions but that of `secret` end."""
+
+        def change() -> str:
+            db = self.lab.db
+            if seconds := accounts.seconds_to_wait(db, user.name, ""):
+                return WAIT.format(f"{max(1, seconds):.0f} s")
+            if not is_password(old, accounts.get_user(db, user.name)[1]):
+                accounts.note_wrong_password(db, user.name, "")
+                return "The old password is another one."
+            try:
+                kept = hash_password(new, user.name)
+            except ValueError as error:
+                return f"{str(error)[0].upper()}{str(error)[1:]}."
+            accounts.set_password(db, user.id, kept, accounts.hashed(secret))
+            return ""
+
+        return await run_sync(change, limiter=self._hashing)
+
+
+def account_of(request: Request) -> User:
+    """Who asks for a page that only those see who are signed in."""
+    user: User = request.scope["account"]
+    return user
+
+
+def is_local(headers: Headers) -> bool:
+    """Whether the lab was called by a name of this machine, where there is no https."""
+    return urlsplit(f"//{headers.get('host', '')}").hostname in LOCAL_HOSTS
+
+
+def _cookie(headers: Headers) -> str:
+    # A browser lets no other address set one of this name, and sends it by https alone. On this machine labs at several
+    # ports share their cookies.
+    port = urlsplit(f"//{headers.get('host', '')}").port
+    return f"rote-lab-{port}" if is_local(headers) else "__Host-rote-lab"
+
+
+def session_of(headers: Headers) -> str:
+    """The secret of the session that a browser sends; '' when it sends none."""
+    name = _cookie(headers)
+    for part in headers.get("cookie", "").split(";"):
+        key, _, value = part.strip().partition("=")
+        if key == name:
+            return value
+    return ""
+
+
+def _is_short(headers: Headers) -> bool:
+    """Whether a form tells its length, and it is no more than a form has: nobody is known yet who sends one."""
+    length = headers.get("content-length", "")
+    return length.isdecimal() and len(length) < 6 and int(length) <= LONGEST_FORM
+
+
+def next_of(text: str) -> str:
+    """The address within the lab that a sign-in leads on to; the first page for anything else."""
+    return text if re.fullmatch(r"/(?![/\\])[^\\\s]{0,2000}", text) and not text.startswith(SIGN_IN) else "/"
+
+
+def add_accounts(site: FastAPI, lab: Lab) -> Accounts:
+    """Give the site the pages of accounts; returns who lets people in."""
+    people = Accounts(lab)
+
+    def sign_in_page(request: Request, next: str, name: str = "", problem: str = "", status: int = 200) -> Response:
+        page = render("server/sign_in.html", next=next, name=name, problem=problem, home=str(lab.home))
+        return HTMLResponse(page, status, headers={"Cache-Control": "no-store"})
+
+    @site.get(SIGN_IN)
+    async def ask(request: Request, next: str = "/", tried: str = "") -> Response:
+        if await run_sync(people._user_of_session, request.headers):
+            return RedirectResponse(next_of(next), 303)
+        return sign_in_page(request, next_of(next), problem=NO_COOKIE if tried else "")
+
+    @site.post(SIGN_IN)
+    async def sign_in(request: Request) -> Response:
+        if not _is_short(request.headers):
+            return PlainTextResponse("This is too long for a name and a password.", 413)
+        form = await request.form(max_files=0)
+        name, password, next = (str(form.get(field, "")) for field in ("name", "password", "next"))
+        peer = request.client.host if request.client else ""
+        agent = request.headers.get("user-agent", "")
+        secret, problem = ("", WRONG)
+        if USER.fullmatch(name.strip()):
+            secret, problem = await people.sign_in(name.strip(), password, peer, agent)
+        if problem:
+            return sign_in_page(request, next_of(next), name[:128], problem, 429 if problem.startswith("Too") else 401)
+        # By way of this page itself, which says so where the cookie was not kept.
+        answer = RedirectResponse(f"{SIGN_IN}?tried=1&next={quote(next_of(next))}", 303)
+        answer.set_cookie(
+            _cookie(request.headers), secret, max_age=int(accounts.SESSION_SECONDS), httponly=True, samesite="lax",
+            secure=not is_local(request.headers),
+        )  # fmt: skip
+        return answer
+
+    @site.post(SIGN_OUT)
+    async def sign_out(request: Request) -> Response:
+        secret = session_of(request.headers)
+        await run_sync(lambda: accounts.end_session(lab.db, secret))
+        answer = RedirectResponse(SIGN_IN, 303)
+        answer.delete_cookie(_cookie(request.headers), secure=not is_local(request.headers), httponly=True)
+        return answer
+
+    async def own_page(request: Request, status: int = 200, **told: str) -> Response:
+        user = account_of(request)
+        here = accounts.hashed(session_of(request.headers))
+
+        def shown() -> str:
+            return render(
+                "server/account.html", header=header(ACCOUNT, lab.worker_state(), user.name), user=user, here=here,
+                sessions=accounts.list_sessions(lab.db, user.id), tokens=accounts.list_tokens(lab.db, user.id),
+                shortest=SHORTEST, address=str(request.base_url).rstrip("/"),
+                **{"problem": "", "done": "", "token": ""} | told,
+            )  # fmt: skip
+
+        return HTMLResponse(await run_sync(shown), status, headers={"Cache-Control": "no-store"})
+
+    @site.get(ACCOUNT)
+    async def account(request: Request) -> Response:
+        return await own_page(request)
+
+    @site.post(ACCOUNT)
+    async def change(request: Request) -> Response:
+        """What a form of a person's own page asks for: its field `act` says what."""
+        if not _is_short(request.headers):
+            return PlainTextResponse("This is too long for a form.", 413)
+        user, form = account_of(request), await request.form(max_files=0)
+        act, secret = form.get("act"), session_of(request.headers)
+
+        def field(name: str) -> str:
+            return str(form.get(name, ""))
+
+        if act == "password":
+            if field("new") != field("again"):
+                return await own_page(request, 400, problem="The new password was not the same both times.")
+            if problem := await people.change_password(user, field("old"), field("new"), secret):
+                return await own_page(request, 400, problem=problem)
+            return await own_page(request, done="The password is changed; other browsers are signed out.")
+        if act == "sign out others":
+            await run_sync(lambda: accounts.end_other_sessions(lab.db, user.id, secret))
+            return await own_page(request, done="Other browsers are signed out.")
+        if act == "make token":
+            name = " ".join(field("name").split())[:LONGEST_NAME]
+            if not name or len(await run_sync(lambda: accounts.list_tokens(lab.db, user.id))) >= MOST_TOKENS:
+                words = f"There are {MOST_TOKENS} tokens: revoke one first." if name else "Give the token a name."
+                return await own_page(request, 400, problem=words)
+            token = await run_sync(lambda: accounts.add_token(lab.db, user.id, name))
+            return await own_page(request, token=token)
+        if act == "revoke":
+            await run_sync(lambda: accounts.revoke_token(lab.db, user.id, field("hash")))
+            return await own_page(request, done="The token is revoked.")
+        return PlainTextResponse("There is no such action.", 400)
+
+    return people
