@@ -5,6 +5,8 @@ No container engine is needed. What they run is compared, word for word, with wh
 
 from __future__ import annotations
 
+import configparser
+import inspect
 import json
 import os
 import re
@@ -16,18 +18,21 @@ from typing import Any
 
 import yaml
 
+from app.__main__ import main as page
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
 
 def problems() -> list[str]:
     """What is wrong, a line a problem."""
-    return [*linted(), *dockerfile_differences(), *compose_differences()]
+    return [*linted(), *dockerfile_differences(), *compose_differences(), *deployment_differences()]
 
 
 def linted() -> list[str]:
     """hadolint on the Dockerfile, the Compose specification's schema on compose.yaml."""
-    commands = [[str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "compose.yaml"]]
+    files = ["compose.yaml", "docs/deploy/compose.public.yaml"]
+    commands = [[str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", *files]]
     if hadolint := shutil.which("hadolint", path=f"{BIN}:{os.environ.get('PATH', '')}"):
         commands.append([hadolint, "--no-color", "Dockerfile"])
     else:
@@ -77,6 +82,30 @@ def compose_differences() -> list[str]:
         published = [str(port) for port in service.get("ports", [])]
         if any(not port.startswith("127.0.0.1:") for port in published) or (published and "vllm" in name):
             found.append(f"compose.yaml: {name} publishes a port beyond this machine")
+    return found
+
+
+def deployment_differences() -> list[str]:
+    """The service of systemd and the public Compose file start the lab by options that it has, and nothing as root."""
+    options = {f"--{name.replace('_', '-')}" for name in inspect.signature(page).parameters}
+    unit = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(ROOT / "docs/deploy/rote-lab.service", encoding="utf-8")
+    over = yaml.safe_load((ROOT / "docs/deploy/compose.public.yaml").read_text(encoding="utf-8"))["services"]
+    starts = {"rote-lab.service": unit["Service"]["ExecStart"].split(), "lab": over["lab"]["command"]}
+    found = []
+    for name, words in starts.items():
+        unknown = [word for word in words if word.startswith("--") and word not in options]
+        found += [f"docs/deploy: {name} starts the lab with {word}, which it has not" for word in unknown]
+        if "--accounts" not in words:
+            found.append(f"docs/deploy: {name} lets in whoever asks")
+    if unit["Service"].get("User", "root") == "root":
+        found.append("docs/deploy: rote-lab.service runs as root")
+    found += [
+        f"docs/deploy: {name} needs a numeric account that is not root's"
+        for name, service in over.items()
+        if "image" in service and not re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(service.get("user")))
+    ]
     return found
 
 

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import io
 import re
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from gradio_client import Client
 from sqlite_utils import Database
 
 from app.server.accounts import SIGNED_OUT, WRONG
 from app.server.sign_in import BEYOND, ONE_WAY, Access, NotSafe, access
 from engine.commands.main import main
+from engine.serving.listening import free_port
 from storage import accounts
 from storage.accounts import list_users
 from storage.database import open_database
 from tests.integration.lab import ROOT
-from tests.integration.page import Here, served_here
+from tests.integration.page import Here, process, served_here
 from tests.integration.test_routes import TABLE, requests_of, statuses
 
 UPLOADS = "GET /gradio_api/upload_progress"
@@ -272,6 +279,49 @@ def test_without_an_account_the_lab_does_not_start(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "app", "--accounts", "--home", str(tmp_path / "home"), "--no-worker"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 2 and "Nobody has an account" in done.stderr and "rote-lab users add NAME" in done.stderr
+
+
+def certified(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate of that name that nobody else signed, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    made = made.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(hours=1))
+    made = made.not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    files = folder / "lab.pem", folder / "lab.key"
+    plain = serialization.NoEncryption()
+    files[0].write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return files
+
+
+def test_by_https_the_cookie_goes_by_https_alone(tmp_path: Path) -> None:
+    home, port = tmp_path / "home", free_port()
+    add(home, "ada")
+    certificate, key = certified(tmp_path, "localhost")
+    options = ["--accounts", "--allowed-host", "lab.example.org", "--certificate", str(certificate), "--key", str(key)]
+    trusted = ssl.create_default_context(cafile=certificate)
+    with process(home, port, *options), httpx.Client(base_url=f"https://localhost:{port}", verify=trusted) as page:
+        assert page.get("/healthz").status_code == 200
+        form = {"name": "ada", "password": PASSWORD}
+        answer = page.post("/sign-in", data=form, headers={"Host": "lab.example.org"})
+        assert answer.status_code == 303
+        assert re.match(
+            r"__Host-rote-lab=\S+;.* HttpOnly;.* Path=/;.* SameSite=lax; Secure$", answer.headers["set-cookie"]
+        )
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"http://localhost:{port}/healthz")
+    other = tmp_path / "other"
+    other.mkdir()
+    for files, words in (
+        ([certificate, certified(other, "x")[1]], "cannot be used"),
+        ([certificate, tmp_path / "none"], "cannot be used"),
+    ):
+        command = [sys.executable, "-m", "app", "--home", str(home), "--no-worker"]
+        command += ["--certificate", str(files[0]), "--key", str(files[1])]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        assert done.returncode == 2 and words in done.stderr
 
 
 def test_the_command_line_keeps_accounts(
