@@ -21,7 +21,7 @@ import uvicorn
 
 from app.asking.model_server import ModelServer
 from app.server.first_start import bring_recorded_attacks, bring_recorded_runs, queue_first_run
-from app.server.sign_in import Access, NotSafe, access
+from app.server.sign_in import Access, NotSafe, Provider, access, provider
 from app.server.uploads import make_uploads
 from app.server.worker_process import Workers
 from app.shared.lab import Lab
@@ -66,6 +66,13 @@ def main(
     accounts: Annotated[
         bool, typer.Option(help="Only who signs in may ask, with an account of the lab: see `rote-lab users`.")
     ] = False,
+    openid: Annotated[
+        str, typer.Option(help="Address of an OpenID provider at which people sign in, beside --accounts or alone.")
+    ] = "",
+    openid_client: Annotated[str, typer.Option(help="The lab's name there; its secret: ROTE_LAB_OPENID_SECRET.")] = "",
+    openid_allow: Annotated[
+        list[str] | None, typer.Option(help="Whom it lets in: *@lab.example, group:NAME, or *. Repeatable.")
+    ] = None,
     certificate: Annotated[
         Path | None, typer.Option(help="Serve by https with this certificate (PEM), and --key.")
     ] = None,
@@ -79,8 +86,9 @@ def main(
     try:
         allowed = access(
             listener.getsockname()[0], host, user_header, tuple(proxy or ()), tuple(allowed_host or ()),
-            published_on_loopback, accounts,
+            published_on_loopback, accounts or bool(openid),
         )  # fmt: skip
+        at = provider(openid, openid_client, tuple(openid_allow or ()))
         tls = certificate_of(certificate, key)
     except NotSafe as error:
         listener.close()
@@ -93,10 +101,10 @@ def main(
         home = (home or default_home()).expanduser().resolve()
         use_home(home)
         check_whole(home)
-        if accounts and not list_users(Lab(home).db):
+        if accounts and not at and not list_users(Lab(home).db):
             listener.close()
             fail(f"Nobody has an account in {home} yet: `rote-lab users add NAME --home {home}`, then start it again.")
-        serve(listener, allowed, home, of_worker if worker else None, of_worker, tls)
+        serve(listener, allowed, home, of_worker if worker else None, of_worker, tls, at, accounts)
     except sqlite3.Error as error:
         fail(sentence(say_trouble(error)))
     except OSError as error:
@@ -150,10 +158,12 @@ def serve(
     worker: Mapping[str, str] | None,
     outside: Mapping[str, str],
     tls: dict[str, Any],
+    openid: Provider | None,
+    passwords: bool,
 ) -> None:
     """Serve the site on the listening socket until the process is told to end. `worker`: the environment of workers
     that are started beside it, None for none; `outside`: of processes that ask the hub for the sizes of models; `tls`:
-    settings of uvicorn for https."""
+    settings of uvicorn for https; `openid`, `passwords`: see `build_site`."""
     make_uploads(home)
     from app.site import build_site  # loads Gradio, which reads `QUIET` from the environment
 
@@ -163,7 +173,7 @@ def serve(
     except CannotServe as error:
         fail(f"{error}.")
     workers = Workers(home, worker)
-    site = build_site(home, allowed, models, workers.starting, outside)
+    site = build_site(home, allowed, models, workers.starting, outside, openid, passwords)
     log: dict[str, Any] = {"log_config": None} if in_json() else {}
     config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **log, **tls, **server_settings())
     server = uvicorn.Server(config)

@@ -31,10 +31,11 @@ from app.runs.page import runs_page
 from app.server.accounts import add_accounts
 from app.server.gradio_bounds import Pages, bound, housekeeping, keep_used_routes
 from app.server.missing import add_missing_page
+from app.server.openid import add_openid
 from app.server.operation import Operation, operate
 from app.server.page_script import PageScript
 from app.server.security import SecurityHeaders, protect
-from app.server.sign_in import THIS_MACHINE, Access
+from app.server.sign_in import THIS_MACHINE, Access, Provider
 from app.server.streams import Streams
 from app.server.theme import lab_theme
 from app.server.trouble import say_troubles
@@ -45,6 +46,7 @@ from app.shared.vega import Bundle
 from app.studies.exports import add_study_export_routes
 from app.studies.page import studies_page
 from engine.models.catalogue import use_home
+from engine.serving.guard import LOCAL_HOSTS
 
 # Styles, scripts and the icon lie beside the page they belong to.
 STATIC = {p.name: p for p in Path(__file__).parent.glob("*/*") if p.suffix in (".css", ".js", ".svg")}
@@ -102,11 +104,14 @@ def build_site(
     server: ModelServer | None = None,
     worker_starts: Callable[[], bool] = lambda: False,
     outside: Mapping[str, str] | None = None,
+    openid: Provider | None = None,
+    passwords: bool = False,
 ) -> FastAPI:
     """The whole web application over one home folder.
 
     `access`: who may ask; `server` answers questions; `worker_starts`: see `Lab`; `outside`: the environment of
-    processes that may ask the hub for a model's size, None for none.
+    processes that may ask the hub for a model's size, None for none; `openid`: who signs people in, where they have
+    accounts, and `passwords`: whether the lab's own accounts may sign in beside.
     """
     make_uploads(home)
     use_home(home)
@@ -138,7 +143,11 @@ def build_site(
     add_paper_export_routes(site, lab)
     add_model_card_route(site)
     registry = operate(site, lab)
-    people = add_accounts(site, lab) if access.accounts else None
+    people = None
+    if access.accounts:
+        people = add_accounts(site, lab, passwords or openid is None, openid.name if openid else "")
+    if people and openid:
+        add_openid(site, people, openid, secure=not access.hosts <= LOCAL_HOSTS)
     with warnings.catch_warnings():
         # Gradio warns of a mode (rendering on the server) that nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode is not supported")

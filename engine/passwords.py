@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from pwdlib import PasswordHash
-from pwdlib.exceptions import UnknownHashError
 
 SHORTEST, LONGEST = 10, 1000
 # What an account, and a proxy's header, may name: account names and mail addresses, nothing that could be a list.
 USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+\\-]{0,127}", re.ASCII)
 
 _hashes = PasswordHash.recommended()
-# Looked at where there is no such account, so that an answer takes as long as for one that there is.
-_NOBODYS = _hashes.hash("nobody's")
+
+
+@cache
+def _nobodys() -> str:
+    """Looked at where there is no such account, so that an answer takes as long as for one that there is."""
+    return _hashes.hash("nobody's")
 
 
 def check_name(name: str) -> None:
@@ -31,12 +35,9 @@ def hash_password(password: str, name: str = "") -> str:
     return _hashes.hash(password)
 
 
-def is_password(password: str, hashed: str | None) -> bool:
-    """Whether it is the password of that hash; None, of no account, takes as long and is wrong."""
+def is_password(password: str, hashed: str) -> bool:
+    """Whether it is the password of that hash; '', of an account without one or of none, takes as long and is wrong."""
     if len(password) > LONGEST:
         return False
-    try:
-        right = _hashes.verify(password, hashed or _NOBODYS)
-    except UnknownHashError:
-        return False
-    return right and hashed is not None
+    right: bool = _hashes.verify(password, hashed or _nobodys())
+    return right and bool(hashed)

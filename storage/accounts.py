@@ -9,13 +9,14 @@ import hashlib
 import secrets
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlite_utils import Database
 
 from storage.database import now, write
 
 SESSION_SECONDS, IDLE_SECONDS = 30 * 86400.0, 7 * 86400.0
+USER = "u.id, u.name, u.created_at, u.subject"
 TOKEN_START = "rl_"  # so that scanners for leaked secrets can know one
 # How exactly it is kept when a secret was last used: it is asked for with every request.
 USED_SECONDS = 60.0
@@ -27,11 +28,12 @@ LONGEST_WAIT, REMEMBERED_SECONDS = 900.0, 3600.0
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One account."""
+    """One account. subject: as whom an OpenID provider knows its owner, who has no password here then."""
 
     id: str
     name: str
     created_at: str
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +50,38 @@ class Secret:
 
 def add_user(db: Database, name: str, password: str) -> User:
     """Add an account; `password` is hashed already. Raises ValueError when there is one of that name."""
-    user = User(secrets.token_hex(6), name, now())
+    return _add(db, User(secrets.token_hex(6), name, now()), password)
+
+
+def user_of_provider(db: Database, subject: str, name: str) -> User:
+    """The account of whom an OpenID provider knows as `subject`, added under that name when there is none.
+
+    Raises ValueError when another account has the name.
+    """
+    row = db.execute(f"select {USER} from users u where subject = ?", [subject]).fetchone()
+    return User(*row) if row else _add(db, User(secrets.token_hex(6), name, now(), subject), "")
+
+
+def _add(db: Database, user: User, password: str) -> User:
     try:
         with write(db):
-            db.execute(
-                "insert into users (id, name, password, created_at) values (?, ?, ?, ?)",
-                [user.id, name, password, user.created_at],
-            )
+            db.table("users").insert(asdict(user) | {"password": password})
     except sqlite3.IntegrityError as error:
-        raise ValueError(f"there is an account ‘{name}’ already") from error
+        raise ValueError(f"there is an account ‘{user.name}’ already") from error
     return user
 
 
 def list_users(db: Database) -> list[User]:
     """Every account, by name."""
-    return [User(*row) for row in db.execute("select id, name, created_at from users order by name")]
+    return [User(*row) for row in db.execute(f"select {USER} from users u order by name")]
 
 
 def get_user(db: Database, name: str) -> tuple[User, str]:
     """The account of that name, in whatever letters' case, and its hashed password. Raises KeyError."""
-    row = db.execute("select id, name, created_at, password from users where name = ?", [name]).fetchone()
+    row = db.execute(f"select {USER}, password from users u where name = ?", [name]).fetchone()
     if row is None:
         raise KeyError(name)
-    return User(*row[:3]), row[3]
+    return User(*row[:-1]), row[-1]
 
 
 def set_password(db: Database, user: str, password: str, but: str = "") -> None:
@@ -86,13 +97,13 @@ def remove_user(db: Database, user: str) -> None:
         db.execute("delete from users where id = ?", [user])
 
 
-def add_session(db: Database, user: str, agent: str) -> str:
-    """Begin a session; returns its secret."""
+def add_session(db: Database, user: str, agent: str, seconds: float = SESSION_SECONDS) -> str:
+    """Begin a session, which ends after so many seconds at the latest; returns its secret."""
     secret, at = secrets.token_urlsafe(32), time.time()
     with write(db):
         db.execute(
             "insert into sessions (hash, user, agent, created_at, used_at, ends_at) values (?, ?, ?, ?, ?, ?)",
-            [hashed(secret), user, agent, now(), at, at + SESSION_SECONDS],
+            [hashed(secret), user, agent, now(), at, at + seconds],
         )
     return secret
 
@@ -126,16 +137,16 @@ def user_of_token(db: Database, secret: str) -> User | None:
 def _user_of(db: Database, table: str, secret: str, more: str) -> User | None:
     at = time.time()
     row = db.execute(
-        f"select u.id, u.name, u.created_at, s.used_at from {table} s join users u on u.id = s.user"
+        f"select {USER}, s.used_at from {table} s join users u on u.id = s.user"
         f" where s.hash = :hash and (s.ends_at is null or s.ends_at > :at) {more}",
         {"hash": hashed(secret), "at": at, "idle": at - IDLE_SECONDS},
     ).fetchone()
     if row is None:
         return None
-    if at - row[3] > USED_SECONDS:
+    if at - row[-1] > USED_SECONDS:
         with write(db):
             db.execute(f"update {table} set used_at = ? where hash = ?", [at, hashed(secret)])
-    return User(*row[:3])
+    return User(*row[:-1])
 
 
 def list_sessions(db: Database, user: str) -> list[Secret]:

@@ -392,3 +392,10 @@ def m017_accounts(db: Database) -> None:
         ) strict"""
     )
     db.conn.execute("create index wrong_passwords_by_time on wrong_passwords (at)")
+
+
+@migrations()
+def m018_accounts_of_providers(db: Database) -> None:
+    """As whom an OpenID provider knows an account's owner: its issuer and the subject there; null with a password."""
+    db.conn.execute("alter table users add column subject text")
+    db.conn.execute("create unique index users_by_subject on users (subject)")

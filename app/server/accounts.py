@@ -25,7 +25,7 @@ from storage.accounts import User
 
 SIGN_IN, SIGN_OUT, ACCOUNT = "/sign-in", "/sign-out", "/account"
 # What somebody who is not signed in may ask for: that page, and how it looks.
-OPEN = re.compile(r"/sign-in|/theme\.css|/favicon\.ico|/lab/[a-z.-]+|/static/fonts/[A-Za-z0-9/.-]+")
+OPEN = re.compile(r"/sign-in(/openid(/back)?)?|/theme\.css|/favicon\.ico|/lab/[a-z.-]+|/static/fonts/[A-Za-z0-9/.-]+")
 WRONG = "This name and password do not belong together."
 WAIT = "Too many wrong passwords: try again in {}."
 NO_COOKIE = (
@@ -43,8 +43,10 @@ AT_A_TIME = 2
 class Accounts:
     """Who asks, by a browser's cookie or a script's token."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
+    def __init__(self, lab: Lab, passwords: bool = True, provider: str = "") -> None:
+        """`passwords`: whether accounts with a password may sign in; `provider`: what people know one by that also
+        signs them in."""
+        self.lab, self.passwords, self.provider = lab, passwords, provider
         self._hashing = CapacityLimiter(AT_A_TIME)
 
     async def let_in(self, scope: Scope, receive: Receive, send: Send) -> bool:
@@ -86,12 +88,41 @@ class Accounts:
         try:
             user, kept = accounts.get_user(db, name)
         except KeyError:
-            user, kept = None, None
+            user, kept = None, ""
         if not is_password(password, kept) or user is None:
             accounts.note_wrong_password(db, name, peer)
             return "", WRONG
         accounts.forget_wrong_passwords(db, user.name)
         return accounts.add_session(db, user.id, agent[:200]), ""
+
+    def sign_in_by_provider(self, subject: str, name: str, agent: str, seconds: float) -> str:
+        """The secret of a new session of whom a provider knows as `subject`; '' when another account has the name."""
+        try:
+            user = accounts.user_of_provider(self.lab.db, subject, name)
+        except ValueError:
+            return ""
+        return accounts.add_session(self.lab.db, user.id, agent[:200], seconds)
+
+    def sign_in_page(self, next: str, name: str = "", problem: str = "", status: int = 200) -> Response:
+        """The page that asks for a sign-in."""
+        page = render(
+            "server/sign_in.html",
+            next=next,
+            name=name,
+            problem=problem,
+            passwords=self.passwords,
+            provider=self.provider,
+        )
+        return HTMLResponse(page, status, headers={"Cache-Control": "no-store"})
+
+    def signed_in(self, request: Request, secret: str, next: str, seconds: float) -> Response:
+        """Where a sign-in leads: by way of its own page, which says so where the cookie was not kept."""
+        answer = RedirectResponse(f"{SIGN_IN}?tried=1&next={quote(next)}", 303)
+        answer.set_cookie(
+            _cookie(request.headers), secret, max_age=int(seconds), httponly=True, samesite="lax",
+            secure=not is_local(request.headers),
+        )  # fmt: skip
+        return answer
 
     async def change_password(self, user: User, old: str, new: str, secret: str) -> str:
         """Why not; '' when it is done. All sessions but that of `secret` end."""
@@ -152,19 +183,15 @@ def next_of(text: str) -> str:
     return text if re.fullmatch(r"/(?![/\\])[^\\\s]{0,2000}", text) and not text.startswith(SIGN_IN) else "/"
 
 
-def add_accounts(site: FastAPI, lab: Lab) -> Accounts:
-    """Give the site the pages of accounts; returns who lets people in."""
-    people = Accounts(lab)
-
-    def sign_in_page(request: Request, next: str, name: str = "", problem: str = "", status: int = 200) -> Response:
-        page = render("server/sign_in.html", next=next, name=name, problem=problem, home=str(lab.home))
-        return HTMLResponse(page, status, headers={"Cache-Control": "no-store"})
+def add_accounts(site: FastAPI, lab: Lab, passwords: bool = True, provider: str = "") -> Accounts:
+    """Give the site the pages of accounts; returns who lets people in, made as `Accounts` is."""
+    people = Accounts(lab, passwords, provider)
 
     @site.get(SIGN_IN)
     async def ask(request: Request, next: str = "/", tried: str = "") -> Response:
         if await run_sync(people._user_of_session, request.headers):
             return RedirectResponse(next_of(next), 303)
-        return sign_in_page(request, next_of(next), problem=NO_COOKIE if tried else "")
+        return people.sign_in_page(next_of(next), problem=NO_COOKIE if tried else "")
 
     @site.post(SIGN_IN)
     async def sign_in(request: Request) -> Response:
@@ -175,17 +202,11 @@ def add_accounts(site: FastAPI, lab: Lab) -> Accounts:
         peer = request.client.host if request.client else ""
         agent = request.headers.get("user-agent", "")
         secret, problem = ("", WRONG)
-        if USER.fullmatch(name.strip()):
+        if people.passwords and USER.fullmatch(name.strip()):
             secret, problem = await people.sign_in(name.strip(), password, peer, agent)
         if problem:
-            return sign_in_page(request, next_of(next), name[:128], problem, 429 if problem.startswith("Too") else 401)
-        # By way of this page itself, which says so where the cookie was not kept.
-        answer = RedirectResponse(f"{SIGN_IN}?tried=1&next={quote(next_of(next))}", 303)
-        answer.set_cookie(
-            _cookie(request.headers), secret, max_age=int(accounts.SESSION_SECONDS), httponly=True, samesite="lax",
-            secure=not is_local(request.headers),
-        )  # fmt: skip
-        return answer
+            return people.sign_in_page(next_of(next), name[:128], problem, 429 if problem.startswith("Too") else 401)
+        return people.signed_in(request, secret, next_of(next), accounts.SESSION_SECONDS)
 
     @site.post(SIGN_OUT)
     async def sign_out(request: Request) -> Response:

@@ -1,15 +1,20 @@
-"""Who may ask the lab: on this machine everybody; beyond it only those whom a proxy in front has signed in."""
+"""Who may ask the lab: on this machine everybody; beyond it only those who have signed in, here, at an OpenID provider,
+or at a proxy in front."""
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import ipaddress
+import os
 import re
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
@@ -28,6 +33,7 @@ BEYOND = (
     "tells who asks with --user-header (such as X-Forwarded-User), and the lab's name with --allowed-host. Or leave "
     "out --host (see docs/security.md)."
 )
+SECRET = "ROTE_LAB_OPENID_SECRET"
 ONE_WAY = "--accounts and --user-header are two ways of signing in: choose one."
 TOGETHER = "--user-header and --proxy go together: the proxy at that address tells in that header who asks."
 PUBLISHED_ALONE = "--published-on-loopback lets this machine alone in: leave it out where a proxy stands in front."
@@ -88,6 +94,52 @@ def access(
         raise NotSafe(BEYOND)
     own = frozenset() if user_header and names else LOCAL_HOSTS | {host.lower(), address}
     return Access(names | own - {""}, peers, user_header, accounts)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An OpenID provider: its issuer's address, the lab's name and secret there, and whom of its people may in.
+
+    allowed: mail addresses (`*@lab.example`), which the provider must have verified; `group:NAME`, of its claim
+    `groups`; or `*` for all.
+    """
+
+    issuer: str
+    client: str
+    secret: str
+    allowed: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What people know it by."""
+        return urlsplit(self.issuer).hostname or self.issuer
+
+    def lets_in(self, claims: Mapping[str, Any]) -> bool:
+        """Whether somebody of whom it says this may use the lab."""
+        mail = str(claims.get("email", "")).lower() if claims.get("email_verified") is True else ""
+        groups = claims.get("groups")
+        known = {f"group:{group}" for group in groups if isinstance(group, str)} if isinstance(groups, list) else set()
+        return any(
+            rule == "*" or rule in known or (mail and "@" in rule and fnmatch.fnmatchcase(mail, rule.lower()))
+            for rule in self.allowed
+        )
+
+
+def provider(issuer: str, client: str, allowed: tuple[str, ...]) -> Provider | None:
+    """The provider of those options; None without any. Raises NotSafe."""
+    if not (issuer or client or allowed):
+        return None
+    if not (issuer and client and allowed):
+        raise NotSafe(
+            "--openid, --openid-client and --openid-allow go together: the issuer's address, the lab's name there, and "
+            "who may in (*@lab.example, group:NAME, or * for everybody whom it signs in)."
+        )
+    place = urlsplit(issuer)
+    if place.scheme != "https" and place.hostname not in ("127.0.0.1", "localhost"):
+        raise NotSafe(f"--openid takes the https address of an issuer, not ‘{issuer}’.")
+    if not (secret := os.environ.get(SECRET, "")):
+        raise NotSafe(f"The lab's secret at the provider is missing: put it into the environment as {SECRET}.")
+    return Provider(issuer.rstrip("/"), client, secret, allowed)
 
 
 def _is_loopback(address: str) -> bool:

@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.server.gradio_bounds import Pages, gradio_of
-from app.server.sign_in import THIS_MACHINE, Access
+from app.server.sign_in import THIS_MACHINE, Access, Provider
 from app.site import build_site
 from engine.serving.connections import server_settings
 from engine.serving.listening import take_port
@@ -110,10 +110,10 @@ class Here:
 
 
 @contextmanager
-def served_here(home: Path, access: Access = THIS_MACHINE) -> Iterator[Here]:
+def served_here(home: Path, access: Access = THIS_MACHINE, openid: Provider | None = None) -> Iterator[Here]:
     """The site of that home on a free port, served as `python -m app` serves it, by a thread of this process."""
     with take_port(0) as listener:
-        site = build_site(home, access)
+        site = build_site(home, access, openid=openid)
         config = uvicorn.Config(site, log_level="error", timeout_graceful_shutdown=1, **server_settings())
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
