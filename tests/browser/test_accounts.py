@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from oidc_provider_mock import User, run_server_in_thread
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from app.server.sign_in import Access
+from app.server.sign_in import Access, Provider
 from engine.passwords import hash_password
 from storage.accounts import add_user, list_users, remove_user
 from storage.database import open_database
@@ -85,3 +86,17 @@ def test_an_open_page_whose_sign_in_has_ended_leads_to_signing_in_and_back(
     sign_in(page)
     expect(page).to_have_url(re.compile(r"/runs"))
     expect(page.get_by_role("link", name="ada")).to_be_visible()
+
+
+def test_signing_in_at_a_provider_leads_there_and_back(person: BrowserContext, tmp_path: Path) -> None:
+    ada = User(sub="ada's number", claims={"email": "ada@lab.example", "email_verified": True})
+    with run_server_in_thread(user_claims=[ada]) as server:
+        at = Provider(f"http://localhost:{server.server_port}", "rote-lab", "secret", ("*@lab.example",))
+        with served_here(tmp_path / "home", Access(accounts=True), at) as here:
+            page = person.new_page()
+            page.goto(f"{here.address}/runs?q=none")
+            expect(page.get_by_label("Password")).to_have_count(0)
+            page.get_by_role("link", name="Sign in at localhost").click()
+            page.get_by_role("button", name="ada's number").click()
+            expect(page).to_have_url(f"{here.address}/runs?q=none")
+            expect(page.get_by_role("link", name="ada@lab.example")).to_be_visible()
