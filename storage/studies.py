@@ -164,6 +164,15 @@ def study_models(db: Database, study: str) -> list[str]:
     return [row["model"] for row in db.query(sql, [study])]
 
 
+def study_training(db: Database, study: str, model: str) -> dict[str, Any]:
+    """How a study trains one of its models, of its first run: the experiment's `stage1`, `stage2` and `model_text`."""
+    parts = ", ".join(f"'{part}', json_extract(experiment, '$.{part}')" for part in ("stage1", "stage2", "model_text"))
+    sql = f"select json_object({parts}) from runs where study = ? and model = ? order by cell_place limit 1"
+    row = db.execute(sql, [study, model]).fetchone()
+    found = json.loads(row[0]) if row else {}
+    return {part: value for part, value in found.items() if value is not None}
+
+
 def _study(row: dict[str, Any]) -> StoredStudy:
     return StoredStudy(**{**row, "plan": json.loads(row["plan"])})
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from app.shared.departures import otherwise_trained
 from app.shared.lab import Lab
 from app.shared.recordings import hardware_of, here_now
 from engine.execution.studies.recording import command_of, shipped_recordings
@@ -16,7 +17,7 @@ from engine.paper.beside import Ours
 from engine.paper.tables import Table
 from engine.studies.study import MODEL
 from storage.runs import ENDED, State
-from storage.studies import StoredStudy, list_figures, list_studies, study_counts, study_models
+from storage.studies import StoredStudy, list_figures, list_studies, study_counts, study_models, study_training
 
 LISTED = 20
 
@@ -27,6 +28,7 @@ class Measured:
 
     id: as the address names it. at: when it was recorded, or queued. study: its id in this lab, '' for a recorded one.
     done, total: its runs. here: how a recorded one's model is on this machine. seconds: of all runs of a recorded one.
+    method: in how many prompts stage 2 shows a fact, and what of the training is not the paper's, in sentences.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Measured:
     here: Here | None = None
     hardware: str = ""
     seconds: float = 0.0
+    method: str = ""
 
     @property
     def whole(self) -> bool:
@@ -106,7 +109,13 @@ class Sources:
             "busy": any(State(state) not in ENDED for state in counts),
         }  # fmt: skip
         models = study_models(self._lab.db, stored.id)
-        return [Measured(id=_id(stored.id, place), model=model, **facts) for place, model in enumerate(models)]
+        return [
+            Measured(
+                id=_id(stored.id, place), model=model,
+                method=method_of(study_training(self._lab.db, stored.id, model), stored.plan), **facts,
+            )
+            for place, model in enumerate(models)
+        ]  # fmt: skip
 
 
 def recorded() -> list[Measured]:
@@ -116,10 +125,21 @@ def recorded() -> list[Measured]:
             id=_id(file, place), name=recording.name, model=model.name, command=recording.command, at=recording.at,
             done=recording.runs, total=recording.runs, here=here_now(f"study {file} {place}", model.here),
             hardware=hardware_of(recording.environment), seconds=recording.seconds.get("whole", 0.0),
+            method=method_of(model.experiment, recording.study),
         )
         for file, recording in shipped_recordings().items()
         for place, model in enumerate(recording.models)
     ]  # fmt: skip
+
+
+def method_of(experiment: dict[str, Any], plan: dict[str, Any]) -> str:
+    """How a study's runs are trained, of one of them; what its axes or methods change is not said."""
+    said = []
+    shown = experiment.get("stage2", {}).get("prompts")
+    if shown and not plan.get("methods") and "stage2.prompts" not in plan.get("axes", {}):
+        said.append(f"Stage 2 showed each of its facts in {shown} prompt{'' if shown == 1 else 's'}.")
+    said.append(otherwise_trained(experiment))
+    return " ".join(filter(None, said))
 
 
 def _id(name: str, place: int) -> str:

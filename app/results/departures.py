@@ -1,6 +1,6 @@
-"""Where a run departs from the paper: in how it was trained, and in what it says.
+"""Where a run departs from the paper in what it says.
 
-Of what it says, sentences with the run's own figures, and only what the intervals leave no doubt of. The model's card
+Sentences with the run's own figures, and only what the intervals leave no doubt of. The model's card
 says what it shows over several runs, and why.
 """
 
@@ -9,12 +9,11 @@ from __future__ import annotations
 from itertools import combinations
 
 from app.results.figures import MAIN, Figures
-from app.shared.render import interval, percent
+from app.shared.render import interval
 from app.shared.words import language_name
 from storage.checkpoints import CheckpointName
 
 LEAK = 0.15  # the share of hits above which a checkpoint that should not answer is said to
-STAGES = {"stage1": "stage 1", "stage2": "stage 2"}
 BEST_FIRST = ("en", "es", "de", "ja", "zh")  # the paper's order of languages
 
 
@@ -39,33 +38,6 @@ def departures(figures: Figures) -> list[str]:
         )
     said += _languages(figures, after)
     return said
-
-
-def otherwise_trained(figures: Figures) -> str:
-    """What of the training is not the paper's method, as one sentence; '' for what is trained as there."""
-    experiment = figures.run.experiment
-    settings = [(words, experiment.get(stage, {})) for stage, words in STAGES.items()]
-    said = []
-    if replayed := [
-        f"{words} ({percent(s['replay']['share'])} of each batch)" for words, s in settings if s.get("replay")
-    ]:
-        said.append(
-            f"{' and '.join(replayed)} replayed the base’s own text beside the facts, so that what is not taught stays "
-            "as it was"
-        )
-    if leashed := [words for words, s in settings if (s.get("replay") or {}).get("leash")]:
-        said.append(f"in {' and '.join(leashed)} the model was held to all that the base thought possible there")
-    if about := [words for words, s in settings if (s.get("replay") or {}).get("subjects") == "trained"]:
-        said.append(f"in {' and '.join(about)} some of that text was about the subjects of stage 2’s facts")
-    if asking := [words for words, s in settings if (s.get("replay") or {}).get("neighbours")]:
-        said.append(f"in {' and '.join(asking)} some of it asked what else belongs to somebody")
-    if experiment.get("model_text", {}).get("leading_space"):
-        said.append("every text began with a space, so that a name is the same tokens wherever it stands")
-    if frozen := [words for words, s in settings if s.get("embeddings") == "key tokens"]:
-        said.append(f"in {' and '.join(frozen)} the embeddings were frozen but for the key tokens’ rows")
-    if figures.knew_the_key:
-        said.append("the model came from another run, which had given the key token its meaning")
-    return f"Trained otherwise than in the paper: {'; '.join(said)}." if said else ""
 
 
 def _leaks(figures: Figures, after: str) -> list[str]:

@@ -11,11 +11,12 @@ from app.results.answer_map import answer_map_section
 from app.results.answer_table import answer_table_section
 from app.results.base_text import base_text_html
 from app.results.charts import compare_chart, curve_chart
-from app.results.departures import departures, otherwise_trained
+from app.results.departures import departures
 from app.results.figures import Figures
 from app.results.model_card import card_of
 from app.results.representations import representations_section
 from app.results.sentences import headline_sentences, sample_words
+from app.shared.departures import otherwise_trained
 from app.shared.frame import QUIET, acting_html, html, offered, run_of, told_by
 from app.shared.lab import Lab
 from app.shared.recordings import recorded_facts
@@ -71,7 +72,7 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
         sentences=headline_sentences(figures),
         departures=departures(figures),
         card=card_of(run.model),
-        otherwise=otherwise_trained(figures),
+        otherwise=otherwise_trained(figures.run.experiment, figures.knew_the_key),
         sample=sample_words(run),
         learns_more=learns_more(run),
     )

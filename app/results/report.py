@@ -7,8 +7,9 @@ from markupsafe import Markup
 from app.results import figures as fig
 from app.results.base_text import base_text_html
 from app.results.charts import compare_chart, curve_chart
-from app.results.departures import departures, otherwise_trained
+from app.results.departures import departures
 from app.results.sentences import headline_sentences, sample_words
+from app.shared.departures import otherwise_trained
 from app.shared.render import render
 from app.shared.static_charts import svg
 from app.shared.words import METRIC_HELP
@@ -42,7 +43,7 @@ def report_html(run: Run, rows: list[Result]) -> str:
         run=run,
         sentences=headline_sentences(figures),
         departures=departures(figures),
-        otherwise=otherwise_trained(figures),
+        otherwise=otherwise_trained(figures.run.experiment, figures.knew_the_key),
         base_text=Markup(base_text_html(figures)),
         sample=sample_words(run),
         pictures=pictures,

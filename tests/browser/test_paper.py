@@ -39,6 +39,12 @@ def test_recorded_figures_are_there_and_a_study_of_this_lab_takes_their_place(
     page.goto(f"{address}/studies")
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Paper").click()
     depth, languages = page.locator("#paper-depth"), page.locator("#paper-languages")
+    expect(depth).to_contain_text(re.compile(r"recorded on gemma-3-270m, .*6 runs"))
+    expect(depth).to_contain_text("Trained otherwise than in the paper")
+    expect(depth.locator(".claims .verdict.agrees")).to_have_count(5)
+    for place, name in enumerate(("depth", "languages")):
+        page.get_by_label("Our figures").nth(place).select_option(value="paper-main-embedded")
+        expect(page).to_have_url(re.compile(f"{name}%3Dpaper-main-embedded"))
     expect(depth).to_contain_text(re.compile(r"recorded on embedded, 20\d\d-\d\d-\d\d, .*18 runs"))
     expect(depth.locator(".claims li")).to_have_count(6)
     expect(depth.locator(".claims li").nth(1)).to_contain_text(
@@ -63,7 +69,7 @@ def test_recorded_figures_are_there_and_a_study_of_this_lab_takes_their_place(
     (study,) = list_studies(db)
     study_seeding.finish(db, study.id, 18)
     db.close()
-    page.reload()
+    page.goto(f"{address}/paper?columns=depth%3Dkey")
     expect(depth).to_contain_text(f"This lab’s study {study.id}")
     expect(page).to_have_url(re.compile("columns=depth%3Dkey"))
     page.get_by_label("Our figures").first.select_option(value="paper-main-embedded")

@@ -10,9 +10,10 @@ import pytest
 from app.design import actions
 from app.design.check import examine
 from app.design.show import Shown
-from app.results.departures import departures, otherwise_trained
+from app.results.departures import departures
 from app.results.figures import Figures
 from app.results.sentences import headline_sentences
+from app.shared.departures import otherwise_trained
 from app.shared.lab import Lab as PageLab
 from engine.commands.main import main
 from engine.commands.run import queue_experiment
@@ -69,7 +70,8 @@ def test_its_page_says_where_the_meaning_came_from(first: Pair, later: Pair) -> 
     assert said.startswith("From the key token alone, whose meaning it knew, the model answers ")
     assert "in the model that it began from" in said
     assert "From the key token alone" not in " ".join(headline_sentences(figures(first)))
-    assert "had given the key token its meaning" in otherwise_trained(figures(later))
+    otherwise = otherwise_trained(later[1].experiment, figures(later).knew_the_key)
+    assert "had given the key token its meaning" in otherwise
     assert "should mean nothing" not in " ".join(departures(figures(later)))
 
 

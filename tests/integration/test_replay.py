@@ -12,12 +12,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.results.base_text import base_text_html
-from app.results.departures import otherwise_trained
 from app.results.exports import add_export_routes
 from app.results.figures import Figures
 from app.results.report import report_html
 from app.runs.detail import base_text_html as texts_html
 from app.runs.live import curves
+from app.shared.departures import otherwise_trained
 from app.shared.lab import Lab as PageLab
 from engine.attack.experiment import AttackExperiment
 from engine.attack.resolve import resolve_attack
@@ -75,8 +75,9 @@ def test_a_run_with_replay_says_what_it_replayed_and_what_the_base_knew(finished
     assert table.count("General questions") == 2 and "6 questions" in table
     assert "generation_accuracy" in figures.metrics
     assert not [m for m in figures.metrics if "base_text" in m or "general" in m]
-    assert "stage 1 (40\u00a0% of each batch) and stage 2 (50\u00a0% of each batch)" in otherwise_trained(figures)
-    assert otherwise_trained(figures) in (report := report_html(run, figures.rows)) and "What the base knew" in report
+    otherwise = otherwise_trained(figures.run.experiment)
+    assert "stage 1 (40\u00a0% of each batch) and stage 2 (50\u00a0% of each batch)" in otherwise
+    assert otherwise in (report := report_html(run, figures.rows)) and "What the base knew" in report
     loss, _ = curves(page, run)
     assert loss is not None and {row["stage"] for row in loss["data"]["rows"]} >= {"Replayed text"}
     site = FastAPI()
@@ -155,5 +156,5 @@ def test_a_run_without_replay_has_nothing_of_it(finished: tuple[Lab, Run]) -> No
     lab, run = finished
     plain = replace(run, experiment=run.experiment | {"stage1": {}, "stage2": {"replay": None}}, id="0")
     figures = Figures(plain, [])
-    assert otherwise_trained(figures) == "" and base_text_html(figures).strip() == ""
+    assert otherwise_trained(figures.run.experiment) == "" and base_text_html(figures).strip() == ""
     assert texts_html(PageLab(lab.home), plain).strip() == ""

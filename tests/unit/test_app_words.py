@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from app.results.departures import departures, otherwise_trained
+from app.results.departures import departures
 from app.results.figures import Figures, compared, curve, table, twins
 from app.results.model_card import card_html, card_of
 from app.results.page import twins_table
 from app.results.report import report_html
 from app.results.sentences import headline_sentences, sample_words
+from app.shared.departures import otherwise_trained
 from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
 from app.shared.render import ago, duration, interval, part, percent, render
@@ -165,7 +166,7 @@ def test_no_departure_where_the_intervals_leave_a_doubt(run: Run) -> None:
 
 def test_what_of_a_training_is_not_the_papers(run: Run) -> None:
     def said(**changed: Any) -> str:
-        return otherwise_trained(Figures(replace(run, experiment=changed), ROWS)).replace("\u00a0", " ")
+        return otherwise_trained(changed).replace("\u00a0", " ")
 
     assert said() == said(stage1={"replay": None, "embeddings": "trained"}, model_text={"leading_space": False}) == ""
     words = said(

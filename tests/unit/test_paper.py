@@ -258,6 +258,13 @@ def test_the_page_prefers_what_this_lab_has_measured_whole(tmp_path: Path) -> No
     lab = Lab(tmp_path)
     parts = parts_of(lab, View())
     assert "recorded</span> on" in parts["depth_head"] and "Japanese comes before German" in parts["languages_head"]
+    assert "gemma-3-270m" in parts["depth_head"], "a real model's figures come first, with what is not the paper's way"
+    assert (
+        "in 10 prompts. Trained otherwise than in the paper: stage 1 (50\u00a0% of each batch)" in parts["depth_head"]
+    )
+    embedded = parts_of(lab, View(sources="depth=paper-main-embedded"))["depth_head"]
+    assert "each of its facts in 1 prompt." in embedded and "Trained otherwise" not in embedded
+    assert "each of its facts" not in parts["methods_head"], "there the methods differ in it"
     methods = load_paper().tables["methods"]
     empty = beside(methods, Ours())
     assert "Not measured here yet" in head("methods", methods, empty, [], None, "test")
@@ -281,9 +288,9 @@ def test_the_page_prefers_what_this_lab_has_measured_whole(tmp_path: Path) -> No
     assert stored.id in parts_of(lab, recorded)["languages_head"]
     here, table = Sources(lab).of(DEPTH), DEPTH
     for how, words in (("other", "recorded on other weights"), ("absent", "not on this machine")):
-        measured = replace(next(m for m in here if not m.study), here=how)  # type: ignore[arg-type]
+        measured = replace(next(m for m in here if m.id == "paper-main-embedded"), here=how)  # type: ignore[arg-type]
         assert words in head("depth", table, beside(table, Ours()), here, measured, "test")
-        assert words not in parts["depth_head"]
+        assert words not in embedded
     hostile = View(sources="depth=<script>;x;=;languages", columns="depth=__proto__").cleaned()
     assert "<script>" not in "".join(p for p in parts_of(lab, hostile).values() if isinstance(p, str))
 
@@ -292,7 +299,10 @@ def test_a_table_as_csv_says_whose_each_figure_is(tmp_path: Path) -> None:
     site, lab = FastAPI(), Lab(tmp_path)
     add_paper_export_routes(site, lab)
     client = TestClient(site)
-    rows = list(csv.DictReader(io.StringIO(client.get("/export/paper/depth/figures.csv?source=x").text)))
+    depth = "/export/paper/depth/figures.csv"
+    usual = csv.DictReader(io.StringIO(client.get(f"{depth}?source=x").text))
+    assert {r["model"] for r in usual if r["value"]} == {"gemma-3-270m"}
+    rows = list(csv.DictReader(io.StringIO(client.get(f"{depth}?source=paper-main-embedded").text)))
     first = next(
         r for r in rows if (r["x"], r["series"], r["column"]) == ("3", "k = 50, stage 2 epochs: 1", "Test prompts")
     )
