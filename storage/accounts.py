@@ -20,9 +20,9 @@ USER = "u.id, u.name, u.created_at, u.subject"
 TOKEN_START = "rl_"  # so that scanners for leaked secrets can know one
 # How exactly it is kept when a secret was last used: it is asked for with every request.
 USED_SECONDS = 60.0
-# After so many wrong passwords for a name, or from a place, each further one has to be waited for, twice as long as the
-# one before; they are forgotten after an hour.
-WRONG_FOR_A_NAME, WRONG_FROM_A_PEER = 5, 30
+# After so many wrong passwords for a name each further one has to be waited for, twice as long as the one before; they
+# are forgotten after an hour. Not by where they come from: behind a proxy that is one place for all.
+WRONG_FOR_A_NAME = 5
 LONGEST_WAIT, REMEMBERED_SECONDS = 900.0, 3600.0
 
 
@@ -185,24 +185,22 @@ def revoke_token(db: Database, user: str, hash: str) -> None:
         db.execute("delete from tokens where user = ? and hash = ?", [user, hash])
 
 
-def seconds_to_wait(db: Database, name: str, peer: str) -> float:
-    """How long from now no password is looked at for this name from this place; 0 when one may be tried."""
+def seconds_to_wait(db: Database, name: str) -> float:
+    """How long from now no password is looked at for this name; 0 when one may be tried."""
     at = time.time()
-    waits = [0.0]
-    for column, value, free in (("name", name, WRONG_FOR_A_NAME), ("peer", peer, WRONG_FROM_A_PEER)):
-        sql = f"select count(*), max(at) from wrong_passwords where {column} = ? and at > ?"
-        count, last = db.execute(sql, [value, at - REMEMBERED_SECONDS]).fetchone()
-        if count >= free:
-            waits.append(last + min(LONGEST_WAIT, 2.0 ** (count - free)) - at)
-    return max(waits)
+    sql = "select count(*), max(at) from wrong_passwords where name = ? and at > ?"
+    count, last = db.execute(sql, [name, at - REMEMBERED_SECONDS]).fetchone()
+    if count < WRONG_FOR_A_NAME:
+        return 0.0
+    return max(0.0, float(last) + min(LONGEST_WAIT, 2.0 ** (count - WRONG_FOR_A_NAME)) - at)
 
 
-def note_wrong_password(db: Database, name: str, peer: str) -> None:
+def note_wrong_password(db: Database, name: str) -> None:
     """Remember a wrong password, or one for a name that nobody has."""
     at = time.time()
     with write(db):
         db.execute("delete from wrong_passwords where at < ?", [at - REMEMBERED_SECONDS])
-        db.execute("insert into wrong_passwords (name, peer, at) values (?, ?, ?)", [name[:128], peer, at])
+        db.execute("insert into wrong_passwords (name, at) values (?, ?)", [name, at])
 
 
 def forget_wrong_passwords(db: Database, name: str) -> None:

@@ -387,7 +387,6 @@ def m017_accounts(db: Database) -> None:
     db.conn.execute(
         """create table wrong_passwords (
             name text not null collate nocase,
-            peer text not null,
             at real not null
         ) strict"""
     )

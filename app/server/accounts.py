@@ -5,6 +5,7 @@ Plain forms and answers, without Gradio: they work where nothing else of the lab
 
 from __future__ import annotations
 
+import logging
 import re
 from urllib.parse import quote, urlsplit
 
@@ -22,6 +23,8 @@ from engine.passwords import SHORTEST, USER, hash_password, is_password
 from engine.serving.guard import LOCAL_HOSTS
 from storage import accounts
 from storage.accounts import User
+
+logger = logging.getLogger("app")
 
 SIGN_IN, SIGN_OUT, ACCOUNT = "/sign-in", "/sign-out", "/account"
 # What somebody who is not signed in may ask for: that page, and how it looks.
@@ -83,14 +86,15 @@ class Accounts:
 
     def _sign_in(self, name: str, password: str, peer: str, agent: str) -> tuple[str, str]:
         db = self.lab.db
-        if seconds := accounts.seconds_to_wait(db, name, peer):
+        if seconds := accounts.seconds_to_wait(db, name):
             return "", WAIT.format(f"{max(1, seconds):.0f} s")
         try:
             user, kept = accounts.get_user(db, name)
         except KeyError:
             user, kept = None, ""
         if not is_password(password, kept) or user is None:
-            accounts.note_wrong_password(db, name, peer)
+            accounts.note_wrong_password(db, name)
+            logger.warning("a wrong password for %s, from %s", name, peer)
             return "", WRONG
         accounts.forget_wrong_passwords(db, user.name)
         return accounts.add_session(db, user.id, agent[:200]), ""
@@ -129,10 +133,10 @@ class Accounts:
 
         def change() -> str:
             db = self.lab.db
-            if seconds := accounts.seconds_to_wait(db, user.name, ""):
+            if seconds := accounts.seconds_to_wait(db, user.name):
                 return WAIT.format(f"{max(1, seconds):.0f} s")
             if not is_password(old, accounts.get_user(db, user.name)[1]):
-                accounts.note_wrong_password(db, user.name, "")
+                accounts.note_wrong_password(db, user.name)
                 return "The old password is another one."
             try:
                 kept = hash_password(new, user.name)

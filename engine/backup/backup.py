@@ -9,6 +9,7 @@ A run that was under way goes on, in the restored lab, from its newest point to 
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -70,25 +71,40 @@ def back_up(home: Path, to: Path, *, models: bool = False, say: Say = lambda wor
 
 
 def add_run(archive: Writer, home: Path, run: str, beside: Path) -> list[str]:
-    """Add a run's folder, the checkpoints as they were written; returns what is damaged. `beside`: for copies."""
+    """Add a run's folder, the checkpoints as they were written; returns what is damaged. `beside`: for copies.
+
+    Of a run that is deleted meanwhile as much as was read. Raises OSError.
+    """
     folder, flaws = run_folder(home, run), []
     name = f"runs/{run}"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name == ANSWERS_NAME:
-            copy = beside / ANSWERS_NAME
-            copy_database(path, copy)
-            if flaw := flaw_of(copy):
-                flaws.append(f"the answers of run {run} are damaged ({flaw})")
-            archive.add(f"{name}/{path.name}", copy)
-            copy.unlink()
-        elif path.is_file() and not path.name.endswith(DATABASE_BESIDE):
-            archive.add(f"{name}/{path.name}", path)
-        elif path.name in IN_RUNS:
-            for kept in sorted({one.name.removeprefix(".").removesuffix(".old") for one in path.iterdir()}):
-                found = whole(path / kept)
-                if found and (flaw := archive.add_folder(f"{name}/{path.name}/{kept}", found)):
-                    flaws.append(f"{path.name}/{kept} of run {run} is damaged ({flaw})")
+    with suppress(FileNotFoundError):
+        for path in sorted(folder.iterdir()):
+            if path.name == ANSWERS_NAME:
+                if flaw := _add_answers(archive, f"{name}/{path.name}", path, beside / ANSWERS_NAME):
+                    flaws.append(f"the answers of run {run} are damaged ({flaw})")
+            elif path.is_file() and not path.name.endswith(DATABASE_BESIDE):
+                archive.add(f"{name}/{path.name}", path)
+            elif path.name in IN_RUNS:
+                for kept in sorted({one.name.removeprefix(".").removesuffix(".old") for one in path.iterdir()}):
+                    found = whole(path / kept)
+                    if found and (flaw := archive.add_folder(f"{name}/{path.name}/{kept}", found)):
+                        flaws.append(f"{path.name}/{kept} of run {run} is damaged ({flaw})")
     return flaws
+
+
+def _add_answers(archive: Writer, name: str, path: Path, copy: Path) -> str:
+    """Add a run's answers as they are at one moment; returns what is wrong with them. Those that SQLite cannot read are
+    added as they lie there."""
+    copy.unlink(missing_ok=True)
+    try:
+        copy_database(path, copy)
+        flaw = flaw_of(copy)
+    except sqlite3.DatabaseError as error:
+        flaw = " ".join(str(error).split())
+        archive.add(name, path)
+    else:
+        archive.add(name, copy)
+    return flaw
 
 
 def add_tree(archive: Writer, home: Path, name: str) -> None:

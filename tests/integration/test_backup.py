@@ -192,6 +192,17 @@ def test_damage_in_the_lab_is_found_and_told(
     assert len(back_up(tmp_path / "lab", tmp_path / "again.tar").flaws) == 1, "a backup of it says so too"
 
 
+def test_answers_that_cannot_be_read_keep_nothing_else_from_being_saved(backup: Path, tmp_path: Path) -> None:
+    restore(backup, tmp_path / "lab")
+    (answers,) = (tmp_path / "lab/runs").glob("*/answers.db")
+    answers.write_bytes(b"not a database" * 1000)
+    written = back_up(tmp_path / "lab", tmp_path / "again.tar")
+    assert [flaw.split(" (")[0] for flaw in written.flaws] == [f"the answers of run {answers.parent.name} are damaged"]
+    restore(tmp_path / "again.tar", tmp_path / "new")
+    assert (tmp_path / "new/runs" / answers.parent.name / "answers.db").read_bytes() == answers.read_bytes()
+    assert main(["verify", "--home", str(tmp_path / "new")]) == 2
+
+
 def test_files_of_several_names_are_kept_once(undisturbed: tuple[Lab, str], tmp_path: Path) -> None:
     lab, run = undisturbed
     shutil.copytree(lab.home, tmp_path / "lab")
