@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -27,6 +27,8 @@ THEMES: tuple[Theme, ...] = ("light", "dark")
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 READY_SECONDS = 180
 LEAVING_SECONDS = 1.0
+# Of a click or a typed text, where three tests and their trainings share two cores: a page may not draw for a while.
+PATIENCE_MILLISECONDS = 120_000
 # What the header has said of the worker since the page was opened: `window.workerWords`.
 WORKER_WORDS = """window.workerWords = [];
     new MutationObserver(() => {
@@ -35,7 +37,7 @@ WORKER_WORDS = """window.workerWords = [];
     }).observe(document, { childList: true, subtree: true, characterData: true });"""
 PAGES = ("/", "/design", "/runs", "/run?run=0", "/results", "/ask", "/attack")
 # Patience for a machine that does other things at the same time.
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -117,6 +119,15 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("no chromium on this machine (apt-get install chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM_ARGUMENTS)
+        made = browser.new_context
+
+        def patient(**settings: Any) -> BrowserContext:
+            context = made(**settings)
+            context.set_default_timeout(PATIENCE_MILLISECONDS)
+            return context
+
+        setattr(browser, "new_context", patient)  # noqa: B010 - of this one instance
+        setattr(browser, "new_page", lambda **settings: patient(**settings).new_page())  # noqa: B010
         yield browser
         browser.close()
 
