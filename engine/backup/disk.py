@@ -91,6 +91,7 @@ def _usage(db: Database, home: Path) -> Usage:
     folders = [run_folder(home, run.id) for run in runs]
     done = [run_folder(home, run.id) for run in runs if run.state == State.DONE]
     asked = any(server.owner.lives for server in list_servers(db))
+    trained = any(run.state in (State.RUNNING, State.STOPPING) for run in runs)
     measure = _Measure()
 
     def part(what: str, paths: Iterable[Path], why: str = "") -> Taking:
@@ -107,7 +108,7 @@ def _usage(db: Database, home: Path) -> Usage:
         part("attacks", (attack_folder(home, attack) for attack in attacks)),
         part("installed models", [home / "models"]),
         part("bases made ready to be asked", [home / "prepared"], "" if asked else "made again when one is asked"),
-        part("what bases wrote", [home / "base_text"], "written again; each run has what it used"),
+        part("what bases wrote", [home / "base_text"], "" if trained else "written again; each run has what it used"),
         part("left behind", _left(home, {run.id for run in runs}, attacks), "no run and no attack has it"),
         part("all else", [home]),
     ]

@@ -71,6 +71,8 @@ def password_command(name: Name, from_input: FromInput = False, generate: Genera
     """Give an account another password; whoever is signed in by it is signed out."""
     with closing(open_home(home)) as db:
         user = _user(db, name)
+        if user.subject:
+            raise Mistake(f"{user.name} signs in at {user.subject.split()[0]}: the password is there")
         set_password(db, user.id, _new_password(user.name, from_input, generate))
     typer.echo(f"{user.name} has a new password")
 

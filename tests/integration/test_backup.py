@@ -178,7 +178,14 @@ def test_what_may_go_goes_and_nothing_else(undisturbed: tuple[Lab, str], backup:
     assert main(["disk", "--clean", "--home", str(home)]) == 0
     left = {path for path in home.rglob("*") if path.is_file() and "lab.db-" not in path.name}
     assert left == {path for path in before if "lab.db-" not in path.name}
-    assert get_run(open_database(home), run).state is State.DONE
+    db = open_database(home)
+    assert get_run(db, run).state is State.DONE
+    (home / "base_text").mkdir()
+    (home / "base_text" / "key.json").write_text("[]")
+    assert "what bases wrote" in {part.what for part in usage(home).parts if part.why}
+    db.execute("update runs set state = 'running'")
+    db.conn.commit()
+    assert "what bases wrote" not in {part.what for part in usage(home).parts if part.why}, "a run may be writing there"
 
 
 def test_damage_in_the_lab_is_found_and_told(

@@ -14,6 +14,7 @@ from oidc_provider_mock import User, run_server_in_thread
 
 from app.server.accounts import WRONG
 from app.server.sign_in import Access, NotSafe, Provider, provider
+from engine.commands.main import main
 from engine.passwords import hash_password
 from storage import accounts
 from storage.accounts import add_user, list_users
@@ -80,6 +81,7 @@ def test_who_may_is_in_under_one_account_however_often(here: Here) -> None:
     db = open_database(here.home)
     (ada,) = [user for user in list_users(db) if user.name == "Ada@lab.example"]
     assert ada.subject is not None and ada.subject.endswith(" 1")
+    assert main(["users", "password", "ada@lab.example", "--generate", "--home", str(here.home)]) == 2, "it is there"
     assert all((one.ends_at or 0) - one.used_at <= 12 * 3600 for one in accounts.list_sessions(db, ada.id))
 
 
