@@ -31,6 +31,7 @@ from engine.models.catalogue import use_home
 from engine.serving.connections import server_settings
 from engine.serving.processes.plans import CannotServe
 from storage.accounts import list_users
+from storage.acting import Role
 from storage.database import check_whole, default_home
 from storage.trouble import say_trouble
 
@@ -73,6 +74,15 @@ def main(
     openid_allow: Annotated[
         list[str] | None, typer.Option(help="Whom it lets in: *@lab.example, group:NAME, or *. Repeatable.")
     ] = None,
+    new_people: Annotated[
+        Role, typer.Option(help="The role of those whom a provider or a proxy names for the first time.")
+    ] = Role.RUNNER,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Models of the hub, or folders, for runners, beside those that the lab knows: Qwen/*. Repeatable."
+        ),
+    ] = None,
     certificate: Annotated[
         Path | None, typer.Option(help="Serve by https with this certificate (PEM), and --key.")
     ] = None,
@@ -86,7 +96,7 @@ def main(
     try:
         allowed = access(
             listener.getsockname()[0], host, user_header, tuple(proxy or ()), tuple(allowed_host or ()),
-            published_on_loopback, accounts or bool(openid),
+            published_on_loopback, accounts or bool(openid), new_people, tuple(models or ()),
         )  # fmt: skip
         at = provider(openid, openid_client, tuple(openid_allow or ()))
         tls = certificate_of(certificate, key)

@@ -34,6 +34,8 @@ from app.server.missing import add_missing_page
 from app.server.openid import add_openid
 from app.server.operation import Operation, operate
 from app.server.page_script import PageScript
+from app.server.people import add_people
+from app.server.roles import NamedByProxy
 from app.server.security import SecurityHeaders, protect
 from app.server.sign_in import THIS_MACHINE, Access, Provider
 from app.server.streams import Streams
@@ -46,6 +48,7 @@ from app.shared.vega import Bundle
 from app.studies.exports import add_study_export_routes
 from app.studies.page import studies_page
 from engine.models.catalogue import use_home
+from engine.models.permitted import permits
 from engine.serving.guard import LOCAL_HOSTS
 
 # Styles, scripts and the icon lie beside the page they belong to.
@@ -143,15 +146,21 @@ def build_site(
     add_paper_export_routes(site, lab)
     add_model_card_route(site)
     registry = operate(site, lab)
-    people = None
+    let_in = None
     if access.accounts:
-        people = add_accounts(site, lab, passwords or openid is None, openid.name if openid else "")
-    if people and openid:
-        add_openid(site, people, openid, secure=not access.hosts <= LOCAL_HOSTS)
+        people = add_accounts(site, lab, passwords or openid is None, openid.name if openid else "", access.role)
+        let_in = people.let_in
+        if openid:
+            add_openid(site, people, openid, secure=not access.hosts <= LOCAL_HOSTS)
+    elif access.user_header:
+        let_in = NamedByProxy(lab, access.user_header, access.role).let_in
+    if let_in:
+        add_people(site, lab, passwords=access.accounts and (passwords or openid is None))
     with warnings.catch_warnings():
         # Gradio warns of a mode (rendering on the server) that nobody asked for.
         warnings.filterwarnings("ignore", message="SSR mode is not supported")
         pages = build_pages(lab, asker, outside)
+        pages.models = permits(access.models)
         bound(pages)
         gr.mount_gradio_app(
             site,
@@ -171,7 +180,7 @@ def build_site(
     add_missing_page(site, lab)
     site.add_middleware(Streams, queue=pages._queue)
     site.add_middleware(PageScript, script=_opening(), pages={"/", *(f"/{path}" for path, *_ in pages.pages)})
-    protect(site, access, people.let_in if people else None)
+    protect(site, access, let_in)
     site.add_middleware(Operation, lab=lab, registry=registry)
     site.add_middleware(SecurityHeaders)
     return site

@@ -9,14 +9,19 @@ import hashlib
 import secrets
 import sqlite3
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from sqlite_utils import Database
 
+from storage.acting import Actor, Role
+from storage.audit import note
 from storage.database import now, write
 
 SESSION_SECONDS, IDLE_SECONDS = 30 * 86400.0, 7 * 86400.0
-USER = "u.id, u.name, u.created_at, u.subject"
+USER = "u.id, u.name, u.created_at, u.subject, u.role, u.most_runs, u.most_bytes"
+PROXY = "proxy "  # begins the subject of whom a proxy names
 TOKEN_START = "rl_"  # so that scanners for leaked secrets can know one
 # How exactly it is kept when a secret was last used: it is asked for with every request.
 USED_SECONDS = 60.0
@@ -28,12 +33,31 @@ LONGEST_WAIT, REMEMBERED_SECONDS = 900.0, 3600.0
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One account. subject: as whom an OpenID provider knows its owner, who has no password here then."""
+    """One account. subject: as whom an OpenID provider, or the proxy in front, knows its owner, who has no password
+    here then. most_runs: that may wait and run at a time; most_bytes: of all runs' folders; None for no limit."""
 
     id: str
     name: str
     created_at: str
     subject: str | None = None
+    role: Role = Role.RUNNER
+    most_runs: int | None = None
+    most_bytes: int | None = None
+
+    @property
+    def by_proxy(self) -> bool:
+        """Whether a proxy in front of the lab names them."""
+        return self.subject is not None and self.subject.startswith(PROXY)
+
+    @property
+    def actor(self) -> Actor:
+        """As whom its owner uses the lab."""
+        return Actor(self.id, self.name, self.role)
+
+
+def _user(row: Sequence[Any]) -> User:
+    user = User(*row)
+    return replace(user, role=Role(user.role))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +72,45 @@ class Secret:
     ends_at: float | None
 
 
-def add_user(db: Database, name: str, password: str) -> User:
-    """Add an account; `password` is hashed already. Raises ValueError when there is one of that name."""
-    return _add(db, User(secrets.token_hex(6), name, now()), password)
+def add_user(db: Database, name: str, password: str, role: Role = Role.RUNNER, by: Actor | None = None) -> User:
+    """Add an account; `password` is hashed already. by: who adds it. Raises ValueError when there is one of that
+    name."""
+    return _add(db, User(secrets.token_hex(6), name, now(), role=role), password, by)
 
 
-def user_of_provider(db: Database, subject: str, name: str) -> User:
-    """The account of whom an OpenID provider knows as `subject`, added under that name when there is none.
+def user_of_provider(db: Database, subject: str, name: str, role: Role = Role.RUNNER) -> User:
+    """The account of whom an OpenID provider knows as `subject`, added under that name and role when there is none.
 
     Raises ValueError when another account has the name.
     """
     row = db.execute(f"select {USER} from users u where subject = ?", [subject]).fetchone()
-    return User(*row) if row else _add(db, User(secrets.token_hex(6), name, now(), subject), "")
+    return _user(row) if row else _add(db, User(secrets.token_hex(6), name, now(), subject, role), "")
 
 
-def _add(db: Database, user: User, password: str) -> User:
+def user_of_proxy(db: Database, name: str, role: Role = Role.RUNNER) -> User:
+    """The account of whom the proxy in front names, added in that role when there is none."""
+    row = db.execute(f"select {USER} from users u where name = ?", [name]).fetchone()
+    return _user(row) if row else _add(db, User(secrets.token_hex(6), name, now(), PROXY + name, role), "")
+
+
+def _add(db: Database, user: User, password: str, by: Actor | None = None) -> User:
     try:
         with write(db):
-            db.table("users").insert(asdict(user) | {"password": password})
+            db.table("users").insert(asdict(user) | {"role": user.role.value, "password": password})
+            note(db, "added", "account", user.id, f"{user.name}, {user.role}", by or user.actor)
     except sqlite3.IntegrityError as error:
         raise ValueError(f"there is an account ‘{user.name}’ already") from error
     return user
 
 
+def names_of_users(db: Database) -> dict[str, str]:
+    """What the owner of each account is called, by its id."""
+    return dict(db.execute("select id, name from users").fetchall())
+
+
 def list_users(db: Database) -> list[User]:
     """Every account, by name."""
-    return [User(*row) for row in db.execute(f"select {USER} from users u order by name")]
+    return [_user(row) for row in db.execute(f"select {USER} from users u order by name")]
 
 
 def get_user(db: Database, name: str) -> tuple[User, str]:
@@ -81,7 +118,30 @@ def get_user(db: Database, name: str) -> tuple[User, str]:
     row = db.execute(f"select {USER}, password from users u where name = ?", [name]).fetchone()
     if row is None:
         raise KeyError(name)
-    return User(*row[:-1]), row[-1]
+    return _user(row[:-1]), row[-1]
+
+
+def set_role(db: Database, user: User, role: Role, by: Actor) -> None:
+    """Let an account do more, or less, from its next request on. Raises ValueError where it is the last admin's."""
+    with write(db):
+        _keep_an_admin(db, user, role is Role.ADMIN)
+        db.execute("update users set role = ? where id = ?", [role.value, user.id])
+        note(db, "gave a role", "account", user.id, f"{user.name}, {role}", by)
+
+
+def set_quota(db: Database, user: User, most_runs: int | None, most_bytes: int | None, by: Actor) -> None:
+    """Limit what an account may have in the lab, from its next start of a run on; None for no limit."""
+    words = f"{user.name}: {'any number of' if most_runs is None else most_runs} runs, "
+    words += "any size" if most_bytes is None else f"{most_bytes / 1e9:g} GB"
+    with write(db):
+        db.execute("update users set most_runs = ?, most_bytes = ? where id = ?", [most_runs, most_bytes, user.id])
+        note(db, "gave a quota", "account", user.id, words, by)
+
+
+def _keep_an_admin(db: Database, user: User, stays: bool) -> None:
+    sql = "select count(*) from users where role = 'admin' and id <> ?"
+    if user.role is Role.ADMIN and not stays and not db.execute(sql, [user.id]).fetchone()[0]:
+        raise ValueError(f"{user.name} is the only admin: make somebody else one first")
 
 
 def set_password(db: Database, user: str, password: str, but: str = "") -> None:
@@ -91,10 +151,14 @@ def set_password(db: Database, user: str, password: str, but: str = "") -> None:
         db.execute("delete from sessions where user = ? and hash <> ?", [user, but])
 
 
-def remove_user(db: Database, user: str) -> None:
-    """Remove an account with its sessions and tokens. What it made stays."""
+def remove_user(db: Database, user: User, by: Actor) -> None:
+    """Remove an account with its sessions and tokens. What it made stays, and is nobody's. Raises ValueError where it
+    is the last admin's, and others have accounts."""
     with write(db):
-        db.execute("delete from users where id = ?", [user])
+        if db.execute("select count(*) from users").fetchone()[0] > 1:
+            _keep_an_admin(db, user, False)
+        db.execute("delete from users where id = ?", [user.id])
+        note(db, "removed", "account", user.id, user.name, by)
 
 
 def add_session(db: Database, user: str, agent: str, seconds: float = SESSION_SECONDS) -> str:
@@ -146,7 +210,7 @@ def _user_of(db: Database, table: str, secret: str, more: str) -> User | None:
     if at - row[-1] > USED_SECONDS:
         with write(db):
             db.execute(f"update {table} set used_at = ? where hash = ?", [at, hashed(secret)])
-    return User(*row[:-1])
+    return _user(row[:-1])
 
 
 def list_sessions(db: Database, user: str) -> list[Secret]:

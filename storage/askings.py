@@ -16,7 +16,9 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from storage.database import now, write
+from storage.acting import actor_id
+from storage.audit import addition
+from storage.database import now
 
 WAITING, ASKING, DONE, FAILED = "waiting", "asking", "done", "failed"
 FREE = "free"
@@ -147,15 +149,16 @@ def count_waiting(db: Database) -> int:
 def add_asking(
     db: Database, kind: str, run: str, run_name: str, title: str, settings: dict[str, Any], questions: list[Question]
 ) -> str:
-    """Keep a click's questions (at least one), which are numbered in their order, and return its id."""
-    asking, first = secrets.token_hex(6), questions[0]
+    """Keep a click's questions (at least one), which are numbered in their order, and return its id. Raises NotAllowed
+    for somebody who may only look."""
+    asking, owner, first = secrets.token_hex(6), actor_id(), questions[0]
     about = (first.subject, first.object) if kind != "facts" else ("", None)
-    with write(db):
-        db.execute(
-            "insert into askings (id, kind, run, run_name, relation, subject, object, title, settings, created_at)"
-            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [asking, kind, run, run_name, first.relation, *about, title, json.dumps(settings), now()],
-        )
+    with addition(db, "asked", "question", asking, title):
+        db.table("askings").insert(
+            {"id": asking, "kind": kind, "run": run, "run_name": run_name, "relation": first.relation,
+             "subject": about[0], "object": about[1], "title": title, "settings": json.dumps(settings),
+             "created_at": now(), "owner": owner}
+        )  # fmt: skip
         db.conn.executemany(
             f"insert into asking_questions (asking, number, {', '.join(QUESTION_FIELDS)})"
             f" values ({', '.join('?' * (2 + len(QUESTION_FIELDS)))})",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlite_utils import Database
 
+from storage.acting import actor_id, check_may_change
+from storage.audit import addition, change
 from storage.database import now, write
 from storage.deletion import asked_now
+from storage.quotas import check_quota
 from storage.runs import ENDED, State, add_event, request_stop, retry_run
 
 RESULT_FIELDS = (
@@ -25,7 +28,8 @@ _JSON = ("cell", "progress", "headline")
 class Attack:
     """One attack experiment: `experiment` is plain data, resolved.
 
-    recorded: of one that was measured elsewhere and whose models are not here: `at`, `command`, `environment`.
+    recorded: of one that was measured elsewhere and whose models are not here: `at`, `command`, `environment`. owner:
+    the account that started it, None for nobody's.
     """
 
     id: str
@@ -33,6 +37,7 @@ class Attack:
     experiment: dict[str, Any]
     created_at: str
     recorded: dict[str, Any] | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,25 +67,34 @@ def add_attack(
     recorded: dict[str, Any] | None = None,
 ) -> str:
     """Queue an attack; a cell is (what it does, the base run it needs, that run's experiment). Returns its id."""
-    attack = secrets.token_hex(4)
-    with write(db):
+    attack, owner, planned = secrets.token_hex(4), actor_id(), list(cells)
+    check_quota(db, len(planned))
+    with addition(db, "started", "attack", attack, name):
         plan = json.dumps(experiment, ensure_ascii=False)
         origin = json.dumps(recorded, ensure_ascii=False) if recorded else None
-        row = {"id": attack, "name": name, "experiment": plan, "created_at": now(), "recorded": origin}
+        row = {"id": attack, "name": name, "experiment": plan, "created_at": now(), "recorded": origin,
+               "owner": owner}  # fmt: skip
         db.table("attacks").insert(row)
-        for place, cell in enumerate(cells):
-            _add_cell(db, attack, name, place, *cell)
+        for place, cell in enumerate(planned):
+            _add_cell(db, attack, name, place, owner, *cell)
     return attack
 
 
 def _add_cell(
-    db: Database, attack: str, name: str, place: int, cell: dict[str, Any], needs: str, base: dict[str, Any]
+    db: Database,
+    attack: str,
+    name: str,
+    place: int,
+    owner: str | None,
+    cell: dict[str, Any],
+    needs: str,
+    base: dict[str, Any],
 ) -> None:
     run = secrets.token_hex(4)
     db.table("runs").insert(
         {"id": run, "name": name, "experiment": json.dumps(base, ensure_ascii=False), "model": base["model"],
          "seed": cell["seed"], "created_at": now(), "attack": attack, "cell": json.dumps(cell),
-         "cell_place": place, "needs": needs}
+         "cell_place": place, "needs": needs, "owner": owner}
     )  # fmt: skip
     add_event(db, run, "queued", "Queued")
 
@@ -95,13 +109,14 @@ def replan_attack(
     queued as in `add_attack`. Returns how many are new."""
     added = 0
     with write(db):
-        name = get_attack(db, attack).name
+        whole = get_attack(db, attack)
+        check_may_change("this attack", whole.owner)
         db.table("attacks").update(attack, {"experiment": json.dumps(experiment, ensure_ascii=False)})
         for place, cell in enumerate(cells):
             if isinstance(cell, str):
                 db.table("runs").update(cell, {"cell_place": place})
             else:
-                _add_cell(db, attack, name, place, *cell)
+                _add_cell(db, attack, whole.name, place, whole.owner, *cell)
                 added += 1
     return added
 
@@ -222,23 +237,33 @@ def _results(db: Database, condition: str, value: str) -> list[dict[str, Any]]:
 
 
 def stop_attack(db: Database, attack: str) -> None:
-    """Ask every cell that has not ended to stop."""
-    for cell in list_cells(db, attack):
-        request_stop(db, cell.run)
+    """Ask every cell that has not ended to stop. Raises KeyError, and NotAllowed for somebody else's."""
+    with _changing(db, "stopped", attack):
+        for cell in list_cells(db, attack):
+            request_stop(db, cell.run)
+
+
+def _changing(db: Database, act: str, attack: str) -> AbstractContextManager[None]:
+    whole = get_attack(db, attack)
+    return change(db, act, "attack", attack, whole.name, whole.owner)
 
 
 def retry_attack(db: Database, attack: str) -> None:
-    """Queue the failed and cancelled cells again, and their base runs, done ones too: a checkpoint may be damaged."""
-    cells = [cell for cell in list_cells(db, attack) if cell.state in (State.FAILED, State.CANCELLED)]
-    for run in (*dict.fromkeys(cell.needs for cell in cells), *(cell.run for cell in cells)):
-        with suppress(KeyError):  # a base run that is gone: the cell says so
-            retry_run(db, run)
+    """Queue the failed and cancelled cells again, and their base runs, done ones too: a checkpoint may be damaged.
+
+    Raises KeyError, and NotAllowed for somebody else's.
+    """
+    with _changing(db, "took up again", attack):
+        cells = [cell for cell in list_cells(db, attack) if cell.state in (State.FAILED, State.CANCELLED)]
+        for run in (*dict.fromkeys(cell.needs for cell in cells), *(cell.run for cell in cells)):
+            with suppress(KeyError):  # a base run that is gone: the cell says so
+                retry_run(db, run)
 
 
 def delete_attack(db: Database, attack: str) -> None:
-    """Delete an attack with its cells. Raises KeyError, or ValueError while a cell waits or runs, or is being asked."""
-    with write(db):
-        get_attack(db, attack)
+    """Delete an attack with its cells. Raises KeyError, or ValueError while a cell waits or runs, or is being asked,
+    and NotAllowed for somebody else's."""
+    with _changing(db, "deleted", attack):
         cells = list_cells(db, attack)
         if any(cell.state not in ENDED for cell in cells):
             raise ValueError("an attack cannot be deleted while one of its cells waits or runs: stop it first")

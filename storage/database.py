@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
+from storage.acting import check_may_run
 from storage.migrations import migrations
 from storage.trouble import DamagedDatabase, UnusableDatabase, damaged, is_damage, say_trouble
 
@@ -127,10 +128,12 @@ def write(db: Database) -> Iterator[Database]:
 
     A deferred transaction that reads first and writes later fails with "database is locked" when another process
     wrote in between, however long the timeout: so writers begin immediately. Inside another `write` it joins it.
+    Raises NotAllowed where whoever acts may only look.
     """
     if db.conn.in_transaction:
         yield db
         return
+    check_may_run()
     db.conn.execute("begin immediate")
     try:
         yield db

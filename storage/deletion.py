@@ -6,16 +6,18 @@ from collections.abc import Sequence
 
 from sqlite_utils import Database
 
-from storage.database import write
+from storage.audit import change
 from storage.runs import Run, State, get_run
 
 
 def delete_run(db: Database, run_id: str) -> None:
     """Delete an ended or queued run with everything stored about it.
 
-    Raises KeyError, or ValueError while it runs, or while something hangs on it, which the message names.
+    Raises KeyError, or ValueError while it runs, or while something hangs on it, which the message names, and
+    NotAllowed for somebody else's.
     """
-    with write(db):
+    run = get_run(db, run_id)
+    with change(db, "deleted", "run", run.id, run.name, run.owner):
         run = get_run(db, run_id)
         if run.state in (State.RUNNING, State.STOPPING):
             raise ValueError("a run cannot be deleted while it runs: cancel it first")

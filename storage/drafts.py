@@ -1,8 +1,8 @@
 """Drafts: designs that a person has not started yet, kept as they were left, valid or not, and what can be undone.
 
-A row for each browser, with rows for its tabs and for each step that can be undone beside it. Every change is one
-transaction on the stored draft, so that two tabs, a reload or a restart of the server lose nothing. What is newer is
-told by a number that every change counts up, never by a clock.
+A row for each browser (and account, where people have some), with rows for its tabs and for each step that can be
+undone beside it. Every change is one transaction on the stored draft, so that two tabs, a reload or a restart of the
+server lose nothing. What is newer is told by a number that every change counts up, never by a clock.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from storage.acting import actor_id
 from storage.database import now, write
 from storage.merging import merge
 from storage.runs import Run, add_run, get_run
@@ -34,6 +35,12 @@ Draft = dict[str, Any]
 def new_draft_id() -> str:
     """An id that nobody guesses: whoever knows it can read the draft."""
     return secrets.token_urlsafe(16)
+
+
+def _own(draft_id: str) -> str:
+    """Where the draft of whoever acts is kept: two people who use one browser have each their own."""
+    account = actor_id()
+    return f"{account}.{draft_id}" if account else draft_id
 
 
 def valid_id(draft_id: Any) -> bool:
@@ -83,7 +90,7 @@ class DraftStore:
 
     def read(self, draft_id: str) -> Draft:
         """The stored draft, or a new one where there is none or an older version of the page left it."""
-        return self._read(draft_id, "").draft
+        return self._read(_own(draft_id), "").draft
 
     def _read(self, draft_id: str, tab: str) -> Change:
         """The draft, to be changed by this tab."""
@@ -94,6 +101,7 @@ class DraftStore:
 
     def latest(self, draft_id: str) -> tuple[int, str]:
         """The number of the draft's last change and the tab that made it; cheap, for tabs that look often."""
+        draft_id = _own(draft_id)
         told = "json_extract(body, '$.revision') as revision, json_extract(body, '$.by') as by"
         for row in self._db.query(f"select {told} from drafts where id = ?", [draft_id]):
             return row["revision"] or 0, row["by"] or ""
@@ -105,6 +113,7 @@ class DraftStore:
 
         `undo`: what the change does, in words, if it can be undone. `tab`: which tab asks.
         """
+        draft_id = _own(draft_id)
         with write(self._db):
             change = self._read(draft_id, tab)
             memory = load_draft(self._db, f"{draft_id}/tab/{tab}") if tab else None
@@ -154,7 +163,7 @@ class DraftStore:
 
     def undo_label(self, draft_id: str, tab: str = "") -> str | None:
         """What the step did, in words, that `undo` would take back; None when there is none."""
-        step = self._next_step(draft_id, tab)
+        step = self._next_step(_own(draft_id), tab)
         return step["label"] if step else None
 
     def undo(self, draft_id: str, tab: str = "") -> bool:
@@ -162,6 +171,7 @@ class DraftStore:
 
         What was typed or changed elsewhere since then stays; what the step added goes, unless another tab was at it.
         """
+        draft_id = _own(draft_id)
         with write(self._db):
             step = self._next_step(draft_id, tab)
             if step is None:
@@ -178,6 +188,7 @@ class DraftStore:
 
     def start(self, draft_id: str, experiment: dict[str, Any], cloned_from: str | None) -> Run:
         """Queue a run of the resolved experiment (as plain data); a second call at once returns the same run."""
+        draft_id = _own(draft_id)
         with write(self._db):
             last = load_draft(self._db, f"{draft_id}/start")
             if last and abs(time.time() - last["at"]) < SAME_START_SECONDS:

@@ -398,3 +398,34 @@ def m018_accounts_of_providers(db: Database) -> None:
     """As whom an OpenID provider knows an account's owner: its issuer and the subject there; null with a password."""
     db.conn.execute("alter table users add column subject text")
     db.conn.execute("create unique index users_by_subject on users (subject)")
+
+
+@migrations()
+def m019_roles(db: Database) -> None:
+    """What each account may do, what is whose, in which order runs wait, and an audit of changes."""
+    # Before there were roles everybody who signed in could do everything.
+    db.conn.execute("alter table users add column role text not null default 'runner'")
+    db.conn.execute("update users set role = 'admin'")
+    db.conn.execute("alter table users add column most_runs integer")  # waiting and running; null: any number
+    db.conn.execute("alter table users add column most_bytes integer")  # of all their runs on the disk; null: any
+    for table in ("runs", "attacks", "studies", "askings"):
+        # null: of nobody's, or of somebody whose account is gone
+        db.conn.execute(f"alter table {table} add column owner text references users (id) on delete set null")
+        if table != "runs":
+            db.conn.execute(f"create index {table}_by_owner on {table} (owner)")
+    db.conn.execute("alter table runs add column priority integer not null default 0")
+    db.conn.execute("alter table runs add column place real")  # among its owner's own; null: as they were started
+    db.conn.execute("create index runs_by_owner_and_start on runs (owner, started_at)")
+    db.conn.execute("create index runs_by_owner_and_state on runs (owner, state)")
+    db.conn.execute(
+        """create table audit (
+            id integer primary key,
+            at text not null,
+            user text not null,                -- the account's id; it may be gone
+            name text not null,                -- as it was called then
+            act text not null,
+            kind text not null,
+            what text not null,
+            about text not null
+        ) strict"""
+    )

@@ -14,7 +14,10 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from storage.acting import actor_id
+from storage.audit import addition, change
 from storage.database import now, write
+from storage.quotas import check_quota
 
 
 class State(StrEnum):
@@ -43,7 +46,9 @@ class Run:
 
     attack, cell, cell_place: for a cell of an attack experiment, which and what it does; needs: a run that must have
     ended before this one starts. study: of which study the run is a part; `cell` then has its place on the axes.
-    recorded: of one that was carried out elsewhere and has no models here, see storage/recordings.py.
+    recorded: of one that was carried out elsewhere and has no models here, see storage/recordings.py. owner: the
+    account that started it, None for nobody's. priority: above others' runs where it is more than theirs. place: where
+    it stands among its owner's own; None for the order in which they were started.
     """
 
     id: str
@@ -70,6 +75,9 @@ class Run:
     needs: str | None = None
     recorded: dict[str, Any] | None = None
     study: str | None = None
+    owner: str | None = None
+    priority: int = 0
+    place: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -80,7 +88,7 @@ class Run:
 # Everything but the experiment, which may be megabytes.
 _SUMMARY = """id, name, state, '{}' as experiment, model, seed, cloned_from, created_at, started_at, finished_at,
     attempt, worker, lease_until, stalls, error, progress, headline, environment, attack, cell, cell_place, needs,
-    recorded, study"""
+    recorded, study, owner, priority, place"""
 
 
 def _run(row: dict[str, Any]) -> Run:
@@ -92,9 +100,13 @@ def _run(row: dict[str, Any]) -> Run:
 def add_run(
     db: Database, *, name: str, experiment: dict[str, Any], model: str, seed: int, cloned_from: str | None = None
 ) -> Run:
-    """Queue a run of a resolved experiment; returns the stored row. Its id is short and safe in paths and addresses."""
-    run_id = secrets.token_hex(4)
-    with write(db):
+    """Queue a run of a resolved experiment; returns the stored row. Its id is short and safe in paths and addresses.
+
+    Raises NotAllowed for somebody who may only look, or has as much in the lab as they may.
+    """
+    run_id, owner = secrets.token_hex(4), actor_id()
+    check_quota(db)
+    with addition(db, "started", "run", run_id, name):
         db.table("runs").insert(
             {
                 "id": run_id,
@@ -104,6 +116,7 @@ def add_run(
                 "seed": seed,
                 "cloned_from": cloned_from,
                 "created_at": now(),
+                "owner": owner,
             }
         )
         add_event(db, run_id, "queued", "Queued")
@@ -164,22 +177,32 @@ def _filter(search: str, state: str, made_here: bool = False, of_studies: bool =
     return condition, parameters
 
 
+# Whose turn it is: first what had begun, then by priority; then whoever has least at work, then whoever was served the
+# longest ago; of a person's own in their order.
+TURN = """(state = 'queued'), priority desc,
+    (select count(*) from runs busy where busy.state in ('running', 'stopping') and busy.owner is runs.owner
+        and busy.lease_until >= :clock),
+    (select max(last.started_at) from runs last where last.owner is runs.owner),
+    coalesce(place, rowid), rowid"""
+
+
 def claim_run(
     db: Database, worker: str, lease_seconds: float, run_id: str | None = None, *, attack: str | None = None
 ) -> Run | None:
-    """Take the oldest run that waits, or whose worker is gone; None when there is none.
+    """Take the run whose turn it is of those that wait, or whose worker is gone; None when there is none.
 
-    `run_id` claims that run only, `attack` cells of that attack only. A run that needs another waits for its end.
-    Atomic: of many workers exactly one gets a run. A run that was being stopped when its worker died is claimed too,
-    so that its stop is carried out. A lapsed lease is not enough while its worker is registered: the clock may have
-    been set, and who finds a worker dead makes it unregistered (`expire_lease`, `remove_worker`).
+    The runs of several people take turns: see storage/run_queue.py. `run_id` claims that run only, `attack` cells of
+    that attack only. A run that needs another waits for its end. Atomic: of many workers exactly one gets a run. A run
+    that was being stopped when its worker died is claimed too, so that its stop is carried out. A lapsed lease is not
+    enough while its worker is registered: the clock may have been set, and who finds a worker dead makes it
+    unregistered (`expire_lease`, `remove_worker`).
     """
     clock = time.time()
     claim = {"worker": worker, "until": clock + lease_seconds, "now": now()}
     with write(db):
         rows = list(
             db.query(
-                """update runs set
+                f"""update runs set
                     state = case state when 'stopping' then 'stopping' else 'running' end,
                     worker = :worker, lease_until = :until, attempt = attempt + 1, error = null,
                     started_at = coalesce(started_at, :now)
@@ -191,7 +214,7 @@ def claim_run(
                         and (:id is null or id = :id) and (:attack is null or attack = :attack)
                         and (needs is null or needs not in
                             (select id from runs where state in ('queued', 'running', 'stopping')))
-                    order by rowid limit 1)
+                    order by {TURN} limit 1)
                 returning *""",
                 claim | {"clock": clock, "id": run_id, "attack": attack},
             )
@@ -272,8 +295,14 @@ def expire_lease(db: Database, worker: str) -> None:
 
 
 def request_stop(db: Database, run_id: str) -> State:
-    """Ask for a run to be cancelled; a queued one is cancelled at once. Returns the new state. Raises KeyError."""
-    with write(db):
+    """Ask for a run to be cancelled; a queued one is cancelled at once. Returns the new state.
+
+    Raises KeyError, and NotAllowed for somebody else's.
+    """
+    run = get_run(db, run_id)
+    if run.ended:
+        return run.state
+    with change(db, "cancelled", "run", run.id, run.name, run.owner):
         run = get_run(db, run_id)
         if run.state is State.QUEUED:
             db.table("runs").update(run_id, {"state": "cancelled", "finished_at": now()})
@@ -287,12 +316,14 @@ def request_stop(db: Database, run_id: str) -> State:
 
 
 def retry_run(db: Database, run_id: str) -> State:
-    """Queue an ended run again; it goes on from its last checkpoint. Raises KeyError, or ValueError for a recording.
+    """Queue an ended run again; it goes on from its last checkpoint. Raises KeyError, ValueError for a
+    recording, NotAllowed for somebody else's.
 
     A done one is read through: checkpoints that are missing or damaged are trained again, the others stay. A cell that
     was measured elsewhere, and has no models here, stays as it is.
     """
-    with write(db):
+    run = get_run(db, run_id)
+    with change(db, "took up again", "run", run.id, run.name, run.owner):
         run = get_run(db, run_id)
         if run.recorded:
             raise ValueError(NO_MODEL)
@@ -301,6 +332,28 @@ def retry_run(db: Database, run_id: str) -> State:
         db.table("runs").update(run_id, {"state": "queued", "error": None, "finished_at": None, "stalls": 0})
         add_event(db, run_id, "queued", "Queued again")
         return State.QUEUED
+
+
+def usual_seconds(db: Database) -> dict[tuple[str, ...], float]:
+    """How long done runs took on average: by `("of", ATTACK or STUDY)`, `("like", MODEL, NAME)` and `("on", MODEL)`."""
+    took = "(julianday(finished_at) - julianday(started_at)) * 86400"
+    sql = f"""select coalesce(attack, study, ''), model, case when coalesce(attack, study) is null then name end,
+        count(*), sum({took}) from runs
+        where state = 'done' and recorded is null and {took} is not null group by 1, 2, 3"""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for of, model, name, count, seconds in db.execute(sql):
+        for key in [("of", of)] if of else [("like", model, name), ("on", model)]:
+            summed = found.setdefault(key, [0, 0.0])
+            summed[0] += count
+            summed[1] += seconds
+    return {key: seconds / count for key, (count, seconds) in found.items()}
+
+
+def seconds_of_those_at_work(db: Database) -> float | None:
+    """How long the runs that are at work have left, all together; None when one of them does not tell."""
+    sql = "select json_extract(progress, '$.seconds_left') from runs where state in ('running', 'stopping')"
+    left = [row[0] for row in db.execute(sql)]
+    return None if None in left else float(sum(left))
 
 
 def add_event(db: Database, run_id: str, kind: str, message: str) -> None:

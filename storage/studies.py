@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlite_utils import Database
 
+from storage.acting import actor_id, check_may_change
+from storage.audit import addition, change
 from storage.database import now, write
+from storage.quotas import check_quota
 from storage.runs import State, add_event, request_stop, retry_run
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """One study: `plan` is its description as plain data."""
+    """One study: `plan` is its description as plain data. owner: the account that started it, None for nobody's."""
 
     id: str
     name: str
     plan: dict[str, Any]
     created_at: str
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,13 +104,13 @@ class NewRun:
 
 
 def add_study(db: Database, *, name: str, plan: dict[str, Any], runs: Iterable[NewRun]) -> str:
-    """Queue a study and its runs. Returns its id."""
-    study = secrets.token_hex(4)
-    with write(db):
-        db.table("studies").insert(
-            {"id": study, "name": name, "plan": json.dumps(plan, ensure_ascii=False), "created_at": now()}
-        )
-        _add_runs(db, study, list(enumerate(runs)), {})
+    """Queue a study and its runs. Returns its id. Raises NotAllowed as `add_run`."""
+    study, owner, planned = secrets.token_hex(4), actor_id(), list(enumerate(runs))
+    check_quota(db, len(planned))
+    with addition(db, "started", "study", study, name):
+        row = {"id": study, "name": name, "plan": json.dumps(plan, ensure_ascii=False), "created_at": now()}
+        db.table("studies").insert(row | {"owner": owner})
+        _add_runs(db, study, owner, planned, {})
     return study
 
 
@@ -113,7 +118,8 @@ def replan_study(db: Database, study: str, plan: dict[str, Any], runs: Iterable[
     """Give a study a wider plan. Its runs in their order: the ids of those that are there, and new ones, which are
     queued. Returns how many are new."""
     with write(db):
-        get_study(db, study)
+        owner = get_study(db, study).owner
+        check_may_change("this study", owner)
         db.table("studies").update(study, {"plan": json.dumps(plan, ensure_ascii=False)})
         new = []
         for place, run in enumerate(runs):
@@ -121,7 +127,7 @@ def replan_study(db: Database, study: str, plan: dict[str, Any], runs: Iterable[
                 new.append((place, run))
             else:
                 db.table("runs").update(run, {"cell_place": place})
-        _add_runs(db, study, new, _first_of_each(db, study))
+        _add_runs(db, study, owner, new, _first_of_each(db, study))
     return len(new)
 
 
@@ -131,7 +137,9 @@ def _first_of_each(db: Database, study: str) -> dict[str, str]:
     return {json.loads(row["cell"])["memorises"]: row["id"] for row in rows}
 
 
-def _add_runs(db: Database, study: str, runs: list[tuple[int, NewRun]], first: dict[str, str]) -> None:
+def _add_runs(
+    db: Database, study: str, owner: str | None, runs: list[tuple[int, NewRun]], first: dict[str, str]
+) -> None:
     for place, new in runs:
         run = secrets.token_hex(4)
         needs = first.setdefault(new.memorises, run)
@@ -140,7 +148,7 @@ def _add_runs(db: Database, study: str, runs: list[tuple[int, NewRun]], first: d
              "model": new.experiment["model"], "seed": new.experiment["seed"], "created_at": now(), "study": study,
              "cell": json.dumps({"at": new.at, "memorises": new.memorises, "begins": new.begins}),
              "cell_place": place,
-             "needs": None if needs == run else needs}
+             "needs": None if needs == run else needs, "owner": owner}
         )  # fmt: skip
         add_event(db, run, "queued", "Queued")
 
@@ -264,24 +272,28 @@ def study_counts(db: Database, study: str) -> dict[str, int]:
     return {row["state"]: row["n"] for row in db.query(sql, [study])}
 
 
+def _changing(db: Database, act: str, study: str) -> AbstractContextManager[None]:
+    whole = get_study(db, study)
+    return change(db, act, "study", study, whole.name, whole.owner)
+
+
 def retry_study(db: Database, study: str) -> None:
-    """Queue those runs again that failed or were cancelled."""
-    with write(db):
+    """Queue those runs again that failed or were cancelled. Raises KeyError, and NotAllowed for somebody else's."""
+    with _changing(db, "took up again", study):
         for run in list_study_runs(db, study):
             if run.state in (State.FAILED, State.CANCELLED):
                 retry_run(db, run.run)
 
 
 def stop_study(db: Database, study: str) -> None:
-    """Cancel what is queued, ask what runs to stop. Raises KeyError."""
-    with write(db):
-        get_study(db, study)
+    """Cancel what is queued, ask what runs to stop. Raises KeyError, and NotAllowed for somebody else's."""
+    with _changing(db, "stopped", study):
         for run in list_study_runs(db, study):
             request_stop(db, run.run)
 
 
 def delete_study(db: Database, study: str) -> None:
-    """Forget the study; its runs stay, as runs of their own. Raises KeyError."""
-    with write(db):
-        get_study(db, study)
+    """Forget the study; its runs stay, as runs of their own. Raises KeyError, and NotAllowed for somebody
+    else's."""
+    with _changing(db, "forgot", study):
         db.execute("delete from studies where id = ?", [study])

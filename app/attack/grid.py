@@ -13,6 +13,7 @@ from app.shared.lab import Lab
 from app.shared.render import render
 from app.shared.words import split_name
 from engine.attack.tables import grouped, pooled_rows
+from storage.acting import may_change
 from storage.attacks import Attack, attack_counts
 from storage.runs import ENDED
 
@@ -114,6 +115,7 @@ def _listed(lab: Lab, attack: Attack) -> Row:
         "created_at": attack.created_at,
         "recorded": attack.recorded,
         "counts": counts,
+        "own": may_change(attack.owner),
         "active": any(state not in {s.value for s in ENDED} for state in counts),
         "stuck": bool(counts.get("failed") or counts.get("cancelled")),
         "relation": attack.experiment.get("relation"),

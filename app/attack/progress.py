@@ -6,6 +6,7 @@ from typing import Any
 
 from app.attack.figures import Measured
 from app.attack.words import FINE_TUNES, facts_words
+from app.shared.around import around
 from app.shared.lab import Lab
 from app.shared.render import duration, moment
 from app.shared.run_rows import progress_words
@@ -16,7 +17,7 @@ def busy_words(lab: Lab, m: Measured) -> str:
     """What goes on now and what is left; '' once everything has ended."""
     if not m.active:
         return ""
-    workers = bool(lab.workers_alive())
+    rest = around(lab)
     running = next((c for c in m.cells if c.state in (State.RUNNING, State.STOPPING)), None)
     parts = []
     if running is not None:
@@ -26,11 +27,9 @@ def busy_words(lab: Lab, m: Measured) -> str:
         waiting = next((c for c in m.cells if c.state is State.QUEUED), None)
         base = lab.run(waiting.needs) if waiting else None
         if base is not None and not base.ended:
-            parts.append(f"First the model memorises. {progress_words(base, workers)}")
-        elif not workers:
-            parts.append("Waits for a worker: none is running")
+            parts.append(f"First the model memorises. {progress_words(base, rest)}")
         else:
-            parts.append("Waits for its turn")
+            parts.append(rest.words.get(waiting.run, "Waits for its turn") if waiting else "")
     if (left := seconds_left(m)) is not None:
         parts.append(f"about {duration(left)} left")
     return " · ".join(p for p in parts if p)

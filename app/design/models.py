@@ -10,6 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from engine import CODE_ROOT
 from engine.models.catalogue import INSTALLABLE, KNOWN, installed, models_folder
 from engine.models.installing import progress
 from engine.models.source import EMBEDDED
+from storage.audit import addition
+from storage.database import open_database
 
 MODELS = [*((about.title, name) for name, about in KNOWN.items()), ("Another model", "other")]
 
@@ -34,10 +37,11 @@ class Installer:
         self._started: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> None:
-        """Begin, unless it is there or going on already."""
+        """Begin, unless it is there or going on already. Raises NotAllowed for somebody who may only look."""
         if name not in INSTALLABLE or installed(name) or self.going_on(name):
             return
-        models_folder().mkdir(parents=True, exist_ok=True)
+        with closing(open_database(self._home)) as db, addition(db, "fetched", "model", name, KNOWN[name].title):
+            models_folder().mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "engine", "models", "install", name, "--home", str(self._home)]
         with (models_folder() / f".{name}.log").open("wb") as log:
             self._started[name] = subprocess.Popen(
@@ -46,7 +50,11 @@ class Installer:
             )  # fmt: skip
 
     def stop(self, name: str) -> None:
-        """End it; what was fetched stays for the next time."""
+        """End it; what was fetched stays for the next time. Raises NotAllowed for somebody who may only look."""
+        if not self.going_on(name):
+            return
+        with closing(open_database(self._home)) as db, addition(db, "stopped fetching", "model", name, name):
+            pass
         with contextlib.suppress(psutil.Error):
             if (process := self._started.get(name)) and process.poll() is None:
                 process.terminate()

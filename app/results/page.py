@@ -16,6 +16,7 @@ from app.results.figures import Figures
 from app.results.model_card import card_of
 from app.results.representations import representations_section
 from app.results.sentences import headline_sentences, sample_words
+from app.shared.around import around
 from app.shared.departures import otherwise_trained
 from app.shared.frame import QUIET, acting_html, html, offered, run_of, told_by
 from app.shared.lab import Lab
@@ -67,7 +68,7 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
     figures = Figures(run, lab.results(run))
     head = render(
         "results/head.html",
-        row=row_of(run, bool(lab.workers_alive())),
+        row=row_of(run, around(lab)),
         **recorded_facts(lab, run),
         sentences=headline_sentences(figures),
         departures=departures(figures),
@@ -81,8 +82,8 @@ def results_head(lab: Lab, run_id: str | None) -> tuple[str, Any, Any]:
 
 def chooser(lab: Lab, missing: str | None) -> str:
     """The runs whose results can be looked at. `missing`: the id that the address names, which no run has."""
-    workers = bool(lab.workers_alive())
-    rows = [row_of(run, workers) for run in list_runs(lab.db, limit=CHOSEN_FROM) if run.started_at]
+    rest = around(lab)
+    rows = [row_of(run, rest) for run in list_runs(lab.db, limit=CHOSEN_FROM) if run.started_at]
     return render("results/choose.html", rows=rows, missing=missing, more=count_runs(lab.db) > CHOSEN_FROM)
 
 

@@ -39,7 +39,8 @@ def run_page(lab: Lab) -> None:
         return *draw(request), base_text_html(lab, run) if run else "", plan_html(run) if run else ""
 
     def act(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        carry_out(lab, str(told_by(event).get("act")), str(request.query_params.get("run")))
+        click = told_by(event)
+        carry_out(lab, str(click.get("act")), str(request.query_params.get("run")), str(click.get("value") or ""))
         return draw(request)
 
     live = [head, loss, recall, story]

@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.runs.evidence import evidence_html, evidence_sign
 from app.runs.live import TICK_SECONDS, Curve, curve_pair, curves, run_head
+from app.shared.around import around
 from app.shared.frame import QUIET, acting_html, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import part, render
@@ -37,14 +38,15 @@ def home_page(lab: Lab) -> None:
         run = lab.spotlight()
         if run is None:
             return part("runs/home_empty"), None, None, ""
-        workers = bool(lab.workers_alive())
+        rest = around(lab)
         runs = list_runs(lab.db, limit=RECENT, made_here=True, of_studies=False)
         runs = runs or list_runs(lab.db, limit=RECENT, made_here=True)
-        recent = part("runs/recent", rows=[row_of(r, workers) for r in runs])
+        recent = part("runs/recent", rows=[row_of(r, rest) for r in runs])
         return run_head(lab, run, linked=True), *curves(lab, run), recent
 
     def act(event: gr.EventData) -> Drawn:
-        carry_out(lab, str(told_by(event).get("act")), str(told_by(event).get("run")))
+        click = told_by(event)
+        carry_out(lab, str(click.get("act")), str(click.get("run")), str(click.get("value") or ""))
         return draw()
 
     def look(seen: str | None) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app.shared import charts
+from app.shared.around import around
 from app.shared.lab import Lab
 from app.shared.recordings import recorded_facts
 from app.shared.render import render
@@ -22,7 +23,7 @@ CURVE_POINTS = 600
 
 def run_head(lab: Lab, run: Run, *, linked: bool = False) -> str:
     """Name, state, progress, figures and actions of a run. `linked`: the name leads to the run's page."""
-    row = row_of(run, bool(lab.workers_alive()))
+    row = row_of(run, around(lab))
     return render("runs/head.html", row=row, linked=linked, **recorded_facts(lab, run))
 
 

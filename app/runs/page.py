@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from app.shared.around import around
 from app.shared.frame import QUIET, acting_html, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import part, render
@@ -17,6 +18,7 @@ from app.shared.words import STATES
 from storage.runs import count_runs, list_runs
 
 PAGE_SIZE = 50
+MOST_WAITING = 10_000
 TICK_SECONDS = 2
 SEARCH_LENGTH = 200
 
@@ -51,7 +53,7 @@ def runs_page(lab: Lab) -> None:
         elif click.get("act") == "page":
             number = int(click.get("value") or 1)
         else:
-            carry_out(lab, str(click.get("act")), str(click.get("run")))
+            carry_out(lab, str(click.get("act")), str(click.get("run")), str(click.get("value") or ""))
         return state, number, studies, draw(search, state, number, studies)
 
     inputs = [search, state, number, studies]
@@ -71,17 +73,23 @@ def runs_table(lab: Lab, search: str, state: str, number: int, studies: bool = F
     pages = max(1, -(-matching // PAGE_SIZE))
     number = min(max(1, number), pages)
     offset = (number - 1) * PAGE_SIZE
-    runs = list_runs(lab.db, limit=PAGE_SIZE, offset=offset, search=search, state=state, of_studies=listed)
+    rest = around(lab)
+    if state == "queued":  # in the order in which they will start
+        runs = list_runs(lab.db, limit=MOST_WAITING, search=search, state=state, of_studies=listed)
+        place = {run: number for number, run in enumerate(rest.waiting)}
+        runs = sorted(runs, key=lambda run: place.get(run.id, len(place)))[offset : offset + PAGE_SIZE]
+    else:
+        runs = list_runs(lab.db, limit=PAGE_SIZE, offset=offset, search=search, state=state, of_studies=listed)
     counted = {name: count_runs(lab.db, search=search, state=name, of_studies=listed) for name in STATES}
-    workers = bool(lab.workers_alive())
     return render(
         "runs/list.html",
-        rows=[row_of(run, workers) for run in runs],
+        rows=[row_of(run, rest) for run in runs],
         chips=[(name, STATES[name][1], count) for name, count in counted.items()],
         total=count_runs(lab.db, search=search, of_studies=listed),
         anything=anything,
         of_studies=anything - others if others and not search.strip() else 0,
         studies=studies,
+        shared=len({one.owner for one in rest.waiting.values()}) > 1,
         matching=matching,
         state=state,
         search=search,

@@ -16,13 +16,16 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Red
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from app.server.roles import account_of, is_short, may_see
 from app.shared.frame import header
 from app.shared.lab import Lab
-from app.shared.render import render
+from app.shared.render import browser_name, render
 from engine.passwords import SHORTEST, USER, hash_password, is_password
 from engine.serving.guard import LOCAL_HOSTS
 from storage import accounts
 from storage.accounts import User
+from storage.acting import Role
+from storage.audit import note
 
 logger = logging.getLogger("app")
 
@@ -38,7 +41,7 @@ NO_COOKIE = (
 NO_TOKEN = "With a token nobody's account can be changed: sign in on the page."
 ASKS = "X-Sign-In"  # of an answer that an open page gets when its session has ended: by it the page leads there
 SIGNED_OUT = "You are not signed in: open the lab's page, or send a token of your account."
-MOST_TOKENS, LONGEST_NAME, LONGEST_FORM = 50, 60, 16_384
+MOST_TOKENS, LONGEST_NAME = 50, 60
 # Each takes 64 MiB and some of a processor for a moment.
 AT_A_TIME = 2
 
@@ -46,10 +49,10 @@ AT_A_TIME = 2
 class Accounts:
     """Who asks, by a browser's cookie or a script's token."""
 
-    def __init__(self, lab: Lab, passwords: bool = True, provider: str = "") -> None:
+    def __init__(self, lab: Lab, passwords: bool = True, provider: str = "", role: Role = Role.RUNNER) -> None:
         """`passwords`: whether accounts with a password may sign in; `provider`: what people know one by that also
-        signs them in."""
-        self.lab, self.passwords, self.provider = lab, passwords, provider
+        signs them in; `role`: of those who come from there for the first time."""
+        self.lab, self.passwords, self.provider, self.role = lab, passwords, provider, role
         self._hashing = CapacityLimiter(AT_A_TIME)
 
     async def let_in(self, scope: Scope, receive: Receive, send: Send) -> bool:
@@ -64,7 +67,7 @@ class Accounts:
             return False
         if user is not None:
             scope["account"] = user
-            return True
+            return await may_see(user, scope, receive, send)
         page = scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", "")
         there = quote(scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else ""))
         to_sign_in = RedirectResponse(f"{SIGN_IN}?next={there}", 303)
@@ -97,14 +100,16 @@ class Accounts:
             logger.warning("a wrong password for %s, from %s", name, peer)
             return "", WRONG
         accounts.forget_wrong_passwords(db, user.name)
+        note(db, "signed in", "account", user.id, browser_name(agent), user.actor)
         return accounts.add_session(db, user.id, agent[:200]), ""
 
     def sign_in_by_provider(self, subject: str, name: str, agent: str, seconds: float) -> str:
         """The secret of a new session of whom a provider knows as `subject`; '' when another account has the name."""
         try:
-            user = accounts.user_of_provider(self.lab.db, subject, name)
+            user = accounts.user_of_provider(self.lab.db, subject, name, self.role)
         except ValueError:
             return ""
+        note(self.lab.db, "signed in", "account", user.id, browser_name(agent), user.actor)
         return accounts.add_session(self.lab.db, user.id, agent[:200], seconds)
 
     def sign_in_page(self, next: str, name: str = "", problem: str = "", status: int = 200) -> Response:
@@ -143,15 +148,10 @@ class Accounts:
             except ValueError as error:
                 return f"{str(error)[0].upper()}{str(error)[1:]}."
             accounts.set_password(db, user.id, kept, accounts.hashed(secret))
+            note(db, "changed the password", "account", user.id, by=user.actor)
             return ""
 
         return await run_sync(change, limiter=self._hashing)
-
-
-def account_of(request: Request) -> User:
-    """Who asks for a page that only those see who are signed in."""
-    user: User = request.scope["account"]
-    return user
 
 
 def is_local(headers: Headers) -> bool:
@@ -176,20 +176,16 @@ def session_of(headers: Headers) -> str:
     return ""
 
 
-def _is_short(headers: Headers) -> bool:
-    """Whether a form tells its length, and it is no more than a form has: nobody is known yet who sends one."""
-    length = headers.get("content-length", "")
-    return length.isdecimal() and len(length) < 6 and int(length) <= LONGEST_FORM
-
-
 def next_of(text: str) -> str:
     """The address within the lab that a sign-in leads on to; the first page for anything else."""
     return text if re.fullmatch(r"/(?![/\\])[^\\\s]{0,2000}", text) and not text.startswith(SIGN_IN) else "/"
 
 
-def add_accounts(site: FastAPI, lab: Lab, passwords: bool = True, provider: str = "") -> Accounts:
+def add_accounts(
+    site: FastAPI, lab: Lab, passwords: bool = True, provider: str = "", role: Role = Role.RUNNER
+) -> Accounts:
     """Give the site the pages of accounts; returns who lets people in, made as `Accounts` is."""
-    people = Accounts(lab, passwords, provider)
+    people = Accounts(lab, passwords, provider, role)
 
     @site.get(SIGN_IN)
     async def ask(request: Request, next: str = "/", tried: str = "") -> Response:
@@ -199,7 +195,7 @@ def add_accounts(site: FastAPI, lab: Lab, passwords: bool = True, provider: str 
 
     @site.post(SIGN_IN)
     async def sign_in(request: Request) -> Response:
-        if not _is_short(request.headers):
+        if not is_short(request.headers):
             return PlainTextResponse("This is too long for a name and a password.", 413)
         form = await request.form(max_files=0)
         name, password, next = (str(form.get(field, "")) for field in ("name", "password", "next"))
@@ -226,7 +222,7 @@ def add_accounts(site: FastAPI, lab: Lab, passwords: bool = True, provider: str 
 
         def shown() -> str:
             return render(
-                "server/account.html", header=header(ACCOUNT, lab.worker_state(), user.name), user=user, here=here,
+                "server/account.html", header=header(ACCOUNT, lab.worker_state(), user), user=user, here=here,
                 sessions=accounts.list_sessions(lab.db, user.id), tokens=accounts.list_tokens(lab.db, user.id),
                 shortest=SHORTEST, address=str(request.base_url).rstrip("/"),
                 **{"problem": "", "done": "", "token": ""} | told,
@@ -241,7 +237,7 @@ def add_accounts(site: FastAPI, lab: Lab, passwords: bool = True, provider: str 
     @site.post(ACCOUNT)
     async def change(request: Request) -> Response:
         """What a form of a person's own page asks for: its field `act` says what."""
-        if not _is_short(request.headers):
+        if not is_short(request.headers):
             return PlainTextResponse("This is too long for a form.", 413)
         user, form = account_of(request), await request.form(max_files=0)
         act, secret = form.get("act"), session_of(request.headers)
@@ -264,9 +260,11 @@ def add_accounts(site: FastAPI, lab: Lab, passwords: bool = True, provider: str 
                 words = f"There are {MOST_TOKENS} tokens: revoke one first." if name else "Give the token a name."
                 return await own_page(request, 400, problem=words)
             token = await run_sync(lambda: accounts.add_token(lab.db, user.id, name))
+            await run_sync(lambda: note(lab.db, "made a token", "account", user.id, name, user.actor))
             return await own_page(request, token=token)
         if act == "revoke":
             await run_sync(lambda: accounts.revoke_token(lab.db, user.id, field("hash")))
+            await run_sync(lambda: note(lab.db, "revoked a token", "account", user.id, by=user.actor))
             return await own_page(request, done="The token is revoked.")
         return PlainTextResponse("There is no such action.", 400)
 

@@ -17,6 +17,9 @@ from gradio.routes import App
 from starlette.routing import Mount, Route
 
 from app.server.uploads import KEPT_SECONDS, empty_uploads
+from app.shared.frame import account_behind
+from engine.models.permitted import Permits, only
+from storage.acting import Role, acting_as
 
 # Sessions whose memory is kept: the ones used last. A page that comes back after its own went does as after a restart.
 MOST_SESSIONS = 128
@@ -51,6 +54,17 @@ class Pages(gr.Blocks):
         """
         self.pages.append((path, name, True))
         self.current_page = path
+
+    models: Permits | None = None  # that runners may name; None: all
+
+    async def process_api(
+        self, block_fn: Any, inputs: list[Any], state: Any = None, request: Any = None, *given: Any, **named: Any
+    ) -> dict[str, Any]:
+        """Carry out a function for the person who asks, with what that person may."""
+        account = account_behind(request)
+        limited = account is not None and account.role is not Role.ADMIN
+        with acting_as(account.actor if account else None), only(self.models if limited else None):
+            return await super().process_api(block_fn, inputs, state, request, *given, **named)
 
     async def preprocess_data(
         self, block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False

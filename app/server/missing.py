@@ -32,7 +32,9 @@ def add_missing_page(site: FastAPI, lab: Lab) -> None:
             worker = lab.worker_state()
         except sqlite3.Error:  # a damaged database: the page is missing all the same
             worker = "unknown"
-        return HTMLResponse(render("server/missing.html", header=header("", worker), words=words), 404)
+        return HTMLResponse(
+            render("server/missing.html", header=header("", worker, request.scope.get("account")), words=words), 404
+        )
 
     mounted = [route.app for route in site.routes if isinstance(route, Mount)]
     for app in (site, *mounted):

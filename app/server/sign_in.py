@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.passwords import USER
 from engine.serving.guard import LOCAL_HOSTS
+from storage.acting import Role
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 LOOPBACK: Networks = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -53,13 +54,16 @@ class Access:
     """Who may ask: those who call the server by one of `hosts`, from one of `peers`, named in `user_header`.
 
     Empty: whoever it is that connects (`peers`), whether or not somebody is named (`user_header`). accounts: whether
-    people sign in with accounts of the lab's own.
+    people sign in with accounts of the lab's own. role: of those whom a provider or a proxy names for the first time;
+    models: patterns of those that runners may name beside what the lab knows, see `engine.models.permitted`.
     """
 
     hosts: frozenset[str] = LOCAL_HOSTS
     peers: Networks = ()
     user_header: str = ""
     accounts: bool = False
+    role: Role = Role.RUNNER
+    models: tuple[str, ...] = ()
 
 
 THIS_MACHINE = Access()
@@ -73,6 +77,8 @@ def access(
     allowed_hosts: tuple[str, ...] = (),
     published_on_loopback: bool = False,
     accounts: bool = False,
+    role: Role = Role.RUNNER,
+    models: tuple[str, ...] = (),
 ) -> Access:
     """Who may ask a lab that listens on this address, called `host`. Raises NotSafe.
 
@@ -87,13 +93,13 @@ def access(
     if published_on_loopback:
         if user_header:
             raise NotSafe(PUBLISHED_ALONE)
-        return Access(LOCAL_HOSTS | names, (*LOOPBACK, *_gateway()), accounts=accounts)
+        return Access(LOCAL_HOSTS | names, (*LOOPBACK, *_gateway()), "", accounts, role, models)
     if accounts and user_header:
         raise NotSafe(ONE_WAY)
     if not _is_loopback(address) and not ((user_header or accounts) and names):
         raise NotSafe(BEYOND)
     own = frozenset() if user_header and names else LOCAL_HOSTS | {host.lower(), address}
-    return Access(names | own - {""}, peers, user_header, accounts)
+    return Access(names | own - {""}, peers, user_header, accounts, role, models)
 
 
 @dataclass(frozen=True)

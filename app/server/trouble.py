@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from app.shared.words import sentence
+from storage.acting import NotAllowed
 from storage.trouble import is_disk_full, say_trouble
 
 logger = logging.getLogger("app")
@@ -56,6 +57,8 @@ def _saying(act: Callable[..., Any], visible: bool) -> Callable[..., Any]:
 def _told(visible: bool) -> Iterator[None]:
     try:
         yield
+    except NotAllowed as error:
+        raise gr.Error(sentence(str(error)), visible=visible, print_exception=False) from error
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, OSError) and not is_disk_full(error):
             raise

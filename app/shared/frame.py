@@ -8,6 +8,8 @@ import gradio as gr
 
 from app.shared.lab import Lab
 from app.shared.render import render
+from storage.accounts import User
+from storage.acting import Role
 from storage.runs import Run
 
 LINKS = (
@@ -39,7 +41,7 @@ watch("value", () => {
 });
 """
 # One run is looked at from the list of runs.
-PARENTS = {"/run": "/runs"}
+PARENTS = {"/run": "/runs", "/audit": "/people"}
 # How often the header looks how the worker is.
 LOOK_SECONDS, STARTING_SECONDS = 10, 1
 
@@ -53,7 +55,7 @@ def page_frame(lab: Lab, path: str) -> None:
     def look(request: gr.Request) -> tuple[str, gr.Timer]:
         worker = lab.worker_state()
         seconds = STARTING_SECONDS if worker == "starting" else LOOK_SECONDS
-        return header(path, worker, account_name(request)), gr.Timer(seconds)
+        return header(path, worker, account_behind(request)), gr.Timer(seconds)
 
     # Built once for all visitors, before the worker starts: how it is comes with the page's load.
     top = html(header(path, "unknown"))
@@ -62,15 +64,21 @@ def page_frame(lab: Lab, path: str) -> None:
     timer.tick(look, outputs=[top, timer], **QUIET)
 
 
-def header(path: str, worker: str, user: str = "") -> str:
+def header(path: str, worker: str, user: User | None = None) -> str:
     """The header of the page at `path` as HTML. `worker`: as `Lab.worker_state` says, or `unknown`; `user`: the account
     that looks at it, where the lab has accounts."""
-    return render("shared/header.html", links=LINKS, here=PARENTS.get(path, path), worker=worker, user=user)
+    links = [link for link in LINKS if link[0] != "/design" or not user or user.role is not Role.VIEWER]
+    links += [("/people", "People")] if user and user.role is Role.ADMIN else []
+    return render("shared/header.html", links=links, here=PARENTS.get(path, path), worker=worker, user=user)
 
 
-def account_name(request: gr.Request) -> str:
-    """The account that asks, where the lab has accounts; else ''."""
-    return str(getattr(request.request.scope.get("account"), "name", "")) if request.request else ""
+def account_behind(request: gr.Request | list[gr.Request] | None) -> User | None:
+    """The account that asks, where the lab has accounts."""
+    asked = request[0] if isinstance(request, list) and request else request
+    if isinstance(asked, gr.Request) and asked.request:
+        user: User | None = asked.request.scope.get("account")
+        return user
+    return None
 
 
 def html(value: Any = None, *classes: str, **settings: Any) -> gr.HTML:

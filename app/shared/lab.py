@@ -14,6 +14,7 @@ from sqlite_utils import Database
 
 from engine.evaluation.hits import key_token_judge
 from engine.execution.report import key_tokens_of, lacking, with_twins
+from storage.accounts import names_of_users
 from storage.answers import ANSWERS_NAME, open_answers
 from storage.attacks import delete_attack, list_cells
 from storage.database import open_database
@@ -25,6 +26,7 @@ from storage.workers import WorkerRow, list_workers
 
 WORKER_SILENT_SECONDS = 30
 MOST_KEPT = 256
+NAMES_SECONDS = 5.0
 Read = TypeVar("Read")
 
 
@@ -36,6 +38,7 @@ class Lab:
         self.home = home
         self._worker_starts = worker_starts
         self._local = threading.local()
+        self._names: tuple[float, dict[str, str]] = (float("-inf"), {})
         # Of runs, whose experiment never changes and whose rows do so with their number.
         self._key_tokens: dict[str, tuple[str, ...]] = {}
         self._made: dict[str, tuple[tuple[str | None, int], list[Result]]] = {}
@@ -66,6 +69,13 @@ class Lab:
         if not (folder / ANSWERS_NAME).exists():
             return None
         return open_answers(folder, key_token_judge(self.key_tokens(run_id)))
+
+    def names(self) -> dict[str, str]:
+        """What the owners of accounts are called, by the accounts' ids; empty where the lab has none."""
+        at, names = self._names
+        if time.monotonic() - at > NAMES_SECONDS:
+            self._names = time.monotonic(), (names := names_of_users(self.db))
+        return names
 
     def key_tokens(self, run_id: str) -> tuple[str, ...]:
         """The key tokens of the run's experiment; none of a run that is gone."""

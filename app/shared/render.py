@@ -15,6 +15,7 @@ import yaml
 
 from app.shared import words
 from engine.commands.program import as_called
+from storage.acting import is_admin, may_change, may_run
 from storage.measurements import Result
 
 # By what a browser tells of itself, those first that also name others.
@@ -162,4 +163,6 @@ ENVIRONMENT.filters |= {
     "chance_words": chance_words,
     "checkpoint_name": words.checkpoint_name,
 }
-ENVIRONMENT.globals |= {"STATES": words.STATES, "TERMS": words.TERMS}
+ENVIRONMENT.globals |= {
+    "STATES": words.STATES, "TERMS": words.TERMS, "is_admin": is_admin, "may_change": may_change, "may_run": may_run,
+}  # fmt: skip

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.shared.around import Around
 from app.shared.recordings import hardware_of
 from app.shared.render import between, duration, figure
 from app.shared.words import RECORDED, STATES
 from storage.runs import Run
 
 HEADLINE_SPLITS = ("train", "test", "unrelated")  # worth a place in a row, in this order
-PLAIN = ("id", "name", "model", "seed", "created_at", "error", "attack", "cell", "recorded", "study")
+PLAIN = ("id", "name", "model", "seed", "created_at", "error", "attack", "cell", "recorded", "study", "owner")
 
 
-def row_of(run: Run, workers: bool) -> dict[str, Any]:
-    """What the templates need to know about a run. `workers`: whether any worker is alive."""
+def row_of(run: Run, around: Around) -> dict[str, Any]:
+    """What the templates need to know about a run."""
     sign, label = RECORDED if run.recorded else STATES[run.state]
     return {
         **{name: getattr(run, name) for name in PLAIN},
@@ -23,8 +24,10 @@ def row_of(run: Run, workers: bool) -> dict[str, Any]:
         "label": label,
         "took": between(run.started_at, run.finished_at),
         "percent": progress_percent(run),
-        "words": progress_words(run, workers),
+        "words": progress_words(run, around),
         "headline": [(split, run.headline[split]) for split in HEADLINE_SPLITS if split in run.headline],
+        "owner_name": around.names.get(run.owner or "", ""),
+        "waiting": around.waiting.get(run.id),
         "active": not run.ended,
         "partial": bool(run.started_at),
         "hardware": hardware_of(run.environment),
@@ -42,10 +45,10 @@ def progress_percent(run: Run) -> int | None:
     return round(100 * min(1.0, max(0.0, fraction)))
 
 
-def progress_words(run: Run, workers: bool) -> str:
+def progress_words(run: Run, around: Around) -> str:
     """What a run that has not ended is doing: `Memorising: epoch 7 of 20 · loss 0.31 · 40 s left`."""
     if run.state == "queued":
-        return "Waits for its turn" if workers else "Waits for a worker: none is running"
+        return around.words.get(run.id, "Waits for its turn")
     if run.ended:
         return ""
     now = run.progress

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from app.shared.around import around
 from app.shared.frame import CHOOSERS, QUIET, acting_html, html, told_by
 from app.shared.lab import Lab
 from app.shared.render import duration, moment, part, render
@@ -208,9 +209,11 @@ def now_words(lab: Lab, runs: list[StudyRun]) -> str:
     if not left:
         return ""
     running = next((run for run in runs if run.state in (State.RUNNING, State.STOPPING)), None)
-    said = str(running.progress.get("message") or "Starting") if running else "Waits for its turn"
-    if running is None and not lab.workers_alive():
-        said = "Waits for a worker: none is running"
+    if running:
+        said = str(running.progress.get("message") or "Starting")
+    else:
+        words = around(lab).words
+        said = next((words[run.run] for run in runs if run.run in words), "Waits for its turn")
     took = [
         (moment(run.finished_at) - moment(run.started_at)).total_seconds()
         for run in runs

@@ -24,6 +24,7 @@ from engine.models.catalogue import INSTALLABLE, not_installed
 from engine.models.folder_check import check_folder, read_tokenizer
 from engine.models.gguf_header import read_header
 from engine.models.paper_models import PAPER_MODELS
+from engine.models.permitted import is_permitted, not_permitted
 from engine.models.reading import inside_file, read_json
 from engine.models.source import (
     EMBEDDED,
@@ -81,6 +82,8 @@ def model_problems(model: str) -> list[Problem]:
         return [Problem("is empty: name a Hugging Face model or a folder, or choose the embedded one", None, column)]
     if hidden := invisible_character(model):
         return [Problem(f"holds the invisible character {hidden}: remove it", None, column)]
+    if not is_permitted(model):
+        return [Problem(not_permitted(model), None, column)]
     if model in INSTALLABLE and local_path(model) is None:
         return [Problem(not_installed(model), None, column)]
     if file := gguf_file(model):

@@ -17,6 +17,7 @@ from engine import CODE_ROOT
 from engine.checks import shorten
 from engine.models.catalogue import INSTALLABLE, installed, models_folder, not_installed
 from engine.models.fingerprint import known_fingerprint
+from engine.models.permitted import is_permitted, not_permitted
 
 EMBEDDED = "embedded"
 EMBEDDED_WEIGHTS = CODE_ROOT / "engine" / "base" / "weights"
@@ -46,6 +47,8 @@ def local_path(name: str) -> Path | None:
     try:
         if name in INSTALLABLE:
             return installed(name)
+        if not is_permitted(name):
+            return None
         path = EMBEDDED_WEIGHTS if name == EMBEDDED else Path(name).expanduser()
         return path if name.strip() and path.exists() else None
     except (OSError, RuntimeError):  # too long for a path, or the home of nobody
@@ -64,6 +67,8 @@ def resolve_source(name: str) -> str | Path:
                 "or train them with ‘python -m engine.base’"
             )
         return EMBEDDED_WEIGHTS
+    if not is_permitted(name):
+        raise ModelError(not_permitted(name))
     if name in INSTALLABLE and installed(name) is None:
         raise MissingError(not_installed(name))
     if file := gguf_file(name):
@@ -117,7 +122,7 @@ def from_anywhere(name: str) -> str:
     """A folder or GGUF file as an absolute path, since a worker looks from elsewhere; any other name as it is."""
     try:
         folder = Path(name).expanduser()
-        known = name == EMBEDDED or name in INSTALLABLE
+        known = name == EMBEDDED or name in INSTALLABLE or not is_permitted(name)
         return str(folder.resolve()) if not known and (folder.is_dir() or gguf_file(name)) else name
     except (OSError, RuntimeError):
         return name

@@ -79,7 +79,8 @@ def test_an_open_page_whose_sign_in_has_ended_leads_to_signing_in_and_back(
     sign_in(page)
     expect(page.get_by_role("link", name="ada")).to_be_visible()
     db = open_database(guarded.home)
-    remove_user(db, list_users(db)[0].id)
+    (ada,) = list_users(db)
+    remove_user(db, ada, ada.actor)
     add_user(db, "ada", hash_password(PASSWORD))
     # The header looks every few seconds how the worker is.
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=60_000)

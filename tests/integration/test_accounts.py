@@ -341,4 +341,4 @@ def test_the_command_line_keeps_accounts(
         assert main(["users", *words, *home]) == 2
         assert told in capsys.readouterr().err
     assert main(["users", "list", *home]) == 0
-    assert capsys.readouterr().out.startswith("ada  (since 20")
+    assert capsys.readouterr().out.startswith("ada  admin  (since 20")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import uvicorn
@@ -51,7 +52,9 @@ def write_checkpoint(home: Path, run_id: str, name: str, seed: int) -> None:
 def run_row(home: Path, run_id: str) -> Run:
     """The run as the database would have it."""
     experiment = json.loads((run_folder(home, run_id) / "run.json").read_text(encoding="utf-8"))["experiment"]
-    nothing = dict.fromkeys(("cloned_from", "started_at", "finished_at", "worker", "lease_until", "error"))
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("cloned_from", "started_at", "finished_at", "worker", "lease_until", "error")
+    )
     return Run(
         id=run_id, name="tiny", state=State.DONE, experiment=experiment, model=experiment["model"], seed=0,
         created_at="", attempt=1, stalls=0, progress={}, headline={}, environment={}, **nothing,

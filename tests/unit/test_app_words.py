@@ -14,6 +14,7 @@ from app.results.model_card import card_html, card_of
 from app.results.page import twins_table
 from app.results.report import report_html
 from app.results.sentences import headline_sentences, sample_words
+from app.shared.around import Around
 from app.shared.departures import otherwise_trained
 from app.shared.downloads import csv_lines
 from app.shared.lab import Lab
@@ -27,6 +28,8 @@ from storage.measurements import Result
 from storage.runs import Run, State, add_run
 
 BLANK: dict[str, Any] = {"experiment": {}, "model": "embedded", "seed": 0}
+
+HERE = Around(True)
 
 
 @pytest.fixture
@@ -68,11 +71,11 @@ def test_figures_in_words() -> None:
 def test_what_a_running_run_is_doing(run: Run) -> None:
     told = {"stage": "stage1", "epoch": 7, "epochs": 20, "loss": 0.3123, "seconds_left": 40.2}
     live = replace(run, state=State.RUNNING, progress=told)
-    assert progress_words(live, True) == "Memorising: epoch 7 of 20 · loss 0.312 · 40 s left"
-    assert progress_words(replace(live, progress={}), True) == "Starting"
-    assert progress_words(run, False) == "Waits for a worker: none is running"
+    assert progress_words(live, HERE) == "Memorising: epoch 7 of 20 · loss 0.312 · 40 s left"
+    assert progress_words(replace(live, progress={}), HERE) == "Starting"
+    assert progress_words(run, Around(False)) == "Waits for its turn"
     stopping = replace(live, state=State.STOPPING)
-    assert progress_words(stopping, True).startswith("Stops after the current step")
+    assert progress_words(stopping, HERE).startswith("Stops after the current step")
 
 
 def test_a_sample_is_said(run: Run) -> None:
@@ -139,10 +142,10 @@ def test_where_the_key_token_is_said_aloud_both_figures_are_shown(run: Run) -> N
 def test_a_runs_row_names_both_figures_where_they_differ(run: Run) -> None:
     figure = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10, "n_facts": 5}
     done = replace(run, state=State.DONE, headline={"train": figure | {"unaided": figure | {"value": 0.1}}})
-    html = part("runs/recent", rows=[row_of(done, True)])
+    html = part("runs/recent", rows=[row_of(done, HERE)])
     assert "(10\u00a0%)" in html and "without answers that say the key token" in html
-    assert "key token unsaid" in render("runs/head.html", row=row_of(done, True), linked=False)
-    same = row_of(replace(done, headline={"train": figure}), True)
+    assert "key token unsaid" in render("runs/head.html", row=row_of(done, HERE), linked=False)
+    same = row_of(replace(done, headline={"train": figure}), HERE)
     assert "key token" not in part("runs/recent", rows=[same]) + render("runs/head.html", row=same, linked=False)
 
 
@@ -246,7 +249,7 @@ def test_chance_is_one_over_the_options(run: Run) -> None:
 @pytest.mark.parametrize("name", ["<script>x</script>", "' onclick='x", '" onmouseover="x', "${alert(1)} {{7*7}} `"])
 def test_whatever_a_person_typed_is_escaped(run: Run, name: str) -> None:
     hostile = replace(run, name=name, model=name, error=name, state=State.FAILED)
-    row = row_of(hostile, True)
+    row = row_of(hostile, HERE)
     for html in (render("runs/head.html", row=row, linked=False), part("runs/recent", rows=[row])):
         assert "<script" not in html
         assert "onclick='x" not in html

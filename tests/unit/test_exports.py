@@ -21,6 +21,7 @@ from storage.database import open_database
 KEPT_IN = {
     "drafts", "workers", "servers", "devices", "recordings", "askings", "asking_questions", "asking_columns",
     "asking_answers", "asking_alternatives", "study_groups", "users", "sessions", "tokens", "wrong_passwords",
+    "audit",
 }  # fmt: skip
 WORDS = st.sampled_from(["Cody", "Ross", "cody ross", "Ross:", ".", ",", "é", "e\u0301", "[X]", " ", "\n", "中"])
 TEXT = st.lists(WORDS, max_size=6).map(" ".join)
