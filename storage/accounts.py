@@ -131,7 +131,7 @@ def set_role(db: Database, user: User, role: Role, by: Actor) -> None:
 
 def set_quota(db: Database, user: User, most_runs: int | None, most_bytes: int | None, by: Actor) -> None:
     """Limit what an account may have in the lab, from its next start of a run on; None for no limit."""
-    words = f"{user.name}: {'any number of' if most_runs is None else most_runs} runs, "
+    words = f"{user.name}: {'any number of runs' if most_runs is None else f'{most_runs} at a time'}, "
     words += "any size" if most_bytes is None else f"{most_bytes / 1e9:g} GB"
     with write(db):
         db.execute("update users set most_runs = ?, most_bytes = ? where id = ?", [most_runs, most_bytes, user.id])

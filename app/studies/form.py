@@ -38,7 +38,7 @@ class StudyForm:
 
 def study_form() -> StudyForm:
     """Build the form, folded."""
-    with gr.Accordion("A study of my own", open=False):
+    with gr.Accordion("A study of my own", open=False, elem_classes="for-runners"):
         text = gr.Textbox(
             EXAMPLE,
             label="Its description (YAML)",

@@ -114,7 +114,7 @@ def test_every_route_by_role(lab: Lab, place: int, who: str) -> None:
 
 def test_pages_say_whom_they_are_for(lab: Lab) -> None:
     for who, path, words in (
-        ("vi", "/design", "This page is for a runner or an admin"), ("vi", "/people", "This page is for an admin"),
+        ("vi", "/design", "This page is for runners and admins"), ("vi", "/people", "This page is for admins"),
         ("ada", "/audit", "Your account is a runner’s"),
     ):  # fmt: skip
         assert words in lab.get(who, path).text

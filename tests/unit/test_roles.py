@@ -220,7 +220,7 @@ def test_a_quota_of_runs_counts_what_waits_and_runs(db: Database, people: dict[s
     with acting_as(people["owner"]):
         study_of(db)
     assert [e.about for e in list_entries(db, search="quota")] == [
-        "owner: any number of runs, any size", "owner: 2 runs, any size",
+        "owner: any number of runs, any size", "owner: 2 at a time, any size",
     ]  # fmt: skip
 
 
