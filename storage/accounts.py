@@ -5,6 +5,7 @@ A secret itself is never stored, only its SHA-256, which suffices for one that w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import sqlite3
@@ -89,8 +90,11 @@ def user_of_provider(db: Database, subject: str, name: str, role: Role = Role.RU
 
 def user_of_proxy(db: Database, name: str, role: Role = Role.RUNNER) -> User:
     """The account of whom the proxy in front names, added in that role when there is none."""
-    row = db.execute(f"select {USER} from users u where name = ?", [name]).fetchone()
-    return _user(row) if row else _add(db, User(secrets.token_hex(6), name, now(), PROXY + name, role), "")
+    with contextlib.suppress(KeyError):
+        return get_user(db, name)[0]
+    with contextlib.suppress(ValueError):
+        return _add(db, User(secrets.token_hex(6), name, now(), PROXY + name, role), "")
+    return get_user(db, name)[0]  # another request of the same page came first
 
 
 def _add(db: Database, user: User, password: str, by: Actor | None = None) -> User:

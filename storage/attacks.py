@@ -15,7 +15,6 @@ from storage.acting import actor_id, check_may_change
 from storage.audit import addition, change
 from storage.database import now, write
 from storage.deletion import asked_now
-from storage.quotas import check_quota
 from storage.runs import ENDED, State, add_event, request_stop, retry_run
 
 RESULT_FIELDS = (
@@ -68,8 +67,7 @@ def add_attack(
 ) -> str:
     """Queue an attack; a cell is (what it does, the base run it needs, that run's experiment). Returns its id."""
     attack, owner, planned = secrets.token_hex(4), actor_id(), list(cells)
-    check_quota(db, len(planned))
-    with addition(db, "started", "attack", attack, name):
+    with addition(db, "started", "attack", attack, name, runs=len(planned)):
         plan = json.dumps(experiment, ensure_ascii=False)
         origin = json.dumps(recorded, ensure_ascii=False) if recorded else None
         row = {"id": attack, "name": name, "experiment": plan, "created_at": now(), "recorded": origin,

@@ -11,6 +11,7 @@ from sqlite_utils import Database
 
 from storage.acting import Actor, acting_as, actor, check_may_change, check_may_run
 from storage.database import now, write
+from storage.quotas import check_room, check_runs
 
 LONGEST = 300
 
@@ -51,10 +52,15 @@ def change(db: Database, act: str, kind: str, what: str, about: str, owner: str 
 
 
 @contextmanager
-def addition(db: Database, act: str, kind: str, what: str, about: str) -> Iterator[None]:
-    """The same for something new. Raises NotAllowed for somebody who may only look."""
+def addition(db: Database, act: str, kind: str, what: str, about: str, runs: int = 0) -> Iterator[None]:
+    """The same for something new, with so many runs that will wait. Raises NotAllowed for somebody who may only look,
+    or who has as much in the lab as they may."""
     check_may_run()
+    if runs:
+        check_room(db)
     with write(db):
+        if runs:
+            check_runs(db, runs)
         with acting_as(None):
             yield
         note(db, act, kind, what, about)

@@ -6,27 +6,37 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
-from storage.acting import NotAllowed, actor, is_admin
+from storage.acting import NotAllowed, Role, actor
 from storage.folders import attack_folder, run_folder
 
 
-def check_quota(db: Database, runs: int = 1) -> None:
-    """Whether whoever acts may start so many more. Raises NotAllowed, with what they may and how to go on."""
+def check_runs(db: Database, runs: int) -> None:
+    """Whether so many more runs of whoever acts may wait. Raises NotAllowed, with what they may and how to go on."""
+    owner, most = _limit(db, "most_runs")
+    if most is not None and (going := going_on(db, owner)) + runs > most:
+        raise NotAllowed(
+            f"at most {most} runs of yours may wait or run, {going} do, and this would be {runs} more: wait for them, "
+            "cancel some, or ask an admin of this lab for more"
+        )
+
+
+def check_room(db: Database) -> None:
+    """Whether what whoever acts has on the disk leaves room for more. Raises NotAllowed as `check_runs`."""
+    owner, most = _limit(db, "most_bytes")
+    if most is not None and (used := used_bytes(db, owner)) >= most:
+        raise NotAllowed(
+            f"your runs take {used / 1e9:.1f} GB, and may take {most / 1e9:.1f} GB: delete some, or ask an admin of "
+            "this lab for more"
+        )
+
+
+def _limit(db: Database, column: str) -> tuple[str, int | None]:
+    """Who acts, and their limit; None where there is none."""
     who = actor()
-    if who is None or is_admin():
-        return
-    row = db.execute("select most_runs, most_bytes from users where id = ?", [who.id]).fetchone()
-    most_runs, most_bytes = row or (None, None)
-    if most_runs is not None and (going := going_on(db, who.id)) + runs > most_runs:
-        raise NotAllowed(
-            f"at most {most_runs} runs of yours may wait or run, {going} do, and this would be {runs} more: wait for "
-            "them, cancel some, or ask an admin of this lab for more"
-        )
-    if most_bytes is not None and (used := used_bytes(db, who.id)) >= most_bytes:
-        raise NotAllowed(
-            f"your runs take {used / 1e9:.1f} GB, and may take {most_bytes / 1e9:.1f} GB: delete some, or ask an admin "
-            "of this lab for more"
-        )
+    if who is None or who.role is Role.ADMIN:
+        return "", None
+    row = db.execute(f"select {column} from users where id = ?", [who.id]).fetchone()
+    return who.id, row[0] if row else None
 
 
 def going_on(db: Database, owner: str) -> int:

@@ -17,7 +17,6 @@ from sqlite_utils import Database
 from storage.acting import actor_id
 from storage.audit import addition, change
 from storage.database import now, write
-from storage.quotas import check_quota
 
 
 class State(StrEnum):
@@ -105,8 +104,7 @@ def add_run(
     Raises NotAllowed for somebody who may only look, or has as much in the lab as they may.
     """
     run_id, owner = secrets.token_hex(4), actor_id()
-    check_quota(db)
-    with addition(db, "started", "run", run_id, name):
+    with addition(db, "started", "run", run_id, name, runs=1):
         db.table("runs").insert(
             {
                 "id": run_id,

@@ -14,7 +14,6 @@ from sqlite_utils import Database
 from storage.acting import actor_id, check_may_change
 from storage.audit import addition, change
 from storage.database import now, write
-from storage.quotas import check_quota
 from storage.runs import State, add_event, request_stop, retry_run
 
 
@@ -106,8 +105,7 @@ class NewRun:
 def add_study(db: Database, *, name: str, plan: dict[str, Any], runs: Iterable[NewRun]) -> str:
     """Queue a study and its runs. Returns its id. Raises NotAllowed as `add_run`."""
     study, owner, planned = secrets.token_hex(4), actor_id(), list(enumerate(runs))
-    check_quota(db, len(planned))
-    with addition(db, "started", "study", study, name):
+    with addition(db, "started", "study", study, name, runs=len(planned)):
         row = {"id": study, "name": name, "plan": json.dumps(plan, ensure_ascii=False), "created_at": now()}
         db.table("studies").insert(row | {"owner": owner})
         _add_runs(db, study, owner, planned, {})

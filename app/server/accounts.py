@@ -29,7 +29,7 @@ from storage.audit import note
 
 logger = logging.getLogger("app")
 
-SIGN_IN, SIGN_OUT, ACCOUNT = "/sign-in", "/sign-out", "/account"
+SIGN_IN, SIGN_OUT, ACCOUNT, PEOPLE = "/sign-in", "/sign-out", "/account", "/people"
 # What somebody who is not signed in may ask for: that page, and how it looks.
 OPEN = re.compile(r"/sign-in(/openid(/back)?)?|/theme\.css|/favicon\.ico|/lab/[a-z.-]+|/static/fonts/[A-Za-z0-9/.-]+")
 WRONG = "This name and password do not belong together."
@@ -62,7 +62,7 @@ class Accounts:
         headers = Headers(scope=scope)
         by_token = "authorization" in headers
         user = await run_sync(self._user_of_token if by_token else self._user_of_session, headers)
-        if user is not None and by_token and scope["path"] in (ACCOUNT, SIGN_OUT):
+        if user is not None and by_token and scope["path"] in (ACCOUNT, SIGN_OUT, PEOPLE):
             await JSONResponse({"error": NO_TOKEN}, 403)(scope, receive, send)
             return False
         if user is not None:

@@ -8,6 +8,7 @@ from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
+from app.server.accounts import PEOPLE
 from app.server.roles import account_of, is_short
 from app.shared.frame import header
 from app.shared.lab import Lab
@@ -19,7 +20,7 @@ from storage.acting import Role
 from storage.audit import count_entries, list_entries, note
 from storage.quotas import going_on, used_bytes
 
-PEOPLE, AUDIT = "/people", "/audit"
+AUDIT = "/audit"
 PAGE_SIZE = 100
 MOST_RUNS, MOST_GIGABYTES = 1_000_000, 1_000_000.0
 ROLES = {
