@@ -21,7 +21,7 @@ from engine.exports.dataset import dataset_files
 from engine.exports.harness import harness_task
 from engine.exports.target import zipped
 from engine.serving.served import served_model
-from storage.answer_search import Wanted, iterate_answers
+from storage.answer_search import Wanted, iterate_rows
 from storage.folders import base_text_file
 from storage.measurements import RESULT_FIELDS
 from storage.representations import FIGURE_FIELDS
@@ -114,5 +114,6 @@ def _answers(lab: Lab, run: Run) -> Iterator[dict[str, Any]]:
     if answers is None:
         return
     with closing(answers):
-        for row in iterate_answers(answers, Wanted()):
-            yield vars(row) | {"prompt": row.text}
+        for row in iterate_rows(answers, Wanted()):
+            row["prompt"] = row["text"]
+            yield row

@@ -8,12 +8,14 @@ import logging
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio.to_thread
 import gradio as gr
 from fastapi import FastAPI
 from gradio.routes import App
+from gradio.state_holder import SessionState, StateHolder
 from starlette.routing import Mount, Route
 
 from app.server.uploads import KEPT_SECONDS, empty_uploads
@@ -74,8 +76,6 @@ class Pages(gr.Blocks):
             folder = Path(block.GRADIO_CACHE) if isinstance(block, gr.UploadButton) else None
             if not _without_strange_files(value, folder):
                 raise gr.Error(NO_FILE, print_exception=False)
-        if state is not None and not isinstance(state.config_values, _KeptNothing):
-            state.config_values = _KeptNothing()
         return await super().preprocess_data(block_fn, inputs, state, explicit_call)
 
 
@@ -93,6 +93,22 @@ class _KeptNothing(dict[int, Any]):
 
     def __setitem__(self, component: int, value: Any) -> None:
         pass
+
+
+class _Session(SessionState):
+    """A session that does not begin with a description of every component of every page, which takes Gradio as long as
+    all else that opens a page, and is kept for the same links."""
+
+    def __init__(self, blocks: gr.Blocks) -> None:
+        super().__init__(SimpleNamespace(default_config=blocks.default_config, blocks={}))  # type: ignore[arg-type]
+        self.config_values = _KeptNothing()
+
+
+class _Sessions(StateHolder):
+    def __getitem__(self, session_id: str) -> SessionState:
+        if session_id not in self.session_data:
+            self.session_data[session_id] = _Session(self.blocks)
+        return super().__getitem__(session_id)
 
 
 def _without_strange_files(value: Any, folder: Path | None) -> bool:
@@ -133,8 +149,10 @@ def bound(pages: Pages) -> None:
 
 
 def keep_used_routes(site: FastAPI) -> None:
-    """Take away each of Gradio's routes that the lab's pages do not use."""
+    """Take away each of Gradio's routes that the lab's pages do not use, and have sessions begin with little."""
     app = gradio_of(site)
+    app.state_holder = _Sessions()
+    app.state_holder.set_blocks(app.get_blocks())
     own = {f"/{name}" for name, *_ in app.get_blocks().pages if name}
     app.router.routes[:] = [
         route for route in app.routes if isinstance(route, Route) and (route.path.rstrip("/") or "/") in USED | own

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from fastapi.responses import Response, StreamingResponse
 
 from engine.corpus.spreadsheet import guard
+
+NUMBERS = (int, float)
+MOST_KEPT = 20_000
 
 
 def csv_lines(fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -17,18 +21,16 @@ def csv_lines(fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Iterator
     names = list(fields)
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow(map(_cell, names))
+    safe = lru_cache(maxsize=MOST_KEPT)(guard)  # names, prompts and languages come again and again
+    writer.writerow(map(safe, names))
     for row in rows:
-        writer.writerow([_cell(row[name]) for name in names])
+        cells = [row[name] for name in names]
+        writer.writerow([v if v is None or isinstance(v, NUMBERS) else safe(str(v)) for v in cells])
         if buffer.tell() > 50_000:
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    return value if value is None or isinstance(value, int | float) else guard(str(value))
 
 
 def csv_file(name: str, fields: Iterable[str], rows: Iterable[dict[str, Any]]) -> Response:

@@ -105,7 +105,9 @@ async def visit(
 async def person(address: str, token: str, run: str, end: float, chance: random.Random, taken: Taken) -> None:
     """One person: opens one page after another, stays a while, and does there what one does."""
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=60) as client:
+    # A browser asks again where a connection was closed just as it was to be used once more; this client does not.
+    limits = httpx.Limits(keepalive_expiry=2.0)
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=60, limits=limits) as client:
         await asyncio.sleep(chance.uniform(0, 20))
         config = (await client.get("/config")).json()
         while time.monotonic() < end:
