@@ -158,4 +158,5 @@ def history_html(lab: Lab, search: str, number: int, view: View) -> str:
         pages=max(1, -(-total // HISTORY_ROWS)),
         search=search.strip(),
         here=view.asked,
+        names=lab.names(),
     )

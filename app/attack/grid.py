@@ -116,6 +116,7 @@ def _listed(lab: Lab, attack: Attack) -> Row:
         "recorded": attack.recorded,
         "counts": counts,
         "own": may_change(attack.owner),
+        "owner_name": lab.names().get(attack.owner or "", ""),
         "active": any(state not in {s.value for s in ENDED} for state in counts),
         "stuck": bool(counts.get("failed") or counts.get("cancelled")),
         "relation": attack.experiment.get("relation"),

@@ -150,6 +150,7 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
     top = render(
         "studies/top.html", study=study, view=view, counts=counts, total=len(runs), done=counts.get("done", 0),
         busy=busy, now=now_words(lab, runs), failed=[run for run in runs if run.state is State.FAILED],
+        owner=lab.names().get(study.owner or "", ""),
     )  # fmt: skip
     choosers = render(
         "studies/choosers.html", study=study, studies=list_studies(lab.db, limit=LISTED), view=view,
