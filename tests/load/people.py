@@ -162,11 +162,8 @@ def tell(taken: Taken, memory: list[int], flaw: str) -> int:
     problems = [row[2] for row in taken.rows if row[2]]
     for words in dict.fromkeys(problems[:20]):
         print(f"  {words}")
-    settled = memory[len(memory) // 4 :] or memory
-    print(
-        f"\nmemory of the page's process: {memory[0] / 1e6:.0f} MB at first, {settled[0] / 1e6:.0f} MB after a quarter "
-        f"of the time, {memory[-1] / 1e6:.0f} MB at the end, {max(memory) / 1e6:.0f} MB at most"
-    )
+    quarters = [memory[min(len(memory) - 1, len(memory) * n // 4)] // 10**6 for n in range(5)]
+    print(f"\nmemory of the page's process in MB, at first and after each quarter of the time: {quarters}")
     print(f"the backup: {flaw or 'verified, and restored into an empty folder: whole, with the same runs'}")
     return int(bool(problems) or slow > MOST_SECONDS or bool(flaw))
 
