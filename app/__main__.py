@@ -54,6 +54,9 @@ def main(
     ] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of the lab's data. By default ~/.rote-lab.")] = None,
     worker: Annotated[bool, typer.Option(help="Also start a worker that carries out queued runs.")] = True,
+    on: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Carry runs out on this Ray cluster: ray://HOST:10001.")
+    ] = None,
     user_header: Annotated[
         str, typer.Option(help="Header in which a proxy that signs people in tells who asks: X-Forwarded-User.")
     ] = "",
@@ -104,7 +107,7 @@ def main(
         if accounts and not at and not list_users(Lab(home).db):
             listener.close()
             fail(f"Nobody has an account in {home} yet: `rote-lab users add NAME --home {home}`, then start it again.")
-        serve(listener, allowed, home, of_worker if worker else None, of_worker, tls, at, accounts)
+        serve(listener, allowed, home, of_worker if worker else None, of_worker, tls, at, accounts, on)
     except sqlite3.Error as error:
         fail(sentence(say_trouble(error)))
     except OSError as error:
@@ -160,10 +163,12 @@ def serve(
     tls: dict[str, Any],
     openid: Provider | None,
     passwords: bool,
+    cluster: str | None = None,
 ) -> None:
     """Serve the site on the listening socket until the process is told to end. `worker`: the environment of workers
     that are started beside it, None for none; `outside`: of processes that ask the hub for the sizes of models; `tls`:
-    settings of uvicorn for https; `openid`, `passwords`: see `build_site`."""
+    settings of uvicorn for https; `openid`, `passwords`: see `build_site`; `cluster`: the address of one that carries
+    out the runs, through one worker."""
     make_uploads(home)
     from app.site import build_site  # loads Gradio, which reads `QUIET` from the environment
 
@@ -172,7 +177,7 @@ def serve(
         models = ModelServer(home)
     except CannotServe as error:
         fail(f"{error}.")
-    workers = Workers(home, worker)
+    workers = Workers(home, worker, cluster)
     site = build_site(home, allowed, models, workers.starting, outside, openid, passwords)
     log: dict[str, Any] = {"log_config": None} if in_json() else {}
     config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **log, **tls, **server_settings())

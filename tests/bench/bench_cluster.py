@@ -1,0 +1,125 @@
+"""A study on a cluster of two nodes beside one worker: the same table, also when a node is killed; and what it costs.
+
+python -m tests.bench.bench_cluster [--runs 20] [--client]
+
+Three labs, each with the same study: a local worker; the cluster, left in peace; the cluster, of which a node is killed
+with SIGKILL in the middle of a run, when about half of the runs are done, and another one joins later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.execution.studies.queue import queue_study
+from engine.execution.studies.report import study_figures
+from engine.studies.study import Study
+from storage.runs import State, list_events
+from storage.studies import list_study_runs, study_counts
+from tests.integration.lab import Lab, wait_until
+from tests.ray.cluster import Machines, use_token
+
+
+def plan(runs: int) -> dict[str, Any]:
+    """A study of so many runs (a multiple of four), of which four at a time memorise the same."""
+    return {
+        "name": "cluster",
+        "experiment": {
+            "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 20}}],
+            "stage1": {"epochs": 8},
+            "evaluation": {"languages": ["en"], "facts": 12, "choice": {"facts": 4}, "max_new_tokens": 8},
+        },
+        "axes": {
+            "seed": list(range(runs // 4)),
+            "stage1.checkpoint_epochs": [3, 8],
+            "stage2.facts": [2, 8],
+            "stage2.epochs": [1, 3],
+        },
+    }
+
+
+def figures(lab: Lab, study: str) -> list[dict[str, Any]]:
+    """Every figure of the study's table, without the ids that each lab gives to its runs."""
+    found = []
+    for figure in study_figures(lab.db, lab.home, study):
+        seeds = {seed: own["value"] for seed, own in figure.seeds.items()}
+        found.append(asdict(figure) | {"seeds": seeds})
+    return found
+
+
+def carried_out(folder: Path, runs: int, *options: str, meanwhile: Callable[[Lab, str], None] | None = None) -> Any:
+    """The figures of the study in a new lab, and its seconds; says what became of its runs."""
+    lab = Lab(folder)
+    study = queue_study(lab.db, Study.from_data(plan(runs)))
+    began = time.monotonic()
+    worker = lab.worker("--once", *options)
+    if meanwhile:
+        meanwhile(lab, study)
+    code, seconds = worker.wait(), time.monotonic() - began
+    ids = [run.run for run in list_study_runs(lab.db, study)]
+    events = Counter(event["kind"] for run in ids for event in list_events(lab.db, run))
+    attempts = Counter(lab.run(run).attempt for run in ids)
+    words = f"{len(ids)} runs, {study_counts(lab.db, study)}, exit code {code}, {seconds:.0f} s; events {dict(events)}"
+    print(f"  {words}; attempts {dict(attempts)}", flush=True)
+    twice = [run for run in ids if sum(event["kind"] == "done" for event in list_events(lab.db, run)) != 1]
+    left = sorted(path.name for path in lab.home.rglob(".*") if path.is_dir())
+    print(f"  not done exactly once: {twice or 'none'}; left half done: {left or 'none'}", flush=True)
+    table = figures(lab, study)
+    lab.close()
+    return table, seconds
+
+
+def main() -> int:
+    """Print what each took; exit code 0 when all tables are the same."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--client", action="store_true", help="from outside of the cluster, by ray://")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        use_token(folder / "nodes")
+        print("one worker", flush=True)
+        here, alone = carried_out(folder / "here", arguments.runs)
+        machines = Machines(1)
+        address = machines.client if arguments.client else machines.address
+        print("a cluster of one node", flush=True)
+        single, one = carried_out(folder / "single", arguments.runs, "--on", address)
+        machines.nodes.append(machines.add())
+        print("a cluster of two nodes", flush=True)
+        peaceful, two = carried_out(folder / "peaceful", arguments.runs, "--on", address)
+
+        def kill(lab: Lab, study: str) -> None:
+            victim = machines.nodes[0]
+            wait_until(
+                lambda: study_counts(lab.db, study).get("done", 0) >= arguments.runs // 2 - 1, "half of the runs"
+            )
+            wait_until(lambda: machines.trains(victim), "a training process on the node")
+
+            def in_the_middle() -> bool:
+                runs = [run for run in list_study_runs(lab.db, study) if run.state is State.RUNNING]
+                return bool(machines.trains(victim)) and any(run.progress.get("fraction", 0) > 0.2 for run in runs)
+
+            wait_until(in_the_middle, "a run in its middle")
+            print(f"  killed {len(machines.kill(victim))} processes of a node", flush=True)
+            machines.nodes.append(machines.add())
+
+        print("two nodes, one of them killed, one that joins", flush=True)
+        killed, lost = carried_out(folder / "killed", arguments.runs, "--on", address, meanwhile=kill)
+        machines.close()
+    print(f"figures: {len(here)}; one node equal: {single == here}; two equal: {peaceful == here}; "
+          f"with a killed node equal: {killed == here}")  # fmt: skip
+    each = (one - alone) / arguments.runs
+    print(f"a run: {alone / arguments.runs:.1f} s here, {one / arguments.runs:.1f} s on one node: {each:+.1f} s; "
+          f"two nodes {alone / two:.2f} times as fast as one worker; with a killed node {lost:.0f} s")  # fmt: skip
+    return int(not (single == here and peaceful == here and killed == here))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
