@@ -26,6 +26,7 @@ from app.server.uploads import make_uploads
 from app.server.worker_process import Workers
 from app.shared.lab import Lab
 from app.shared.words import sentence
+from engine.cluster.connection import ClusterError, check_address
 from engine.logs import in_json, set_up_logs
 from engine.models.catalogue import use_home
 from engine.serving.connections import server_settings
@@ -94,6 +95,12 @@ def main(
         at = provider(openid, openid_client, tuple(openid_allow or ()))
         tls = certificate_of(certificate, key)
     except NotSafe as error:
+        listener.close()
+        fail(str(error))
+    try:
+        if on is not None:
+            check_address(on)
+    except ClusterError as error:
         listener.close()
         fail(str(error))
     if in_json():

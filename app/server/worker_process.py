@@ -1,6 +1,6 @@
 """Workers as child processes of the server: started with it, restarted when they die, ended with it.
 
-There is one, or one for each GPU of several, which sees no other; for a cluster one that gives the runs to its machines.
+There is one, or one for each GPU of several, which sees no other. For a cluster there is one, which gives it the runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Workers:
     """Every worker of the lab."""
 
     def __init__(self, home: Path, environment: Mapping[str, str] | None = None, cluster: str | None = None) -> None:
-        """environment: what the workers run with, but for the GPU of each; None for no workers. cluster: its address."""
+        """environment: what the workers run with, but for the GPU of each; None for none. cluster: its address."""
         self._all: list[WorkerProcess] = []
         if environment is None:
             return

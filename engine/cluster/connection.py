@@ -25,7 +25,7 @@ def check_address(address: str) -> None:
     """Refuse what is no address, before anything is queued, and a machine without Ray. Raises ClusterError."""
     if not _ADDRESS.fullmatch(address):
         raise ClusterError(
-            f"‘{address}’ is no address of a cluster: write ray://HOST:10001, or HOST:6379 on a machine that belongs to it."
+            f"‘{address}’ is no address of a cluster: write ray://HOST:10001, or HOST:6379 on one of its machines."
         )
     _ray()
     _check_token()

@@ -71,7 +71,7 @@ class Nodes:
     def has_room(self, devices: Devices, waiting: list[Devices]) -> bool:
         """Whether these devices are free, beside what others wait for.
 
-        With nobody waiting one may always stand in line, so that a cluster that grows by itself sees that there is work.
+        With nobody waiting one may always stand in line, so that a cluster that grows by itself sees the work.
         """
         self.alive()
         if not waiting:

@@ -114,7 +114,7 @@ def _command(db: Database, attack_id: str, source: str, overrides: list[str] | N
 
 
 def _work(db: Database, home: Path, attack_id: str, on: str | None) -> None:
-    """Carry out what is left of the attack, in this process or on the cluster at an address, beside whatever workers do;
+    """Carry out what is left of the attack, in this process or on the cluster at an address, beside what workers do;
     ends when all of it has."""
 
     def claim(worker: str) -> Run | None:

@@ -34,6 +34,7 @@ def plan(runs: int) -> dict[str, Any]:
         "experiment": {
             "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 20}}],
             "stage1": {"epochs": 8},
+            "stage2": {"facts": 8},
             "evaluation": {"languages": ["en"], "facts": 12, "choice": {"facts": 4}, "max_new_tokens": 8},
         },
         "axes": {
