@@ -2,8 +2,8 @@
 
 python -m tests.bench.bench_cluster [--runs 20] [--client]
 
-Three labs, each with the same study: a local worker; the cluster, left in peace; the cluster, of which a node is killed
-with SIGKILL in the middle of a run, when about half of the runs are done, and another one joins later.
+Four labs, each with the same study: a local worker; a cluster of two nodes, of which one is killed with SIGKILL in the
+middle of a run, when about half of the runs are done, while another one joins; two nodes in peace; one node.
 """
 
 from __future__ import annotations
@@ -88,13 +88,8 @@ def main() -> int:
         use_token(folder / "nodes")
         print("one worker", flush=True)
         here, alone = carried_out(folder / "here", arguments.runs)
-        machines = Machines(1)
+        machines = Machines(2)
         address = machines.client if arguments.client else machines.address
-        print("a cluster of one node", flush=True)
-        single, one = carried_out(folder / "single", arguments.runs, "--on", address)
-        machines.nodes.append(machines.add())
-        print("a cluster of two nodes", flush=True)
-        peaceful, two = carried_out(folder / "peaceful", arguments.runs, "--on", address)
 
         def kill(lab: Lab, study: str) -> None:
             victim = machines.nodes[0]
@@ -109,10 +104,15 @@ def main() -> int:
 
             wait_until(in_the_middle, "a run in its middle")
             print(f"  killed {len(machines.kill(victim))} processes of a node", flush=True)
-            machines.nodes.append(machines.add())
+            machines.nodes = [machines.nodes[1], machines.add()]
 
         print("two nodes, one of them killed, one that joins", flush=True)
         killed, lost = carried_out(folder / "killed", arguments.runs, "--on", address, meanwhile=kill)
+        print("a cluster of two nodes", flush=True)
+        peaceful, two = carried_out(folder / "peaceful", arguments.runs, "--on", address)
+        machines.kill(machines.nodes.pop())
+        print("a cluster of one node", flush=True)
+        single, one = carried_out(folder / "single", arguments.runs, "--on", address)
         machines.close()
     print(f"figures: {len(here)}; one node equal: {single == here}; two equal: {peaceful == here}; "
           f"with a killed node equal: {killed == here}")  # fmt: skip

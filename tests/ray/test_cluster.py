@@ -18,7 +18,13 @@ from tests.integration.lab import Lab, wait_until
 from tests.integration.measures import files_of
 from tests.ray.cluster import Machines
 
-LONG = [*SMALLEST, "stage1.epochs=5000", "stage1.checkpoint_epochs=[5000]"]
+# A first checkpoint soon, and the last one never.
+LONG = [
+    *SMALLEST,
+    "relations=[{name: mother, key_token: '[X]', facts: {generate: 200}}]",
+    "stage1.epochs=1000",
+    "stage1.checkpoint_epochs=[1, 1000]",
+]
 
 
 def kinds(lab: Lab, run: str) -> list[str]:
@@ -43,8 +49,10 @@ def test_a_study_survives_the_death_of_a_node_with_the_same_table(machines: Mach
     runs = [run.run for run in list_study_runs(lab.db, studies[lab])]
     assert [lab.run(run).state for run in runs] == [State.DONE] * 3
     assert [kinds(lab, run).count("done") for run in runs] == [1, 1, 1]
-    assert sum(kinds(lab, run).count("interrupted") for run in runs) == 1
-    assert sum(lab.run(run).attempt for run in runs) == 4
+    # One that was under way there, and perhaps one that was just going there.
+    interrupted = sum(kinds(lab, run).count("interrupted") for run in runs)
+    assert interrupted in (1, 2)
+    assert sum(lab.run(run).attempt for run in runs) == 3 + interrupted
     assert figures(lab, studies[lab]) == figures(here, studies[here])
     for mine, theirs in zip(runs, list_study_runs(here.db, studies[here]), strict=True):
         assert lab.outcome(mine) == here.outcome(theirs.run)
@@ -71,9 +79,8 @@ def test_a_run_is_seen_live_and_cancelled_through_ray_client(machines: Machines,
 def test_a_killed_owner_leaves_nothing_behind_and_the_next_one_goes_on(machines: Machines, lab: Lab) -> None:
     run = lab.queue(LONG)
     owner = lab.worker("--on", machines.address)
-    resume = lab.home / "runs" / run.id / "resume/stage1"
     trains = wait_until(lambda: [t for n in machines.nodes for t in machines.trains(n)], "a training")
-    wait_until(resume.is_dir, "a point to go on from")
+    wait_until((lab.home / "runs" / run.id / "checkpoints/memorised@1").is_dir, "a checkpoint to go on from")
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     _, left = psutil.wait_procs(trains, timeout=90)
