@@ -45,7 +45,7 @@ class CarriedRun:
         self.ended: State | None = None
         self.began_at = run.progress.get("fraction", 0.0)
         self._given: set[str] = set()
-        self._arrivals = Arrivals(home, home / "arriving" / run.id, self._may, self._put)
+        self._arrivals = Arrivals(home, self.folder / ".arriving", self._may, self._put)
 
     def steps(self) -> Generator[Any, Any, None]:
         """From the first word to the stored end. Raises LostRunError, OtherVersion, RefusedFile, ValueError, OSError
@@ -89,12 +89,11 @@ class CarriedRun:
 
     def _answers_to_send(self, unit: str) -> Iterator[Part]:
         """Only SQLite may open them: the page may have them open in another process, and be writing."""
-        place = f"arriving/{self.run.id}.db"
-        copy = self.home / place
-        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy = self.folder / ".answers-to-send"
+        copy.unlink(missing_ok=True)
         try:
             copy_database(self.home / unit, copy)
-            for part in parts_of(self.home, place):
+            for part in parts_of(self.folder, copy.name):
                 yield part | {"unit": unit}
         finally:
             copy.unlink(missing_ok=True)
@@ -129,6 +128,8 @@ class CarriedRun:
 
     def _may(self, unit: str) -> bool:
         """Whether the machine may write there: files of this run, and what its attack hardened."""
+        if "/." in unit:
+            return False
         inside, _, rest = unit.partition(f"runs/{self.run.id}/")
         if not inside and rest:
             parent, _, name = rest.partition("/")

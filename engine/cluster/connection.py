@@ -14,6 +14,9 @@ from typing import Any
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 USUAL_TOKEN_FILE = Path("~/.ray/auth_token")
 CLIENT = "ray://"
+# What can be asked of the head, and of Ray Client, without changing anything.
+HEAD_METHOD, CLIENT_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/KVExists"
+ANONYMOUS_SECONDS = 10.0
 _ADDRESS = re.compile(r"(ray://)?[A-Za-z0-9.-]+:\d{1,5}|(ray://)?\[[0-9A-Fa-f:.]+\]:\d{1,5}")
 
 
@@ -35,6 +38,7 @@ def connect(address: str) -> Any:
     """Connect this process to the cluster; returns the module `ray`. Raises ClusterError."""
     check_address(address)
     ray = _ray()
+    _check_asks_for_token(address)
     try:
         # What the nodes print is theirs; a run's log comes with its messages.
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="rote-lab")
@@ -66,6 +70,23 @@ def _check_token() -> None:
     file = Path(os.environ.get(TOKEN_FILE) or USUAL_TOKEN_FILE).expanduser()
     if not file.is_file():
         raise ClusterError(f"There is no token for the cluster: copy its file to {file}, or set {TOKEN}.")
+
+
+def _check_asks_for_token(address: str) -> None:
+    """Raises ClusterError when the cluster answers somebody without a token. Where nobody answers, Ray says why."""
+    import grpc  # beside Ray, in requirements-ray.txt
+
+    method = CLIENT_METHOD if address.startswith(CLIENT) else HEAD_METHOD
+    with grpc.insecure_channel(address.removeprefix(CLIENT)) as channel:
+        try:
+            channel.unary_unary(method)(b"", timeout=ANONYMOUS_SECONDS)
+        except grpc.RpcError as error:
+            silent = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED
+            if error.code() in silent:  # type: ignore[attr-defined]
+                return
+    raise ClusterError(
+        f"The cluster at {address} asks for no token, so that anybody may run code there: start it with {MODE}=token."
+    )
 
 
 def _refusal(address: str, error: Exception) -> str:

@@ -23,7 +23,7 @@ from storage.runs import Run, get_run
 
 @dataclass(frozen=True)
 class Devices:
-    """Processors and GPUs of one machine. threads: of each process that trains."""
+    """Processors and GPUs of one machine. threads: of each process that trains on processors."""
 
     cpus: int
     gpus: int
@@ -38,8 +38,7 @@ class Devices:
     @property
     def environment(self) -> dict[str, str]:
         """By which training keeps to them."""
-        kept = {"ROTE_LAB_THREADS": str(self.threads)}
-        return kept if self.gpus else kept | {"ROTE_LAB_DEVICE": "cpu"}
+        return {} if self.gpus else {"ROTE_LAB_THREADS": str(self.threads), "ROTE_LAB_DEVICE": "cpu"}
 
 
 def devices_of(experiment: Experiment, nodes: list[dict[str, Any]]) -> Devices:

@@ -35,7 +35,8 @@ class Nodes:
             options = {"num_cpus": 0, "max_restarts": 0, "label_selector": {NODE_ID: node["NodeID"]}}
             actor = self.ray.remote(RunOnNode).options(**options).remote()
             asked[actor.hello.remote()] = node["NodeID"], node["NodeName"], actor
-        self.ray.wait(list(asked), num_returns=len(asked), timeout=FIRST_LOOK_SECONDS) if asked else None
+        if asked:
+            self.ray.wait(list(asked), num_returns=len(asked), timeout=FIRST_LOOK_SECONDS)
         for answer, (node_id, name, actor) in asked.items():
             if problem := self._problem(answer, name):
                 self.refuse(node_id, problem)
@@ -68,8 +69,8 @@ class Nodes:
             self._room = dict(self.ray.available_resources())
         return self._nodes
 
-    def has_room(self, devices: Devices, waiting: list[Devices]) -> bool:
-        """Whether these devices are free, beside what others wait for.
+    def has_room(self, waiting: list[Devices]) -> bool:
+        """Whether another run would find what the last of those has that wait for their place, beside all of them.
 
         With nobody waiting one may always stand in line, so that a cluster that grows by itself sees the work.
         """
@@ -78,7 +79,7 @@ class Nodes:
             return True
         free = self._room.get("CPU", 0) - sum(w.cpus for w in waiting)
         free_gpus = self._room.get("GPU", 0) - sum(w.gpus for w in waiting)
-        return free >= devices.cpus and free_gpus >= devices.gpus
+        return free >= waiting[-1].cpus and free_gpus >= waiting[-1].gpus
 
     def took(self, devices: Devices) -> None:
         """Count these devices as no longer free, until Ray says so."""

@@ -130,7 +130,7 @@ class Owner:
         while True:
             waiting = [run.devices for run, _ in self._asked.values() if not run.host]
             nodes = self._cluster(self.nodes.alive)
-            if waiting and not self.nodes.has_room(waiting[-1], waiting):
+            if not self.nodes.has_room(waiting):
                 return
             run = self.claim(self.me.id)
             if run is None:

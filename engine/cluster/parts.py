@@ -20,8 +20,9 @@ from engine.models.folders import replaced, whole
 
 PART_BYTES = 8 << 20
 MOST_FILES = 10_000
-# A name of a file or folder: no path, nothing hidden, nothing that a shell or another system reads as more.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_@.+-]{0,200}")
+# A name of a file or folder: no path, and nothing that a shell or another system reads as more. Shards of a checkpoint
+# have a `.metadata`.
+_NAME = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_@.+-]{0,200}")
 
 Part = dict[str, Any]
 
@@ -31,7 +32,7 @@ class RefusedFile(ValueError):
 
 
 def is_path(path: str) -> bool:
-    """Whether it is one within a folder: names alone, none of them hidden or `..`, nothing absolute."""
+    """Whether it is one within a folder: names alone, none of them `..`, nothing absolute."""
     return all(_NAME.fullmatch(name) for name in path.split("/"))
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from engine.serving.listening import free_port
 from storage.runs import State
 from tests.integration.kill_runs import SMALLEST
-from tests.integration.lab import ROOT, Lab
+from tests.integration.lab import ROOT, Lab, wait_until
 from tests.ray.cluster import Machines
 
 
@@ -35,6 +39,30 @@ def test_no_connection_without_a_token(machines: Machines, lab: Lab, tmp_path: P
     wrong = said(lab, machines.address, RAY_AUTH_TOKEN="0" * 64)
     assert machines.address in wrong and "token" in wrong
     assert lab.run(run.id).state is State.QUEUED and lab.run(run.id).attempt == 0
+
+
+def test_a_cluster_that_asks_for_no_token_is_refused(lab: Lab, tmp_path: Path) -> None:
+    port, client = free_port(), free_port()
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus", "1"]
+    command += ["--port", str(port), "--ray-client-server-port", str(client), "--include-dashboard", "false"]
+    with (tmp_path / "said.txt").open("wb") as out:
+        environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+        head = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+    try:
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}"):
+            wait_until(lambda at=address: answers(at.removeprefix("ray://")), "the cluster")
+            assert f"The cluster at {address} asks for no token" in said(lab, address)
+    finally:
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+            process.kill()
+        head.wait()
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+        return True
+    return False
 
 
 def test_a_machine_with_another_version_of_the_lab_gets_no_run(
