@@ -82,7 +82,7 @@ def _check_asks_for_token(address: str) -> None:
             channel.unary_unary(method)(b"", timeout=ANONYMOUS_SECONDS)
         except grpc.RpcError as error:
             silent = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED
-            if error.code() in silent:  # type: ignore[attr-defined]
+            if error.code() in silent:
                 return
     raise ClusterError(
         f"The cluster at {address} asks for no token, so that anybody may run code there: start it with {MODE}=token."

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -50,11 +51,12 @@ def test_a_cluster_that_asks_for_no_token_is_refused(lab: Lab, tmp_path: Path) -
         head = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
         for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}"):
-            wait_until(lambda at=address: answers(at.removeprefix("ray://")), "the cluster")
+            wait_until(partial(answers, address.removeprefix("ray://")), "the cluster")
             assert f"The cluster at {address} asks for no token" in said(lab, address)
     finally:
-        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+        for process in psutil.Process(head.pid).children(recursive=True):
             process.kill()
+        head.kill()
         head.wait()
 
 
