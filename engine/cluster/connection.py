@@ -49,6 +49,7 @@ def connect(address: str) -> Any:
 
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # what goes wrong is said below, once
     os.environ.setdefault(MODE, "token")  # before Ray is imported, which reads it once
     try:
         import ray

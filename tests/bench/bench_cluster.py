@@ -108,17 +108,18 @@ def main() -> int:
 
         print("two nodes, one of them killed, one that joins", flush=True)
         killed, lost = carried_out(folder / "killed", arguments.runs, "--on", address, meanwhile=kill)
+        print(f"  {len(here)} figures, equal to the worker's: {killed == here}", flush=True)
         print("a cluster of two nodes", flush=True)
         peaceful, two = carried_out(folder / "peaceful", arguments.runs, "--on", address)
+        print(f"  equal: {peaceful == here}", flush=True)
         machines.kill(machines.nodes.pop())
         print("a cluster of one node", flush=True)
         single, one = carried_out(folder / "single", arguments.runs, "--on", address)
+        print(f"  equal: {single == here}", flush=True)
         machines.close()
-    print(f"figures: {len(here)}; one node equal: {single == here}; two equal: {peaceful == here}; "
-          f"with a killed node equal: {killed == here}")  # fmt: skip
     each = (one - alone) / arguments.runs
-    print(f"a run: {alone / arguments.runs:.1f} s here, {one / arguments.runs:.1f} s on one node: {each:+.1f} s; "
-          f"two nodes {alone / two:.2f} times as fast as one worker; with a killed node {lost:.0f} s")  # fmt: skip
+    print(f"a run: {alone / arguments.runs:.1f} s here, {one / arguments.runs:.1f} s on one node: {each:+.1f} s")
+    print(f"two nodes {alone / two:.2f} times as fast as one worker; with a killed node {alone / lost:.2f} times")
     return int(not (single == here and peaceful == here and killed == here))
 
 
