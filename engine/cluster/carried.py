@@ -33,7 +33,8 @@ class OtherVersion(Exception):
 class CarriedRun:
     """One run. `steps` is driven by who has the connection: it yields what Ray was asked, and gets the answer.
 
-    host: the machine, once the run has its place there. ended: the state that was stored for it at last.
+    host: the machine, once the run has its place there. can_ask_again: whether None may stand for an answer that never
+    came. ended: the state that was stored for the run at last.
     """
 
     def __init__(self, db: Database, home: Path, run: Run, actor: Any, devices: Devices) -> None:
@@ -41,7 +42,7 @@ class CarriedRun:
         self.experiment = Experiment.from_record(run.experiment)
         self.folder = run_folder(home, run.id)
         self.host, self.node_id = "", ""
-        self.stopping = False
+        self.stopping = self.can_ask_again = False
         self.ended: State | None = None
         self.began_at = run.progress.get("fraction", 0.0)
         self._given: set[str] = set()
@@ -63,12 +64,14 @@ class CarriedRun:
             yield self.actor.receive.remote(parts)
         yield self.actor.begin.remote(rows_to_carry(self.db, self.run), self.run.id, self.devices.environment)
         number, over, row = 0, False, dict[str, Any]()
+        self.can_ask_again = True
         while not over:
             news = yield self.actor.news.remote(number, self.stopping)
-            if news is None:  # it was out of reach for a moment: it gives the same answer again
+            if news is None:
                 continue
             number, over = number + 1, bool(news["over"])
             row = self._store(news) or row
+        self.can_ask_again = False
         self._end(row)
         yield self.actor.close.remote()
 

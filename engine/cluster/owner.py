@@ -149,8 +149,9 @@ class Owner:
             said = self.ray.get(answer)
         except self.ray.exceptions.ActorUnavailableError as error:
             first = self._unreachable.setdefault(carried.run.id, time.monotonic())
-            if not carried.host or carried.ended or time.monotonic() - first > OUT_OF_REACH_SECONDS:
+            if not carried.can_ask_again or time.monotonic() - first > OUT_OF_REACH_SECONDS:
                 return self._lost(carried, error)
+            self.stop.wait(POLL_SECONDS)
             said = None
         except Exception as error:  # of the actor's code, or of Ray: the machine is lost to this run
             return self._lost(carried, error)
@@ -202,7 +203,7 @@ class Owner:
         self._end(carried)
         if carried.ended is not None:
             return self._over(carried)
-        with suppress(LostRunError):
+        with suppress(LostRunError, KeyError):
             run = get_run(self.db, carried.run.id)
             if run.state is State.STOPPING:
                 return finish_run(self.db, run.id, carried.run.attempt, State.CANCELLED)
