@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ CLIENT = "ray://"
 # What can be asked of the head, and of Ray Client, without changing anything.
 HEAD_METHOD, CLIENT_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/KVExists"
 ANONYMOUS_SECONDS = 10.0
+# Ray Client's proxy starts a process for each client, by a fork beside its threads: now and then that ends at once.
+TRIES, NOT_STARTED = 4, "Starting Ray client server failed"
 _ADDRESS = re.compile(r"(ray://)?[A-Za-z0-9.-]+:\d{1,5}|(ray://)?\[[0-9A-Fa-f:.]+\]:\d{1,5}")
 
 
@@ -39,11 +42,16 @@ def connect(address: str) -> Any:
     check_address(address)
     ray = _ray()
     _check_asks_for_token(address)
-    try:
-        # What the nodes print is theirs; a run's log comes with its messages.
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="rote-lab")
-    except Exception as error:  # of many kinds, by what went wrong where
-        raise ClusterError(_refusal(address, error)) from error
+    for left in reversed(range(TRIES)):
+        try:
+            # What the nodes print is theirs; a run's log comes with its messages.
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="rote-lab")
+            break
+        except Exception as error:  # of many kinds, by what went wrong where
+            if not left or NOT_STARTED not in str(error):
+                raise ClusterError(_refusal(address, error)) from error
+            disconnect(ray)
+            time.sleep(1)
     return ray
 
 
