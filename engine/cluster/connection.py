@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,16 @@ def _check_token() -> None:
 
 
 def _check_asks_for_token(address: str) -> None:
-    """Raises ClusterError when the cluster answers somebody without a token. Where nobody answers, Ray says why."""
+    """Raises ClusterError when the cluster answers somebody without a token, and when nobody answers: Ray would wait."""
     import grpc  # beside Ray, in requirements-ray.txt
 
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANONYMOUS_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(_refusal(address, error)) from error
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        return  # who has no certificate gets no answer either
     method = CLIENT_METHOD if address.startswith(CLIENT) else HEAD_METHOD
     with grpc.insecure_channel(address.removeprefix(CLIENT)) as channel:
         try:
