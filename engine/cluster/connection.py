@@ -83,7 +83,7 @@ def _check_token() -> None:
 
 
 def _check_asks_for_token(address: str) -> None:
-    """Raises ClusterError when the cluster answers somebody without a token, and when nobody answers: Ray would wait."""
+    """Raises ClusterError when the cluster answers who has no token, and when nobody answers: Ray would wait."""
     import grpc  # beside Ray, in requirements-ray.txt
 
     host, _, port = address.removeprefix(CLIENT).rpartition(":")
