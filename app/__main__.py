@@ -26,6 +26,7 @@ from app.server.uploads import make_uploads
 from app.server.worker_process import Workers
 from app.shared.lab import Lab
 from app.shared.words import sentence
+from engine.cluster.connection import ClusterError, check_address
 from engine.logs import in_json, set_up_logs
 from engine.models.catalogue import use_home
 from engine.serving.connections import server_settings
@@ -55,6 +56,9 @@ def main(
     ] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of the lab's data. By default ~/.rote-lab.")] = None,
     worker: Annotated[bool, typer.Option(help="Also start a worker that carries out queued runs.")] = True,
+    on: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Carry runs out on this Ray cluster: ray://HOST:10001.")
+    ] = None,
     user_header: Annotated[
         str, typer.Option(help="Header in which a proxy that signs people in tells who asks: X-Forwarded-User.")
     ] = "",
@@ -103,6 +107,12 @@ def main(
     except NotSafe as error:
         listener.close()
         fail(str(error))
+    try:
+        if on is not None:
+            check_address(on)
+    except ClusterError as error:
+        listener.close()
+        fail(str(error))
     if in_json():
         set_up_logs()
     of_worker = QUIET | os.environ
@@ -114,7 +124,7 @@ def main(
         if accounts and not at and not list_users(Lab(home).db):
             listener.close()
             fail(f"Nobody has an account in {home} yet: `rote-lab users add NAME --home {home}`, then start it again.")
-        serve(listener, allowed, home, of_worker if worker else None, of_worker, tls, at, accounts)
+        serve(listener, allowed, home, of_worker if worker else None, of_worker, tls, at, accounts, on)
     except sqlite3.Error as error:
         fail(sentence(say_trouble(error)))
     except OSError as error:
@@ -170,10 +180,12 @@ def serve(
     tls: dict[str, Any],
     openid: Provider | None,
     passwords: bool,
+    cluster: str | None = None,
 ) -> None:
     """Serve the site on the listening socket until the process is told to end. `worker`: the environment of workers
     that are started beside it, None for none; `outside`: of processes that ask the hub for the sizes of models; `tls`:
-    settings of uvicorn for https; `openid`, `passwords`: see `build_site`."""
+    settings of uvicorn for https; `openid`, `passwords`: see `build_site`; `cluster`: the address of one that carries
+    out the runs, through one worker."""
     make_uploads(home)
     from app.site import build_site  # loads Gradio, which reads `QUIET` from the environment
 
@@ -182,7 +194,7 @@ def serve(
         models = ModelServer(home)
     except CannotServe as error:
         fail(f"{error}.")
-    workers = Workers(home, worker)
+    workers = Workers(home, worker, cluster)
     site = build_site(home, allowed, models, workers.starting, outside, openid, passwords)
     log: dict[str, Any] = {"log_config": None} if in_json() else {}
     config = uvicorn.Config(site, log_level="warning", timeout_graceful_shutdown=3, **log, **tls, **server_settings())

@@ -6,6 +6,7 @@ HOME/runs/ID/answers.db            every single answer
 HOME/runs/ID/base_text.json        the base's own text that it replays, or is held against
 HOME/runs/ID/checkpoints/NAME/     memorised@3, generalised@3, …
 HOME/runs/ID/resume/STAGE/         the newest epoch of a stage that is under way
+HOME/runs/ID/.arriving/            what comes from a machine of a cluster and is not whole yet
 HOME/runs/ID/damaged/NAME/         what was found damaged and set aside; may be deleted
 HOME/recordings.lock               while recordings that come with the lab are taken in
 HOME/attacks/ID/                   what the cells of an attack share: starts that a defence has hardened

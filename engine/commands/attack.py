@@ -15,10 +15,11 @@ from sqlite_utils import Database
 from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import ATTACKS
 from engine.attack.tables import ASKED, SETTING, costs, curve, detection
-from engine.commands.here import carry_out_here
+from engine.commands.here import carry_out_here, carry_out_on, check_cluster
 from engine.commands.mistake import (
     Home,
     Mistake,
+    On,
     Results,
     check_target,
     mistakes_in,
@@ -53,10 +54,12 @@ def attack(
         Path | None, typer.Option(metavar="FILE.json.xz", help="Where to write rows and answers, for other labs.")
     ] = None,
     queue_only: Annotated[bool, typer.Option("--queue", help="Leave the work to a worker; print the id.")] = False,
+    on: On = None,
 ) -> None:
     """Give memorised facts a second reading, over a grid, with controls and defences."""
     check_target(results)
     check_target(record)
+    check_cluster(on)
     folder = home or default_home()
     db = open_home(folder)
     attack_id = _existing(db, source)
@@ -69,7 +72,7 @@ def attack(
     if queue_only:
         typer.echo(attack_id)
         return
-    _work(db, folder, attack_id)
+    _work(db, folder, attack_id, on)
     if results is not None:
         write_json(results, attack_document(db, folder, attack_id))
     failed = [c for c in list_cells(db, attack_id) if c.state is not State.DONE]
@@ -110,8 +113,9 @@ def _command(db: Database, attack_id: str, source: str, overrides: list[str] | N
     return shlex.join(["python", "-m", "engine", "attack", source, *(w for s in settings for w in ("--set", s))])
 
 
-def _work(db: Database, home: Path, attack_id: str) -> None:
-    """Carry out what is left of the attack in this process, beside whatever workers do; ends when all of it has."""
+def _work(db: Database, home: Path, attack_id: str, on: str | None) -> None:
+    """Carry out what is left of the attack, in this process or on the cluster at an address, beside what workers do;
+    ends when all of it has."""
 
     def claim(worker: str) -> Run | None:
         waiting = [run for run in base_runs(db, attack_id) if get_run(db, run).state not in ENDED]
@@ -129,7 +133,10 @@ def _work(db: Database, home: Path, attack_id: str) -> None:
         return done / len(cells), f"{done} of {len(cells)} cells done; {words}".rstrip("; ")
 
     go_on = f"go on with: {program()} attack {attack_id}"
-    carry_out_here(db, home, ended=ended, claim=claim, shown=shown, go_on=go_on)
+    if on is None:
+        carry_out_here(db, home, ended=ended, claim=claim, shown=shown, go_on=go_on)
+    else:
+        carry_out_on(on, home, ended=ended, claim=claim, shown=shown, go_on=f"{go_on} --on {on}")
 
 
 def _words(cell: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from sqlite_utils import Database
 
+from engine.cluster.connection import ClusterError, check_address
 from engine.commands.mistake import Mistake
 from engine.execution.worker import LeaseKeeper, Registration
 from storage.database import open_database
@@ -54,6 +55,34 @@ def carry_out_here(
         raise Mistake(f"stopped; {go_on}") from None
     finally:
         remove_worker(db, me.id)
+
+
+def check_cluster(address: str | None) -> None:
+    """Refuse, before anything is queued, an address at which nothing could be carried out. Raises Mistake."""
+    try:
+        if address is not None:
+            check_address(address)
+    except ClusterError as error:
+        raise Mistake(str(error)) from error
+
+
+def carry_out_on(
+    address: str, home: Path, *, ended: Callable[[], bool], claim: Callable[[str], Run | None], shown: Shown, go_on: str
+) -> None:
+    """As `carry_out_here`, on the machines of the cluster at the address, as many runs at a time as it has room for.
+
+    Raises Mistake on Ctrl+C, and when the cluster cannot be used: what is under way is then in the queue again.
+    """
+    from engine.cluster.owner import Owner  # loads what only this needs
+
+    try:
+        owner = Owner(home, address, claim)
+        with _Bar(home, shown):
+            owner.work(ended)
+    except ClusterError as error:
+        raise Mistake(str(error)) from error
+    except KeyboardInterrupt:
+        raise Mistake(f"stopped; {go_on}") from None
 
 
 class _Bar:

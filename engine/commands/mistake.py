@@ -21,6 +21,10 @@ from storage.trouble import say_trouble
 
 Home = Annotated[Path | None, typer.Option(help="Where the lab keeps its data (default: ~/.rote-lab).")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as `runs` lists it.")]
+On = Annotated[
+    str | None,
+    typer.Option("--on", metavar="ADDRESS", help="Carry out on a Ray cluster: ray://HOST:10001, or HOST:6379 within."),
+]
 Results = Annotated[Path | None, typer.Option(metavar="FILE.json", help="Where to write the result rows.")]
 
 

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 from sqlite_utils import Database
 
-from engine.commands.here import carry_out_here
+from engine.commands.here import carry_out_here, carry_out_on, check_cluster
 from engine.commands.mistake import (
     Home,
     Mistake,
+    On,
     Results,
     RunId,
     check_target,
@@ -78,14 +79,20 @@ def later(run_id: RunId, home: Home = None) -> None:
 
 
 def run(
-    source: Source, overrides: Overrides = None, seed: Seed = None, home: Home = None, results: Results = None
+    source: Source,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    home: Home = None,
+    results: Results = None,
+    on: On = None,
 ) -> None:
     """Run an experiment here and now, with a progress bar."""
     experiment = read_to_run(source, overrides, seed)
     check_target(results)
+    check_cluster(on)
     folder = home or default_home()
     db = open_home(folder)
-    finished = carry_out(db, folder, queue_experiment(db, experiment).id)
+    finished = carry_out(db, folder, queue_experiment(db, experiment).id, on)
     if results is not None:
         write_json(results, results_document(db, folder, finished))
     if finished.state is not State.DONE:
@@ -103,12 +110,15 @@ def queue_experiment(db: Database, experiment: Experiment) -> Run:
     return add_run(db, name=experiment.name, experiment=data, model=experiment.model, seed=experiment.seed)
 
 
-def carry_out(db: Database, home: Path, run_id: str) -> Run:
-    """The run as it ended in this process. Raises Mistake when it is stopped, or when a worker took it first."""
+def carry_out(db: Database, home: Path, run_id: str, on: str | None = None) -> Run:
+    """The run as it ended in this process, or on the cluster at an address.
 
-    def claim(worker: str) -> Run:
+    Raises Mistake when it is stopped, or when a worker took it first.
+    """
+
+    def claim(worker: str) -> Run | None:
         claimed = claim_run(db, worker, LEASE_SECONDS, run_id)
-        if claimed is None:
+        if claimed is None and get_run(db, run_id).worker not in (None, worker):
             raise Mistake(f"a worker of {home} took run {run_id} first: it goes on there")
         return claimed
 
@@ -119,7 +129,15 @@ def carry_out(db: Database, home: Path, run_id: str) -> Run:
         return now.progress.get("fraction", 0), now.progress.get("message", "Starting")
 
     go_on = "the Runs page can retry it from its last checkpoint"
-    carry_out_here(db, home, ended=lambda: get_run(db, run_id).ended, claim=claim, shown=shown, go_on=go_on)
+    ended = lambda: get_run(db, run_id).ended  # noqa: E731 (given by its name below)
+    if on is None:
+        carry_out_here(db, home, ended=ended, claim=claim, shown=shown, go_on=go_on)
+    else:
+        try:
+            carry_out_on(on, home, ended=ended, claim=claim, shown=shown, go_on=go_on)
+        finally:
+            if get_run(db, run_id).state is State.QUEUED:
+                request_stop(db, run_id)  # who asked for it here and now has left
     return get_run(db, run_id)
 
 

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlite_utils import Database
 
-from engine.commands.here import carry_out_here
+from engine.commands.here import carry_out_here, carry_out_on, check_cluster
 from engine.commands.mistake import (
     Home,
     Mistake,
+    On,
     Results,
     check_target,
     mistakes_in,
@@ -73,10 +74,12 @@ def study(
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what it would run.")] = False,
     queue_only: Annotated[bool, typer.Option("--queue", help="Leave the work to a worker; print the id.")] = False,
+    on: On = None,
 ) -> None:
     """Run a grid of experiments: what is the same in several of them is computed once."""
     check_target(results)
     check_target(record)
+    check_cluster(on)
     if record is not None and not record.name.endswith(ENDING):
         raise Mistake(f"the name of {record} does not end with {ENDING}: give it that ending, by which labs find it")
     folder = home or default_home()
@@ -96,7 +99,7 @@ def study(
     if queue_only:
         typer.echo(study_id)
         return
-    _work(db, folder, study_id)
+    _work(db, folder, study_id, on)
     figures = study_figures(db, folder, study_id)
     if results is not None:
         write_json(results, {"study": get_study(db, study_id).plan, "rows": [asdict(figure) for figure in figures]})
@@ -133,8 +136,9 @@ def _read(db: Database, source: str, study_id: str | None, axes: list[str]) -> S
         return Study.from_data(data)
 
 
-def _work(db: Database, home: Path, study_id: str) -> None:
-    """Carry out what is left of the study in this process, beside whatever workers do; ends when all of it has."""
+def _work(db: Database, home: Path, study_id: str, on: str | None) -> None:
+    """Carry out what is left of the study, in this process or on the cluster at an address, beside whatever workers do;
+    ends when all of it has."""
 
     def claim(worker: str) -> Run | None:
         waiting = (run.run for run in list_study_runs(db, study_id) if run.state not in ENDED)
@@ -152,7 +156,11 @@ def _work(db: Database, home: Path, study_id: str) -> None:
             return done / total, words
         return (done + running.progress.get("fraction", 0)) / total, f"{words}; {_words(running.at)}"
 
-    carry_out_here(db, home, ended=ended, claim=claim, shown=shown, go_on=f"go on with: {program()} study {study_id}")
+    go_on = f"go on with: {program()} study {study_id}"
+    if on is None:
+        carry_out_here(db, home, ended=ended, claim=claim, shown=shown, go_on=go_on)
+    else:
+        carry_out_on(on, home, ended=ended, claim=claim, shown=shown, go_on=f"{go_on} --on {on}")
 
 
 def _words(at: dict[str, Any]) -> str:

@@ -22,14 +22,13 @@ from engine.models.folders import whole
 from engine.models.identity import base_key, noted_base
 from engine.studies.alike import answering, knowing
 from storage.answers import ANSWERS_NAME, all_answers, evaluated_checkpoints, open_answers
+from storage.carrying import MOST_TRIED
 from storage.checkpoints import BASE, CheckpointName
 from storage.folders import checkpoint_folder
 from storage.measurements import list_results
 from storage.representations import copy_representations
 from storage.runs import Run, add_event, get_run
 from storage.studies import done_like
-
-MOST_TRIED = 3  # runs that may have what is looked for
 
 
 def link_memorised(db: Database, folder: Path, run: Run, experiment: Experiment) -> None:
