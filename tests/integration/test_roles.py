@@ -248,6 +248,14 @@ def test_a_runner_names_no_folder_of_the_machine(lab: Lab, db: Database, tmp_pat
             assert "config.json" not in answer
 
 
+def test_a_runner_teaches_a_model_of_the_lab_more(lab: Lab) -> None:
+    permitted = lab.here.pages.models
+    assert permitted is not None
+    assert permitted(f"{lab.here.home}/runs/3f9a1c2e/checkpoints/generalised@20")
+    for other in (f"{lab.here.home}/lab.db", f"{lab.here.home}/runs/../uploads/x", f"{lab.here.home}/runs"):
+        assert not permitted(other)
+
+
 def test_admins_keep_accounts_on_a_page(lab: Lab, db: Database) -> None:
     cookie = signed_in(lab.here, "root")
     client = httpx.Client(base_url=lab.here.address, headers={"Cookie": cookie, "Sec-Fetch-Site": "same-origin"})
