@@ -39,7 +39,8 @@ def watch(page: Page) -> None:
 
 def settle(page: Page) -> None:
     """Wait until the server has answered everything: leaving earlier is an error in the browser's log."""
-    page.wait_for_timeout(400)
+    # By the page's own clock, so that on a busy machine, too, what it was about to ask has been asked by then.
+    page.evaluate("() => new Promise((done) => setTimeout(done, 400))")
     for _ in range(600):
         if not _under_way[page]:
             return
@@ -51,6 +52,7 @@ def reload(page: Page) -> None:
     settle(page)
     page.reload()
     page.locator("#summary .state").wait_for()
+    settle(page)
 
 
 def open_design(page: Page, address: str, query: str = "") -> None:
@@ -58,6 +60,7 @@ def open_design(page: Page, address: str, query: str = "") -> None:
         watch(page)
     page.goto(f"{address}/design{query}")
     page.locator("#summary .state").wait_for()
+    settle(page)  # the fields are filled one after the other: nobody types before they are
 
 
 def field(page: Page, label: str) -> Locator:
