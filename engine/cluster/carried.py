@@ -16,6 +16,7 @@ from engine.cluster.needs import Devices, units_of
 from engine.cluster.parts import PART_BYTES, Arrivals, Part, RefusedFile, is_path, parts_of
 from engine.cluster.versions import difference
 from engine.experiment import Experiment
+from engine.models.folders import linked_copy
 from storage.answers import ANSWERS_NAME, open_answers
 from storage.carrying import rows_to_carry, store_letter
 from storage.copies import copy_database, flaw_of
@@ -155,11 +156,7 @@ class CarriedRun:
         target, source = checkpoint_folder(self.folder, Path(unit).name), self.home / other
         if target.parent != (self.home / unit).parent or os.path.lexists(target):
             return
-        half = target.with_name(f".{target.name}.shared")
-        shutil.rmtree(half, ignore_errors=True)
-        half.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, half, copy_function=link_or_copy)
-        half.rename(target)
+        linked_copy(source, target)
 
     def forget(self) -> None:
         """Drop what has not arrived as a whole."""
@@ -178,15 +175,6 @@ def _batches(parts: Iterator[Part]) -> Iterator[list[Part]]:
         size += len(part["data"])
     if batch:
         yield batch
-
-
-def link_or_copy(source: str, target: str) -> str:
-    """A second name of the same file; where there can be none, a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
 
 
 def take_answers(folder: Path, arrived: Path) -> None:

@@ -92,3 +92,21 @@ def _flush_names(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def linked_copy(source: Path, target: Path) -> None:
+    """Put a folder there that takes no room twice: its files are second names of the same, or copies where there can be
+    none. It is there as a whole or not at all."""
+    half = target.with_name(f".{target.name}.shared")
+    shutil.rmtree(half, ignore_errors=True)
+    half.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, half, copy_function=_link_or_copy)
+    half.rename(target)
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

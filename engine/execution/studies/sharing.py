@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from engine.evaluation.questions import Question, questions_for
 from engine.evaluation.representations.texts import key_of, sampled_texts
 from engine.execution.evaluations import Shared
 from engine.experiment import Experiment
-from engine.models.folders import whole
+from engine.models.folders import linked_copy, whole
 from engine.models.identity import base_key, noted_base
 from engine.studies.alike import answering, knowing
 from storage.answers import ANSWERS_NAME, all_answers, evaluated_checkpoints, open_answers
@@ -57,21 +56,9 @@ def _link(folder: Path, other: Run, experiment: Experiment) -> list[str]:
         source = whole(checkpoint_folder(folder.with_name(other.id), target.name))
         if source is None or os.path.lexists(target) or noted_base(source) != key:
             continue
-        half = target.with_name(f".{target.name}.shared")
-        shutil.rmtree(half, ignore_errors=True)
-        half.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, half, copy_function=_link_or_copy)
-        half.rename(target)
+        linked_copy(source, target)
         linked.append(str(epoch))
     return linked
-
-
-def _link_or_copy(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
 
 
 def shared_answers(db: Database, folder: Path, run: Run, experiment: Experiment, checkpoint: str) -> Shared:
