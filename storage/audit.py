@@ -1,5 +1,9 @@
-"""The audit: who changed what and when, written with the change or not at all. What nobody in particular does (the
-command line, workers, a lab without accounts) is not in it, but for what concerns accounts."""
+"""The audit: who changed what and when.
+
+Of runs, studies, attacks and accounts an entry is written in the transaction of its change; of sign-ins, passwords and
+tokens right behind it. What nobody in particular does (the command line, workers, a lab without accounts) is not in it,
+but for what concerns accounts.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,6 @@ def test_who_may_only_look_sees_every_page_as_others_do(lab: Lab, db: Database) 
         assert told.status_code == 200, (function.fn.__module__, function.fn.__qualname__, told.text)
 
 
-# What only the list of runs says to which run, or with which value.
-OF_THE_LIST = ("priority",)
 RUN_ACTS = [
     ("runs_page.<locals>.act", ""), ("run_page.<locals>.act", "run={run}"), ("results_page.<locals>.act", "run={run}"),
     ("home_page.<locals>.act", ""),
@@ -209,7 +208,7 @@ def test_starting_is_not_for_who_may_only_look(lab: Lab, db: Database) -> None:
     ]
     for function, values, data in clicks:
         answer = told_as_text(lab.click("vi", function, values=values, **data))
-        assert "may only look" in answer.lower() or "error" in answer.lower(), function
+        assert "may only look" in answer, function
     token = {"Authorization": f"Bearer {lab.tokens['vi']}"}
     uploaded = httpx.post(f"{lab.here.address}/gradio_api/upload", files={"files": b"x"}, headers=token)
     assert (uploaded.status_code, uploaded.json()) == (403, {"error": f"{ONLY_LOOK[0].upper()}{ONLY_LOOK[1:]}."})
@@ -326,8 +325,7 @@ def test_a_role_counts_from_the_next_request_on(lab: Lab, db: Database) -> None:
 def test_whom_a_proxy_names_has_an_account_and_its_role(tmp_path: Path) -> None:
     home = tmp_path / "home"
     access = Access(user_header="X-User", role=Role.VIEWER)
-    with served_here(home, access) as here, open_database(home).conn as _:
-        db = open_database(home)
+    with served_here(home, access) as here, closing(open_database(home)) as db:
 
         def get(path: str, name: str) -> int:
             return httpx.get(here.address + path, headers={"X-User": name}, timeout=60).status_code
