@@ -66,6 +66,11 @@ document.addEventListener("input", (event) => {
 document.addEventListener("focusout", () => { if (timer) setTimeout(() => timer && tell(), 30); });
 """
 GO_TO_RUN = "(run) => { if (run) location.assign('/run?run=' + encodeURIComponent(run)); }"
+# Until they are filled the fields take no focus: what somebody typed into an empty one would be overwritten.
+HOLD, FREE = (
+    f"() => document.querySelectorAll('.start-bar, .design-columns').forEach((part) => {{ part.inert = {held}; }})"
+    for held in ("true", "false")
+)
 FORGET_ASKED = "() => roteLab.setAddress({clone: '', preset: '', later: ''})"
 
 
@@ -146,7 +151,8 @@ def _wire(c: Components, shown: Shown, installer: Installer) -> None:
         return gr.skip() if latest is None else str(latest)
 
     # With inputs of its own, `gr.on(None, …)` would run again whenever they change.
-    loaded = gr.on(None, None, **QUIET).then(opened, c["draft_id"], [c["draft_id"], *outputs], **BESIDE)
+    loaded = gr.on(None, None, js=HOLD, **QUIET).then(opened, c["draft_id"], [c["draft_id"], *outputs], **BESIDE)
+    loaded.then(None, js=FREE, **QUIET)
     loaded.then(None, js=FORGET_ASKED, **QUIET)
 
     on(c["typing"].typed, actions.edit, trigger_mode="always_last")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, Request, expect
+from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, Request, Route, expect
 from sqlite_utils import Database
 
 from engine.corpus.resolve import resolve
@@ -95,6 +95,22 @@ def design(context: BrowserContext, page: Page, address: str, db: Database) -> I
     open_design(page, address)
     yield page
     settle(page)
+
+
+def test_an_empty_field_takes_no_words_before_it_is_filled(page: Page, address: str) -> None:
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: held.append(route), times=1)
+    page.goto(f"{address}/design")
+    expect(page.locator(".design-columns")).to_have_js_property("inert", True)
+    page.wait_for_timeout(500)
+    epochs = field(page, "Epochs")
+    epochs.focus()
+    expect(epochs).not_to_be_focused()
+    held.pop().continue_()
+    page.locator("#summary .state").wait_for()
+    expect(page.locator(".design-columns")).to_have_js_property("inert", False)
+    epochs.focus()
+    expect(epochs).to_be_focused()
 
 
 def test_from_pasted_facts_to_a_queued_run(design: Page, address: str, db: Database) -> None:
