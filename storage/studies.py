@@ -112,9 +112,11 @@ def add_study(db: Database, *, name: str, plan: dict[str, Any], runs: Iterable[N
     return study
 
 
-def replan_study(db: Database, study: str, plan: dict[str, Any], runs: Iterable[str | NewRun]) -> int:
-    """Give a study a wider plan. Its runs in their order: the ids of those that are there, and new ones, which are
-    queued. Returns how many are new."""
+def replan_study(
+    db: Database, study: str, plan: dict[str, Any], runs: Iterable[tuple[str, dict[str, Any]] | NewRun]
+) -> int:
+    """Give a study a wider plan. Its runs in their order: the ids of those that are there, with where they stand now,
+    as there may be more axes, and new ones, which are queued. Returns how many are new."""
     with write(db):
         owner = get_study(db, study).owner
         check_may_change("this study", owner)
@@ -124,7 +126,9 @@ def replan_study(db: Database, study: str, plan: dict[str, Any], runs: Iterable[
             if isinstance(run, NewRun):
                 new.append((place, run))
             else:
-                db.table("runs").update(run, {"cell_place": place})
+                known, at = run
+                sql = "update runs set cell_place = ?, cell = json_set(cell, '$.at', json(?)) where id = ?"
+                db.execute(sql, [place, json.dumps(at), known])
         _add_runs(db, study, owner, new, _first_of_each(db, study))
     return len(new)
 

@@ -222,6 +222,17 @@ def test_a_study_is_made_wider_and_runs_only_what_is_new(db) -> None:
     assert len(studies.list_study_runs(db, study_id)) == len(stored)
 
 
+def test_what_is_there_takes_its_place_on_an_axis_that_comes_later(db) -> None:
+    study_id = queue_study(db, study(**AXES))
+    there = {run.run for run in studies.list_study_runs(db, study_id)}
+    usual = Experiment.from_record(runs.get_run(db, next(iter(there))).experiment).stage2.batch_size
+    assert widen_study(db, study_id, study(**AXES, **{"stage2.batch_size": [usual, usual + 1]})) == len(there)
+    stored = studies.list_study_runs(db, study_id)
+    assert {run.at["stage2.batch_size"] for run in stored if run.run in there} == {usual}
+    assert {run.at["stage2.batch_size"] for run in stored if run.run not in there} == {usual + 1}
+    assert len({studies.group_of(run.at, "seed") for run in stored}) == len(stored) // len(AXES["seed"])
+
+
 def test_the_shipped_studies_can_be_planned() -> None:
     assert STUDIES.names()[0] == "paper-main"
     planned = planned_runs(STUDIES.load("paper-main"))

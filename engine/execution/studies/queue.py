@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlite_utils import Database
 
 from engine.checks import refuse
@@ -63,10 +65,10 @@ def widen_study(db: Database, study_id: str, wider: Study) -> int:
         lost = sum(len(runs) for differs, runs in there.items() if differs not in planned)
         if lost:
             raise ValueError(f"{lost} runs would no longer be part of it: leave all that is planned in, and add to it")
-        order: list[str | NewRun] = []
+        order: list[tuple[str, dict[str, Any]] | NewRun] = []
         for differs, run in planned.items():
             before = there.get(differs, [])
-            order += [run_id for run_id, _ in before]
+            order += [(run_id, run.at) for run_id, _ in before]
             looked_at = {epoch for _, other in before for epoch in other.experiment.branch_epochs}
             if missing := set(run.experiment.branch_epochs) - looked_at:
                 order.append(_new(run.at_depths(missing) if before else run))
