@@ -207,24 +207,34 @@ def replace_cell_results(db: Database, run: str, rows: Iterable[dict[str, Any]])
         )
 
 
+def asked_languages(db: Database, attack: str, split: str) -> list[str]:
+    """The languages in which an attack asked prompts of a split."""
+    sql = (
+        "select distinct language from attack_results where run in (select id from runs where attack = ?) and split = ?"
+    )
+    return sorted(row["language"] for row in db.query(sql, [attack, split]))
+
+
 def cell_results(db: Database, run: str) -> list[dict[str, Any]]:
     """The result rows of one cell, as `list_attack_results` gives them."""
     return _results(db, "r.id = ?", run)
 
 
-def list_attack_results(db: Database, attack: str) -> list[dict[str, Any]]:
-    """All result rows of an attack so far: `run`, `RESULT_FIELDS`, the fields of their cell, in which the reading that
+def list_attack_results(db: Database, attack: str, **asked: str) -> list[dict[str, Any]]:
+    """The result rows of an attack so far: `run`, `RESULT_FIELDS`, the fields of their cell, in which the reading that
     it trained on is called `attacked_reading`, and `by_fact`: `[[sum, answers], …]`, one pair a fact, for intervals
-    over several cells."""
-    return _results(db, "r.attack = ?", attack)
+    over several cells. asked: only those of these `split` or `language`."""
+    wanted = "".join(f" and a.{name} = ?" for name in ("split", "language") if name in asked)
+    values = [asked[name] for name in ("split", "language") if name in asked]
+    return _results(db, f"r.attack = ?{wanted}", attack, *values)
 
 
-def _results(db: Database, condition: str, value: str) -> list[dict[str, Any]]:
+def _results(db: Database, condition: str, *values: str) -> list[dict[str, Any]]:
     columns = ", ".join(f"a.{name}" for name in (*RESULT_FIELDS, "by_fact"))
     rows = db.query(
         f"""select r.cell, a.run, {columns} from attack_results a join runs r on r.id = a.run
         where {condition} order by r.cell_place, a.position""",
-        [value],
+        values,
     )
     found = []
     for row in rows:

@@ -15,7 +15,7 @@ from storage.database import default_home
 
 
 def export_study(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study's id, as the page Studies names it.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study's or an attack's id.")],
     to: Annotated[Path, typer.Option(metavar="FILE", help=f"Its ending says the form: {', '.join(FORMS)}.")],
     view: Annotated[
         str, typer.Option(metavar="PARAMETERS", help='Of .html and .tex: as the page has it, "rows=model&measure=key".')

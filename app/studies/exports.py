@@ -13,14 +13,13 @@ from fastapi.responses import Response
 from app.server.security import REPORT_HEADERS
 from app.shared.downloads import bytes_file, csv_file, csv_lines, text_file
 from app.shared.lab import Lab
+from app.studies.grids import Grid, grid_of
 from app.studies.latex import latex
 from app.studies.report import report_html
 from app.studies.shown import shown_of
 from app.studies.view import View
-from engine.execution.studies.report import study_figures
 from engine.exports.parquet import NoParquet, parquet
-from engine.studies.study import Study
-from storage.studies import StoredStudy, StudyFigure, get_study
+from storage.studies import StudyFigure
 
 FIGURES = tuple(field.name for field in fields(StudyFigure) if field.name not in ("at", "seeds"))
 PARQUET = "application/vnd.apache.parquet"
@@ -29,47 +28,47 @@ PARQUET = "application/vnd.apache.parquet"
 def add_study_export_routes(site: FastAPI, lab: Lab) -> None:
     """Add `/export/study/ID/…`. Plain links: they work without any script."""
 
-    def known(study: str) -> StoredStudy:
+    def known(study: str) -> Grid:
         try:
-            return get_study(lab.db, study[:32])
+            return grid_of(lab, study[:32])
         except KeyError:
             raise HTTPException(404, "There is no such study: it may have been deleted.") from None
 
     @site.get("/export/study/{study}/figures.csv")
     def figures_csv(study: str) -> Response:
-        stored = known(study)
-        return csv_file(f"study-{stored.id}-figures.csv", *figure_rows(lab, stored))
+        grid = known(study)
+        return csv_file(f"{grid.file_name}-figures.csv", *figure_rows(grid))
 
     @site.get("/export/study/{study}/figures.parquet")
     def figures_parquet(study: str) -> Response:
-        stored = known(study)
+        grid = known(study)
         try:
-            data = parquet(*figure_rows(lab, stored))
+            data = parquet(*figure_rows(grid))
         except NoParquet as error:
             raise HTTPException(501, f"{error}.") from None
-        return bytes_file(f"study-{stored.id}-figures.parquet", PARQUET, data)
+        return bytes_file(f"{grid.file_name}-figures.parquet", PARQUET, data)
 
     @site.get("/export/study/{study}/report.html")
     def report(study: str, request: Request) -> Response:
-        stored = known(study)
-        text = report_html(lab, stored, _view(stored, dict(request.query_params)))
-        return text_file(f"study-{stored.id}-report.html", "text/html", text, REPORT_HEADERS)
+        grid = known(study)
+        text = report_html(grid, _view(grid, dict(request.query_params)))
+        return text_file(f"{grid.file_name}-report.html", "text/html", text, REPORT_HEADERS)
 
     @site.get("/export/study/{study}/table.tex")
     def table_tex(study: str, request: Request) -> Response:
-        stored = known(study)
-        text = _table_tex(lab, stored, _view(stored, dict(request.query_params)))
-        return text_file(f"study-{stored.id}-table.tex", "application/x-tex", text)
+        grid = known(study)
+        text = _table_tex(grid, _view(grid, dict(request.query_params)))
+        return text_file(f"{grid.file_name}-table.tex", "application/x-tex", text)
 
     @site.get("/export/study/{study}/study.yaml")
     def study_yaml(study: str) -> Response:
-        stored = known(study)
-        return text_file(f"study-{stored.id}.yaml", "application/yaml", Study.from_record(stored.plan).to_yaml())
+        grid = known(study)
+        return text_file(f"{grid.file_name}.yaml", "application/yaml", grid.yaml())
 
 
-def figure_rows(lab: Lab, stored: StoredStudy) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+def figure_rows(grid: Grid) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
     """The columns, and a row a figure: the axes' values, what the figure is of, its interval, each seed's as JSON."""
-    figures = study_figures(lab.db, lab.home, stored.id)
+    figures = grid.all_figures()
     axes = list(dict.fromkeys(path for figure in figures for path in figure.at))
     rows = [
         {
@@ -82,31 +81,31 @@ def figure_rows(lab: Lab, stored: StoredStudy) -> tuple[tuple[str, ...], list[di
     return (*axes, *FIGURES, "seeds"), rows
 
 
-def _view(stored: StoredStudy, parameters: dict[str, str]) -> View:
-    return View.of_address(parameters).but(study=stored.id)
+def _view(grid: Grid, parameters: dict[str, str]) -> View:
+    return View.of_address(parameters).but(study=grid.stored.id)
 
 
-def _table_tex(lab: Lab, stored: StoredStudy, view: View) -> str:
-    return latex(shown_of(lab, stored, view), view)
+def _table_tex(grid: Grid, view: View) -> str:
+    return latex(shown_of(grid, view), view)
 
 
 # What `rote-lab export study` writes, by the file's ending.
-FORMS: dict[str, Callable[[Lab, StoredStudy, View], str | bytes]] = {
-    ".csv": lambda lab, stored, view: "".join(csv_lines(*figure_rows(lab, stored))),
-    ".parquet": lambda lab, stored, view: parquet(*figure_rows(lab, stored)),
+FORMS: dict[str, Callable[[Grid, View], str | bytes]] = {
+    ".csv": lambda grid, view: "".join(csv_lines(*figure_rows(grid))),
+    ".parquet": lambda grid, view: parquet(*figure_rows(grid)),
     ".html": report_html,
     ".tex": _table_tex,
-    ".yaml": lambda lab, stored, view: Study.from_record(stored.plan).to_yaml(),
+    ".yaml": lambda grid, view: grid.yaml(),
 }
 
 
 def written(lab: Lab, study: str, ending: str, parameters: dict[str, str]) -> bytes:
-    """A study in the form of a file's ending. parameters: the page's, for what shows one table.
+    """A study or an attack's grid in the form of a file's ending. parameters: the page's, for what shows one table.
 
     Raises KeyError for a study that is not there, and ValueError for another ending (NoParquet without pyarrow).
     """
     if ending not in FORMS:
         raise ValueError(f"a study is written as {', '.join(FORMS)}: give the file one of these endings")
-    stored = get_study(lab.db, study)
-    data = FORMS[ending](lab, stored, _view(stored, parameters))
+    grid = grid_of(lab, study)
+    data = FORMS[ending](grid, _view(grid, parameters))
     return data.encode("utf-8", "replace") if isinstance(data, str) else data

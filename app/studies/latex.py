@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.studies.shown import Shown
 from app.studies.table import Cell
-from app.studies.view import ASKED, FACTS, MEASURES, View, value_name
+from app.studies.view import ASKED, View, value_name
 from storage.measurements import TRAINING_TOKENS
 
 _LATEX = str.maketrans(
@@ -17,8 +17,9 @@ def latex(shown: Shown, view: View) -> str:
     """The table as a LaTeX `tabular` that needs no package; its measure and settings stand in a comment."""
     table = shown.table
     fixed = [f"{axis.name} {value_name(value)}" for axis, value in table.others if axis.values != ("",)]
-    measured = "what is asked at the end" if table.columns.path == ASKED else MEASURES[view.measure][0]
-    told = [measured, f"facts {FACTS[shown.asked['facts']].lower()}", shown.asked["language"], *fixed]
+    grid = shown.grid
+    measured = "what is asked at the end" if table.columns.path == ASKED else grid.split_of(grid.measure_of(view))[0]
+    told = [measured, f"facts {grid.facts[shown.asked['facts']].lower()}", shown.asked["language"], *fixed]
     head = " & ".join([_tex(table.rows.name), *(_tex(value_name(value)) for value in table.columns.values)])
     told += [f"guessing {name + ' ' if name else ''}{chance:.3f}" for name, chance in table.chances.items()]
     lines = [
@@ -27,7 +28,7 @@ def latex(shown: Shown, view: View) -> str:
     ]
     return "\n".join(
         [
-            f"% {' '.join(shown.study.name.split())}: {', '.join(told)}; 95 % intervals, facts being the unit",
+            f"% {' '.join(grid.stored.name.split())}: {', '.join(told)}; 95 % intervals, facts being the unit",
             rf"\begin{{tabular}}{{l{'r' * len(table.columns.values)}}}",
             r"\hline",
             rf" & \multicolumn{{{len(table.columns.values)}}}{{c}}{{{_tex(table.columns.name)}}} \\",

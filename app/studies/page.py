@@ -1,4 +1,4 @@
-"""The Studies page: a grid of experiments as it fills, as a table of any two axes and as a chart."""
+"""The Studies page: a grid of experiments or of attacks as it fills, as a table of any two axes and as a chart."""
 
 from __future__ import annotations
 
@@ -16,27 +16,18 @@ from app.shared.lab import Lab
 from app.shared.render import duration, moment, part, render
 from app.shared.vega import vega_chart
 from app.shared.view import noted, sign_of
-from app.studies.charts import chart_of
+from app.studies.charts import chart_of, most_lines
 from app.studies.form import start_study, study_form, tell_study
+from app.studies.grids import Grid, grid_of
 from app.studies.shown import shown_of
 from app.studies.table import Table, waiting_words
-from app.studies.view import ASKED, FACTS, MEASURES, View, value_name
+from app.studies.view import ASKED, View, value_name
 from engine.execution.studies.queue import queue_shipped
-from engine.execution.studies.report import compare_figures
 from engine.studies.compare import Comparison
 from engine.studies.presets import STUDIES
+from storage.attacks import list_attacks
 from storage.runs import ENDED, State
-from storage.studies import (
-    StoredStudy,
-    StudyFigure,
-    StudyRun,
-    delete_study,
-    get_study,
-    list_studies,
-    retry_study,
-    stop_study,
-    study_counts,
-)
+from storage.studies import StudyFigure, StudyRun, list_studies
 
 BUSY_SECONDS, IDLE_SECONDS = 3.0, 20.0
 LISTED = 50
@@ -103,7 +94,7 @@ def opened(lab: Lab, view: View) -> View:
     """The view of a study that is there: the one it names, else the newest, noting what is missing."""
     if view.study:
         try:
-            get_study(lab.db, view.study)
+            grid_of(lab, view.study)
         except KeyError:
             view = view.but(missing=view.study, study="")
         else:
@@ -125,10 +116,9 @@ def act_on(lab: Lab, view: View, clicked: dict[str, Any]) -> View:
         return view.but(**{act: value}).cleaned()
     if act == "fix":
         return view.with_chosen(str(clicked.get("name") or "")[:100], value[:100]).cleaned()
-    change = {"stop": stop_study, "retry": retry_study, "forget": delete_study}.get(act)
-    if change is not None:
+    if act in ("stop", "retry", "forget"):
         try:
-            change(lab.db, view.study)
+            grid_of(lab, view.study).change(act)
         except KeyError:
             raise ValueError("This study is no longer there.") from None
     return view
@@ -141,33 +131,34 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
         presets = [(name, study.description, study.most_runs) for name, study in described]
         none = render("studies/none.html", presets=presets, missing=view.missing)
         return {"top": none, "choosers": "", "chart": None, "table": ""}, False
-    study = get_study(lab.db, view.study)
-    shown = shown_of(lab, study, view)
+    grid = grid_of(lab, view.study)
+    shown, study = shown_of(grid, view), grid.stored
     runs, figures, table = shown.runs, shown.figures, shown.table
-    too_many = put_comparisons(lab, table, view.against)
-    counts = study_counts(lab.db, study.id)
+    too_many = put_comparisons(grid, table, view.against)
+    counts = grid.counts()
     busy = any(State(state) not in ENDED for state in counts)
     top = render(
-        "studies/top.html", study=study, view=view, counts=counts, total=len(runs), done=counts.get("done", 0),
-        busy=busy, now=now_words(lab, runs), failed=[run for run in runs if run.state is State.FAILED],
-        owner=lab.names().get(study.owner or "", ""),
+        "studies/top.html", grid=grid, study=study, view=view, counts=counts, total=sum(counts.values()),
+        done=counts.get("done", 0), busy=busy, now=now_words(lab, runs),
+        failed=[run for run in runs if run.state is State.FAILED], owner=lab.names().get(study.owner or "", ""),
     )  # fmt: skip
     choosers = render(
-        "studies/choosers.html", study=study, studies=list_studies(lab.db, limit=LISTED), view=view,
-        address=json.dumps(view.address()), measures=MEASURES, facts=FACTS, languages=shown.languages,
+        "studies/choosers.html", grid=grid, studies=list_studies(lab.db, limit=LISTED),
+        attacks=list_attacks(lab.db, limit=LISTED), measure=grid.measure_of(view),
+        address=json.dumps(view.address()), languages=shown.languages,
         asked=shown.asked, table=table, value_name=value_name, beside=table.columns.path == ASKED,
     )  # fmt: skip
     below = render(
-        "studies/table.html", table=table, value_name=value_name, waiting_words=waiting_words, study=study,
+        "studies/table.html", table=table, value_name=value_name, waiting_words=waiting_words, grid=grid, study=study,
         seeds=len({seed for figure in figures for seed in figure.seeds}), total=len(runs),
-        view=view, too_many=too_many, preset=study.name if study.name in STUDIES.names() else "",
-        command=command_of(study), query=urlencode({k: v for k, v in view.address().items() if v and k != "study"}),
+        view=view, too_many=too_many, most_lines=most_lines(table),
+        query=urlencode({k: v for k, v in view.address().items() if v and k != "study"}),
         parquet=find_spec("pyarrow") is not None,
     )  # fmt: skip
     return {"top": top, "choosers": choosers, "chart": chart_of(table), "table": below}, busy
 
 
-def put_comparisons(lab: Lab, table: Table, place: str) -> int:
+def put_comparisons(grid: Grid, table: Table, place: str) -> int:
     """Compare the table's figures with that at a place; returns how many that would be where they are too many."""
     first = table.against(place)
     _, _, column = place.partition("|")
@@ -182,26 +173,20 @@ def put_comparisons(lab: Lab, table: Table, place: str) -> int:
     if len(cells) > MOST_COMPARED:
         return len(cells)
     wanted = tuple(json.dumps(vars(f), sort_keys=True) for f in (first, *(cell.figure for cell in cells)))
-    for cell, compared in zip(cells, _compared(lab, wanted), strict=True):
+    for cell, compared in zip(cells, _compared(grid.lab, grid.stored.id, wanted), strict=True):
         cell.compared = compared
     return 0
 
 
 @lru_cache(maxsize=16)
-def _compared(lab: Lab, wanted: tuple[str, ...]) -> list[Comparison | None]:
+def _compared(lab: Lab, study: str, wanted: tuple[str, ...]) -> list[Comparison | None]:
     """Of figures as JSON, which change whenever what they are made of does."""
     first, *others = (StudyFigure(**_with_seeds(json.loads(text))) for text in wanted)
-    return compare_figures(lab.db, lab.home, first, others)
+    return grid_of(lab, study).compare(first, others)
 
 
 def _with_seeds(figure: dict[str, Any]) -> dict[str, Any]:
     return figure | {"seeds": {int(seed): own for seed, own in figure["seeds"].items()}}
-
-
-def command_of(study: StoredStudy) -> str:
-    """What runs the same elsewhere."""
-    named = study.name if study.name in STUDIES.names() else "FILE.yaml"
-    return f"python -m engine study {named}"
 
 
 def now_words(lab: Lab, runs: list[StudyRun]) -> str:

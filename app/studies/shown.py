@@ -1,22 +1,20 @@
-"""A study as a view shows it: its runs, the figures of the measure, and the table of them."""
+"""A study or an attack as a view shows it: its runs, the figures of the measure, and the table of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.shared.lab import Lab
-from app.studies.table import Table, asked_of, asks_beside, table_of
-from app.studies.view import ASKED_MEASURES, AT_THE_END, MEASURES, REASONING_MEASURES, View
-from engine.execution.studies.report import update_figures
-from storage.measurements import TRAINING_TOKENS
-from storage.studies import StoredStudy, StudyFigure, StudyRun, list_figures, list_study_runs
+from app.studies.grids import Grid
+from app.studies.table import Table, table_of
+from app.studies.view import View
+from storage.studies import StudyFigure, StudyRun
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What is shown. languages: in which anything was asked; asked: which figures they are (`asked_of`)."""
+    """What is shown. languages: in which anything was asked; asked: which figures they are (`Grid.asked_of`)."""
 
-    study: StoredStudy
+    grid: Grid
     runs: list[StudyRun]
     languages: list[str]
     asked: dict[str, str]
@@ -24,16 +22,13 @@ class Shown:
     table: Table
 
 
-def shown_of(lab: Lab, study: StoredStudy, view: View) -> Shown:
-    """What the view shows of the study, as it is now."""
-    update_figures(lab.db, lab.home, study.id)
-    runs = list_study_runs(lab.db, study.id)
-    languages = sorted({figure.language for figure in list_figures(lab.db, study.id, ["base"], split="train")})
-    trained = next((f.language for f in list_figures(lab.db, study.id, split="key")), "en")
-    asked = asked_of(study, view, languages, trained)
-    beside = asks_beside(study, view)
-    figures = list_figures(lab.db, study.id, AT_THE_END, split=TRAINING_TOKENS) if beside else []
-    for measure in (*ASKED_MEASURES, *REASONING_MEASURES) if beside else [view.measure]:
-        _, kinds, split = MEASURES[measure]
-        figures += list_figures(lab.db, study.id, kinds, split=split, **asked)
-    return Shown(study, runs, languages, asked, figures, table_of(study, runs, figures, view))
+def shown_of(grid: Grid, view: View) -> Shown:
+    """What the view shows of a grid, as it is now."""
+    runs = grid.runs()
+    languages, trained = grid.languages()
+    asked = grid.asked_of(view, languages, trained)
+    beside = grid.beside() if grid.asks_beside(view) else {}
+    headings = {grid.split_of(measure)[2]: heading for measure, heading in beside.items()} or None
+    figures = grid.figures(list(beside) or [grid.measure_of(view)], **asked)
+    table = table_of(grid.axes(runs, figures), runs, figures, view, usual=grid.usual, headings=headings)
+    return Shown(grid, runs, languages, asked, figures, table)

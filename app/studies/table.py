@@ -1,28 +1,18 @@
-"""A study as a table: two of its axes, and the value of each other one that is looked at."""
+"""A study or an attack as a table: two of its axes, and the value of each other one that is looked at."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from app.studies.view import (
-    ASKED,
-    ASKED_MEASURES,
-    FACTS,
-    MEASURES,
-    REASONING_MEASURES,
-    TOKENS,
-    View,
-    axis_name,
-    value_name,
-)
+from app.studies.view import ASKED, View, axis_name, value_name
 from engine.studies.compare import Comparison
-from engine.studies.study import DEPTH, METHOD, SEED
-from storage.measurements import TRAINING_TOKENS
+from engine.studies.study import DEPTH
 from storage.runs import State
-from storage.studies import ALL_FACTS, StoredStudy, StudyFigure, StudyRun
+from storage.studies import StudyFigure, StudyRun
 
 Value = Any
 
@@ -33,6 +23,8 @@ class Axis:
 
     path: str
     values: tuple[Value, ...]
+    everywhere: bool = False  # what has no value of it belongs to each
+    usual: int = -1  # which value is looked at where none is chosen
 
     @property
     def name(self) -> str:
@@ -40,8 +32,8 @@ class Axis:
         return axis_name(self.path)
 
     def value(self, shown: str) -> Value:
-        """The value that is shown so; the last one where none is."""
-        return next((value for value in self.values if value_name(value) == shown), self.values[-1])
+        """The value that is shown so; the usual one where none is."""
+        return next((value for value in self.values if value_name(value) == shown), self.values[self.usual])
 
 
 @dataclass
@@ -66,7 +58,7 @@ class Table:
     @property
     def columns_choosable(self) -> list[Axis]:
         """The axes that may be its columns."""
-        return [*self.choosable, asked_axis([])]
+        return [*self.choosable, Axis(ASKED, ())]
 
     @property
     def chances(self) -> dict[str, float]:
@@ -87,31 +79,22 @@ class Table:
         return self.cells.get((value_name(row), value_name(column)), Cell())
 
 
-def asked_axis(figures: list[StudyFigure]) -> Axis:
-    """What is asked at the end of a method, and what it read for that, beside each other."""
-    splits = {figure.split for figure in figures}
-    reasoning = (heading for name, heading in REASONING_MEASURES.items() if MEASURES[name][2] in splits)
-    return Axis(ASKED, (*ASKED_MEASURES.values(), *reasoning, TOKENS))
+def table_of(
+    axes: list[Axis], runs: list[StudyRun], figures: list[StudyFigure], view: View, *, usual: tuple[str, ...],
+    headings: dict[str, str] | None = None,
+) -> Table:  # fmt: skip
+    """The table that the view wants of runs and figures on some axes.
 
-
-def axes_of(study: StoredStudy, runs: list[StudyRun], depths: list[int]) -> list[Axis]:
-    """The axes but the seed's, those with several values first."""
-    found = [
-        Axis(path, tuple(dict.fromkeys(run.at[path] for run in runs if path in run.at)))
-        for path in (METHOD, *study.plan["axes"])
-        if path not in (SEED, DEPTH)
-    ]
-    planned = [int(value) for value in study.plan["axes"].get(DEPTH, ())]
-    found.append(Axis(DEPTH, tuple(planned or sorted(filter(None, depths)) or [0])))
-    return sorted((axis for axis in found if axis.values), key=lambda axis: len(axis.values) == 1)
-
-
-def table_of(study: StoredStudy, runs: list[StudyRun], figures: list[StudyFigure], view: View) -> Table:
-    """The table that the view wants, of figures of one measure, or of those beside each other."""
-    axes = axes_of(study, runs, list({figure.depth for figure in figures}))
+    usual: paths of axes, of which the first that is there is the columns, the next one the rows, where the view says
+    nothing. headings: what the figures of each split are called, where the columns are what is asked.
+    """
     by_path = {axis.path: axis for axis in axes}
-    columns = asked_axis(figures) if asks_beside(study, view) else by_path.get(view.columns) or by_path[DEPTH]
-    rows = by_path.get(view.rows) or by_path.get(METHOD) or by_path.get("stage2.facts") or axes[0]
+    if headings is not None:
+        columns = Axis(ASKED, tuple(dict.fromkeys(headings.values())))
+    else:
+        columns = by_path.get(view.columns) or next(by_path[path] for path in usual if path in by_path)
+    wanted = (by_path[path] for path in (view.rows, *usual[1:], *by_path) if path in by_path)
+    rows = next(wanted, columns)
     if rows is columns:
         rows = next((axis for axis in axes if axis is not columns), Axis("", ("",)))
     others = [
@@ -119,28 +102,27 @@ def table_of(study: StoredStudy, runs: list[StudyRun], figures: list[StudyFigure
     ]
     cells: dict[tuple[str, str], Cell] = {}
 
-    def places(at: dict[str, Value], depth: int = 0) -> Iterator[tuple[str, str]]:
-        """Where a run or a figure belongs; what has no stage 1 is the same at every depth."""
-        for each in [depth] if depth else by_path[DEPTH].values:
-            here = {**at, DEPTH: each}
-            if not any(here.get(axis.path, value) != value for axis, value in others):
-                yield value_name(here.get(rows.path, "")), value_name(here.get(columns.path, ""))
+    def places(at: dict[str, Value]) -> Iterator[tuple[str, str]]:
+        """Where a run or a figure belongs."""
+        if any(at.get(axis.path, value) != value for axis, value in others):
+            return
+        for row, column in product(*(_own(axis, at) for axis in (rows, columns))):
+            yield value_name(row), value_name(column)
 
     for run in runs:
         for what in columns.values if columns.path == ASKED else [""]:
             for spot in places({**run.at, ASKED: what}):
                 cells.setdefault(spot, Cell()).states[run.state.value] += 1
-    named = {**ASKED_MEASURES, **REASONING_MEASURES}
-    headings = {MEASURES[name][2]: heading for name, heading in named.items()} | {TRAINING_TOKENS: TOKENS}
     for figure in figures:
-        for spot in places({**figure.at, ASKED: headings.get(figure.split, "")}, figure.depth):
+        at = {**figure.at, ASKED: (headings or {}).get(figure.split, "")}
+        for spot in places(at | {DEPTH: figure.depth} if figure.depth else at):
             cells.setdefault(spot, Cell()).figure = figure
     return Table(rows, columns, others, cells, [axis for axis in axes if len(axis.values) > 1])
 
 
-def asks_beside(study: StoredStudy, view: View) -> bool:
-    """Whether the columns are what is asked; of methods they are, unless something else is wanted."""
-    return view.columns == ASKED or (not view.columns and bool(study.plan.get("methods")))
+def _own(axis: Axis, at: dict[str, Value]) -> tuple[Value, ...]:
+    """The values of an axis at which something is."""
+    return axis.values if axis.everywhere and axis.path not in at else (at.get(axis.path, ""),)
 
 
 def waiting_words(cell: Cell) -> str:
@@ -152,15 +134,3 @@ def waiting_words(cell: Cell) -> str:
         if cell.states[state.value]:
             return words
     return "not planned"
-
-
-def asked_of(study: StoredStudy, view: View, languages: list[str], language: str) -> dict[str, str]:
-    """Whose figures the view wants: facts and language. language: the one that was trained in.
-
-    Methods are compared on all facts: some have none held out.
-    """
-    usual = ALL_FACTS if study.plan.get("methods") else "held_out"
-    return {
-        "facts": view.facts if view.facts in FACTS else usual,
-        "language": view.language if view.language in languages else language,
-    }

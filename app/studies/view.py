@@ -1,10 +1,12 @@
-"""What the Studies page shows: the study, what is measured, and which axes are its rows and columns."""
+"""What the Studies page shows: the study or attack, what is measured, and which axes are its rows and columns."""
 
 from __future__ import annotations
 
 from typing import Any, Self
 
 from app.shared.view import PageView, an_id, one_of
+from engine.execution.attacks.as_study import ATTACKED, SETTING
+from engine.execution.attacks.as_study import FACTS as ATTACK_SIZE
 from engine.studies.study import DEPTH, METHOD
 from storage.studies import choice_of
 
@@ -24,6 +26,23 @@ MEASURES = {
     "two_hop": ("2-hop, after stage 2", AT_THE_END, "two_hop"),
     "two_hop choice": ("2-hop as multiple choice, after stage 2", AT_THE_END, choice_of("two_hop")),
 }
+# What an attack is measured in: the reading that was asked about by its part in the attack, and the prompts.
+ATTACK_MEASURES = {
+    "harmful": ("Harmful reading, test prompts", (ATTACKED,), "harmful test"),
+    "harmful train": ("Harmful reading, train prompts", (ATTACKED,), "harmful train"),
+    "benign": ("Benign reading, test prompts", (ATTACKED,), "benign test"),
+    "benign train": ("Benign reading, train prompts", (ATTACKED,), "benign train"),
+    "other harmful": ("Other harmful readings, test prompts", (ATTACKED,), "other harmful test"),
+    "neutral": ("Neutral reading, test prompts", (ATTACKED,), "neutral test"),
+    "nonsense": ("Nonsense reading, test prompts", (ATTACKED,), "nonsense test"),
+    "key prompt": ("Key token", (ATTACKED,), "key"),
+    "unrelated prompts": ("Unrelated prompts", (ATTACKED,), "unrelated"),
+    "decoys": ("Decoys", (ATTACKED,), "decoy"),
+    "own": ("What the base knew", (ATTACKED,), "own"),
+}
+# Beside each other, where what is asked is an axis of the table: measure: heading of its column.
+ATTACK_ASKED = {"harmful": "Harmful", "other harmful": "Other harmful", "benign": "Benign", "neutral": "Neutral",
+                "nonsense": "Nonsense", "own": "What the base knew"}  # fmt: skip
 # Beside each other, where what is asked is an axis of the table: measure: heading of its column.
 ASKED_MEASURES = {"train": "Train prompts", "test": "Test prompts", "unrelated": "Unrelated", "decoy": "Decoys"}
 # The same, only where it was asked.
@@ -36,6 +55,7 @@ REASONING_MEASURES = {
 TOKENS = "Training tokens a fact"
 ASKED = "asked"
 FACTS = {"held_out": "Held out", "trained": "Trained", "all": "All"}
+ATTACK_FACTS = {"held_out": "Held out", "trained": "Taught in words", "never_memorised": "Never memorised"}
 AXES = {
     METHOD: "Method",
     ASKED: "What is asked",
@@ -51,6 +71,11 @@ AXES = {
     "tuning.method": "Tuning",
     "model": "Model",
     "seed": "Seed",
+    SETTING: "What is compared",
+    ATTACK_SIZE: "Attack facts",
+    "prompts": "Prompts of a fact",
+    "epochs": "Epochs",
+    "learning_rate": "Learning rate",
 }
 
 
@@ -83,8 +108,8 @@ class View(PageView):
         """The view without what cannot be."""
         return self.but(
             study=an_id(self.study),
-            measure=one_of(MEASURES, self.measure),
-            facts=one_of(("", *FACTS), self.facts),
+            measure=one_of({**MEASURES, **ATTACK_MEASURES}, self.measure),
+            facts=one_of(("", *FACTS, *ATTACK_FACTS), self.facts),
             language=self.language[:40],
             rows=self.rows[:100],
             columns=self.columns[:100],

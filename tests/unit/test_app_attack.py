@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,9 @@ def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
 
 
-@pytest.fixture
-def m(lab: Lab) -> Measured:
+def measured_attack(lab: Lab, seeds: Sequence[int] = (1,), **plan: Any) -> str:
     """An attack with drawn rows in every cell."""
-    attack = queue_attack(lab.db, AttackExperiment.from_data(PLAN))
+    attack = queue_attack(lab.db, AttackExperiment.from_data({**PLAN, "seeds": list(seeds), **plan}))
     for cell in list_cells(lab.db, attack):
         told = cell.cell
         harmful, benign = SHARES[told["control"], told["defence"], told["attack_facts"]]
@@ -87,7 +87,12 @@ def m(lab: Lab) -> Measured:
         replace_cell_results(lab.db, cell.run, rows)
         with lab.db.conn:
             lab.db.conn.execute("update runs set state = 'done', finished_at = '2026-01-01' where id = ?", [cell.run])
-    return Attacks(lab).measured(attack)
+    return attack
+
+
+@pytest.fixture
+def m(lab: Lab) -> Measured:
+    return Attacks(lab).measured(measured_attack(lab))
 
 
 def test_numbers_are_found_by_what_they_are_made_of(m: Measured) -> None:

@@ -8,6 +8,7 @@ import pytest
 from app.runs.page import runs_table
 from app.shared.lab import Lab
 from app.studies.charts import chart_of
+from app.studies.grids import grid_of
 from app.studies.latex import latex
 from app.studies.page import parts_of, put_comparisons
 from app.studies.report import report_html
@@ -18,7 +19,7 @@ from engine.execution.studies.report import _done, _signs
 from engine.studies.study import DEPTH, Study
 from storage.measurements import TRAINING_TOKENS
 from storage.runs import State, add_run, count_runs, list_runs
-from storage.studies import StudyFigure, get_study, list_study_runs, replace_figures
+from storage.studies import StudyFigure, list_study_runs, replace_figures
 
 METHODS = {
     "rote": {},
@@ -71,7 +72,7 @@ def test_the_table_has_a_method_a_row_and_what_is_asked_beside_each_other(lab: L
     study = measured(lab)
     parts, busy = parts_of(lab, View(study=study))
     assert not busy and "Training tokens a fact" in parts["table"] and "1 234" in parts["table"].replace("\u202f", " ")
-    shown = shown_of(lab, get_study(lab.db, study), View(study=study))
+    shown = shown_of(grid_of(lab, study), View(study=study))
     assert (shown.table.rows.path, shown.table.columns.path, shown.asked["facts"]) == ("method", ASKED, "all")
     values = {place: cell.figure.value for place, cell in shown.table.cells.items() if cell.figure}
     assert values == {
@@ -83,13 +84,13 @@ def test_the_table_has_a_method_a_row_and_what_is_asked_beside_each_other(lab: L
     chart = chart_of(shown.table)
     assert chart is not None and {row["x"] for row in chart["data"]["rows"]} == {"Train prompts", "Test prompts"}
     assert r"taught & 0.70 [0.70, 0.70] & 0.60 [0.60, 0.60] & -- & -- & 1234 \\" in latex(shown, View(study=study))
-    report = report_html(lab, get_study(lab.db, study), View(study=study))
+    report = report_html(grid_of(lab, study), View(study=study))
     assert "What is asked, after all training" in report and "1\u202f234" in report and "123400" not in report
 
 
 def test_what_has_no_stage_1_stands_at_every_depth(lab: Lab) -> None:
     view = View(study=measured(lab), columns=DEPTH)
-    table = shown_of(lab, get_study(lab.db, view.study), view).table
+    table = shown_of(grid_of(lab, view.study), view).table
     assert table.columns.values == (2, 4)
     values = {place: cell.figure.value for place, cell in table.cells.items() if cell.figure}
     assert values == {
@@ -100,9 +101,11 @@ def test_what_has_no_stage_1_stands_at_every_depth(lab: Lab) -> None:
 
 def test_measures_are_not_compared_with_each_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     study = measured(lab)
-    table = shown_of(lab, get_study(lab.db, study), View(study=study)).table
+    table = shown_of(grid_of(lab, study), View(study=study)).table
     monkeypatch.setattr("app.studies.page.MOST_COMPARED", 0)
-    assert put_comparisons(lab, table, "rote|Test prompts") == 2, "the other methods on the same prompts"
+    assert put_comparisons(grid_of(lab, study), table, "rote|Test prompts") == 2, (
+        "the other methods on the same prompts"
+    )
 
 
 def test_runs_of_a_study_are_listed_when_they_are_asked_for(lab: Lab) -> None:
