@@ -241,17 +241,17 @@ def stop_attack(db: Database, attack: str) -> None:
             request_stop(db, cell.run)
 
 
-def _changing(db: Database, act: str, attack: str) -> AbstractContextManager[None]:
+def _changing(db: Database, act: str, attack: str, queues: bool = False) -> AbstractContextManager[None]:
     whole = get_attack(db, attack)
-    return change(db, act, "attack", attack, whole.name, whole.owner)
+    return change(db, act, "attack", attack, whole.name, whole.owner, queues)
 
 
 def retry_attack(db: Database, attack: str) -> None:
     """Queue the failed and cancelled cells again, and their base runs, done ones too: a checkpoint may be damaged.
 
-    Raises KeyError, and NotAllowed for somebody else's.
+    Raises KeyError, and NotAllowed for somebody else's, and as `add_run`.
     """
-    with _changing(db, "took up again", attack):
+    with _changing(db, "took up again", attack, queues=True):
         cells = [cell for cell in list_cells(db, attack) if cell.state in (State.FAILED, State.CANCELLED)]
         for run in (*dict.fromkeys(cell.needs for cell in cells), *(cell.run for cell in cells)):
             with suppress(KeyError):  # a base run that is gone: the cell says so

@@ -224,6 +224,34 @@ def test_a_quota_of_runs_counts_what_waits_and_runs(db: Database, people: dict[s
     ]  # fmt: skip
 
 
+def test_what_is_taken_up_again_counts_as_well(db: Database, people: dict[str, Actor], tmp_path: Path) -> None:
+    (owner,) = [user for user in accounts.list_users(db) if user.name == "owner"]
+    accounts.set_quota(db, owner, 2, None, people["admin"])
+    with acting_as(people["owner"]):
+        study = study_of(db)
+        stop_study(db, study)
+        run = run_of(db)
+        before, noted = all_of(db), count_entries(db)
+        with pytest.raises(NotAllowed, match="at most 2 runs of yours may wait or run, 1 do, and this would be 2 more"):
+            retry_study(db, study)
+        assert all_of(db) == before and count_entries(db) == noted
+        request_stop(db, run)
+        retry_study(db, study)
+        with pytest.raises(NotAllowed, match="2 do, and this would be 1 more"):
+            retry_run(db, run)
+        stop_study(db, study)
+        run_folder(tmp_path, run).mkdir(parents=True)
+        (run_folder(tmp_path, run) / "weights").write_bytes(b"x" * 600_000)
+    accounts.set_quota(db, owner, None, 500_000, people["admin"])
+    with acting_as(people["owner"]), pytest.raises(NotAllowed, match="your runs take"):
+        retry_run(db, run)
+    with acting_as(people["admin"]):
+        retry_run(db, run)
+    accounts.set_quota(db, owner, 0, None, people["admin"])
+    with acting_as(people["owner"]):
+        assert request_stop(db, run) is State.CANCELLED, "who has more than they may by now can still cancel"
+
+
 def test_a_quota_of_room_counts_what_runs_share_once(db: Database, people: dict[str, Actor], tmp_path: Path) -> None:
     (owner,) = [user for user in accounts.list_users(db) if user.name == "owner"]
     with acting_as(people["owner"]):
