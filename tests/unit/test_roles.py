@@ -15,7 +15,15 @@ from engine.models.source import ModelError, from_anywhere, local_path, resolve_
 from storage import accounts
 from storage.acting import ONLY_ADMINS, ONLY_LOOK, Actor, NotAllowed, Role, acting_as
 from storage.askings import Question, add_asking, get_asking
-from storage.attacks import add_attack, delete_attack, get_attack, replan_attack, retry_attack, stop_attack
+from storage.attacks import (
+    add_attack,
+    delete_attack,
+    get_attack,
+    list_cells,
+    replan_attack,
+    retry_attack,
+    stop_attack,
+)
 from storage.audit import Entry, count_entries, list_entries
 from storage.database import open_database, write
 from storage.deletion import delete_run
@@ -174,6 +182,19 @@ def test_plans_of_others_are_not_made_wider(db: Database, people: dict[str, Acto
     with acting_as(people["admin"]):
         assert replan_study(db, study, {}, [NewRun("cell", PLAN, {"seed": 7}, "7", "b")]) == 1
     assert {row["owner"] for row in db["runs"].rows} == {people["owner"].id}, "also what an admin adds to it"
+
+
+def test_an_attack_that_is_taken_up_again_leaves_others_runs_alone(db: Database, people: dict[str, Actor]) -> None:
+    with acting_as(people["owner"]):
+        base = run_of(db)
+    with acting_as(people["other"]):
+        attack = add_attack(db, name="story", experiment={}, cells=[({"seed": 0, "kind": "attack"}, base, PLAN)])
+    (cell,) = list_cells(db, attack)
+    for who, state in (("other", State.CANCELLED), ("admin", State.QUEUED), (None, State.QUEUED)):
+        of_all_ended(db, attack)
+        with acting_as(people[who] if who else None):
+            retry_attack(db, attack)
+        assert (get_run(db, base).state, get_run(db, cell.run).state) == (state, State.QUEUED), who
 
 
 def test_who_may_only_look_writes_nothing_at_all(db: Database, people: dict[str, Actor]) -> None:
