@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from sqlite_utils import Database
 
+from engine.models import files
 from engine.models.permitted import only, permits
 from engine.models.source import ModelError, from_anywhere, local_path, resolve_source
 from storage import accounts
@@ -356,3 +358,16 @@ def test_a_hub_name_that_is_a_folder_here_is_a_folder(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with only(permits(("Qwen/*",))), pytest.raises(ModelError, match="not among the models"):
         resolve_source("Qwen/mine")
+
+
+def test_what_the_hubs_cache_holds_of_others_models_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / "config.json"
+    cached.write_text(json.dumps({"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128,
+                                  "vocab_size": 500, "num_attention_heads": 4}))  # fmt: skip
+    monkeypatch.setattr(files, "try_to_load_from_cache", lambda model, name: str(cached))
+    shape = files.model_shape("lab/secret")
+    assert shape is not None and shape.hidden == 64
+    with only(permits(("Qwen/*",))):
+        assert files.model_shape("lab/secret") is None and files.find_folder("Qwen/mine") == tmp_path
