@@ -149,10 +149,13 @@ def _keep_an_admin(db: Database, user: User, stays: bool) -> None:
 
 
 def set_password(db: Database, user: str, password: str, but: str = "") -> None:
-    """Give an account another password; all its sessions end, except that of the hash `but`."""
+    """Give an account another password; all its sessions end, except that of the hash `but`. Without one somebody else
+    gives it, perhaps since others know the old one: then its tokens end as well."""
     with write(db):
         db.execute("update users set password = ? where id = ?", [password, user])
         db.execute("delete from sessions where user = ? and hash <> ?", [user, but])
+        if not but:
+            db.execute("delete from tokens where user = ?", [user])
 
 
 def remove_user(db: Database, user: User, by: Actor) -> None:

@@ -105,7 +105,10 @@ def _change(lab: Lab, user: User, fields: dict[str, str], passwords: bool) -> di
         password = secrets.token_urlsafe(12)
         accounts.set_password(lab.db, other.id, hash_password(password, other.name))
         note(lab.db, "gave a password", "account", other.id, other.name, user.actor)
-        return {"password": password, "done": f"{other.name} has a new password, and is signed out everywhere."}
+        return {
+            "password": password,
+            "done": f"{other.name} has a new password, is signed out everywhere, and has no tokens.",
+        }
     raise ValueError("there is no such action")
 
 

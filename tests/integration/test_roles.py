@@ -281,7 +281,7 @@ def test_admins_keep_accounts_on_a_page(lab: Lab, db: Database) -> None:
     cy = accounts.get_user(db, "cy@lab.example")[0]
     assert (cy.role, cy.most_runs, cy.most_bytes) == (Role.RUNNER, 3, 1_500_000_000)
     other = client.post("/people", data={"act": "password", "id": cy.id})
-    assert "is signed out everywhere" in other.text and password not in other.text
+    assert "is signed out everywhere, and has no tokens" in other.text and password not in other.text
     assert "may not sign in any more" in client.post("/people", data={"act": "remove", "id": cy.id}).text
     acts = [(e.name, e.act) for e in list_entries(db, search=cy.id)]
     assert acts == [

@@ -301,6 +301,17 @@ def test_an_account_that_is_removed_leaves_what_it_made(db: Database, people: di
     assert list_entries(db, search="OWNER")[-1].name == "owner", "as it was called then"
 
 
+def test_a_password_that_somebody_else_gives_ends_tokens_as_well(db: Database, people: dict[str, Actor]) -> None:
+    owner, other = people["owner"].id, people["other"].id
+    session, token = accounts.add_session(db, owner, "Firefox"), accounts.add_token(db, owner, "nightly")
+    others = accounts.add_token(db, other, "nightly")
+    accounts.set_password(db, owner, "y", accounts.hashed(session))
+    assert accounts.user_of_session(db, session) and accounts.user_of_token(db, token), "one's own change"
+    accounts.set_password(db, owner, "z")
+    assert accounts.user_of_session(db, session) is accounts.user_of_token(db, token) is None
+    assert accounts.user_of_token(db, others)
+
+
 def test_there_is_always_an_admin(db: Database, people: dict[str, Actor]) -> None:
     by_name = {user.name: user for user in accounts.list_users(db)}
     for act in (
