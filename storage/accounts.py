@@ -143,8 +143,9 @@ def set_quota(db: Database, user: User, most_runs: int | None, most_bytes: int |
 
 
 def _keep_an_admin(db: Database, user: User, stays: bool) -> None:
-    sql = "select count(*) from users where role = 'admin' and id <> ?"
-    if user.role is Role.ADMIN and not stays and not db.execute(sql, [user.id]).fetchone()[0]:
+    # As it is now: others may have changed roles since the account was read.
+    admins = db.execute("select id from users where role = 'admin'").fetchall()
+    if not stays and admins == [(user.id,)]:
         raise ValueError(f"{user.name} is the only admin: make somebody else one first")
 
 

@@ -325,6 +325,8 @@ def test_there_is_always_an_admin(db: Database, people: dict[str, Actor]) -> Non
     assert {user.name: user.role for user in accounts.list_users(db)} == {
         "admin": Role.VIEWER, "other": Role.ADMIN, "owner": Role.RUNNER, "viewer": Role.VIEWER,
     }  # fmt: skip
+    with pytest.raises(ValueError, match="other is the only admin"):  # as which somebody else read it before
+        accounts.set_role(db, by_name["other"], Role.VIEWER, people["admin"])
 
 
 def test_the_audit_is_looked_through(db: Database, people: dict[str, Actor]) -> None:
