@@ -143,16 +143,20 @@ def set_quota(db: Database, user: User, most_runs: int | None, most_bytes: int |
 
 
 def _keep_an_admin(db: Database, user: User, stays: bool) -> None:
-    sql = "select count(*) from users where role = 'admin' and id <> ?"
-    if user.role is Role.ADMIN and not stays and not db.execute(sql, [user.id]).fetchone()[0]:
+    # As it is now: others may have changed roles since the account was read.
+    admins = db.execute("select id from users where role = 'admin'").fetchall()
+    if not stays and admins == [(user.id,)]:
         raise ValueError(f"{user.name} is the only admin: make somebody else one first")
 
 
 def set_password(db: Database, user: str, password: str, but: str = "") -> None:
-    """Give an account another password; all its sessions end, except that of the hash `but`."""
+    """Give an account another password; all its sessions end, except that of the hash `but`. Without one somebody else
+    gives it, perhaps since others know the old one: then its tokens end as well."""
     with write(db):
         db.execute("update users set password = ? where id = ?", [password, user])
         db.execute("delete from sessions where user = ? and hash <> ?", [user, but])
+        if not but:
+            db.execute("delete from tokens where user = ?", [user])
 
 
 def remove_user(db: Database, user: User, by: Actor) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from storage.acting import actor_id, check_may_change
+from storage.acting import actor_id, check_may_change, may_change
 from storage.audit import addition, change
 from storage.database import now, write
 from storage.deletion import asked_now
@@ -251,19 +251,22 @@ def stop_attack(db: Database, attack: str) -> None:
             request_stop(db, cell.run)
 
 
-def _changing(db: Database, act: str, attack: str) -> AbstractContextManager[None]:
+def _changing(db: Database, act: str, attack: str, queues: bool = False) -> AbstractContextManager[None]:
     whole = get_attack(db, attack)
-    return change(db, act, "attack", attack, whole.name, whole.owner)
+    return change(db, act, "attack", attack, whole.name, whole.owner, queues)
 
 
 def retry_attack(db: Database, attack: str) -> None:
-    """Queue the failed and cancelled cells again, and their base runs, done ones too: a checkpoint may be damaged.
+    """Queue the failed and cancelled cells again, and their base runs, done ones too: a checkpoint may be damaged. Base
+    runs that are somebody else's stay as they are.
 
-    Raises KeyError, and NotAllowed for somebody else's.
+    Raises KeyError, and NotAllowed for somebody else's, and as `add_run`.
     """
-    with _changing(db, "took up again", attack):
+    needed = "select id, owner from runs where id in (select needs from runs where attack = ?)"
+    bases = {run for run, owner in db.execute(needed, [attack]) if may_change(owner)}
+    with _changing(db, "took up again", attack, queues=True):
         cells = [cell for cell in list_cells(db, attack) if cell.state in (State.FAILED, State.CANCELLED)]
-        for run in (*dict.fromkeys(cell.needs for cell in cells), *(cell.run for cell in cells)):
+        for run in (*dict.fromkeys(c.needs for c in cells if c.needs in bases), *(c.run for c in cells)):
             with suppress(KeyError):  # a base run that is gone: the cell says so
                 retry_run(db, run)
 

@@ -15,7 +15,7 @@ from sqlite_utils import Database
 
 from storage.acting import Actor, acting_as, actor, check_may_change, check_may_run
 from storage.database import now, write
-from storage.quotas import check_room, check_runs
+from storage.quotas import check_room, check_runs, no_more_than_may
 
 LONGEST = 300
 
@@ -45,12 +45,17 @@ def note(db: Database, act: str, kind: str, what: str = "", about: str = "", by:
 
 
 @contextmanager
-def change(db: Database, act: str, kind: str, what: str, about: str, owner: str | None) -> Iterator[None]:
+def change(
+    db: Database, act: str, kind: str, what: str, about: str, owner: str | None, queues: bool = False
+) -> Iterator[None]:
     """One change of what is of an account, checked, carried out as a transaction and noted; all that follows from it
-    within the block is the lab's own doing. Raises NotAllowed."""
+    within the block is the lab's own doing. queues: whether runs may wait again by it, for which there has to be as
+    much left as for new ones. Raises NotAllowed."""
     check_may_change(f"this {kind}", owner)
+    if queues:
+        check_room(db)
     with write(db):
-        with acting_as(None):
+        with no_more_than_may(db), acting_as(None):
             yield
         note(db, act, kind, what, about)
 

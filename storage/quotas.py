@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -13,9 +15,25 @@ from storage.folders import attack_folder, run_folder
 def check_runs(db: Database, runs: int) -> None:
     """Whether so many more runs of whoever acts may wait. Raises NotAllowed, with what they may and how to go on."""
     owner, most = _limit(db, "most_runs")
-    if most is not None and (going := going_on(db, owner)) + runs > most:
+    if most is not None:
+        _refuse_more(going_on(db, owner), runs, most)
+
+
+@contextmanager
+def no_more_than_may(db: Database) -> Iterator[None]:
+    """Within a transaction: whether as many more runs of whoever acts may wait as begin to within the block. Raises
+    NotAllowed as `check_runs`."""
+    owner, most = _limit(db, "most_runs")
+    before = 0 if most is None else going_on(db, owner)
+    yield
+    if most is not None and (more := going_on(db, owner) - before) > 0:
+        _refuse_more(before, more, most)
+
+
+def _refuse_more(going: int, more: int, most: int) -> None:
+    if going + more > most:
         raise NotAllowed(
-            f"at most {most} runs of yours may wait or run, {going} do, and this would be {runs} more: wait for them, "
+            f"at most {most} runs of yours may wait or run, {going} do, and this would be {more} more: wait for them, "
             "cancel some, or ask an admin of this lab for more"
         )
 

@@ -315,13 +315,13 @@ def request_stop(db: Database, run_id: str) -> State:
 
 def retry_run(db: Database, run_id: str) -> State:
     """Queue an ended run again; it goes on from its last checkpoint. Raises KeyError, ValueError for a
-    recording, NotAllowed for somebody else's.
+    recording, NotAllowed for somebody else's, and as `add_run`.
 
     A done one is read through: checkpoints that are missing or damaged are trained again, the others stay. A cell that
     was measured elsewhere, and has no models here, stays as it is.
     """
     run = get_run(db, run_id)
-    with change(db, "took up again", "run", run.id, run.name, run.owner):
+    with change(db, "took up again", "run", run.id, run.name, run.owner, queues=True):
         run = get_run(db, run_id)
         if run.recorded:
             raise ValueError(NO_MODEL)

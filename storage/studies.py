@@ -274,14 +274,15 @@ def study_counts(db: Database, study: str) -> dict[str, int]:
     return {row["state"]: row["n"] for row in db.query(sql, [study])}
 
 
-def _changing(db: Database, act: str, study: str) -> AbstractContextManager[None]:
+def _changing(db: Database, act: str, study: str, queues: bool = False) -> AbstractContextManager[None]:
     whole = get_study(db, study)
-    return change(db, act, "study", study, whole.name, whole.owner)
+    return change(db, act, "study", study, whole.name, whole.owner, queues)
 
 
 def retry_study(db: Database, study: str) -> None:
-    """Queue those runs again that failed or were cancelled. Raises KeyError, and NotAllowed for somebody else's."""
-    with _changing(db, "took up again", study):
+    """Queue those runs again that failed or were cancelled. Raises KeyError, and NotAllowed for somebody else's, and
+    as `add_run`."""
+    with _changing(db, "took up again", study, queues=True):
         for run in list_study_runs(db, study):
             if run.state in (State.FAILED, State.CANCELLED):
                 retry_run(db, run.run)

@@ -17,6 +17,7 @@ from engine.experiment import Experiment
 from engine.serving.asking.questions import AskError, fact_questions, facts_questions, find_relation, text_question
 from storage.asking_queue import add_column
 from storage.askings import Question, add_asking
+from storage.audit import note
 from storage.database import write
 from storage.runs import NO_MODEL, Run
 
@@ -112,12 +113,18 @@ def _put(
 ) -> str:
     """Keep the questions and put them to these models, or to base and both stages."""
     asking = add_asking(lab.db, kind, run.id, run.name, title[:300], settings.model_dump(), questions)
-    put_to(lab, asking, columns or models_of(lab, run).stages or (f"{run.id}/base",))
+    _put_to(lab, asking, columns or models_of(lab, run).stages or (f"{run.id}/base",))
     return asking
 
 
 def put_to(lab: Lab, asking: str, columns: Sequence[str]) -> None:
     """Put an asking's questions to further models, each RUN/CHECKPOINT. Raises AskError."""
+    with write(lab.db):
+        _put_to(lab, asking, columns)
+        note(lab.db, "asked", "question", asking, f"of {', '.join(columns)}")
+
+
+def _put_to(lab: Lab, asking: str, columns: Sequence[str]) -> None:
     if len(columns) > MOST_COLUMNS:
         raise AskError(f"{len(columns)} models are too many side by side: choose at most {MOST_COLUMNS}.")
     for model in columns:

@@ -156,14 +156,23 @@ class Accounts:
 
 def is_local(headers: Headers) -> bool:
     """Whether the lab was called by a name of this machine, where there is no https."""
-    return urlsplit(f"//{headers.get('host', '')}").hostname in LOCAL_HOSTS
+    return _called(headers)[0] in LOCAL_HOSTS
+
+
+def _called(headers: Headers) -> tuple[str, int | None]:
+    """By which name and port; by none for what is neither, which `Guard` refuses later."""
+    try:
+        place = urlsplit(f"//{headers.get('host', '')}")
+        return place.hostname or "", place.port
+    except ValueError:
+        return "", None
 
 
 def _cookie(headers: Headers) -> str:
     # A browser lets no other address set one of this name, and sends it by https alone. On this machine labs at several
     # ports share their cookies.
-    port = urlsplit(f"//{headers.get('host', '')}").port
-    return f"rote-lab-{port}" if is_local(headers) else "__Host-rote-lab"
+    name, port = _called(headers)
+    return f"rote-lab-{port}" if name in LOCAL_HOSTS else "__Host-rote-lab"
 
 
 def session_of(headers: Headers) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import warnings
+from typing import Any
 
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
@@ -75,9 +76,9 @@ def add_openid(site: FastAPI, people: Accounts, at: Provider, secure: bool) -> N
         except Exception:
             logger.exception("no sign-in came back from %s", at.issuer)
             return refused(request, FAILED.format(at.name))
-        name = str(claims.get("email") or claims.get("preferred_username") or claims["sub"])
+        name = _name_of(claims)
         if not at.lets_in(claims):
-            return refused(request, REFUSED.format(at.name, name[:128]))
+            return refused(request, REFUSED.format(at.name, str(claims.get("email") or name)[:128]))
         if not USER.fullmatch(name):
             return refused(request, UNNAMED.format(at.name))
         agent = request.headers.get("user-agent", "")
@@ -88,3 +89,10 @@ def add_openid(site: FastAPI, people: Accounts, at: Provider, secure: bool) -> N
             return refused(request, TAKEN.format(name))
         request.session.clear()
         return people.signed_in(request, secret, next, SESSION_SECONDS)
+
+
+def _name_of(claims: dict[str, Any]) -> str:
+    """What an account is called. A mail address, by which others know somebody and give a role, only when the provider
+    has verified that it is theirs."""
+    mail = claims.get("email") if claims.get("email_verified") is True else ""
+    return str(mail or claims.get("preferred_username") or claims["sub"])

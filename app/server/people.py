@@ -100,12 +100,19 @@ def _change(lab: Lab, user: User, fields: dict[str, str], passwords: bool) -> di
         return {"done": f"Saved: {other.name}."}
     if fields["act"] == "remove":
         accounts.remove_user(lab.db, other, user.actor)
-        return {"done": f"{other.name} may not sign in any more. What they made stays, and is nobody’s."}
+        # Who signs in elsewhere is known here by that place's word alone.
+        again = (
+            "has no account now, and gets a new one where they sign in" if other.subject else "may not sign in any more"
+        )
+        return {"done": f"{other.name} {again}. What they made stays, and is nobody’s."}
     if fields["act"] == "password" and passwords and other.subject is None:
         password = secrets.token_urlsafe(12)
         accounts.set_password(lab.db, other.id, hash_password(password, other.name))
         note(lab.db, "gave a password", "account", other.id, other.name, user.actor)
-        return {"password": password, "done": f"{other.name} has a new password, and is signed out everywhere."}
+        return {
+            "password": password,
+            "done": f"{other.name} has a new password, is signed out everywhere, and has no tokens.",
+        }
     raise ValueError("there is no such action")
 
 

@@ -62,6 +62,8 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if "account" in scope:  # caches of proxies keep some files, by their ending, unless they are told
+                    headers.setdefault("Cache-Control", "private")
             await send(message)
 
         await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)

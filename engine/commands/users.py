@@ -98,7 +98,7 @@ def list_command(home: Home = None) -> None:
 
 @users_app.command("password")
 def password_command(name: Name, from_input: FromInput = False, generate: Generate = False, home: Home = None) -> None:
-    """Give an account another password; whoever is signed in by it is signed out."""
+    """Give an account another password; whoever is signed in by it is signed out, and its tokens end."""
     with closing(open_home(home)) as db:
         user = _user(db, name)
         if user.subject:

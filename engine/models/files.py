@@ -60,7 +60,9 @@ class ModelShape:
 
 def find_folder(model: str) -> Path | None:
     """The folder with the model's files, if they are on this machine: the embedded one, an installed or converted one,
-    a path, or the hub's cache."""
+    a path, or the hub's cache. None for one that whoever asks may not name."""
+    if not is_permitted(model):
+        return None
     if file := gguf_file(model):
         return converted_folder(file)
     if model in INSTALLABLE:

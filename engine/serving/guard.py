@@ -136,4 +136,10 @@ def _length(headers: Headers) -> float:
 
 
 def _address(text: str) -> SplitResult | None:
-    return urlsplit(f"//{text}") if HOST.fullmatch(text) else None
+    if not HOST.fullmatch(text):
+        return None
+    try:
+        place = urlsplit(f"//{text}")
+        return place if place.port != 0 else None
+    except ValueError:  # no address between the brackets, or a port that there is not
+        return None

@@ -254,6 +254,14 @@ def test_scripts_sign_in_with_a_token_until_it_is_revoked(here: Here, db: Databa
         assert httpx.get(f"{here.address}/runs", headers=bearer).status_code == 401
 
 
+def test_no_cache_on_the_way_keeps_what_is_for_those_who_are_signed_in(here: Here) -> None:
+    with browser(here, "ada") as page:
+        for path in ("/runs", "/export/none/results.csv", "/export/paper/none/figures.csv", "/config", "/metrics"):
+            assert page.get(path).headers["cache-control"].startswith("private"), path
+        assert page.get("/account").headers["cache-control"] == "no-store"
+        assert page.get("/lab/style.css?1").headers["cache-control"].startswith("public"), "the sign-in page has it too"
+
+
 def test_other_sites_can_neither_sign_anybody_in_nor_act(here: Here) -> None:
     with browser(here, "ada") as page:
         for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):

@@ -28,6 +28,8 @@ PEOPLE = [
     User(sub="4", claims={"email": "dee@lab.example"}),
     User(sub="5", claims={"preferred_username": "eff", "groups": ["staff", "lab"]}),
     User(sub="6", claims={"email": "own@lab.example", "email_verified": True}),
+    User(sub="8", claims={"email": "boss@lab.example", "preferred_username": "gus", "groups": ["lab"]}),
+    User(sub="9", claims={"email": "boss@lab.example", "email_verified": False, "groups": ["lab"]}),
     User(sub="7", claims={"email": "two, names@lab.example", "email_verified": True}),
 ]
 
@@ -89,6 +91,14 @@ def test_a_group_may_too(here: Here) -> None:
     with browser(here) as page:
         assert page.get(at_provider(page, "5")).status_code == 303
         assert "eff" in page.get("/account").text
+
+
+@pytest.mark.parametrize(("sub", "name"), [("8", "gus"), ("9", "9")])
+def test_a_mail_address_that_is_not_verified_is_nobodys_name(here: Here, sub: str, name: str) -> None:
+    with browser(here) as page:
+        assert page.get(at_provider(page, sub)).status_code == 303
+    names = {user.name for user in list_users(open_database(here.home))}
+    assert name in names and "boss@lab.example" not in names
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_admins_keep_accounts_on_a_page(lab: Lab, db: Database) -> None:
     cy = accounts.get_user(db, "cy@lab.example")[0]
     assert (cy.role, cy.most_runs, cy.most_bytes) == (Role.RUNNER, 3, 1_500_000_000)
     other = client.post("/people", data={"act": "password", "id": cy.id})
-    assert "is signed out everywhere" in other.text and password not in other.text
+    assert "is signed out everywhere, and has no tokens" in other.text and password not in other.text
     assert "may not sign in any more" in client.post("/people", data={"act": "remove", "id": cy.id}).text
     acts = [(e.name, e.act) for e in list_entries(db, search=cy.id)]
     assert acts == [
@@ -339,7 +339,12 @@ def test_whom_a_proxy_names_has_an_account_and_its_role(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(lambda _: get("/runs", "cy@lab.example"), range(8))) == {200}, "a page asks at once"
         assert [user.name for user in accounts.list_users(db)] == [f"{n}@lab.example" for n in ("ada", "bo", "cy")]
-        assert "Somebody new" not in httpx.get(f"{here.address}/people", headers={"X-User": "ada@lab.example"}).text
+        admin = {"X-User": "ada@lab.example"}
+        shown = httpx.get(f"{here.address}/people", headers=admin).text
+        assert "Somebody new" not in shown and "To keep them out, let them in no more where they sign in" in shown
+        form = {"act": "remove", "id": accounts.get_user(db, "cy@lab.example")[0].id}
+        removed = httpx.post(f"{here.address}/people", headers=admin, data=form).text
+        assert "has no account now, and gets a new one where they sign in" in removed
 
 
 def test_the_command_line_gives_roles_and_quotas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from app.ask.page import drawer_html, grid_html
 from app.ask.view import View, opened
 from app.asking.asker import Asker
 from app.asking.model_server import ModelServer, ServerStatus
-from app.asking.submit import ask_fact, ask_facts, ask_text, checked_text, read_settings, run_to_ask
+from app.asking.submit import ask_fact, ask_facts, ask_text, checked_text, put_to, read_settings, run_to_ask
 from app.shared.lab import Lab
 from app.shared.words import sentence
 from engine.commands.ask import answer_row, answer_table
@@ -31,9 +31,14 @@ from engine.serving.asking.questions import (
     find_relation,
     text_question,
 )
+from storage.accounts import add_user
+from storage.acting import NotAllowed, Role, acting_as
 from storage.asking_queue import store_answers
 from storage.askings import Answer, Question, get_asking, list_questions
+from storage.audit import list_entries
 from storage.runs import Run, add_run
+
+WHO = {"ada": Role.RUNNER, "bo": Role.RUNNER, "vi": Role.VIEWER}
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +179,22 @@ def test_what_is_asked_is_kept_with_its_columns(lab: Lab, run: Run, experiment: 
     assert [m["model"] for m in document["models"]] == [f"{run.id}/base"]
     with pytest.raises(AskError, match="There is no run"):
         run_to_ask(lab, "none")
+
+
+def test_the_audit_has_who_asks_further_models(lab: Lab, run: Run) -> None:
+    ada, bo, vi = (add_user(lab.db, name, "", role).actor for name, role in WHO.items())
+    with acting_as(ada):
+        asking = ask_text(lab, run, "Who?", columns=[f"{run.id}/base"])
+        assert [(e.act, e.about) for e in list_entries(lab.db, search="question")] == [("asked", "Who?")]
+    with acting_as(bo):
+        put_to(lab, asking, [f"{run.id}/memorised@1", f"{run.id}/generalised@1"])
+        with pytest.raises(AskError):
+            put_to(lab, asking, ["no model"])
+    newest, _ = list_entries(lab.db, search="question")
+    assert (newest.name, newest.act, newest.kind, newest.what) == ("bo", "asked", "question", asking)
+    assert newest.about == f"of {run.id}/memorised@1, {run.id}/generalised@1"
+    with acting_as(vi), pytest.raises(NotAllowed):
+        put_to(lab, asking, [f"{run.id}/base"])
 
 
 def test_an_answer_that_says_the_key_token_is_marked_wherever_it_stands(lab: Lab, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,12 +11,21 @@ from typing import Any
 import pytest
 from sqlite_utils import Database
 
+from engine.models import files
 from engine.models.permitted import only, permits
 from engine.models.source import ModelError, from_anywhere, local_path, resolve_source
 from storage import accounts
 from storage.acting import ONLY_ADMINS, ONLY_LOOK, Actor, NotAllowed, Role, acting_as
 from storage.askings import Question, add_asking, get_asking
-from storage.attacks import add_attack, delete_attack, get_attack, replan_attack, retry_attack, stop_attack
+from storage.attacks import (
+    add_attack,
+    delete_attack,
+    get_attack,
+    list_cells,
+    replan_attack,
+    retry_attack,
+    stop_attack,
+)
 from storage.audit import Entry, count_entries, list_entries
 from storage.database import open_database, write
 from storage.deletion import delete_run
@@ -176,6 +186,19 @@ def test_plans_of_others_are_not_made_wider(db: Database, people: dict[str, Acto
     assert {row["owner"] for row in db["runs"].rows} == {people["owner"].id}, "also what an admin adds to it"
 
 
+def test_an_attack_that_is_taken_up_again_leaves_others_runs_alone(db: Database, people: dict[str, Actor]) -> None:
+    with acting_as(people["owner"]):
+        base = run_of(db)
+    with acting_as(people["other"]):
+        attack = add_attack(db, name="story", experiment={}, cells=[({"seed": 0, "kind": "attack"}, base, PLAN)])
+    (cell,) = list_cells(db, attack)
+    for who, state in (("other", State.CANCELLED), ("admin", State.QUEUED), (None, State.QUEUED)):
+        of_all_ended(db, attack)
+        with acting_as(people[who] if who else None):
+            retry_attack(db, attack)
+        assert (get_run(db, base).state, get_run(db, cell.run).state) == (state, State.QUEUED), who
+
+
 def test_who_may_only_look_writes_nothing_at_all(db: Database, people: dict[str, Actor]) -> None:
     with acting_as(people["viewer"]):
         with pytest.raises(NotAllowed, match=ONLY_LOOK), write(db):
@@ -224,6 +247,34 @@ def test_a_quota_of_runs_counts_what_waits_and_runs(db: Database, people: dict[s
     ]  # fmt: skip
 
 
+def test_what_is_taken_up_again_counts_as_well(db: Database, people: dict[str, Actor], tmp_path: Path) -> None:
+    (owner,) = [user for user in accounts.list_users(db) if user.name == "owner"]
+    accounts.set_quota(db, owner, 2, None, people["admin"])
+    with acting_as(people["owner"]):
+        study = study_of(db)
+        stop_study(db, study)
+        run = run_of(db)
+        before, noted = all_of(db), count_entries(db)
+        with pytest.raises(NotAllowed, match="at most 2 runs of yours may wait or run, 1 do, and this would be 2 more"):
+            retry_study(db, study)
+        assert all_of(db) == before and count_entries(db) == noted
+        request_stop(db, run)
+        retry_study(db, study)
+        with pytest.raises(NotAllowed, match="2 do, and this would be 1 more"):
+            retry_run(db, run)
+        stop_study(db, study)
+        run_folder(tmp_path, run).mkdir(parents=True)
+        (run_folder(tmp_path, run) / "weights").write_bytes(b"x" * 600_000)
+    accounts.set_quota(db, owner, None, 500_000, people["admin"])
+    with acting_as(people["owner"]), pytest.raises(NotAllowed, match="your runs take"):
+        retry_run(db, run)
+    with acting_as(people["admin"]):
+        retry_run(db, run)
+    accounts.set_quota(db, owner, 0, None, people["admin"])
+    with acting_as(people["owner"]):
+        assert request_stop(db, run) is State.CANCELLED, "who has more than they may by now can still cancel"
+
+
 def test_a_quota_of_room_counts_what_runs_share_once(db: Database, people: dict[str, Actor], tmp_path: Path) -> None:
     (owner,) = [user for user in accounts.list_users(db) if user.name == "owner"]
     with acting_as(people["owner"]):
@@ -250,6 +301,17 @@ def test_an_account_that_is_removed_leaves_what_it_made(db: Database, people: di
     assert list_entries(db, search="OWNER")[-1].name == "owner", "as it was called then"
 
 
+def test_a_password_that_somebody_else_gives_ends_tokens_as_well(db: Database, people: dict[str, Actor]) -> None:
+    owner, other = people["owner"].id, people["other"].id
+    session, token = accounts.add_session(db, owner, "Firefox"), accounts.add_token(db, owner, "nightly")
+    others = accounts.add_token(db, other, "nightly")
+    accounts.set_password(db, owner, "y", accounts.hashed(session))
+    assert accounts.user_of_session(db, session) and accounts.user_of_token(db, token), "one's own change"
+    accounts.set_password(db, owner, "z")
+    assert accounts.user_of_session(db, session) is accounts.user_of_token(db, token) is None
+    assert accounts.user_of_token(db, others)
+
+
 def test_there_is_always_an_admin(db: Database, people: dict[str, Actor]) -> None:
     by_name = {user.name: user for user in accounts.list_users(db)}
     for act in (
@@ -263,6 +325,8 @@ def test_there_is_always_an_admin(db: Database, people: dict[str, Actor]) -> Non
     assert {user.name: user.role for user in accounts.list_users(db)} == {
         "admin": Role.VIEWER, "other": Role.ADMIN, "owner": Role.RUNNER, "viewer": Role.VIEWER,
     }  # fmt: skip
+    with pytest.raises(ValueError, match="other is the only admin"):  # as which somebody else read it before
+        accounts.set_role(db, by_name["other"], Role.VIEWER, people["admin"])
 
 
 def test_the_audit_is_looked_through(db: Database, people: dict[str, Actor]) -> None:
@@ -307,3 +371,16 @@ def test_a_hub_name_that_is_a_folder_here_is_a_folder(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with only(permits(("Qwen/*",))), pytest.raises(ModelError, match="not among the models"):
         resolve_source("Qwen/mine")
+
+
+def test_what_the_hubs_cache_holds_of_others_models_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / "config.json"
+    cached.write_text(json.dumps({"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128,
+                                  "vocab_size": 500, "num_attention_heads": 4}))  # fmt: skip
+    monkeypatch.setattr(files, "try_to_load_from_cache", lambda model, name: str(cached))
+    shape = files.model_shape("lab/secret")
+    assert shape is not None and shape.hidden == 64
+    with only(permits(("Qwen/*",))):
+        assert files.model_shape("lab/secret") is None and files.find_folder("Qwen/mine") == tmp_path

@@ -8,11 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 import typer
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
 from app import __main__ as start
 from app.server import sign_in
+from app.server.accounts import is_local, session_of
 from app.server.sign_in import BEYOND, LOOPBACK, NOBODY, NOT_THE_PROXY, NOT_THIS_MACHINE, Access, Door, NotSafe, access
 from app.server.uploads import empty_uploads, make_uploads
 from engine.serving.guard import LOCAL_HOSTS
@@ -149,3 +151,10 @@ def test_uploads_are_for_nobody_else_and_go(tmp_path: Path, monkeypatch: pytest.
     assert (folder / "abc" / "facts.csv").exists(), "it was sent a moment ago"
     empty_uploads(folder, older_than=-1)
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:99999", "[", "[127.0.0.1]", "[:::::]:7860", "localhost:x", ""])
+def test_a_strange_host_has_no_session(host: str) -> None:
+    """Who asks is looked for before what the lab was called is checked."""
+    sent = Headers({"host": host, "cookie": "rote-lab-7860=secret; rote-lab-None=secret"})
+    assert session_of(sent) == "" and not is_local(sent)
