@@ -163,6 +163,7 @@ def build_site(
         pages = build_pages(lab, asker, outside)
         # Facts that come later are taught to the model of an earlier run.
         pages.models = permits((*access.models, f"{glob.escape(str(home.resolve()))}/runs/*"))
+        pages.people = let_in is not None
         bound(pages)
         gr.mount_gradio_app(
             site,

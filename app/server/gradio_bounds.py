@@ -32,6 +32,7 @@ HOUSEKEEPING_SECONDS = 5.0
 MOST_AT_WORK, MOST_QUEUED = 128, 256
 # By any of these Gradio would take a value for a file.
 FILE_FIELDS = {"path", "url", "meta", "orig_name", "is_stream"}
+SIGN_IN = "Sign in first, and open the page again."
 NO_FILE = "This field takes no file: upload one where the page offers it."
 
 _API = "/gradio_api"
@@ -58,12 +59,15 @@ class Pages(gr.Blocks):
         self.current_page = path
 
     models: Permits | None = None  # that runners may name; None: all
+    people = False  # whether those who ask are told apart; if so, nothing is done for nobody
 
     async def process_api(
         self, block_fn: Any, inputs: list[Any], state: Any = None, request: Any = None, *given: Any, **named: Any
     ) -> dict[str, Any]:
-        """Carry out a function for the person who asks, with what that person may."""
+        """Carry out a function for the person who asks, with what that person may. Raises gr.Error for nobody."""
         account = account_behind(request)
+        if self.people and account is None:
+            raise gr.Error(SIGN_IN, print_exception=False)
         limited = account is not None and account.role is not Role.ADMIN
         with acting_as(account.actor if account else None), only(self.models if limited else None):
             return await super().process_api(block_fn, inputs, state, request, *given, **named)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from sqlite_utils import Database
 
+from app.server.gradio_bounds import Pages
 from engine.models import files
 from engine.models.permitted import only, permits
 from engine.models.source import ModelError, from_anywhere, local_path, resolve_source
@@ -384,3 +387,15 @@ def test_what_the_hubs_cache_holds_of_others_models_is_not_told(
     assert shape is not None and shape.hidden == 64
     with only(permits(("Qwen/*",))):
         assert files.model_shape("lab/secret") is None and files.find_folder("Qwen/mine") == tmp_path
+
+
+def test_where_people_are_told_apart_a_page_does_nothing_for_nobody() -> None:
+    done = []
+    with Pages() as pages:
+        gr.Button().click(lambda: done.append("clicked"))
+    (function,) = pages.fns.values()
+    asyncio.run(pages.process_api(function, []))
+    pages.people = True
+    with pytest.raises(gr.Error, match="Sign in first"):
+        asyncio.run(pages.process_api(function, []))
+    assert done == ["clicked"]
