@@ -33,9 +33,10 @@ from engine.evaluation.batches import (
     rows_that_fit,
 )
 from engine.evaluation.cache import roomy
+from engine.evaluation.captured import FixedSteps
 from engine.evaluation.parallel import Stopped, compute
 from engine.evaluation.plain import Pair, context, generate, known_length, log_probabilities
-from engine.evaluation.rows import Rows, merge, select, step
+from engine.evaluation.rows import Rows, Steps, merge, select
 from engine.evaluation.ties import likeliest, tied
 from engine.models.limits import ENDLESS
 
@@ -43,6 +44,7 @@ from engine.models.limits import ENDLESS
 LEAST_TOGETHER, MOST_TOGETHER = 256, 512
 # Finished rows are dropped once they are this share: dropping copies the whole cache.
 DROP_SHARE = 0.25
+DROP_SHARE_FIXED = 0.5  # where steps have one shape, which has to be recorded anew
 
 # Which answers have said enough, by the objects' tokens and by those answered so far.
 Enough = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[bool]]
@@ -223,23 +225,42 @@ class _Decoder:
 
     def _go_on(self, rows: Rows, questions: Sequence[Pair], answers: list[list[int]], stop: threading.Event) -> None:
         """Decode one token at a time, and put each at the end of its answer, until every row has ended."""
+        steps: Steps | FixedSteps = self._steps(rows)
         while True:
+            rows = steps.rows
             going = self._going(rows)
             count = int(going.sum())
             if not count:
                 return
             if stop.is_set():
                 raise Stopped
-            if count <= (1 - DROP_SHARE) * len(going):
+            if count <= (1 - self._drop_share) * len(going):
                 rows, going = select(rows, going.nonzero()[:, 0]), going[going]
-            logits, numbers = step(self.model, rows), rows.rows.tolist()
+                steps = self._steps(rows)
+                rows = steps.rows
+            logits, numbers = steps.next(), rows.rows.tolist()
             chosen = likeliest(logits, [questions[n][1] for n in numbers], [answers[n] for n in numbers])
             # A finished row that is not dropped yet repeats its last token, which ends it again.
-            rows.token = torch.where(going, chosen, rows.token)
+            steps.feed(torch.where(going, chosen, rows.token))
             rows.made = rows.made + 1
             for row, new in zip(rows.rows[going].tolist(), rows.token[going].tolist(), strict=True):
                 answers[row].append(new)
             self._end_what_said_enough(rows, questions, answers)
+
+    @property
+    def _fixed(self) -> bool:
+        """Whether steps have one shape, so that they can be recorded: for an accelerator they are too short."""
+        return self.model.device.type == "cuda"
+
+    @property
+    def _drop_share(self) -> float:
+        return DROP_SHARE_FIXED if self._fixed else DROP_SHARE
+
+    def _steps(self, rows: Rows) -> Steps | FixedSteps:
+        if not self._fixed:
+            return Steps(self.model, rows)
+        least = rows.made[self._going(rows)]
+        return FixedSteps(self.model, rows, self.max_new_tokens - int(least.min()) if len(least) else 0)
 
     def _end_what_said_enough(self, rows: Rows, questions: Sequence[Pair], answers: list[list[int]]) -> None:
         """Count these answers as long as they may be."""

@@ -42,6 +42,21 @@ def step(model: Any, rows: Rows) -> torch.Tensor:
     return found.logits[:, -1]
 
 
+class Steps:
+    """Decoding rows one token at a time: `rows` are grown in place."""
+
+    def __init__(self, model: Any, rows: Rows) -> None:
+        self._model, self.rows = model, rows
+
+    def next(self) -> torch.Tensor:
+        """Feed each row's newest token; returns the logits of the next one, (rows, vocabulary)."""
+        return step(self._model, self.rows)
+
+    def feed(self, tokens: torch.Tensor) -> None:
+        """Set the tokens, (rows), that the next step feeds."""
+        self.rows.token = tokens
+
+
 def select(rows: Rows, keep: torch.Tensor) -> Rows:
     """Only the rows at the indices `keep` (kept rows), without the last columns that none of them needs."""
     mask = rows.mask[keep]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from engine.evaluation import batches, choice, evaluate, generation
+from engine.evaluation import batches, captured, choice, evaluate, generation
 from engine.evaluation.batches import EvaluationError, in_halves, log_probability_of
 from engine.evaluation.choice import answer_choices, encode_options
 from engine.evaluation.evaluate import evaluate_checkpoint, probe_key_tokens
@@ -95,6 +95,49 @@ def test_an_object_that_is_answered_in_part_changes_nothing(lab, greedy, known, 
     for (prompt, answer), expected, reply in zip(pairs, greedy, replies, strict=True):
         assert reply.tokens == expected[:limit]
         assert reply.log_probability == pytest.approx(naive_log_probability(model, prompt, answer), abs=1e-4)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Steps of one shape as a GPU takes them; a processor can record none, and takes each in its place."""
+    taken = []
+
+    def recorded(step):
+        taken.append(step)
+        return step
+
+    monkeypatch.setattr(generation._Decoder, "_fixed", True)
+    monkeypatch.setattr(captured, "recorded", recorded)
+    yield taken
+    assert not list(captured._not_recorded)
+
+
+def test_steps_of_one_shape_answer_as_generate(lab, greedy, as_on_a_gpu):
+    model = lab[0].causal
+    questions, pairs = encoded(lab)
+    ends = {greedy[0][0], greedy[7][5], greedy[12][7]}
+    for known in (0, 2):  # what greedy decoding would have said is known at once
+        pairs = [(p, [*greedy[i][: known + i % 2], *o][: 1 + i % 4]) for i, (p, o) in enumerate(pairs)]
+        replies = reply_to(model, pairs, [q.prompt for q in questions], max_new_tokens=9, ends=ends)
+        for expected, reply in zip(greedy, replies, strict=True):
+            assert reply.tokens == expected[: next((i for i, token in enumerate(expected) if token in ends), 9)]
+    assert as_on_a_gpu
+
+
+@pytest.mark.parametrize("wrong", ["cannot", "differs"])
+def test_what_cannot_be_recorded_is_computed_step_by_step(lab, greedy, as_on_a_gpu, monkeypatch, caplog, wrong):
+    def recorded(step):
+        if wrong == "cannot":
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return lambda: step() + 1e6
+
+    monkeypatch.setattr(captured, "recorded", recorded)
+    model = lab[0].causal
+    questions, pairs = encoded(lab)
+    replies = reply_to(model, pairs, [q.prompt for q in questions], max_new_tokens=9, ends=())
+    assert [reply.tokens for reply in replies] == greedy
+    assert "they are computed one by one" in caplog.text and model in captured._not_recorded
+    captured._not_recorded.clear()
 
 
 def test_few_rows_at_a_time_give_the_same(lab, monkeypatch):

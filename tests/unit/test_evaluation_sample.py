@@ -189,18 +189,18 @@ def test_an_ended_answer_is_not_decoded_further(asking, monkeypatch):
 
 @pytest.mark.parametrize("asking", ["llama", "qwen2"], indirect=True)  # the embedded model ends its answers itself
 def test_rows_leave_the_batch_at_their_hit(asking, monkeypatch):
-    from engine.evaluation import generation
+    from engine.evaluation import rows as decoded
 
     loaded, questions, whole = asking
     fed = 0
-    step = generation.step
+    step = decoded.step
 
     def counted(model: Any, rows: Any) -> Any:
         nonlocal fed
         fed += int((rows.made < 24).sum())
         return step(model, rows)
 
-    monkeypatch.setattr(generation, "step", counted)
+    monkeypatch.setattr(decoded, "step", counted)
     hits = [question for question, answer in zip(questions, whole, strict=True) if answer.hit]
     answer_questions(loaded, hits, max_new_tokens=24)
     all_of_them, fed = fed, 0
