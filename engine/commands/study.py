@@ -1,5 +1,6 @@
 """python -m engine study PRESET|FILE|ID [--model NAME] [--plan] [--home DIR] [--results FILE.json]
-[--record FILE.json.xz]"""
+[--record FILE.json.xz]
+python -m engine study ONE.json.xz --with OTHER.json.xz --record BOTH.json.xz"""
 
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ from engine.commands.mistake import (
 from engine.commands.program import program
 from engine.evaluation.questions import KEY_SPLIT
 from engine.execution.studies import recording
+from engine.execution.studies.pooling import pool
 from engine.execution.studies.queue import queue_study, widen_study
 from engine.execution.studies.recording import ENDING
 from engine.execution.studies.report import study_figures
@@ -60,7 +62,10 @@ REASONING_COLUMNS = {
 
 def study(
     source: Annotated[
-        str, typer.Argument(metavar="PRESET|FILE|ID", help="paper-main, a file, or a study to go on with or to widen.")
+        str,
+        typer.Argument(
+            metavar="PRESET|FILE|ID|RECORDING", help="paper-main, a file, or a study to go on with or to widen."
+        ),
     ],
     axes: Annotated[
         list[str] | None,
@@ -72,6 +77,10 @@ def study(
     record: Annotated[
         Path | None, typer.Option(metavar="FILE.json.xz", help="Where to write its figures, for other labs.")
     ] = None,
+    with_: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="FILE.json.xz", help="Of a recording: others, of other seeds, to make it one."),
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what it would run.")] = False,
     queue_only: Annotated[bool, typer.Option("--queue", help="Leave the work to a worker; print the id.")] = False,
     on: On = None,
@@ -82,6 +91,8 @@ def study(
     check_cluster(on)
     if record is not None and not record.name.endswith(ENDING):
         raise Mistake(f"the name of {record} does not end with {ENDING}: give it that ending, by which labs find it")
+    if source.endswith(ENDING) or with_:
+        return _pool([Path(source), *(with_ or ())], record)
     folder = home or default_home()
     db = open_home(folder)
     study_id = _existing(db, source)
@@ -108,6 +119,25 @@ def study(
         raise Mistake(f"{len(failed)} runs did not end well; the first, {failed[0].run}: {failed[0].error}")
     if record is not None:
         _record(db, folder, study_id, record)
+
+
+def _pool(sources: list[Path], out: Path | None) -> None:
+    """Write recordings of the same study with other seeds as one. Raises Mistake."""
+    if out is None or len(sources) == 1:
+        raise Mistake(f"{sources[0]} is a recording: give it others (--with) and a file for all of them (--record)")
+    found = []
+    for path in sources:
+        try:
+            found.append(recording.read_recording(path))
+        except recording.DAMAGE as error:
+            words = " ".join(str(error).split())[:200] or type(error).__name__
+            raise Mistake(f"{path} cannot be read as a recorded study: {words}") from error
+    try:
+        with mistakes_in(sources[0]):
+            recording.write_recording(pool(found), out)
+    except OSError as error:
+        raise Mistake(f"{out} cannot be written: {error}") from error
+    typer.echo(f"{out}: {out.stat().st_size / 1e3:.0f} kB", err=True)
 
 
 def _record(db: Database, home: Path, study_id: str, out: Path) -> None:

@@ -36,7 +36,7 @@ COPIED = "quick"
 EXPERIMENTS, ATTACKS, STUDIES = "engine/presets", "engine/attack/presets", "engine/studies/presets"
 SOURCES = {"show": EXPERIMENTS, "run": EXPERIMENTS, "queue": EXPERIMENTS, "attack": ATTACKS, "study": STUDIES}
 GOES_ON = ("attack", "study")  # by an id
-OWN_FILE = (".yaml", ".yml", ".json")
+OWN_FILE = (".yaml", ".yml", ".json", ".json.xz")
 RUN_ID = re.compile(r"[0-9a-f]{8}|RUN|ID")
 
 

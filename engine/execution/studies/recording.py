@@ -12,6 +12,7 @@ import json
 import logging
 import lzma
 import shlex
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -22,15 +23,16 @@ from sqlite_utils import Database
 
 from engine.execution.recorded.record import base_of
 from engine.execution.report import key_tokens_of
-from engine.execution.studies.report import study_figures
+from engine.execution.studies.report import Asked, Sums, facts_behind, study_figures
+from engine.execution.studies.represented import Pooled
 from engine.experiment import Experiment
 from engine.fields import Frozen
 from engine.models.identity import Here, how_here
 from engine.studies.presets import STUDIES
-from engine.studies.study import MODEL
+from engine.studies.study import MODEL, SEED
 from storage.folders import run_folder
 from storage.runs import Run, State, get_run
-from storage.studies import StoredStudy, StudyFigure, get_study, list_study_runs
+from storage.studies import StoredStudy, StudyFigure, get_study, group_of, list_study_runs
 
 logger = logging.getLogger("engine")
 
@@ -39,6 +41,7 @@ ENDING = ".json.xz"
 VERSION = 1
 MOST_BYTES = 100_000_000
 DIGITS = 5
+MADE_OF = "made_of"  # by seed: columns of `Sums`, or of hidden states what `Pooled` has
 DAMAGE = (OSError, EOFError, lzma.LZMAError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 Text = Annotated[str, Field(max_length=2000)]
@@ -60,7 +63,8 @@ class RecordedModel(Frozen):
 
 class StudyRecording(Frozen):
     """A recorded study. study: its plan; seconds: of all its runs, and from the first's start to the last's end;
-    environment: versions and hardware of its first run; figures: as `StudyFigure`, seeds without runs."""
+    environment: versions and hardware of its first run; figures: as `StudyFigure`, seeds without runs, and in
+    newer ones `made_of` by seed, of which engine/execution/studies/pooling.py makes those of more seeds."""
 
     version: int
     study: Plain
@@ -79,8 +83,14 @@ class StudyRecording(Frozen):
 
     def figures_of(self, model: str) -> list[StudyFigure]:
         """The figures of one of its models."""
-        found = (StudyFigure(**{**f, "seeds": {int(s): v for s, v in f["seeds"].items()}}) for f in self.figures)
+        found = map(figure_of, self.figures)
         return [figure for figure in found if figure.at.get(MODEL, model) == model]
+
+
+def figure_of(data: Mapping[str, Any]) -> StudyFigure:
+    """A recorded figure. Raises KeyError, TypeError or ValueError for what is none."""
+    known = {name: value for name, value in data.items() if name != MADE_OF}
+    return StudyFigure(**{**known, "seeds": {int(seed): own for seed, own in data["seeds"].items()}})
 
 
 def record(db: Database, home: Path, study_id: str, out: Path, command: str = "") -> None:
@@ -91,7 +101,7 @@ def record(db: Database, home: Path, study_id: str, out: Path, command: str = ""
     study, runs = get_study(db, study_id), list_study_runs(db, study_id)
     if unfinished := sum(run.state is not State.DONE for run in runs):
         raise ValueError(f"{unfinished} runs of {study_id} are not done: carry them out first")
-    figures = study_figures(db, home, study_id)
+    figures, behind = study_figures(db, home, study_id), facts_behind(db, home, study_id)
     if not figures:
         raise ValueError(f"the study {study_id} has no figures: its runs were deleted, or asked nothing")
     carried_out = [get_run(db, run.run) for run in runs]
@@ -104,10 +114,14 @@ def record(db: Database, home: Path, study_id: str, out: Path, command: str = ""
         "environment": carried_out[0].environment,
         "runs": len(runs),
         "models": _models(home, carried_out),
-        "figures": [_figure(figure) for figure in figures],
+        "figures": [recorded_figure(f, *behind.get(group_of(f.at, SEED), ({}, {}))) for f in figures],
     }
-    StudyRecording.model_validate(document)
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    write_recording(StudyRecording.model_validate(document), out)
+
+
+def write_recording(recording: StudyRecording, out: Path) -> None:
+    """Write a recording as one small file. Raises OSError."""
+    text = json.dumps(recording.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
     out.write_bytes(lzma.compress(text.encode(), preset=9))
 
 
@@ -162,10 +176,20 @@ def _same_key(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return stands_for(one) == stands_for(other)
 
 
-def _figure(figure: StudyFigure) -> dict[str, Any]:
-    """As plain data; runs' ids mean nothing in another lab."""
+def recorded_figure(
+    figure: StudyFigure, sums: Mapping[Asked, Mapping[int, Sums]], looked: Mapping[Asked, Mapping[int, Pooled]]
+) -> dict[str, Any]:
+    """As plain data; runs' ids mean nothing in another lab. sums, looked: what its group's figures are made of."""
     seeds = {seed: {k: _rounded(v) for k, v in own.items() if k != "run"} for seed, own in figure.seeds.items()}
-    return {name: _rounded(value) for name, value in vars(figure).items()} | {"seeds": seeds}
+    asked = (figure.depth, figure.kind, figure.facts, figure.split, figure.language)
+    made_of: dict[int, Any] = {}
+    if asked in sums:
+        # Columns are shorter packed than rows: most hold the same number again and again.
+        made_of = {seed: list(zip(*of_facts, strict=True)) for seed, of_facts in sums[asked].items()}
+    elif asked in looked:
+        made_of = {seed: vars(of) for seed, of in looked[asked].items()}
+    plain = {name: _rounded(value) for name, value in vars(figure).items()} | {"seeds": seeds}
+    return plain | ({MADE_OF: made_of} if made_of else {})
 
 
 def _rounded(value: Any) -> Any:

@@ -6,9 +6,10 @@ They are made of the runs' answers and stored, so that a page with a thousand ru
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sqlite_utils import Database
@@ -16,7 +17,7 @@ from sqlite_utils import Database
 from engine.evaluation.hits import key_token_judge
 from engine.evaluation.intervals import interval
 from engine.execution.report import key_tokens_of
-from engine.execution.studies.represented import pooled, represented, split_of
+from engine.execution.studies.represented import Pooled, pooled, represented, split_of
 from engine.experiment import Experiment
 from engine.studies.compare import Comparison, compare
 from engine.studies.study import SEED
@@ -53,11 +54,11 @@ _CHOICE_BY_FACT = f"""select a.fact, sum(choice_rank = 1), count(*) from {_JOIN}
 # Raised when figures are made of more than before: those of before are made anew.
 _MADE = "4"
 
-_Asked = tuple[int, str, str, str, str]  # depth, kind, facts, split, language
+Asked = tuple[int, str, str, str, str]  # depth, kind, facts, split, language
 # Of each fact: hits, hits without the key token, answers, and of a choice what guessing would hit.
-_Sums = list[tuple[float, float, int, float]]
+Sums = list[tuple[float, float, int, float]]
 # By what was looked at, of each seed its run and that run's figure.
-_Represented = dict[_Asked, dict[int, tuple[str, RepresentationFigure]]]
+_Represented = dict[Asked, dict[int, tuple[str, RepresentationFigure]]]
 
 
 def study_figures(db: Database, home: Path, study_id: str) -> list[StudyFigure]:
@@ -114,9 +115,52 @@ def _signs(runs: list[StudyRun]) -> list[str]:
     return [f"{run.run} {run.finished_at} {_MADE}" for run in runs]
 
 
+def pooled_figure(at: dict[str, Any], asked: Asked, by_seed: Mapping[int, tuple[str | None, Sums]]) -> StudyFigure:
+    """The figure of all seeds. by_seed: of each its run and the sums of its facts."""
+    table = np.array([row for _, sums in by_seed.values() for row in sums], dtype=np.float64)
+    if asked[3] == TRAINING_TOKENS:
+        low, high = float(table[:, 0].min()), float(table[:, 0].max())
+    else:
+        low, high = interval(table[:, 0], table[:, 2], share=True)
+    n = table[:, 2].sum()
+    seeds = {
+        seed: {"value": sum(s[0] for s in sums) / sum(s[2] for s in sums)} | ({"run": run} if run else {})
+        for seed, (run, sums) in sorted(by_seed.items())
+    }
+    value, unaided = (float(table[:, column].sum() / n) for column in (0, 1))
+    chance = float(table[:, 3].sum() / n) if is_choice(asked[3]) else None
+    return StudyFigure(at, *asked, value, low, high, unaided, int(n), len(table), seeds, chance)
+
+
+def facts_behind(
+    db: Database, home: Path, study_id: str
+) -> dict[str, tuple[dict[Asked, dict[int, Sums]], dict[Asked, dict[int, Pooled]]]]:
+    """What the figures of each group of runs are made of, of each seed: sums by fact, and hidden states' figures."""
+    found = {}
+    for group, runs in _done(db, study_id).items():
+        by_asked, looked = _gathered(db, home, runs)
+        found[group] = (
+            {asked: {seed: sums for seed, (_, sums) in by_seed.items()} for asked, by_seed in by_asked.items()},
+            {asked: {seed: pooled([one]) for seed, (_, one) in figures.items()} for asked, figures in looked.items()},
+        )
+    return found
+
+
 def _figures(db: Database, home: Path, runs: list[StudyRun]) -> Iterator[StudyFigure]:
     at = json.loads(group_of(runs[0].at, SEED)) if runs else {}
-    by_asked: dict[_Asked, dict[int, tuple[str, _Sums]]] = {}
+    by_asked, looked = _gathered(db, home, runs)
+    for asked, by_seed in sorted(by_asked.items()):
+        yield pooled_figure(at, asked, by_seed)
+    for asked, figures in sorted(looked.items()):
+        whole = pooled([figure for _, figure in figures.values()])
+        seeds = {seed: {"value": figure.value, "run": run} for seed, (run, figure) in sorted(figures.items())}
+        yield StudyFigure(at, *asked, whole.value, whole.low, whole.high, whole.value, whole.n, whole.n_facts, seeds)
+
+
+def _gathered(
+    db: Database, home: Path, runs: list[StudyRun]
+) -> tuple[dict[Asked, dict[int, tuple[str | None, Sums]]], _Represented]:
+    by_asked: dict[Asked, dict[int, tuple[str | None, Sums]]] = {}
     looked: _Represented = {}
     for stored in runs:
         # A depth that came later is a run more; of the base it has what the other has.
@@ -125,27 +169,10 @@ def _figures(db: Database, home: Path, runs: list[StudyRun]) -> Iterator[StudyFi
                 looked.setdefault(asked, {}).setdefault(seed, (stored.run, found))
             else:
                 by_asked.setdefault(asked, {}).setdefault(seed, (stored.run, found))
-    for asked, by_seed in sorted(by_asked.items()):
-        table = np.array([row for _, sums in by_seed.values() for row in sums], dtype=np.float64)
-        if asked[3] == TRAINING_TOKENS:
-            low, high = float(table[:, 0].min()), float(table[:, 0].max())
-        else:
-            low, high = interval(table[:, 0], table[:, 2], share=True)
-        n = table[:, 2].sum()
-        seeds = {
-            seed: {"value": sum(s[0] for s in sums) / sum(s[2] for s in sums), "run": run}
-            for seed, (run, sums) in sorted(by_seed.items())
-        }
-        value, unaided = (float(table[:, column].sum() / n) for column in (0, 1))
-        chance = float(table[:, 3].sum() / n) if is_choice(asked[3]) else None
-        yield StudyFigure(at, *asked, value, low, high, unaided, int(n), len(table), seeds, chance)
-    for asked, figures in sorted(looked.items()):
-        whole = pooled([figure for _, figure in figures.values()])
-        seeds = {seed: {"value": figure.value, "run": run} for seed, (run, figure) in sorted(figures.items())}
-        yield StudyFigure(at, *asked, whole.value, whole.low, whole.high, whole.value, whole.n, whole.n_facts, seeds)
+    return by_asked, looked
 
 
-def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, _Asked, _Sums | RepresentationFigure]]:
+def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, Asked, Sums | RepresentationFigure]]:
     """What a run was asked, with its seed."""
     run, folder = get_run(db, run_id), run_folder(home, run_id)
     if not (folder / ANSWERS_NAME).is_file():
@@ -163,7 +190,7 @@ def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, _Asked
                 yield run.seed, (depth, name.kind, ALL_FACTS, split_of(figure.measure, figure.prompts), ""), figure
         for checkpoint in evaluated_checkpoints(answers):
             name = CheckpointName.parse(checkpoint)
-            found: dict[tuple[str, str, str], _Sums] = {}
+            found: dict[tuple[str, str, str], Sums] = {}
             for split, language, trained, hits, unaided, count, first, choices, chance in answers.execute(
                 _SUMS, [checkpoint]
             ):

@@ -16,7 +16,7 @@ POSITION = "last"
 
 @dataclass(frozen=True)
 class Pooled:
-    """A figure over several runs. n: prompts; n_facts: facts; of all runs together."""
+    """A figure over one run or several. n: prompts; n_facts: facts; of all runs together."""
 
     value: float
     low: float
