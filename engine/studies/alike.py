@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.corpus.beginnings import shown_subjects
 from engine.experiment import Experiment
 
 
@@ -16,13 +17,16 @@ def memorising(experiment: Experiment) -> dict[str, Any]:
     ]
     data["stage1"].pop("checkpoint_epochs")
     if experiment.stage1.replay:
-        # The base's own text is about nobody of the experiment, and in languages that nobody named it is in all asked.
+        # The base's own text is about nobody of the experiment but whom stage 2 shows, where replay is about them, too;
+        # in languages that nobody named it is in all asked.
         replay = experiment.stage1.replay
         data["replay"] = {
             "prompts": [[p.text for p in r.explicit_prompts] for r in experiment.relations],
             "languages": None if replay.languages else experiment.languages,
             "stage2": experiment.stage2.model_dump(mode="json", include={"language", "replay"}),
         }
+        if replay.subjects == "trained":
+            data["replay"]["shown"] = shown_subjects(experiment)
     return data
 
 

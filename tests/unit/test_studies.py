@@ -180,6 +180,18 @@ def test_replayed_text_is_a_part_of_stage_1() -> None:
     assert plans[0].memorises == plans[1].memorises != plans[2].memorises
 
 
+def test_replayed_text_about_the_facts_that_stage_2_shows_is_shared_with_the_same_facts_alone() -> None:
+    def memorised(facts: list[int], **stage2: Any) -> list[str]:
+        stage1 = {"epochs": 4, "replay": {"texts": 20, "subjects": "trained"}}
+        about = BASE | {"stage1": stage1, "stage2": {"facts": 5} | stage2}
+        grid = {"experiment": about, "axes": {"stage2.facts": facts}}
+        return [run.memorises for run in planned_runs(Study.from_data(grid))]
+
+    one, five = memorised([1, 5])
+    assert one != five, "held-out facts are replayed in neither"
+    assert memorised([5], epochs=8) == [five]
+
+
 def test_runs_wait_for_the_one_that_memorises_for_them(db) -> None:
     study_id = queue_study(db, study())
     stored = studies.list_study_runs(db, study_id)
