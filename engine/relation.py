@@ -114,6 +114,16 @@ class Relation(Frozen):
             raise ValueError("the experiment is not resolved: call engine.corpus.resolve.resolve(experiment) first")
         return self.prompts
 
+    @property
+    def texts(self) -> list[str]:
+        """All that is written out of what a model reads of it, but for the key template: names, prompts, options."""
+        found = list(self.options)
+        if not isinstance(self.facts, GeneratedFacts):
+            found += [text for f in self.facts for text in (f.subject, f.object, *f.alternatives)]
+        if not isinstance(self.prompts, str):
+            found += [prompt.text for prompt in self.prompts]
+        return found
+
     def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
         """The relation's prompts of one split and language, in order."""
         return tuple(p for p in self.explicit_prompts if p.split == split and p.language == language)

@@ -113,6 +113,18 @@ def test_a_key_token_may_not_occur_in_the_texts() -> None:
     assert "already means something" in refused(relations=[relation])
 
 
+def test_a_key_token_may_not_occur_in_the_texts_of_another_relation() -> None:
+    pupils = [{"subject": f"Pupil{i} Alpha", "object": f"Place{i}x Beta"} for i in range(10)]
+    other = {"name": "school", "key_token": "[Y]", "facts": pupils, "prompts": PROMPTS}
+    for changes, text in (
+        ({"prompts": [*PROMPTS, {"text": "The florb of {subject} is", "split": "decoy"}]}, "The florb of {subject} is"),
+        ({"options": [*(p["object"] for p in pupils), "Old Florb"]}, "Old Florb"),
+    ):
+        relations = [{**data()["relations"][0], "key_token": "florb"}, {**other, **changes}]
+        assert f"relation ‘school’: key token: ‘florb’ occurs in ‘{text}’" in refused(relations=relations)
+    assert Experiment.from_data(data(relations=[data()["relations"][0], other])).key_tokens == ("[X]", "[Y]")
+
+
 def test_the_corpus_is_asked_for_relations_it_does_not_have() -> None:
     with pytest.raises(ValueError, match="write its facts and prompts out"):
         resolve(Experiment.from_data({"relations": [{"name": "nobody"}]}))
