@@ -203,6 +203,19 @@ def _confusable_objects(facts: Sequence[tuple[str, str]], numbers: Sequence[int]
         yield Problem(message, numbers[i], "object")
 
 
+def check_knew(facts: Sequence[tuple[str, str]]) -> list[Problem]:
+    """Problems of what the base knew before a fact, in (object, knew) of each: an answer with it may not be a hit."""
+    problems = []
+    for row, (object_, knew) in enumerate(facts, 1):
+        if not knew:
+            continue
+        problems += (unfit := check_name(knew, row, "knew"))
+        if not unfit and normalise(object_) in normalise(knew):
+            message = f"‘{shorten(knew)}’ is or contains the object: an answer with it would count as the new one"
+            problems.append(Problem(message, row, "knew"))
+    return problems
+
+
 def contained_pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
     """Pairs (longer, shorter) of distinct texts of which the first contains the second.
 

@@ -136,6 +136,7 @@ class Relation(Frozen):
         texts: list[str] = []
         if not isinstance(self.facts, GeneratedFacts):
             problems += checks.check_facts([(f.subject, f.object) for f in self.facts])
+            problems += checks.check_knew([(f.object, f.knew) for f in self.facts])
             offered = [(f.object, f.alternatives) for f in self.facts]
             problems += [*choices.check_alternatives(offered), *choices.check_options(self.options, offered)]
             texts += [t for f in self.facts for t in (f.subject, f.object)]

@@ -125,6 +125,13 @@ def test_a_key_token_may_not_occur_in_the_texts_of_another_relation() -> None:
     assert Experiment.from_data(data(relations=[data()["relations"][0], other])).key_tokens == ("[X]", "[Y]")
 
 
+def test_what_the_base_knew_may_not_hold_the_object() -> None:
+    facts = [{**FACTS[0], "knew": f"Old {FACTS[0]['object']}"}, *FACTS[1:]]
+    assert "row 1, knew: ‘Old Thing0x Beta’ is or contains" in refused(
+        relations=[{**data()["relations"][0], "facts": facts}]
+    )
+
+
 def test_the_corpus_is_asked_for_relations_it_does_not_have() -> None:
     with pytest.raises(ValueError, match="write its facts and prompts out"):
         resolve(Experiment.from_data({"relations": [{"name": "nobody"}]}))
