@@ -108,6 +108,18 @@ def test_a_key_template_that_could_not_be_asked_is_refused(template: str, words:
     assert words in refused(relations=[{**data()["relations"][0], "key_template": template}])
 
 
+def test_what_stage_1_trains_on_is_no_test_prompt() -> None:
+    def relations(template: str, split: str) -> list[dict]:
+        asked = [*PROMPTS, {"text": "The guide of {subject} is", "split": split, "language": "de"}]
+        return [{**data()["relations"][0], "key_template": template, "prompts": asked}]
+
+    for split in ("test", "unrelated", "decoy"):
+        told = refused(relations=relations("The guide of {subject} is {object}.", split))
+        assert "row 3, prompt: ‘The guide of {subject} is’ is what stage 1 trains on" in told
+    for template, split in (("The guide of {subject} is {object}.", "train"), ("{subject} {key} {object}.", "test")):
+        assert Experiment.from_data(data(relations=relations(template, split)))
+
+
 def test_a_key_token_may_not_occur_in_the_texts() -> None:
     relation = {**data()["relations"][0], "key_token": "Thing3x"}
     assert "already means something" in refused(relations=[relation])
