@@ -163,6 +163,8 @@ def test_the_grid_holds_the_controls_and_every_defence() -> None:
         ({"readings": [{"name": "x", "prompts": [{"text": "Who?", "split": "train"}]}]}, "has no {subject}"),
         ({"seeds": list(range(900))}, "more than 5,000"),
         ({"colour": 1}, "colour"),
+        ({"experiment": {**BASE, "stage1": {"epochs": 0}}, "start": "memorised"}, "trains no memorised checkpoint"),
+        ({"experiment": {**BASE, "stage1": {"epochs": 0}, "in_context": {}}}, "trains no generalised checkpoint"),
     ],
 )
 def test_mistakes_are_said_in_words(changes: dict, words: str) -> None:
