@@ -180,6 +180,22 @@ def test_a_persons_own_reading_is_attacked_with() -> None:
     assert {r.role for r in attack.readings} == {"benign", "harmful", "neutral", "nonsense"}
 
 
+def test_no_prompt_has_two_readings_or_the_key_token_of_another_relation() -> None:
+    train = resolved()[0].harmful.prompts_of("train", "en")[0].text
+    prompts = {"train": {"en": [train]}, "test": {"en": ["The florb of {subject} is"]}}
+    mine = {"name": "mine", "prompts": prompts}
+    with pytest.raises(ValueError, match=r"‘mine’ and ‘bully’ both ask .*, or name your own ‘bully’"):
+        resolved(readings=[mine])
+    attack, _ = resolved(readings=[mine | {"name": "bully"}])
+    assert [p.text for p in attack.harmful.prompts_of("train", "en")] == [train], "in place of the shipped one"
+    other = {"name": "author", "key_token": "florb", "facts": {"generate": 20}}
+    with pytest.raises(ValueError, match="reading ‘bully’: key token: ‘florb’ occurs in"):
+        resolved(
+            readings=[mine | {"name": "bully"}],
+            experiment=BASE | {"relations": [*BASE["relations"], other]},
+        )
+
+
 def test_cells_wait_for_their_base_run_and_are_not_listed_as_runs(db) -> None:
     attack = queue_attack(db, AttackExperiment.from_data(SMALL))
     cells, bases = attacks.list_cells(db, attack), attacks.base_runs(db, attack)
