@@ -161,6 +161,16 @@ def test_mistakes_are_said_in_words(axes: dict[str, Any], words: str) -> None:
         planned_runs(study(**axes))
 
 
+def test_no_method_is_lost_that_differs_in_its_depths_alone() -> None:
+    def planned(**methods: Any) -> list[Any]:
+        return [run.at["method"] for run in planned_runs(Study.from_data({"experiment": BASE, "methods": methods}))]
+
+    with pytest.raises(ValueError, match="method=deep: that is the run with method=shallow, looked at other epochs"):
+        planned(shallow={DEPTH: [2]}, deep={DEPTH: [4]})
+    assert planned(plain={}, same={"stage2.facts": 5}) == ["plain"], "the same run is run once"
+    assert planned(shallow={DEPTH: [2]}, deep={DEPTH: [4], "stage2.facts": 4}) == ["shallow", "deep"]
+
+
 def test_what_stage_2_does_changes_nothing_of_stage_1() -> None:
     one, other = (planned_runs(study(**{"stage2.facts": [k], "stage2.prompts": [p]}))[0] for k, p in ((2, 1), (5, 4)))
     assert memorising(one.experiment) == memorising(other.experiment)
