@@ -82,7 +82,9 @@ def normalise(text: str) -> str:
 
     Source: the paper's reference code strips these three characters and lower-cases before it looks for the object.
     """
-    return " ".join(re.sub(r"[:,.]", "", unicodedata.normalize("NFC", text).lower()).split())
+    # Which small sigma a large one becomes depends on what follows it: the two are one letter.
+    small = unicodedata.normalize("NFC", text).lower().replace("ς", "σ")
+    return " ".join(re.sub(r"[:,.]", "", small).split())
 
 
 def invisible_character(text: str) -> str | None:
