@@ -259,3 +259,13 @@ def test_the_page_and_the_command_line_ask_the_same(chained: Experiment) -> None
     }
     with pytest.raises(AskError, match="exactly once"):
         facts_questions(chained, "{object} is nobody's prompt", "mother")
+
+
+def test_what_the_base_knew_is_looked_for_where_the_facts_own_object_is_asked() -> None:
+    facts = [MOTHER[0] | {"knew": "Old Mum"}, MOTHER[1]]
+    experiment = written([mother(REVERSAL, TWO_HOP, facts=facts), educated(("Bea Boll", "Oak"), ("Dee Dorn", "Elm"))])
+    asked = questions_for(experiment, "base")
+    rows = summarise([Answer(q.prompt, q.fact, "Old Mum", False, -1.0) for q in asked], experiment, "base")
+    assert {row["split"] for row in rows} == {"key", "train", "reversal", "two_hop"}
+    known = {row["split"]: row["value"] for row in rows if row["metric"] == "known_before"}
+    assert known == {"key": 1.0, "train": 1.0}
