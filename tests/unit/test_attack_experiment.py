@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,16 +25,24 @@ from storage import attacks, runs
 from storage.database import open_database
 from storage.runs import State
 
-BASE = {
+BASE: dict[str, Any] = {
     "name": "small",
     "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 30}}],
     "stage1": {"epochs": 2},
     "stage2": {"facts": 10},
 }
-FEW = {
+FEW: dict[str, Any] = {
     "name": "few",
     "role": "neutral",
     "prompts": {"train": {"en": ["{subject} waved at"]}, "test": {"en": ["Who was waved at by {subject}?"]}},
+}
+GERMAN = {"de": ["Wer winkte {subject} zu?"]}
+ASKED_IN_GERMAN = {
+    **BASE["relations"][0],
+    "prompts": [
+        {"text": "{subject}'s mother is", "split": "train"},
+        {"text": "Die Mutter von {subject} ist", "split": "test", "language": "de"},
+    ],
 }
 SMALL = {"experiment": BASE, "facts": [0, 1, 5], "seeds": [1, 2], "defences": ["kl"], "audit": True}
 
@@ -163,6 +172,11 @@ def test_the_grid_holds_the_controls_and_every_defence() -> None:
         ({"readings": [{"name": "x", "prompts": [{"text": "Who?", "split": "train"}]}]}, "has no {subject}"),
         ({"seeds": list(range(900))}, "more than 5,000"),
         ({"colour": 1}, "colour"),
+        (
+            {"reading": "few", "readings": [FEW | {"role": "harmful", "prompts": {**FEW["prompts"], "test": GERMAN}}]},
+            "‘few’ has no test prompts in ‘en’",
+        ),
+        ({"experiment": {**BASE, "relations": [ASKED_IN_GERMAN]}}, "‘benign’ has no test prompts in ‘en’"),
         ({"experiment": {**BASE, "stage1": {"epochs": 0}}, "start": "memorised"}, "trains no memorised checkpoint"),
         ({"experiment": {**BASE, "stage1": {"epochs": 0}, "in_context": {}}}, "trains no generalised checkpoint"),
     ],
