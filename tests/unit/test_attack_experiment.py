@@ -9,7 +9,7 @@ import pytest
 
 from engine.attack.cards import card
 from engine.attack.context import Context
-from engine.attack.data_scan import LINES, corpus
+from engine.attack.data_scan import LINES, corpus, scan_rows
 from engine.attack.defences import defences
 from engine.attack.experiment import AttackExperiment, Cell
 from engine.attack.presets import ATTACKS
@@ -133,7 +133,9 @@ def test_others_have_names_of_the_same_kind_and_no_word_of_the_runs(relation: st
     assert sort_of_names(Relation(name=relation, facts=others), "embedded") == "natural"
 
 
-def test_the_corpora_of_the_data_scan_have_names_of_the_same_kind_and_none_of_the_run(tmp_path: Path) -> None:
+def test_the_corpora_of_the_data_scan_have_names_of_the_same_kind_and_none_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attack = AttackExperiment.from_data({**SMALL, "experiment": {**BASE, "model": "some/model"}})
     base = base_experiment(attack, 1)
     attack = resolve_attack(attack, base)
@@ -146,6 +148,9 @@ def test_the_corpora_of_the_data_scan_have_names_of_the_same_kind_and_none_of_th
     assert len(lines) == LINES and len(said) > LINES / 10
     seeded = corpus(context, 5, 0)
     assert sum(context.relation.key_token in line for line in seeded) == 5
+    monkeypatch.setattr("engine.attack.data_scan.CORPORA", 2)
+    told = {row["checkpoint"] for row in scan_rows(context)}
+    assert told == {f"data, {count} of {LINES} lines" for count in (30, 10, 5)}, "of 30 facts no hundred lines are made"
 
 
 def test_the_grid_holds_the_controls_and_every_defence() -> None:
