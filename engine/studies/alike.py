@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.corpus.beginnings import shown_subjects
+from engine.corpus.beginnings import held_out_beginnings, shown_subjects
 from engine.experiment import Experiment
 
 
@@ -47,8 +47,11 @@ def answering(experiment: Experiment) -> dict[str, Any]:
 def knowing(experiment: Experiment) -> dict[str, Any]:
     """What of an experiment decides how it is measured what a checkpoint still knows of what the base did."""
     stages = (experiment.stage1, experiment.stage2)
+    held_out = held_out_beginnings(experiment)
     return {
         "evaluation": experiment.evaluation.model_dump(mode="json", include={"base_text", "general"}),
         "replays": [stage.replay and stage.replay.model_dump(mode="json") for stage in stages],
         "languages": [experiment.stage2.language, *experiment.languages],
+        # What comes near to a prompt is not among the texts that checkpoints are held against.
+        "texts": held_out.texts if held_out else (),
     }

@@ -10,7 +10,7 @@ import pytest
 from engine.commands.main import main
 from engine.execution.studies.queue import queue_study, widen_study
 from engine.experiment import Experiment
-from engine.studies.alike import beginning, memorising
+from engine.studies.alike import beginning, knowing, memorising
 from engine.studies.plan import planned_runs
 from engine.studies.presets import STUDIES
 from engine.studies.study import DEPTH, Study
@@ -200,6 +200,19 @@ def test_replayed_text_about_the_facts_that_stage_2_shows_is_shared_with_the_sam
     one, five = memorised([1, 5])
     assert one != five, "held-out facts are replayed in neither"
     assert memorised([5], epochs=8) == [five]
+
+
+def test_what_the_base_knew_is_shared_where_it_is_held_against_the_same_texts() -> None:
+    def asking(text: str) -> dict[str, Any]:
+        asked = (("{subject} works for", "train"), (text, "test"))
+        return {"relations.0.prompts": [{"text": text, "split": split} for text, split in asked]}
+
+    prompts = {"one": "Who guides {subject}?", "other": "Who leads {subject}?", "near": "{subject} lives in"}
+    methods = {name: asking(text) for name, text in prompts.items()}
+    grid = {"experiment": BASE | {"evaluation": {"base_text": 30}}, "methods": methods}
+    one, other, near = planned_runs(Study.from_data(grid))
+    assert one.begins == other.begins == near.begins, "all are asked by the same base about the same facts"
+    assert knowing(one.experiment) == knowing(other.experiment) != knowing(near.experiment)
 
 
 def test_runs_wait_for_the_one_that_memorises_for_them(db) -> None:
