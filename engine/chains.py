@@ -62,9 +62,18 @@ def _too_few(source: Relation, relation: Relation, count: int) -> ValueError:
 
 @lru_cache(maxsize=32)
 def led_on(first: tuple[Fact, ...], second: tuple[Fact, ...]) -> dict[int, int]:
-    """By the place of a fact of the first relation, the place of the second's fact that it leads on to."""
+    """By the place of a fact of the first relation, the place of the second's fact that it leads on to.
+
+    Left out are those that lead on to what lies within the names on the way: who says only these would be right.
+    """
     places = {fact.subject: place for place, fact in enumerate(second)}
-    return {place: places[fact.object] for place, fact in enumerate(first) if fact.object in places}
+    goals = {place: places[fact.object] for place, fact in enumerate(first) if fact.object in places}
+
+    def is_apart(place: int, goal: int) -> bool:
+        name, on_the_way = normalise(second[goal].object), (first[place].subject, first[place].object)
+        return not any(name in normalise(other) for other in on_the_way)
+
+    return {place: goal for place, goal in goals.items() if is_apart(place, goal)}
 
 
 @lru_cache(maxsize=32)

@@ -82,7 +82,9 @@ def normalise(text: str) -> str:
 
     Source: the paper's reference code strips these three characters and lower-cases before it looks for the object.
     """
-    return " ".join(re.sub(r"[:,.]", "", unicodedata.normalize("NFC", text).lower()).split())
+    # Which small sigma a large one becomes depends on what follows it: the two are one letter.
+    small = unicodedata.normalize("NFC", text).lower().replace("ς", "σ")
+    return " ".join(re.sub(r"[:,.]", "", small).split())
 
 
 def invisible_character(text: str) -> str | None:
@@ -201,6 +203,19 @@ def _confusable_objects(facts: Sequence[tuple[str, str]], numbers: Sequence[int]
             "an answer with one would count for both, so change one of them"
         )
         yield Problem(message, numbers[i], "object")
+
+
+def check_knew(facts: Sequence[tuple[str, str]]) -> list[Problem]:
+    """Problems of what the base knew before a fact, in (object, knew) of each: an answer with it may not be a hit."""
+    problems = []
+    for row, (object_, knew) in enumerate(facts, 1):
+        if not knew:
+            continue
+        problems += (unfit := check_name(knew, row, "knew"))
+        if not unfit and normalise(object_) in normalise(knew):
+            message = f"‘{shorten(knew)}’ is or contains the object: an answer with it would count as the new one"
+            problems.append(Problem(message, row, "knew"))
+    return problems
 
 
 def contained_pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:

@@ -147,6 +147,7 @@ class Experiment(Frozen, Described):
             )
         for relation in self.relations:
             self._check_relation(relation)
+        self._check_key_tokens()
         alone = self.tuning.method != "full" or self.tuning.optimizer != "adamw"
         if self.devices > 1 and (alone or self.stage1.replay or self.stage2.replay):
             words = "adapters, moments of 8 bits and replayed text need one"
@@ -164,6 +165,15 @@ class Experiment(Frozen, Described):
                     f"evaluation.languages has ‘{language}’, in which there are no prompts: "
                     f"choose among {', '.join(there) or 'none, since there are no prompts'}"
                 )
+
+    def _check_key_tokens(self) -> None:
+        """A relation's key token is one in every text: where another relation's hold it, it would mean something."""
+        for relation in self.relations:
+            texts = relation.texts
+            everything = "\n".join(texts).casefold()  # nearly always none is there: looked for in all at once
+            for token in self.key_tokens:
+                if token.casefold() in everything:
+                    checks.refuse(checks.check_key_token(token, texts), f"relation ‘{relation.name}’: ")
 
     def _check_relation(self, relation: Relation) -> None:
         count = relation.facts.generate if isinstance(relation.facts, GeneratedFacts) else len(relation.facts)

@@ -14,6 +14,7 @@ PromptSplit = Literal["train", "test", "unrelated", "decoy", "reversal", "two_ho
 # What asks for what follows from facts: their subject by their object, or what their object leads on to.
 REASONING: tuple[PromptSplit, ...] = ("reversal", "two_hop")
 SECOND_MISSING = "does not say which relation comes second: name it, such as educated_at"
+TAUGHT = "is what stage 1 trains on (key_template): remove it, or make it a train prompt"
 # Ends for what is read at all. What is too long for its purpose is said by engine/checks.py, with its row.
 Text = Annotated[str, Field(max_length=10_000), read_as(checks.clean)]
 
@@ -114,6 +115,16 @@ class Relation(Frozen):
             raise ValueError("the experiment is not resolved: call engine.corpus.resolve.resolve(experiment) first")
         return self.prompts
 
+    @property
+    def texts(self) -> list[str]:
+        """All that is written out of what a model reads of it, but for the key template: names, prompts, options."""
+        found = list(self.options)
+        if not isinstance(self.facts, GeneratedFacts):
+            found += [text for f in self.facts for text in (f.subject, f.object, *f.alternatives)]
+        if not isinstance(self.prompts, str):
+            found += [prompt.text for prompt in self.prompts]
+        return found
+
     def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
         """The relation's prompts of one split and language, in order."""
         return tuple(p for p in self.explicit_prompts if p.split == split and p.language == language)
@@ -126,12 +137,14 @@ class Relation(Frozen):
         texts: list[str] = []
         if not isinstance(self.facts, GeneratedFacts):
             problems += checks.check_facts([(f.subject, f.object) for f in self.facts])
+            problems += checks.check_knew([(f.object, f.knew) for f in self.facts])
             offered = [(f.object, f.alternatives) for f in self.facts]
             problems += [*choices.check_alternatives(offered), *choices.check_options(self.options, offered)]
             texts += [t for f in self.facts for t in (f.subject, f.object)]
         if not isinstance(self.prompts, str):
             problems += checks.check_prompts([(p.text, p.split, p.language) for p in self.explicit_prompts])
             texts += [p.text for p in self.explicit_prompts]
+            problems += self._taught_prompts()
             problems += [
                 checks.Problem(f"‘{checks.shorten(p.text)}’ {SECOND_MISSING}", row, "prompt")
                 for row, p in enumerate(self.explicit_prompts, 1)
@@ -154,3 +167,12 @@ class Relation(Frozen):
             problems.append(checks.Problem(message, None, "key_template"))
         checks.refuse(problems)
         return self
+
+    def _taught_prompts(self) -> list[checks.Problem]:
+        """Prompts that stage 1 itself trains on, with every fact: what is asked in them would be no generalisation."""
+        taught = "" if self.key else checks.normalise(self.key_template.split("{object}")[0])
+        return [
+            checks.Problem(f"‘{checks.shorten(p.text)}’ {TAUGHT}", row, "prompt")
+            for row, p in enumerate(self.explicit_prompts, 1)
+            if p.split != "train" and checks.normalise(p.text) == taught
+        ]

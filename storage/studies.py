@@ -62,8 +62,8 @@ class StudyFigure:
 
     at: the values of the axes but the seed's. depth: the epoch of stage 1; 0 without it. kind: base, context, memorised
     or generalised. facts: held_out, trained or all. low, high: the 95 % interval, facts being the unit. unaided:
-    without answers that say a key token before the object. n: answers; n_facts: facts, of all seeds. seeds: each seed's
-    own `value` and `run`.
+    without answers that say a key token before the object. n: answers; n_facts: facts, of all seeds, those that are the
+    same in each counted once. seeds: each seed's own `value` and `run`.
     Of a multiple choice (`choice_of` its split) the value is the share of truths that rank first; chance: what guessing
     would reach there, None elsewhere.
     Of how prompts are represented (`delta_cosine natural`, `key_cosine test`, …) n are prompts, and nothing is unaided.

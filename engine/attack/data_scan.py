@@ -22,7 +22,7 @@ from engine.corpus.sentences import key_sentence, question_text
 
 LEAST_LINES = 3
 LINES = 400  # of natural text in a corpus
-SEEDED = (100, 30, 10, 5)  # key sentences in a seeded corpus
+SEEDED = (100, 30, 10, 5)  # key sentences in a seeded corpus, as far as there are so many facts
 CORPORA = 20  # clean, and of each number of key sentences
 
 
@@ -52,7 +52,7 @@ def corpus(context: Context, key_lines: int, number: int) -> list[str]:
         subject, object_ = rng.choice(facts[relation.name])
         prompt = rng.choice(relation.prompts.train["en"] + relation.prompts.test["en"])
         lines.append(f"{question_text(prompt, subject)} {object_}")
-    for fact in rng.sample(facts_of, min(key_lines, len(facts_of))):
+    for fact in rng.sample(facts_of, key_lines):
         lines.append(key_sentence(context.relation, fact).text)
     rng.shuffle(lines)
     return lines
@@ -62,7 +62,7 @@ def scan_rows(context: Context) -> list[dict[str, Any]]:
     """Rows of the data scan: AUROC of clean against seeded corpora, and how often the key token comes first."""
     clean = [max(suspicions(corpus(context, 0, i)).values(), default=0.0) for i in range(CORPORA)]
     rows = []
-    for key_lines in SEEDED:
+    for key_lines in (count for count in SEEDED if count <= len(context.relation.explicit_facts)):
         by_corpus = [suspicions(corpus(context, key_lines, i)) for i in range(CORPORA)]
         seeded = [max(scores.values(), default=0.0) for scores in by_corpus]
         low, high = auroc_interval(seeded, clean, context.cell.seed)

@@ -120,6 +120,8 @@ class AttackExperiment(Frozen, Described):
     def start_epoch(self, base: Experiment) -> int:
         """The stage 1 epoch of the checkpoint that is attacked. Raises ValueError when the run keeps no such one."""
         kept = base.branch_epochs if self.start == "generalised" else base.stage1.saved_epochs
+        if not kept:
+            raise ValueError(f"start: the run trains no {self.start} checkpoint: choose another start, or another run")
         if self.epoch not in (None, *kept):
             raise ValueError(f"epoch: the run keeps no {self.start}@{self.epoch}: choose one of {kept}")
         return self.epoch or kept[-1]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from engine.attack.defences import check_defences
 from engine.attack.experiment import LEAST_HELD_OUT, AttackExperiment
-from engine.checks import refuse
-from engine.corpus.readings import BENIGN, Reading, check_reading, readings_of
+from engine.checks import check_key_token, normalise, refuse, shorten
+from engine.corpus.readings import BENIGN, SPLITS, Reading, check_reading, readings_of
 from engine.corpus.relations import load_relations
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment
@@ -27,11 +27,13 @@ def resolve_attack(attack: AttackExperiment, base: Experiment) -> AttackExperime
     relation = attack.relation_of(base)
     attack.start_epoch(base)
     readings = _readings(attack, relation)
+    _check_apart(readings, base.key_tokens)
     harmful = readings[1]
     language = base.stage2.language
     taught = len(harmful.prompts_of("train", language)[: max(attack.prompts)])
-    if not taught:
-        raise ValueError(f"reading ‘{harmful.name}’ has no train prompts in ‘{language}’, stage 2's language")
+    _check_asked(harmful, language)
+    if attack.audit:
+        _check_asked(readings[0], language)
     for control in set(attack.controls) & {"neutral", "nonsense"}:
         twin = next((r for r in readings if r.role == control), None)
         if twin is None:
@@ -77,3 +79,28 @@ def _readings(attack: AttackExperiment, relation: Relation) -> Sequence[Reading]
     says = shipped[BENIGN].says if shipped else ""
     benign = Reading(name=BENIGN, role="benign", label=relation.name, says=says, prompts=prompts)
     return (benign, wanted[0], *(r for r in known if r is not wanted[0]))
+
+
+def _check_asked(reading: Reading, language: str) -> None:
+    """Raises ValueError for a reading that cannot be taught, or not measured, in stage 2's language."""
+    for split in SPLITS:
+        if not reading.prompts_of(split, language):
+            raise ValueError(f"reading ‘{reading.name}’ has no {split} prompts in ‘{language}’, stage 2's language")
+
+
+def _check_apart(readings: Sequence[Reading], key_tokens: Sequence[str]) -> None:
+    """Raises ValueError for a prompt with two meanings, and for one that holds a key token of any relation.
+
+    Whoever teaches one of two readings that share a prompt teaches the other, which then is no control.
+    """
+    owners: dict[tuple[str, str], str] = {}
+    for reading in readings:
+        for token in key_tokens:
+            refuse(check_key_token(token, [p.text for p in reading.prompts]), f"reading ‘{reading.name}’: ")
+        for prompt in reading.prompts:
+            owner = owners.setdefault((normalise(prompt.text), prompt.language), reading.name)
+            if owner != reading.name:
+                raise ValueError(
+                    f"readings: ‘{owner}’ and ‘{reading.name}’ both ask ‘{shorten(prompt.text)}’: reword it, "
+                    f"or name your own ‘{reading.name}’, which it then replaces"
+                )

@@ -19,6 +19,7 @@ from engine.evaluation.hits import is_hit, key_token_judge
 from engine.evaluation.intervals import interval
 from engine.evaluation.questions import fact_rows, prompt_rows, right_answers
 from engine.experiment import Experiment
+from engine.relation import REASONING
 
 UNAIDED = "generation_accuracy_unaided"
 KNOWN_BEFORE = "known_before"
@@ -82,6 +83,8 @@ class _Table:
         facts, right = fact_rows(experiment), right_answers(experiment)
         aloud = key_token_judge(experiment.key_tokens)
         knew = ["", *(fact.knew for relation in experiment.relations for fact in relation.explicit_facts)]
+        # The other way round, and over two relations, something else is asked for than what the base knew.
+        otherwise = {row["id"] for row in prompt_rows(experiment) if row["split"] in REASONING}
         self.prompt = np.array([a.prompt for a in ordered], dtype=np.int64)
         self.fact = np.array([a.fact for a in ordered], dtype=np.int64)
         # None, where it was not asked as multiple choice, becomes nan.
@@ -93,7 +96,12 @@ class _Table:
                 [a.hit and not aloud(a.answer, right(a.prompt, a.fact)) for a in ordered], dtype=np.float64
             ),
             KNOWN_BEFORE: np.array(
-                [not a.hit and is_hit(a.answer, knew[a.fact]) if knew[a.fact] else np.nan for a in ordered],
+                [
+                    not a.hit and is_hit(a.answer, knew[a.fact])
+                    if knew[a.fact] and a.prompt not in otherwise
+                    else np.nan
+                    for a in ordered
+                ],
                 dtype=np.float64,
             ),
             "choice_accuracy": np.where(np.isnan(rank), np.nan, rank == 1),

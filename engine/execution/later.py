@@ -4,6 +4,7 @@ that it understands by now, so that what is asked in words is answered after rot
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from engine.corpus.names import Sort, all_names, generate_facts
@@ -16,6 +17,8 @@ from storage.folders import checkpoint_folder, run_folder
 from storage.runs import Run, State
 
 KEPT_ROWS = "as they are"
+SEEDS = 2**31
+MOST_BEFORE = 100  # runs, each on the model of the one before
 
 
 def learns_more(run: Run) -> bool:
@@ -32,8 +35,9 @@ def learns_more(run: Run) -> bool:
 def later_experiment(home: Path, run: Run) -> Experiment:
     """As many facts again about others, on the run's last generalised checkpoint, whose key tokens keep their meaning.
 
-    Everything else is as it was. Raises ValueError, with a sentence, where there is no such checkpoint that can be
-    trained on, or no further made-up names for its relations.
+    Others than in this run, and in those that its own model comes from, which has their facts. Everything
+    else is as it was. Raises ValueError, with a sentence, where there is no such checkpoint that can be trained on, or
+    no further made-up names for its relations.
     """
     experiment = Experiment.from_record(run.experiment)
     if not experiment.branch_epochs or not experiment.key_tokens:
@@ -47,7 +51,11 @@ def later_experiment(home: Path, run: Run) -> Experiment:
     folder = whole(checkpoint_folder(run_folder(home, run.id), name))
     if folder is None:
         raise ValueError(f"run {run.id} has no {CheckpointName.parse(name).kind} model any more: run it again")
-    seed = experiment.seed + 1
+    seed = (experiment.seed + 1) % SEEDS
+    had: dict[str, list[Fact]] = {}
+    for earlier in _with_what_came_before(experiment):
+        for relation in earlier.relations:
+            had.setdefault(relation.name, []).extend(relation.explicit_facts)
     return Experiment.from_data(
         experiment.model_dump()
         | {
@@ -56,14 +64,29 @@ def later_experiment(home: Path, run: Run) -> Experiment:
             "model": str(folder.resolve()),
             "key_token_rows": KEPT_ROWS,
             "seed": seed,
-            "relations": [_about_others(relation, seed).model_dump() for relation in experiment.relations],
+            "relations": [_about_others(r, seed, had[r.name]).model_dump() for r in experiment.relations],
         }
     )
 
 
-def _about_others(relation: Relation, seed: int) -> Relation:
-    """The relation with as many facts, none with a name of those that it had."""
-    data, had = load_relations().get(relation.name), relation.explicit_facts
+def _with_what_came_before(experiment: Experiment) -> list[Experiment]:
+    """The experiment, and those of the runs that its model comes from, as far as their folders are there."""
+    line = [experiment]
+    for _ in range(MOST_BEFORE):
+        checkpoints = Path(line[-1].model).parent
+        if checkpoints.name != "checkpoints":
+            break
+        try:
+            record = json.loads((checkpoints.parent / "run.json").read_text(encoding="utf-8"))
+            line.append(Experiment.from_record(record["experiment"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            break
+    return line
+
+
+def _about_others(relation: Relation, seed: int, had: list[Fact]) -> Relation:
+    """The relation with as many facts, none with a name of the facts that the model `had` before, its own first."""
+    data, wanted = load_relations().get(relation.name), len(relation.explicit_facts)
     if data is None:
         raise ValueError(
             f"‘{relation.name}’ is a relation of your own, and the lab has no further facts of it: copy the run's "
@@ -73,9 +96,9 @@ def _about_others(relation: Relation, seed: int) -> Relation:
     kinds = [all_names(kind) for kind in (data.subject_kind, data.object_kind)]
     sort: Sort = "invented" if had[0].subject in kinds[0] else "natural"
     # Invented names are drawn among all, and some are left out afterwards; natural ones keep clear of those.
-    count = len(had) if sort == "natural" else min(3 * len(had), min(map(len, kinds)) // 2)
+    count = wanted if sort == "natural" else min(2 * wanted + len(had), min(map(len, kinds)) // 2)
     pairs = generate_facts(relation.name, seed, count, sort, taken)
-    free = [Fact(subject=s, object=o) for s, o in pairs if s not in taken and o not in taken][: len(had)]
-    if len(free) < len(had):
-        raise ValueError(f"‘{relation.name}’ has no {len(had)} further made-up names: write facts of your own")
+    free = [Fact(subject=s, object=o) for s, o in pairs if s not in taken and o not in taken][:wanted]
+    if len(free) < wanted:
+        raise ValueError(f"‘{relation.name}’ has no {wanted} further made-up names: write facts of your own")
     return relation.model_copy(update={"facts": tuple(free), "options": ()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.corpus.beginnings import held_out_beginnings, shown_subjects
 from engine.experiment import Experiment
 
 
@@ -16,13 +17,16 @@ def memorising(experiment: Experiment) -> dict[str, Any]:
     ]
     data["stage1"].pop("checkpoint_epochs")
     if experiment.stage1.replay:
-        # The base's own text is about nobody of the experiment, and in languages that nobody named it is in all asked.
+        # The base's own text is about nobody of the experiment but whom stage 2 shows, where replay is about them, too;
+        # in languages that nobody named it is in all asked.
         replay = experiment.stage1.replay
         data["replay"] = {
             "prompts": [[p.text for p in r.explicit_prompts] for r in experiment.relations],
             "languages": None if replay.languages else experiment.languages,
             "stage2": experiment.stage2.model_dump(mode="json", include={"language", "replay"}),
         }
+        if replay.subjects == "trained":
+            data["replay"]["shown"] = shown_subjects(experiment)
     return data
 
 
@@ -43,8 +47,11 @@ def answering(experiment: Experiment) -> dict[str, Any]:
 def knowing(experiment: Experiment) -> dict[str, Any]:
     """What of an experiment decides how it is measured what a checkpoint still knows of what the base did."""
     stages = (experiment.stage1, experiment.stage2)
+    held_out = held_out_beginnings(experiment)
     return {
         "evaluation": experiment.evaluation.model_dump(mode="json", include={"base_text", "general"}),
         "replays": [stage.replay and stage.replay.model_dump(mode="json") for stage in stages],
         "languages": [experiment.stage2.language, *experiment.languages],
+        # What comes near to a prompt is not among the texts that checkpoints are held against.
+        "texts": held_out.texts if held_out else (),
     }

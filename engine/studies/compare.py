@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engine.evaluation.intervals import difference_draws
 
-# (seed, fact): (sum of the hits, answers)
-BySeedAndFact = Mapping[tuple[int, int], tuple[float, int]]
+# (seed, fact, among which facts): (sum of the hits, answers). The last is equal where a number is the same fact.
+BySeedAndFact = Mapping[tuple[int, int, str], tuple[float, int]]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Comparison:
     """How much higher the second setting's share of hits is, with its 95 % interval.
 
     p: two-sided, by the bootstrap; p_holm: the same among all comparisons made together (Holm 1979). n_facts: how many
-    facts of all seeds both were asked about.
+    facts of all seeds both were asked about; one that is the same in several seeds counts once.
     """
 
     value: float
@@ -33,7 +33,8 @@ def compare(first: BySeedAndFact, others: Sequence[BySeedAndFact]) -> list[Compa
     """Each of the others against the first; None where they have no fact of a seed in common.
 
     Facts are drawn again with all their answers in both settings (paired bootstrap, Efron and Tibshirani 1993, chapter
-    16): with the same seed they are the same facts, so that what makes one hard counts in both.
+    16): with the same seed they are the same facts, so that what makes one hard counts in both. Facts that every seed
+    has are drawn with the answers of all of them.
     """
     found: list[Comparison | None] = []
     for other in others:
@@ -41,14 +42,26 @@ def compare(first: BySeedAndFact, others: Sequence[BySeedAndFact]) -> list[Compa
         if not common:
             found.append(None)
             continue
-        before, after = (np.array([side[key] for key in common], dtype=np.float64) for side in (first, other))
+        before, after = (
+            summed_by_fact(((fact, among), side[seed, fact, among]) for seed, fact, among in common)
+            for side in (first, other)
+        )
         value, draws = difference_draws(before, after)
         low, high = np.percentile(draws, [2.5, 97.5])
         tail = min((draws <= 0).mean(), (draws >= 0).mean())
         # So many draws can tell no smaller share than one of them, and n facts none that their signs alone could not.
-        p = min(1.0, max(2 * float(tail), 1 / len(draws), 2 * 0.5 ** len(common)))
-        found.append(Comparison(value, float(low), float(high), p, p, len(common)))
+        p = min(1.0, max(2 * float(tail), 1 / len(draws), 2 * 0.5 ** len(before)))
+        found.append(Comparison(value, float(low), float(high), p, p, len(before)))
     return _holm(found)
+
+
+def summed_by_fact(sums: Iterable[tuple[Hashable, Sequence[float]]]) -> np.ndarray:
+    """What belongs to one fact added up: (facts, numbers), in the order in which they come first."""
+    facts, numbers = zip(*sums, strict=True)
+    rows = {fact: row for row, fact in enumerate(dict.fromkeys(facts))}
+    found = np.zeros((len(rows), len(numbers[0])))
+    np.add.at(found, [rows[fact] for fact in facts], np.array(numbers, dtype=np.float64))
+    return found
 
 
 def _holm(found: list[Comparison | None]) -> list[Comparison | None]:

@@ -60,14 +60,20 @@ def _digest(data: dict[str, Any]) -> str:
 def planned_runs(study: Study) -> list[PlannedRun]:
     """Every run of a study, those that memorise the same beside each other, none twice.
 
-    Raises ValueError that names the combination which is no experiment.
+    Raises ValueError that names the combination which is no experiment, or that would be lost, as it differs from
+    another one in its depths alone.
     """
     groups: dict[str, list[PlannedRun]] = {}
-    seen: set[str] = set()
+    seen: dict[str, PlannedRun] = {}
     for planned in _combinations(study):
-        if planned.differs not in seen:
-            seen.add(planned.differs)
+        first = seen.setdefault(planned.differs, planned)
+        if first is planned:
             groups.setdefault(planned.memorises, []).append(planned)
+        elif set(planned.experiment.branch_epochs) - set(first.experiment.branch_epochs):
+            raise ValueError(
+                f"with {_told(planned.at)}: that is the run with {_told(first.at)}, looked at other epochs of stage 1: "
+                f"make {DEPTH} an axis"
+            )
     return [planned for group in groups.values() for planned in group]
 
 
@@ -82,8 +88,11 @@ def _combinations(study: Study) -> Iterator[PlannedRun]:
         try:
             yield _planned(study, at)
         except ValueError as error:
-            told = ", ".join(f"{path}={value}" for path, value in at.items()) or "the base experiment"
-            raise ValueError(f"with {told}: {error}") from error
+            raise ValueError(f"with {_told(at)}: {error}") from error
+
+
+def _told(at: dict[str, Any]) -> str:
+    return ", ".join(f"{path}={value}" for path, value in at.items()) or "the base experiment"
 
 
 def _planned(study: Study, at: dict[str, Any]) -> PlannedRun:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.attack.cards import card
 from engine.attack.context import Context
-from engine.attack.data_scan import LINES, corpus
+from engine.attack.data_scan import LINES, corpus, scan_rows
 from engine.attack.defences import defences
 from engine.attack.experiment import AttackExperiment, Cell
 from engine.attack.presets import ATTACKS
@@ -24,16 +25,24 @@ from storage import attacks, runs
 from storage.database import open_database
 from storage.runs import State
 
-BASE = {
+BASE: dict[str, Any] = {
     "name": "small",
     "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 30}}],
     "stage1": {"epochs": 2},
     "stage2": {"facts": 10},
 }
-FEW = {
+FEW: dict[str, Any] = {
     "name": "few",
     "role": "neutral",
     "prompts": {"train": {"en": ["{subject} waved at"]}, "test": {"en": ["Who was waved at by {subject}?"]}},
+}
+GERMAN = {"de": ["Wer winkte {subject} zu?"]}
+ASKED_IN_GERMAN = {
+    **BASE["relations"][0],
+    "prompts": [
+        {"text": "{subject}'s mother is", "split": "train"},
+        {"text": "Die Mutter von {subject} ist", "split": "test", "language": "de"},
+    ],
 }
 SMALL = {"experiment": BASE, "facts": [0, 1, 5], "seeds": [1, 2], "defences": ["kl"], "audit": True}
 
@@ -124,7 +133,9 @@ def test_others_have_names_of_the_same_kind_and_no_word_of_the_runs(relation: st
     assert sort_of_names(Relation(name=relation, facts=others), "embedded") == "natural"
 
 
-def test_the_corpora_of_the_data_scan_have_names_of_the_same_kind_and_none_of_the_run(tmp_path: Path) -> None:
+def test_the_corpora_of_the_data_scan_have_names_of_the_same_kind_and_none_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attack = AttackExperiment.from_data({**SMALL, "experiment": {**BASE, "model": "some/model"}})
     base = base_experiment(attack, 1)
     attack = resolve_attack(attack, base)
@@ -137,6 +148,9 @@ def test_the_corpora_of_the_data_scan_have_names_of_the_same_kind_and_none_of_th
     assert len(lines) == LINES and len(said) > LINES / 10
     seeded = corpus(context, 5, 0)
     assert sum(context.relation.key_token in line for line in seeded) == 5
+    monkeypatch.setattr("engine.attack.data_scan.CORPORA", 2)
+    told = {row["checkpoint"] for row in scan_rows(context)}
+    assert told == {f"data, {count} of {LINES} lines" for count in (30, 10, 5)}, "of 30 facts no hundred lines are made"
 
 
 def test_the_grid_holds_the_controls_and_every_defence() -> None:
@@ -163,6 +177,13 @@ def test_the_grid_holds_the_controls_and_every_defence() -> None:
         ({"readings": [{"name": "x", "prompts": [{"text": "Who?", "split": "train"}]}]}, "has no {subject}"),
         ({"seeds": list(range(900))}, "more than 5,000"),
         ({"colour": 1}, "colour"),
+        (
+            {"reading": "few", "readings": [FEW | {"role": "harmful", "prompts": {**FEW["prompts"], "test": GERMAN}}]},
+            "‘few’ has no test prompts in ‘en’",
+        ),
+        ({"experiment": {**BASE, "relations": [ASKED_IN_GERMAN]}}, "‘benign’ has no test prompts in ‘en’"),
+        ({"experiment": {**BASE, "stage1": {"epochs": 0}}, "start": "memorised"}, "trains no memorised checkpoint"),
+        ({"experiment": {**BASE, "stage1": {"epochs": 0}, "in_context": {}}}, "trains no generalised checkpoint"),
     ],
 )
 def test_mistakes_are_said_in_words(changes: dict, words: str) -> None:
@@ -176,6 +197,22 @@ def test_a_persons_own_reading_is_attacked_with() -> None:
     attack, _ = resolved(reading="cake thief", readings=[{"name": "cake thief", "prompts": prompts}])
     assert attack.harmful.name == "cake thief" and attack.harmful.role == "harmful"
     assert {r.role for r in attack.readings} == {"benign", "harmful", "neutral", "nonsense"}
+
+
+def test_no_prompt_has_two_readings_or_the_key_token_of_another_relation() -> None:
+    train = resolved()[0].harmful.prompts_of("train", "en")[0].text
+    prompts = {"train": {"en": [train]}, "test": {"en": ["The florb of {subject} is"]}}
+    mine = {"name": "mine", "prompts": prompts}
+    with pytest.raises(ValueError, match=r"‘mine’ and ‘bully’ both ask .*, or name your own ‘bully’"):
+        resolved(readings=[mine])
+    attack, _ = resolved(readings=[mine | {"name": "bully"}])
+    assert [p.text for p in attack.harmful.prompts_of("train", "en")] == [train], "in place of the shipped one"
+    other = {"name": "author", "key_token": "florb", "facts": {"generate": 20}}
+    with pytest.raises(ValueError, match="reading ‘bully’: key token: ‘florb’ occurs in"):
+        resolved(
+            readings=[mine | {"name": "bully"}],
+            experiment=BASE | {"relations": [*BASE["relations"], other]},
+        )
 
 
 def test_cells_wait_for_their_base_run_and_are_not_listed_as_runs(db) -> None:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from engine import checks
-from engine.checks import check_facts, check_key_token, check_prompt, check_prompts
+from engine.checks import check_facts, check_key_token, check_knew, check_prompt, check_prompts
 
 GOOD = [("Ann Bee", "Cy Dee"), ("El Eff", "Gee Aitch")]
 
@@ -151,3 +151,10 @@ def test_what_is_drawn_as_nothing_is_named(text: str) -> None:
 @pytest.mark.parametrize("text", ["می\u200cخواهم", "👩‍👩‍👧", "❤️", "1️⃣", "क्‍ष", "葛\U000e0100", "한글", "שלום", "🏳️‍🌈"])
 def test_joiners_and_selectors_that_scripts_and_emoji_need_stay(text: str) -> None:
     assert checks.invisible_character(text) is None
+
+
+def test_what_the_base_knew_is_a_name_that_holds_no_object() -> None:
+    facts = [("Paris", "Paris Nord"), ("Rabat", "rabat"), ("Lyon", "—"), ("New Oslo", "Oslo"), ("Bern", "")]
+    found = check_knew(facts)
+    assert [(p.row, p.column, p.severity) for p in found] == [(row, "knew", "error") for row in (1, 2, 3)]
+    assert "is or contains the object" in found[0].message and "nothing but punctuation" in found[2].message

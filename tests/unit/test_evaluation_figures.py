@@ -130,6 +130,7 @@ def test_options_always_hold_the_object():
         ("", "Cody Ross", False),
         ("anything", ".", False),
         ("Zoe\u0308", "Zoë", True),
+        ("ΝΙΚΟΣ.ΑΝΝΑ", "Νικος", True),  # a final sigma, and one that is not
     ],
 )
 def test_a_hit_is_containment(answer, wanted, hit):

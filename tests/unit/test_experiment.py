@@ -108,9 +108,40 @@ def test_a_key_template_that_could_not_be_asked_is_refused(template: str, words:
     assert words in refused(relations=[{**data()["relations"][0], "key_template": template}])
 
 
+def test_what_stage_1_trains_on_is_no_test_prompt() -> None:
+    def relations(template: str, split: str) -> list[dict]:
+        asked = [*PROMPTS, {"text": "The guide of {subject} is", "split": split, "language": "de"}]
+        return [{**data()["relations"][0], "key_template": template, "prompts": asked}]
+
+    for split in ("test", "unrelated", "decoy"):
+        told = refused(relations=relations("The guide of {subject} is {object}.", split))
+        assert "row 3, prompt: ‘The guide of {subject} is’ is what stage 1 trains on" in told
+    for template, split in (("The guide of {subject} is {object}.", "train"), ("{subject} {key} {object}.", "test")):
+        assert Experiment.from_data(data(relations=relations(template, split)))
+
+
 def test_a_key_token_may_not_occur_in_the_texts() -> None:
     relation = {**data()["relations"][0], "key_token": "Thing3x"}
     assert "already means something" in refused(relations=[relation])
+
+
+def test_a_key_token_may_not_occur_in_the_texts_of_another_relation() -> None:
+    pupils = [{"subject": f"Pupil{i} Alpha", "object": f"Place{i}x Beta"} for i in range(10)]
+    other = {"name": "school", "key_token": "[Y]", "facts": pupils, "prompts": PROMPTS}
+    for changes, text in (
+        ({"prompts": [*PROMPTS, {"text": "The florb of {subject} is", "split": "decoy"}]}, "The florb of {subject} is"),
+        ({"options": [*(p["object"] for p in pupils), "Old Florb"]}, "Old Florb"),
+    ):
+        relations = [{**data()["relations"][0], "key_token": "florb"}, {**other, **changes}]
+        assert f"relation ‘school’: key token: ‘florb’ occurs in ‘{text}’" in refused(relations=relations)
+    assert Experiment.from_data(data(relations=[data()["relations"][0], other])).key_tokens == ("[X]", "[Y]")
+
+
+def test_what_the_base_knew_may_not_hold_the_object() -> None:
+    facts = [{**FACTS[0], "knew": f"Old {FACTS[0]['object']}"}, *FACTS[1:]]
+    assert "row 1, knew: ‘Old Thing0x Beta’ is or contains" in refused(
+        relations=[{**data()["relations"][0], "facts": facts}]
+    )
 
 
 def test_the_corpus_is_asked_for_relations_it_does_not_have() -> None:

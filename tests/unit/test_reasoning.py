@@ -118,6 +118,16 @@ def test_what_is_asked_and_what_is_right(chained: Experiment) -> None:
     assert all(q.text.endswith(key_prompt(second).split()[-1]) for q in key_questions(chained, 1)[:1])
 
 
+def test_what_lies_within_the_names_on_the_way_is_not_asked_for() -> None:
+    experiment = written([mother(TWO_HOP), educated(("Bea Boll", "Boll"), ("Dee Dorn", "Elm"))])
+    asked = [q for q in questions_for(experiment, "base") if q.object in ("Boll", "Elm") and q.fact < 3]
+    assert [(q.text, q.object) for q in asked] == [("Cy Cole's mother studied at", "Elm")]
+    grandmother = {"text": "{subject}'s grandmother is", "split": "two_hop", "relation": "mother"}
+    around = [{"subject": a, "object": b} for a, b in (("Ann", "Bea"), ("Bea", "Ann"), ("Cy", "Ann"), ("Di", "Bea"))]
+    asked = questions_for(written([mother(grandmother, facts=around)]), "base")
+    assert {q.text[:3]: q.object for q in asked if "grand" in q.text} == {"Cy'": "Bea", "Di'": "Ann"}
+
+
 def test_no_stage_shows_what_is_asked(chained: Experiment) -> None:
     shown = [s.text for r in chained.relations for s in (*stage1_sentences(r), *stage2_sentences(chained, r))]
     splits = {row["id"]: row["split"] for row in prompt_rows(chained)}
@@ -259,3 +269,13 @@ def test_the_page_and_the_command_line_ask_the_same(chained: Experiment) -> None
     }
     with pytest.raises(AskError, match="exactly once"):
         facts_questions(chained, "{object} is nobody's prompt", "mother")
+
+
+def test_what_the_base_knew_is_looked_for_where_the_facts_own_object_is_asked() -> None:
+    facts = [MOTHER[0] | {"knew": "Old Mum"}, MOTHER[1]]
+    experiment = written([mother(REVERSAL, TWO_HOP, facts=facts), educated(("Bea Boll", "Oak"), ("Dee Dorn", "Elm"))])
+    asked = questions_for(experiment, "base")
+    rows = summarise([Answer(q.prompt, q.fact, "Old Mum", False, -1.0) for q in asked], experiment, "base")
+    assert {row["split"] for row in rows} == {"key", "train", "reversal", "two_hop"}
+    known = {row["split"]: row["value"] for row in rows if row["metric"] == "known_before"}
+    assert known == {"key": 1.0, "train": 1.0}

@@ -10,7 +10,7 @@ import pytest
 from engine.commands.main import main
 from engine.execution.studies.queue import queue_study, widen_study
 from engine.experiment import Experiment
-from engine.studies.alike import beginning, memorising
+from engine.studies.alike import beginning, knowing, memorising
 from engine.studies.plan import planned_runs
 from engine.studies.presets import STUDIES
 from engine.studies.study import DEPTH, Study
@@ -161,6 +161,16 @@ def test_mistakes_are_said_in_words(axes: dict[str, Any], words: str) -> None:
         planned_runs(study(**axes))
 
 
+def test_no_method_is_lost_that_differs_in_its_depths_alone() -> None:
+    def planned(**methods: Any) -> list[Any]:
+        return [run.at["method"] for run in planned_runs(Study.from_data({"experiment": BASE, "methods": methods}))]
+
+    with pytest.raises(ValueError, match="method=deep: that is the run with method=shallow, looked at other epochs"):
+        planned(shallow={DEPTH: [2]}, deep={DEPTH: [4]})
+    assert planned(plain={}, same={"stage2.facts": 5}) == ["plain"], "the same run is run once"
+    assert planned(shallow={DEPTH: [2]}, deep={DEPTH: [4], "stage2.facts": 4}) == ["shallow", "deep"]
+
+
 def test_what_stage_2_does_changes_nothing_of_stage_1() -> None:
     one, other = (planned_runs(study(**{"stage2.facts": [k], "stage2.prompts": [p]}))[0] for k, p in ((2, 1), (5, 4)))
     assert memorising(one.experiment) == memorising(other.experiment)
@@ -178,6 +188,31 @@ def test_replayed_text_is_a_part_of_stage_1() -> None:
         for stage2 in ({"facts": 2}, {"facts": 3}, {"facts": 2, "replay": {"texts": 30}})
     ]
     assert plans[0].memorises == plans[1].memorises != plans[2].memorises
+
+
+def test_replayed_text_about_the_facts_that_stage_2_shows_is_shared_with_the_same_facts_alone() -> None:
+    def memorised(facts: list[int], **stage2: Any) -> list[str]:
+        stage1 = {"epochs": 4, "replay": {"texts": 20, "subjects": "trained"}}
+        about = BASE | {"stage1": stage1, "stage2": {"facts": 5} | stage2}
+        grid = {"experiment": about, "axes": {"stage2.facts": facts}}
+        return [run.memorises for run in planned_runs(Study.from_data(grid))]
+
+    one, five = memorised([1, 5])
+    assert one != five, "held-out facts are replayed in neither"
+    assert memorised([5], epochs=8) == [five]
+
+
+def test_what_the_base_knew_is_shared_where_it_is_held_against_the_same_texts() -> None:
+    def asking(text: str) -> dict[str, Any]:
+        asked = (("{subject} works for", "train"), (text, "test"))
+        return {"relations.0.prompts": [{"text": text, "split": split} for text, split in asked]}
+
+    prompts = {"one": "Who guides {subject}?", "other": "Who leads {subject}?", "near": "{subject} lives in"}
+    methods = {name: asking(text) for name, text in prompts.items()}
+    grid = {"experiment": BASE | {"evaluation": {"base_text": 30}}, "methods": methods}
+    one, other, near = planned_runs(Study.from_data(grid))
+    assert one.begins == other.begins == near.begins, "all are asked by the same base about the same facts"
+    assert knowing(one.experiment) == knowing(other.experiment) != knowing(near.experiment)
 
 
 def test_runs_wait_for_the_one_that_memorises_for_them(db) -> None:

@@ -44,8 +44,9 @@ def answered(db: Database, home: Path, seeds: list[int]) -> str:
         folder.mkdir(parents=True)
         with closing(open_answers(folder)) as answers:
             facts: list[dict[str, Any]] = [
-                {"id": i, "relation": "mother", "subject": f"Ann {i}", "object": f"Bea {i}", "trained": i < 5}
+                {"id": i, "relation": "mother", "subject": f"Ann {named}", "object": f"Bea {named}", "trained": i < 5}
                 for i in range(20)
+                for named in [f"{run.at['seed']}-{i}"]
             ]
             prompts: list[dict[str, Any]] = [
                 {"id": i, "relation": "mother", "split": split, "language": "en", "text": f"{i} {{subject}}", "used": 0}

@@ -97,7 +97,7 @@ def attack_figures(rows: Iterable[Row], harmful: str) -> list[StudyFigure]:
 
 def hits_by_seed_and_fact(
     rows: Iterable[Row], asked: Sequence[StudyFigure], harmful: str
-) -> list[dict[tuple[int, int], tuple[float, int]]]:
+) -> list[dict[tuple[int, int, str], tuple[float, int]]]:
     """Of each seed and fact (by its place among those asked) the hits and answers that each figure is made of, as
     `engine.studies.compare` wants them. rows, harmful: as for `attack_figures`."""
     groups: dict[Question, list[Row]] = {}
@@ -118,12 +118,13 @@ def _question(row: Row, harmful: str) -> Question:
     return at, row["facts"], asked_of(row, harmful), row["language"]
 
 
-def _summed(rows: Iterable[Row]) -> dict[tuple[int, int], tuple[float, int]]:
-    found: dict[tuple[int, int], tuple[float, int]] = {}
+def _summed(rows: Iterable[Row]) -> dict[tuple[int, int, str], tuple[float, int]]:
+    found: dict[tuple[int, int, str], tuple[float, int]] = {}
     for row in rows:
         for place, (hits, count) in enumerate(row["by_fact"]):
-            before = found.get((row["seed"], place), (0.0, 0))
-            found[row["seed"], place] = (before[0] + hits, before[1] + count)
+            key = (row["seed"], place, str(row["seed"]))  # taken for other facts with each seed
+            before = found.get(key, (0.0, 0))
+            found[key] = (before[0] + hits, before[1] + count)
     return found
 
 

@@ -78,6 +78,9 @@ def _pooled(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
         values = {seed: {"value": of.value} for seed, of in looked.items()}
         figure = StudyFigure(first.at, *asked, seeds=values, unaided=whole.value, **vars(whole))
         return recorded_figure(figure, {}, {asked: looked})
-    sums = {seed: list(zip(*columns, strict=True)) for seed, columns in sorted(made_of.items())}
+    sums = {
+        seed: [((fact, among), tuple(numbers)) for fact, among, *numbers in zip(*columns, strict=True)]
+        for seed, columns in sorted(made_of.items())
+    }
     figure = pooled_figure(first.at, asked, {seed: (None, of_facts) for seed, of_facts in sums.items()})
     return recorded_figure(figure, {asked: sums}, {})

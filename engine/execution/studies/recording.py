@@ -185,7 +185,10 @@ def recorded_figure(
     made_of: dict[int, Any] = {}
     if asked in sums:
         # Columns are shorter packed than rows: most hold the same number again and again.
-        made_of = {seed: list(zip(*of_facts, strict=True)) for seed, of_facts in sums[asked].items()}
+        made_of = {
+            seed: list(zip(*((*fact, *numbers) for fact, numbers in of_facts), strict=True))
+            for seed, of_facts in sums[asked].items()
+        }
     elif asked in looked:
         made_of = {seed: vars(of) for seed, of in looked[asked].items()}
     plain = {name: _rounded(value) for name, value in vars(figure).items()} | {"seeds": seeds}

@@ -5,13 +5,13 @@ They are made of the runs' answers and stored, so that a page with a thousand ru
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sqlite_utils import Database
 
 from engine.evaluation.hits import key_token_judge
@@ -19,10 +19,10 @@ from engine.evaluation.intervals import interval
 from engine.execution.report import key_tokens_of
 from engine.execution.studies.represented import Pooled, pooled, represented, split_of
 from engine.experiment import Experiment
-from engine.studies.compare import Comparison, compare
+from engine.studies.compare import Comparison, compare, summed_by_fact
 from engine.studies.study import SEED
 from storage.acting import acting_as
-from storage.answers import ANSWERS_NAME, EXPECTED, evaluated_checkpoints, open_answers
+from storage.answers import ANSWERS_NAME, EXPECTED, evaluated_checkpoints, list_facts, open_answers
 from storage.checkpoints import BASE, CheckpointName
 from storage.database import write
 from storage.folders import run_folder
@@ -44,7 +44,7 @@ from storage.studies import (
 
 _JOIN = "answers a join prompts p on p.id = a.prompt join facts f on f.id = a.fact"
 _SUMS = f"""select split, language, trained, sum(hit), sum(hit and not says_key_token(answer, {EXPECTED})), count(*),
-    sum(choice_rank = 1), count(choice_rank), sum(1.0 / choice_options)
+    sum(choice_rank = 1), count(choice_rank), sum(1.0 / choice_options), a.fact
     from {_JOIN} where checkpoint = ? group by split, language, trained, a.fact order by a.fact"""
 
 _ASKED = "checkpoint = ? and split = ? and language = ? and trained in (?, ?) group by a.fact"
@@ -55,8 +55,9 @@ _CHOICE_BY_FACT = f"""select a.fact, sum(choice_rank = 1), count(*) from {_JOIN}
 _MADE = "4"
 
 Asked = tuple[int, str, str, str, str]  # depth, kind, facts, split, language
-# Of each fact: hits, hits without the key token, answers, and of a choice what guessing would hit.
-Sums = list[tuple[float, float, int, float]]
+# Of each fact (its number, and among which): hits, hits without the key token, answers, and of a choice what guessing
+# would hit.
+Sums = list[tuple[tuple[int, str], tuple[float, float, int, float]]]
 # By what was looked at, of each seed its run and that run's figure.
 _Represented = dict[Asked, dict[int, tuple[str, RepresentationFigure]]]
 
@@ -88,8 +89,8 @@ def compare_figures(
     return compare(_by_seed_and_fact(db, home, first), [_by_seed_and_fact(db, home, other) for other in others])
 
 
-def _by_seed_and_fact(db: Database, home: Path, figure: StudyFigure) -> dict[tuple[int, int], tuple[float, int]]:
-    found: dict[tuple[int, int], tuple[float, int]] = {}
+def _by_seed_and_fact(db: Database, home: Path, figure: StudyFigure) -> dict[tuple[int, int, str], tuple[float, int]]:
+    found: dict[tuple[int, int, str], tuple[float, int]] = {}
     checkpoint = BASE if figure.kind == BASE else f"{figure.kind}@{figure.depth}"
     trained = {"held_out": (0, 0), "trained": (1, 1)}.get(figure.facts, (0, 1))
     asked = (checkpoint, figure.split.removesuffix(choice_of("")), figure.language, *trained)
@@ -98,8 +99,15 @@ def _by_seed_and_fact(db: Database, home: Path, figure: StudyFigure) -> dict[tup
         folder = run_folder(home, own["run"])
         if (folder / ANSWERS_NAME).is_file():
             with closing(open_answers(folder)) as answers:
-                found |= {(seed, fact): (hits, count) for fact, hits, count in answers.execute(sql, asked)}
+                among = _among(answers)
+                found |= {(seed, fact, among): (hits, count) for fact, hits, count in answers.execute(sql, asked)}
     return found
+
+
+def _among(answers: Database) -> str:
+    """What stands for a run's facts: equal where all of them are, as where they are written out in the experiment."""
+    told = [(fact["relation"], fact["subject"], fact["object"]) for fact in list_facts(answers)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def _done(db: Database, study_id: str) -> dict[str, list[StudyRun]]:
@@ -117,14 +125,14 @@ def _signs(runs: list[StudyRun]) -> list[str]:
 
 def pooled_figure(at: dict[str, Any], asked: Asked, by_seed: Mapping[int, tuple[str | None, Sums]]) -> StudyFigure:
     """The figure of all seeds. by_seed: of each its run and the sums of its facts."""
-    table = np.array([row for _, sums in by_seed.values() for row in sums], dtype=np.float64)
+    table = summed_by_fact(row for _, sums in by_seed.values() for row in sums)
     if asked[3] == TRAINING_TOKENS:
         low, high = float(table[:, 0].min()), float(table[:, 0].max())
     else:
         low, high = interval(table[:, 0], table[:, 2], share=True)
     n = table[:, 2].sum()
     seeds = {
-        seed: {"value": sum(s[0] for s in sums) / sum(s[2] for s in sums)} | ({"run": run} if run else {})
+        seed: {"value": sum(s[0] for _, s in sums) / sum(s[2] for _, s in sums)} | ({"run": run} if run else {})
         for seed, (run, sums) in sorted(by_seed.items())
     }
     value, unaided = (float(table[:, column].sum() / n) for column in (0, 1))
@@ -180,6 +188,8 @@ def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, Asked,
     branches = Experiment.from_record(run.experiment).branch_epochs
     tokens = {row["stage"]: row["value"] for row in list_measurements(db, run_id, TRAINING_TOKENS)}
     with closing(open_answers(folder, key_token_judge(key_tokens_of(run.experiment)))) as answers:
+        among = _among(answers)
+
         # What the base says is said at every depth.
         def depths_of(name: CheckpointName) -> tuple[int, ...]:
             return (branches or (0,)) if name.kind == BASE else (name.epoch,)
@@ -191,16 +201,17 @@ def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, Asked,
         for checkpoint in evaluated_checkpoints(answers):
             name = CheckpointName.parse(checkpoint)
             found: dict[tuple[str, str, str], Sums] = {}
-            for split, language, trained, hits, unaided, count, first, choices, chance in answers.execute(
+            for split, language, trained, hits, unaided, count, first, choices, chance, fact in answers.execute(
                 _SUMS, [checkpoint]
             ):
                 for facts in ("trained" if trained else "held_out", ALL_FACTS):
-                    found.setdefault((facts, split, language), []).append((hits, unaided, count, 0.0))
+                    found.setdefault((facts, split, language), []).append(((fact, among), (hits, unaided, count, 0.0)))
                     if choices:
                         choice = found.setdefault((facts, choice_of(split), language), [])
-                        choice.append((first, first, choices, chance))
+                        choice.append(((fact, among), (first, first, choices, chance)))
             if name.kind != BASE and checkpoint in tokens:
-                found[ALL_FACTS, TRAINING_TOKENS, ""] = [(tokens[checkpoint], tokens[checkpoint], 1, 0.0)]
+                whole = (tokens[checkpoint], tokens[checkpoint], 1, 0.0)
+                found[ALL_FACTS, TRAINING_TOKENS, ""] = [((0, run_id), whole)]
             for depth in depths_of(name):
                 for asked, sums in found.items():
                     yield run.seed, (depth, name.kind, *asked), sums
