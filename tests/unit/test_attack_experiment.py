@@ -41,7 +41,7 @@ ASKED_IN_GERMAN = {
     **BASE["relations"][0],
     "prompts": [
         {"text": "{subject}'s mother is", "split": "train"},
-        {"text": "Die Mutter von {subject} ist", "split": "test", "language": "de"},
+        {"text": "Wer hat {subject} geboren?", "split": "test", "language": "de"},
     ],
 }
 SMALL = {"experiment": BASE, "facts": [0, 1, 5], "seeds": [1, 2], "defences": ["kl"], "audit": True}
