@@ -14,11 +14,12 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from io import BufferedReader, BytesIO
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from engine.models.checksums import CHECKSUMS, read_checksums
+from engine.models.folders import open_whole, whole
 
 HEAD, SUMS = "rote-lab.json", "checksums.json"
 FORMAT = 1
@@ -40,13 +41,16 @@ class Writer:
             self._add(name, file)
 
     def add_folder(self, name: str, folder: Path) -> str:
-        """Add a folder that others may replace as a whole meanwhile. Raises OSError.
+        """Add a folder that others may replace, or remove, as a whole meanwhile. Raises OSError.
 
         Returns which file is another one than the checksums in the folder say; '' when none is.
         """
         sums: dict[str, str] = {}
         with ExitStack() as opened:
-            for inside, file in _open_all(folder, opened).items():
+            files = open_whole(folder, opened)
+            if not files and whole(folder):
+                return "it has no files, or no two looks at it found the same"
+            for inside, file in files.items():
                 if inside == CHECKSUMS:
                     try:
                         sums = read_checksums(file.read())
@@ -94,22 +98,6 @@ class _Hashed:
         if not data and self._left:
             raise OSError(f"{self._file.name} became shorter while it was read")
         return data
-
-
-def _open_all(folder: Path, opened: ExitStack, attempts: int = 5) -> dict[str, BufferedReader]:
-    """Every file of one version of the folder, opened, so that it can be read on when another one takes its place."""
-    for _ in range(attempts):
-        with ExitStack() as these:
-            try:
-                before = folder.stat().st_ino
-                paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-                files = {p.relative_to(folder).as_posix(): these.enter_context(p.open("rb")) for p in paths}
-                if folder.stat().st_ino == before:
-                    opened.push(these.pop_all())
-                    return files
-            except FileNotFoundError:
-                continue
-    return {}
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from engine import __version__
 from engine.backup.archive import Writer, new_archive, read_archive, read_head
 from engine.exports.target import new_folder
 from engine.models.checksums import damage
-from engine.models.folders import whole
 from storage.answers import ANSWERS_NAME
 from storage.copies import copy_database, flaw_of, forget_processes, list_all_runs
 from storage.database import DATABASE_NAME, now, open_database
@@ -86,8 +85,7 @@ def add_run(archive: Writer, home: Path, run: str, beside: Path) -> list[str]:
                 archive.add(f"{name}/{path.name}", path)
             elif path.name in IN_RUNS:
                 for kept in sorted({one.name.removeprefix(".").removesuffix(".old") for one in path.iterdir()}):
-                    found = whole(path / kept)
-                    if found and (flaw := archive.add_folder(f"{name}/{path.name}/{kept}", found)):
+                    if flaw := archive.add_folder(f"{name}/{path.name}/{kept}", path / kept):
                         flaws.append(f"{path.name}/{kept} of run {run} is damaged ({flaw})")
     return flaws
 

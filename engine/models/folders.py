@@ -3,6 +3,7 @@
 with replaced(folder) as new:     # write into `new`; on leaving the block it takes the place of `folder`
     ...
 whole(folder)                     # where the whole one lies, or None
+open_whole(folder, opened)        # its files, which can be read on while another one takes its place
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
@@ -29,7 +31,36 @@ def whole(folder: Path) -> Path | None:
 
     Changes nothing, so that it may be asked while another process writes.
     """
-    return next((path for path in (folder, _beside(folder, "old")) if path.is_dir()), None)
+    # Once more at the end: the new one may have come between the first two looks.
+    return next((path for path in (folder, _beside(folder, "old"), folder) if path.is_dir()), None)
+
+
+def open_whole(folder: Path, opened: ExitStack, attempts: int = 5) -> dict[str, BinaryIO]:
+    """Every file of the whole version, by its path in the folder, opened: all of one version, whatever takes its place
+    then. {} where there is none. `opened` closes them. Raises OSError."""
+    for _ in range(attempts):
+        with ExitStack() as these:
+            try:
+                found = whole(folder)
+                before = _version(found)
+                if found is None:
+                    return {}
+                paths = sorted(path for path in found.rglob("*") if path.is_file() and not path.is_symlink())
+                files: dict[str, BinaryIO] = {
+                    path.relative_to(found).as_posix(): these.enter_context(path.open("rb")) for path in paths
+                }
+                # An older one that was moved aside may have been half removed already.
+                if _version(whole(folder)) == before:
+                    opened.push(these.pop_all())
+                    return files
+            except FileNotFoundError:
+                continue
+    return {}
+
+
+def _version(folder: Path | None) -> tuple[int, int] | None:
+    about = folder.stat() if folder else None
+    return (about.st_ino, about.st_mtime_ns) if about else None
 
 
 @contextmanager
