@@ -29,7 +29,9 @@ def run_folder(home: Path, run_id: str) -> Path:
 
 
 def attack_folder(home: Path, attack: str) -> Path:
-    """The folder of what the cells of one attack share."""
+    """The folder of what the cells of one attack share. Raises ValueError for anything that is not an attack's id."""
+    if not attack.isalnum():
+        raise ValueError(f"‘{attack}’ is not the id of an attack")
     return home / "attacks" / attack
 
 

@@ -121,7 +121,7 @@ def restore(path: Path, home: Path) -> dict[str, Any]:
     backup is of a newer lab) and OSError. Then the folder is as it was.
     """
     head = read_head(path)
-    if head["holds"] != BACKUP:
+    if head.get("holds") != BACKUP:
         raise ValueError(f"{path} is no backup, but a bundle: `rote-lab bundle open` takes it in")
     check_room(path.stat().st_size, home)
     home.absolute().parent.mkdir(parents=True, exist_ok=True)
