@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from engine.models.checksums import CHECKSUMS, read_checksums
-from engine.models.folders import open_whole, whole
+from engine.models.folders import link_or_copy, open_whole, whole
 
 HEAD, SUMS = "rote-lab.json", "checksums.json"
 FORMAT = 1
@@ -108,7 +109,7 @@ def new_archive(path: Path, about: dict[str, Any]) -> Iterator[Writer]:
     """
     if os.path.lexists(path):
         raise ValueError(f"{path} is there already: name a new file")
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with part.open("wb") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -148,7 +149,7 @@ def read_archive(path: Path, into: Path | None = None) -> int:
             found[member.name] = found[member.linkname] if member.islnk() else _read(archive, member, into)
             if into is not None and member.islnk():
                 (into / member.name).parent.mkdir(parents=True, exist_ok=True)
-                os.link(into / member.linkname, into / member.name)
+                link_or_copy(into / member.linkname, into / member.name)
     if said is None:
         raise ValueError(f"{path} is damaged or cut off after {next(reversed(found), HEAD)}: take another copy of it")
     for name in sorted(said.keys() | found.keys()):
@@ -184,10 +185,14 @@ def _json(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
 
 
 def _has_a_place(member: tarfile.TarInfo, found: dict[str, str]) -> bool:
-    """Whether it is a file within the archive's own folder, or another name of one that came before."""
+    """Whether it is a file within the archive's own folder, or another name of one that came before.
+
+    One with holes (which the lab writes none of) may claim to be longer than any disk.
+    """
     parts = PurePosixPath(member.name).parts
     within = bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in member.name
-    return within and member.name not in found and (member.isreg() or (member.islnk() and member.linkname in found))
+    plain = member.isreg() and not member.issparse() and member.size >= 0
+    return within and member.name not in found and (plain or (member.islnk() and member.linkname in found))
 
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, into: Path | None) -> str:

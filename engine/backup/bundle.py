@@ -53,7 +53,7 @@ def make_bundle(home: Path, name: str, to: Path) -> Written:
             archive.add(DATABASE_NAME, copy)
             for run in runs:
                 flaws += add_run(archive, home, run, Path(beside))
-            add_tree(archive, home, f"attacks/{name}")
+            flaws += add_tree(archive, home, f"attacks/{name}")
     return Written(len(runs), len(archive.sums), to.stat().st_size, tuple(flaws))
 
 

@@ -35,6 +35,16 @@ def whole(folder: Path) -> Path | None:
     return next((path for path in (folder, _beside(folder, "old"), folder) if path.is_dir()), None)
 
 
+def names_in(parent: Path) -> list[str]:
+    """What lies in a folder, by its name, also what a replacement had just moved aside; nothing that is half written.
+
+    Raises FileNotFoundError.
+    """
+    names = (path.name for path in parent.iterdir())
+    found = {name[1 : -len(".old")] if name.startswith(".") and name.endswith(".old") else name for name in names}
+    return sorted(name for name in found if not name.startswith("."))
+
+
 def open_whole(folder: Path, opened: ExitStack, attempts: int = 5) -> dict[str, BinaryIO]:
     """Every file of the whole version, by its path in the folder, opened: all of one version, whatever takes its place
     then. {} where there is none. `opened` closes them. Raises OSError."""
@@ -131,11 +141,12 @@ def linked_copy(source: Path, target: Path) -> None:
     half = target.with_name(f".{target.name}.shared")
     shutil.rmtree(half, ignore_errors=True)
     half.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, half, copy_function=_link_or_copy)
+    shutil.copytree(source, half, copy_function=link_or_copy)
     half.rename(target)
 
 
-def _link_or_copy(source: str, target: str) -> str:
+def link_or_copy(source: str | Path, target: str | Path) -> str | Path:
+    """Give a file a second name, or copy it where a disk has no such thing. Raises OSError."""
     try:
         os.link(source, target)
     except OSError:
