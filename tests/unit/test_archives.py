@@ -6,22 +6,25 @@ import os
 import shutil
 import sqlite3
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from engine.backup import backup
 from engine.backup.archive import HEAD, new_archive, read_archive
 from engine.backup.backup import back_up, restore
+from engine.backup.disk import let_go
 from engine.exports.target import new_folder
 from engine.models.folders import replaced
 from storage.answers import open_answers
 from storage.copies import copy_database
 from storage.database import open_database
-from storage.folders import checkpoint_folder, run_folder
+from storage.folders import checkpoint_folder, recordings_lock, run_folder
 from storage.runs import add_run
 
 
@@ -192,3 +195,15 @@ def test_an_empty_folder_keeps_its_permissions_and_a_disk_is_refused_before_anyt
     monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
     with pytest.raises(ValueError, match="a disk of its own"), new_folder(tmp_path / "disk"):
         raise AssertionError("nothing may be written")
+
+
+def test_what_may_go_is_not_deleted_while_a_recording_is_taken_in(home: Path) -> None:
+    folder = run_folder(home, "abcd1234")
+    open_answers(folder).close()  # its row comes behind it
+    cleaning = threading.Thread(target=let_go, args=[home])
+    with FileLock(recordings_lock(home)):
+        cleaning.start()
+        cleaning.join(0.5)
+        assert (folder / "answers.db").is_file()
+    cleaning.join()
+    assert not folder.exists(), "nobody took it in"
