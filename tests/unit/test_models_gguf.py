@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from engine.models import gguf
 from engine.models.files import experiment_problems, find_folder, located, model_shape
 from engine.models.gguf import converted
 from engine.models.gguf_header import gguf_architectures, read_header
@@ -66,6 +67,21 @@ def test_a_folder_with_one_gguf_file_is_a_model_and_is_converted_once(tmp_path: 
     written = (first / "model.safetensors").stat().st_mtime_ns
     assert converted(str(path)) == first and (first / "model.safetensors").stat().st_mtime_ns == written
     assert [p.name for p in (home / "models").iterdir() if not p.name.startswith(".")] == [first.name]
+
+
+def test_a_file_that_changes_while_it_is_converted_gives_no_model(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = build_gguf(tmp_path / "tiny.gguf")
+
+    def convert_the_next(path: Path, target: Path, sha256: str) -> None:
+        build_gguf(path, beginning=False)
+        (target / "model.safetensors").write_bytes(b"of the next one")
+
+    monkeypatch.setattr(gguf, "convert", convert_the_next)
+    with pytest.raises(ModelError, match="changed while it was converted"):
+        converted(str(path))
+    assert not [p.name for p in (home / "models").iterdir() if not p.name.endswith(".lock")]
 
 
 def test_before_a_run_the_page_says_that_it_will_be_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
