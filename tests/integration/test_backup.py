@@ -70,6 +70,7 @@ def test_a_folder_with_something_in_it_is_left_alone(
     assert main(["restore", str(backup), "--home", str(tmp_path / "mine")]) == 2
     assert "is there already" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    open_database(tmp_path / "other").close()
     assert main(["backup", str(backup), "--home", str(tmp_path / "other")]) == 2
     assert "is there already: name a new file" in capsys.readouterr().err
 

@@ -19,6 +19,7 @@ from engine.backup import backup
 from engine.backup.archive import HEAD, new_archive, read_archive
 from engine.backup.backup import back_up, restore
 from engine.backup.disk import let_go
+from engine.commands.main import main
 from engine.exports.target import new_folder
 from engine.models.folders import replaced
 from storage.answers import open_answers
@@ -207,3 +208,13 @@ def test_what_may_go_is_not_deleted_while_a_recording_is_taken_in(home: Path) ->
         assert (folder / "answers.db").is_file()
     cleaning.join()
     assert not folder.exists(), "nobody took it in"
+
+
+@pytest.mark.parametrize("words", [["backup", "lab.tar"], ["verify"], ["bundle", "make", "a", "a.tar"], ["disk"]])
+def test_of_a_wrong_name_no_lab_is_made(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--home", "typo"]) == 2
+    assert capsys.readouterr().err == "error: there is no lab in typo: name its folder with --home\n"
+    assert not list(tmp_path.iterdir())
