@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from engine.models.folders import write_whole
 from storage.runs import Run
 
 
@@ -17,6 +18,4 @@ def write_run_file(folder: Path, run: Run, environment: dict[str, Any]) -> None:
     content: dict[str, Any] = {"id": run.id, "experiment": run.experiment, "environment": environment}
     if run.attack:
         content |= {"attack": run.attack, "cell": run.cell, "attacked_run": run.needs}
-    new = folder / ".run.json.new"
-    new.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    new.replace(folder / "run.json")
+    write_whole(folder / "run.json", json.dumps(content, ensure_ascii=False, indent=1).encode())

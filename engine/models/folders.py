@@ -1,9 +1,10 @@
-"""A folder that is replaced whole: whoever reads it finds the old one or the new one, never a part.
+"""A folder, or a file, that is replaced whole: whoever reads it finds the old one or the new one, never a part.
 
 with replaced(folder) as new:     # write into `new`; on leaving the block it takes the place of `folder`
     ...
 whole(folder)                     # where the whole one lies, or None
 open_whole(folder, opened)        # its files, which can be read on while another one takes its place
+write_whole(file, data)
 """
 
 from __future__ import annotations
@@ -108,6 +109,19 @@ def replaced(folder: Path) -> Iterator[Path]:
     _flush_names(folder.parent)
     if old.exists():
         shutil.rmtree(old)
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Write a file in place of an older one, which stays where this fails. Raises OSError."""
+    new = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        with new.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _as_os_error(error: SafetensorError) -> OSError:

@@ -1,16 +1,22 @@
-"""A folder that is read while another version takes its place: all files of one version, or of the other."""
+"""What is read while another version takes its place is of one version, or of the other."""
 
 from __future__ import annotations
 
+import random
+import resource
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from engine.backup.archive import new_archive, read_archive
+from engine.execution.recorded import record as recorded
 from engine.models.folders import open_whole, replaced, whole
+from storage.database import open_database
+from storage.runs import add_run
 
 
 @pytest.fixture
@@ -95,3 +101,30 @@ def test_one_that_is_not_there_has_no_files_and_an_empty_one_is_told(folder: Pat
     with new_archive(tmp_path / "archive.tar", {}) as archive:
         assert "has no files" in archive.add_folder("it", tmp_path / "empty")
         assert archive.add_folder("it", tmp_path / "nothing") == ""
+
+
+def test_an_older_file_stays_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "_check", lambda home, run: None)
+    monkeypatch.setattr(recorded, "_run", lambda *given: {"text": random.randbytes(10_000).hex()})
+    with closing(open_database(tmp_path)) as db:
+        run = add_run(db, name="one", experiment={}, model="embedded", seed=1)
+        out = tmp_path / "out/recording.json.xz"
+        out.parent.mkdir()
+        recorded.record(db, tmp_path, [run.id], out)
+        before = out.read_bytes()
+        with no_file_longer_than(1000), pytest.raises(OSError, match="too large"):
+            recorded.record(db, tmp_path, [run.id], out)
+    assert out.read_bytes() == before
+    assert list(out.parent.iterdir()) == [out]
+
+
+@contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """What a full disk does, in another error's name."""
+    kept, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, kept[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -25,6 +25,7 @@ from engine.execution.report import key_tokens_of
 from engine.execution.studies.report import study_figures
 from engine.experiment import Experiment
 from engine.fields import Frozen
+from engine.models.folders import write_whole
 from engine.models.identity import Here, how_here
 from engine.studies.presets import STUDIES
 from engine.studies.study import MODEL
@@ -108,7 +109,7 @@ def record(db: Database, home: Path, study_id: str, out: Path, command: str = ""
     }
     StudyRecording.model_validate(document)
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    out.write_bytes(lzma.compress(text.encode(), preset=9))
+    write_whole(out, lzma.compress(text.encode(), preset=9))
 
 
 def command_of(study: StoredStudy) -> str:
