@@ -12,6 +12,7 @@ or another run.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,6 +29,8 @@ Rows = dict[str, list[dict[str, Any]]]
 MOST_TRIED = 3  # runs of a study that may have what another one looks for
 MEASURED = ("stage", "series", "step", "epoch", "value")
 MOST_WORDS = 2_000
+# What is raised of data that have another shape than a letter, or that no table takes.
+NO_LETTER = (KeyError, TypeError, AttributeError, OverflowError, sqlite3.IntegrityError, sqlite3.InterfaceError)
 # What the owner of the queue says itself.
 _OWN_EVENTS = ("queued", "stopping", *(state.value for state in ENDED))
 
@@ -118,7 +121,9 @@ def store_letter(db: Database, run: Run, letter: dict[str, Any]) -> State:
     try:
         row = letter["row"]
         with write(db):
-            state = set_progress(db, run.id, run.attempt, dict(row["progress"]))
+            progress = dict(row["progress"])
+            float(progress.get("fraction", 0))  # it is counted with
+            state = set_progress(db, run.id, run.attempt, progress)
             if row["environment"]:
                 set_environment(db, run.id, run.attempt, dict(row["environment"]))
             if row["stalls"]:
@@ -131,7 +136,7 @@ def store_letter(db: Database, run: Run, letter: dict[str, Any]) -> State:
                 replace_results(db, run.id, checkpoint, rows)
             if letter["attack_results"]:
                 replace_cell_results(db, run.id, letter["attack_results"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except NO_LETTER as error:
         raise ValueError(f"what was said of run {run.id} cannot be read ({error!r})") from error
     return state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
@@ -14,17 +15,18 @@ from storage.database import BUSY_SECONDS, write
 from storage.deletion import asked_now
 from storage.runs import ENDED
 
-# What a run, a study and an attack have of their own, each with whose it is; what others refer to comes first.
+# What a run, a study and an attack have of their own, each with whose it is, by which column; what others refer to
+# comes first.
 TABLES = {
-    "attacks": "id",
-    "studies": "id",
-    "runs": "id",
-    "events": "run",
-    "measurements": "run",
-    "results": "run",
-    "attack_results": "run",
-    "study_groups": "study",
-    "study_figures": "study",
+    "attacks": ("attacks", "id"),
+    "studies": ("studies", "id"),
+    "runs": ("runs", "id"),
+    "events": ("runs", "run"),
+    "measurements": ("runs", "run"),
+    "results": ("runs", "run"),
+    "attack_results": ("runs", "run"),
+    "study_groups": ("studies", "study"),
+    "study_figures": ("studies", "study"),
 }
 EVENT = ("events", "id")  # numbered by each lab in its own order
 # When two of one id are not the same.
@@ -128,17 +130,19 @@ def keep_only(db: Database, name: str, runs: Collection[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TakenIn:
-    """Ids of runs of another lab: those that are new here, and those that were here before."""
+    """Ids of runs of another lab: those that are new here, and those that were here before; those of new attacks."""
 
     new: list[str]
     known: list[str]
+    attacks: list[str]
 
 
 @contextmanager
 def take_in(db: Database, other: Path) -> Iterator[TakenIn]:
     """Store what a database of the same version holds and this one has not; seen by others when the block ends well.
 
-    Raises ValueError when something of the same id is here that is not the same.
+    Of a run, a study or an attack that is here nothing is added. Raises ValueError when something of the same id is
+    here that is not the same.
     """
     db.attach("other", other)
     try:
@@ -147,14 +151,32 @@ def take_in(db: Database, other: Path) -> Iterator[TakenIn]:
                 both = f"select id from main.{table} here join other.{table} there using (id) where {differ}"
                 if found := db.execute(both).fetchone():
                     raise ValueError(f"{found[0]} is here already, and differs from this one: delete it here first")
-            known = {row[0] for row in db.execute("select id from main.runs")}
+            new = {table: _only_there(db, table) for table in DIFFER}
             runs = [row[0] for row in db.execute("select id from other.runs order by created_at, id")]
-            for table, owner in TABLES.items():
+            for table, (owners, column) in TABLES.items():
                 columns = ", ".join(column.name for column in db.table(table).columns if (table, column.name) != EVENT)
                 db.execute(
                     f"insert into main.{table} ({columns}) select {columns} from other.{table}"
-                    f" where {owner} not in (select {owner} from main.{table})"
+                    f" where {column} in (select value from json_each(?))",
+                    [json.dumps(new[owners])],
                 )
-            yield TakenIn([run for run in runs if run not in known], [run for run in runs if run in known])
+            _join_studies(db, new["studies"])
+            known = [run for run in runs if run not in new["runs"]]
+            yield TakenIn([run for run in runs if run in new["runs"]], known, new["attacks"])
     finally:
         db.execute("detach database other")
+
+
+def _only_there(db: Database, table: str) -> list[str]:
+    return [row[0] for row in db.execute(f"select id from other.{table} where id not in (select id from main.{table})")]
+
+
+def _join_studies(db: Database, studies: Collection[str]) -> None:
+    """Runs that came alone before their study, or stayed when it was deleted, are parts of it again."""
+    place = "study, cell, cell_place, needs"
+    db.execute(
+        f"update main.runs set ({place}) = (select {place} from other.runs there where there.id = main.runs.id)"
+        " where study is null and attack is null"
+        " and id in (select id from other.runs where study in (select value from json_each(?)))",
+        [json.dumps(studies)],
+    )

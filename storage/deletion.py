@@ -41,6 +41,11 @@ def _hangs_on(db: Database, run: Run) -> str:
     if attacks:
         names = ", ".join(f"‘{a['name']}’ ({a['id']}, with {a['n']} models of it)" for a in attacks)
         return f"this run is what an attack began from: {names}; delete that first, on the Attack page"
+    # A further run is trained on a checkpoint of this one, by its path.
+    sql = "select id, name from runs where instr(replace(model, '\\', '/'), ?) order by created_at"
+    if further := db.execute(sql, [f"/runs/{run.id}/checkpoints/"]).fetchall():
+        names = ", ".join(f"‘{name}’ ({run_id})" for run_id, name in further)
+        return f"this run has the model that another begins with: {names}; delete that first"
     return asked_now(db, [run.id])
 
 

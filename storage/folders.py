@@ -8,7 +8,7 @@ HOME/runs/ID/checkpoints/NAME/     memorised@3, generalised@3, …
 HOME/runs/ID/resume/STAGE/         the newest epoch of a stage that is under way
 HOME/runs/ID/.arriving/            what comes from a machine of a cluster and is not whole yet
 HOME/runs/ID/damaged/NAME/         what was found damaged and set aside; may be deleted
-HOME/recordings.lock               while recordings that come with the lab are taken in
+HOME/recordings.lock               while recordings that come with the lab are taken in, and `disk --clean` deletes
 HOME/attacks/ID/                   what the cells of an attack share: starts that a defence has hardened
 HOME/base_text/KEY.json            what a base wrote, for all runs that ask it alike; may be deleted, is written again
 """
@@ -29,7 +29,9 @@ def run_folder(home: Path, run_id: str) -> Path:
 
 
 def attack_folder(home: Path, attack: str) -> Path:
-    """The folder of what the cells of one attack share."""
+    """The folder of what the cells of one attack share. Raises ValueError for anything that is not an attack's id."""
+    if not attack.isalnum():
+        raise ValueError(f"‘{attack}’ is not the id of an attack")
     return home / "attacks" / attack
 
 
@@ -56,6 +58,11 @@ def shared_base_text_file(folder: Path, key: str) -> Path:
 def damaged_folder(folder: Path) -> Path:
     """The folder of what was found damaged in the run in `folder` and set aside."""
     return folder / "damaged"
+
+
+def recordings_lock(home: Path) -> Path:
+    """The file that is held while recordings are taken in, and while folders that nobody has are deleted."""
+    return home / "recordings.lock"
 
 
 def log_lines(log: Path, start: int = 0) -> list[str]:

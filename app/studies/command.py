@@ -11,6 +11,7 @@ import typer
 from app.shared.lab import Lab
 from app.studies.exports import FORMS, written
 from engine.commands.mistake import Home, Mistake, check_target, mistakes_in, open_home
+from engine.models.folders import write_whole
 from storage.database import default_home
 
 
@@ -32,7 +33,7 @@ def export_study(
     except KeyError as error:
         raise Mistake(f"there is no study ‘{study}’ in {lab.home}") from error
     try:
-        to.write_bytes(data)
+        write_whole(to, data)
     except OSError as error:
         raise Mistake(f"{to} cannot be written: {error}") from error
     typer.echo(f"{to}: {len(data):,} bytes")

@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from io import BufferedReader, BytesIO
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from engine.models.checksums import CHECKSUMS, read_checksums
+from engine.models.folders import link_or_copy, open_whole, whole
 
 HEAD, SUMS = "rote-lab.json", "checksums.json"
 FORMAT = 1
@@ -40,13 +42,16 @@ class Writer:
             self._add(name, file)
 
     def add_folder(self, name: str, folder: Path) -> str:
-        """Add a folder that others may replace as a whole meanwhile. Raises OSError.
+        """Add a folder that others may replace, or remove, as a whole meanwhile. Raises OSError.
 
         Returns which file is another one than the checksums in the folder say; '' when none is.
         """
         sums: dict[str, str] = {}
         with ExitStack() as opened:
-            for inside, file in _open_all(folder, opened).items():
+            files = open_whole(folder, opened)
+            if not files and whole(folder):
+                return "it has no files, or no two looks at it found the same"
+            for inside, file in files.items():
                 if inside == CHECKSUMS:
                     try:
                         sums = read_checksums(file.read())
@@ -96,22 +101,6 @@ class _Hashed:
         return data
 
 
-def _open_all(folder: Path, opened: ExitStack, attempts: int = 5) -> dict[str, BufferedReader]:
-    """Every file of one version of the folder, opened, so that it can be read on when another one takes its place."""
-    for _ in range(attempts):
-        with ExitStack() as these:
-            try:
-                before = folder.stat().st_ino
-                paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-                files = {p.relative_to(folder).as_posix(): these.enter_context(p.open("rb")) for p in paths}
-                if folder.stat().st_ino == before:
-                    opened.push(these.pop_all())
-                    return files
-            except FileNotFoundError:
-                continue
-    return {}
-
-
 @contextmanager
 def new_archive(path: Path, about: dict[str, Any]) -> Iterator[Writer]:
     """A new archive, which takes its name when the block ends well; else nothing is left of it.
@@ -120,7 +109,7 @@ def new_archive(path: Path, about: dict[str, Any]) -> Iterator[Writer]:
     """
     if os.path.lexists(path):
         raise ValueError(f"{path} is there already: name a new file")
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with part.open("wb") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -160,7 +149,7 @@ def read_archive(path: Path, into: Path | None = None) -> int:
             found[member.name] = found[member.linkname] if member.islnk() else _read(archive, member, into)
             if into is not None and member.islnk():
                 (into / member.name).parent.mkdir(parents=True, exist_ok=True)
-                os.link(into / member.linkname, into / member.name)
+                link_or_copy(into / member.linkname, into / member.name)
     if said is None:
         raise ValueError(f"{path} is damaged or cut off after {next(reversed(found), HEAD)}: take another copy of it")
     for name in sorted(said.keys() | found.keys()):
@@ -196,10 +185,14 @@ def _json(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
 
 
 def _has_a_place(member: tarfile.TarInfo, found: dict[str, str]) -> bool:
-    """Whether it is a file within the archive's own folder, or another name of one that came before."""
+    """Whether it is a file within the archive's own folder, or another name of one that came before.
+
+    One with holes (which the lab writes none of) may claim to be longer than any disk.
+    """
     parts = PurePosixPath(member.name).parts
     within = bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in member.name
-    return within and member.name not in found and (member.isreg() or (member.islnk() and member.linkname in found))
+    plain = member.isreg() and not member.issparse() and member.size >= 0
+    return within and member.name not in found and (plain or (member.islnk() and member.linkname in found))
 
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, into: Path | None) -> str:

@@ -22,12 +22,13 @@ from sqlite_utils import Database
 from engine import __version__
 from engine.backup.archive import Writer, new_archive, read_archive, read_head
 from engine.exports.target import new_folder
-from engine.models.checksums import damage
-from engine.models.folders import whole
+from engine.models.checksums import CHECKSUMS, damage
+from engine.models.folders import names_in, whole
 from storage.answers import ANSWERS_NAME
 from storage.copies import copy_database, flaw_of, forget_processes, list_all_runs
 from storage.database import DATABASE_NAME, now, open_database
 from storage.folders import run_folder
+from storage.trouble import is_damage
 
 BACKUP, BUNDLE = "backup", "bundle"
 DATABASE_BESIDE = ("-wal", "-shm", "-journal")  # SQLite's own files beside a database's
@@ -66,7 +67,7 @@ def back_up(home: Path, to: Path, *, models: bool = False, say: Say = lambda wor
                 flaws += add_run(archive, home, run, Path(beside))
             for folder in ("attacks", "base_text", *(("models",) if models else ())):
                 say(folder)
-                add_tree(archive, home, folder)
+                flaws += add_tree(archive, home, folder)
         return Written(len(runs), len(archive.sums), to.stat().st_size, tuple(flaws))
 
 
@@ -75,31 +76,47 @@ def add_run(archive: Writer, home: Path, run: str, beside: Path) -> list[str]:
 
     Of a run that is deleted meanwhile as much as was read. Raises OSError.
     """
-    folder, flaws = run_folder(home, run), []
-    name = f"runs/{run}"
-    with suppress(FileNotFoundError):
-        for path in sorted(folder.iterdir()):
-            if path.name == ANSWERS_NAME:
-                if flaw := _add_answers(archive, f"{name}/{path.name}", path, beside / ANSWERS_NAME):
-                    flaws.append(f"the answers of run {run} are damaged ({flaw})")
-            elif path.is_file() and not path.name.endswith(DATABASE_BESIDE):
-                archive.add(f"{name}/{path.name}", path)
-            elif path.name in IN_RUNS:
-                for kept in sorted({one.name.removeprefix(".").removesuffix(".old") for one in path.iterdir()}):
-                    found = whole(path / kept)
-                    if found and (flaw := archive.add_folder(f"{name}/{path.name}/{kept}", found)):
-                        flaws.append(f"{path.name}/{kept} of run {run} is damaged ({flaw})")
+    folder, flaws = run_folder(home, run), list[str]()
+    for name in _names_in(folder):
+        with suppress(FileNotFoundError):  # it went meanwhile: what else there is need not have
+            flaws += _add_of_run(archive, run, folder / name, beside)
+    return flaws
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return names_in(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _add_of_run(archive: Writer, run: str, path: Path, beside: Path) -> list[str]:
+    flaws, name = list[str](), f"runs/{run}/{path.name}"
+    if path.name == ANSWERS_NAME:
+        if flaw := _add_answers(archive, name, path, beside / ANSWERS_NAME):
+            flaws.append(f"the answers of run {run} are damaged ({flaw})")
+    elif path.is_file() and not path.name.endswith(DATABASE_BESIDE):
+        archive.add(name, path)
+    elif path.name in IN_RUNS:
+        for kept in _names_in(path):
+            if flaw := archive.add_folder(f"{name}/{kept}", path / kept):
+                flaws.append(f"{path.name}/{kept} of run {run} is damaged ({flaw})")
     return flaws
 
 
 def _add_answers(archive: Writer, name: str, path: Path, copy: Path) -> str:
     """Add a run's answers as they are at one moment; returns what is wrong with them. Those that SQLite cannot read are
-    added as they lie there."""
+    added as they lie there.
+
+    Raises FileNotFoundError when they are gone, sqlite3.Error where nothing is wrong with them, and OSError.
+    """
     copy.unlink(missing_ok=True)
     try:
         copy_database(path, copy)
         flaw = flaw_of(copy)
     except sqlite3.DatabaseError as error:
+        if path.exists() and not is_damage(error):
+            raise  # such as a full disk
         flaw = " ".join(str(error).split())
         archive.add(name, path)
     else:
@@ -107,13 +124,21 @@ def _add_answers(archive: Writer, name: str, path: Path, copy: Path) -> str:
     return flaw
 
 
-def add_tree(archive: Writer, home: Path, name: str) -> None:
-    """Add what lies below one of a lab's folders, if there is one; what goes meanwhile is left out. Raises OSError."""
-    for path in sorted((home / name).rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(home).parts)
+def add_tree(archive: Writer, home: Path, name: str) -> list[str]:
+    """Add what lies below one of a lab's folders, if there is one; returns what is damaged. What is replaced as a whole
+    is added as a whole, what goes meanwhile is left out. Raises OSError."""
+    flaws: list[str] = []
+    for inside in _names_in(home / name):
+        path, unit = home / name / inside, f"{name}/{inside}"
         with suppress(FileNotFoundError):
-            if path.is_file() and not path.is_symlink() and not hidden:
-                archive.add(path.relative_to(home).as_posix(), path)
+            if path.is_file() and not path.is_symlink():
+                archive.add(unit, path)
+            elif (found := whole(path)) and (found / CHECKSUMS).is_file():
+                flaw = archive.add_folder(unit, path)
+                flaws += [f"{unit} is damaged ({flaw})"] if flaw else []
+            elif found and not found.is_symlink():
+                flaws += add_tree(archive, home, unit)
+    return flaws
 
 
 def restore(path: Path, home: Path) -> dict[str, Any]:
@@ -123,7 +148,7 @@ def restore(path: Path, home: Path) -> dict[str, Any]:
     backup is of a newer lab) and OSError. Then the folder is as it was.
     """
     head = read_head(path)
-    if head["holds"] != BACKUP:
+    if head.get("holds") != BACKUP:
         raise ValueError(f"{path} is no backup, but a bundle: `rote-lab bundle open` takes it in")
     check_room(path.stat().st_size, home)
     home.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -39,13 +39,13 @@ def make_bundle(home: Path, name: str, to: Path) -> Written:
     Raises KeyError when there is none, ValueError while a run of it has not ended, or when the file is there already,
     sqlite3.Error and OSError.
     """
-    with closing(open_database(home)) as db:
-        runs = runs_of(db, name)
+    open_database(home).close()
     with TemporaryDirectory(dir=to.absolute().parent, prefix=f".{to.name}.") as beside:
         copy = Path(beside) / DATABASE_NAME
         copy_database(home / DATABASE_NAME, copy)
         with closing(Database(copy)) as db:
             db.execute("pragma foreign_keys = on")
+            runs = runs_of(db, name)  # as they are in the copy, whatever is deleted or queued again meanwhile
             keep_only(db, name, runs)
         about = {"holds": BUNDLE, "of": name, "made_at": now(), "version": __version__, "runs": len(runs)}
         flaws: list[str] = []
@@ -53,7 +53,7 @@ def make_bundle(home: Path, name: str, to: Path) -> Written:
             archive.add(DATABASE_NAME, copy)
             for run in runs:
                 flaws += add_run(archive, home, run, Path(beside))
-            add_tree(archive, home, f"attacks/{name}")
+            flaws += add_tree(archive, home, f"attacks/{name}")
     return Written(len(runs), len(archive.sums), to.stat().st_size, tuple(flaws))
 
 
@@ -64,7 +64,7 @@ def open_bundle(path: Path, home: Path) -> Taken:
     same, sqlite3.Error (the bundle is of a newer lab) and OSError. Then nothing was taken in.
     """
     head = read_head(path)
-    if head["holds"] != BUNDLE:
+    if head.get("holds") != BUNDLE:
         raise ValueError(f"{path} is no bundle, but the backup of a whole lab: `rote-lab restore` makes a lab of it")
     check_room(path.stat().st_size, home)
     home.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,8 @@ def open_bundle(path: Path, home: Path) -> Taken:
             # Under the lock of the database, and before its rows are seen: no worker meets a run without its files.
             for run in taken.new:
                 _move(run_folder(new, run), run_folder(home, run))
-            _move(attack_folder(new, head["of"]), attack_folder(home, head["of"]))
+            for attack in taken.attacks:
+                _move(attack_folder(new, attack), attack_folder(home, attack))
     return Taken(tuple(taken.new), tuple(taken.known), models)
 
 

@@ -8,12 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from sqlite_utils import Database
 
 from storage.answers import ANSWERS_NAME
 from storage.copies import list_all_runs
 from storage.database import DATABASE_NAME, open_database, write
-from storage.folders import attack_folder, run_folder
+from storage.folders import attack_folder, recordings_lock, run_folder
 from storage.runs import State
 from storage.servers import list_servers
 
@@ -78,7 +79,8 @@ def usage(home: Path) -> Usage:
 
 def let_go(home: Path) -> int:
     """Delete what may go of a lab; returns how many bytes that was. Raises as `usage` does."""
-    with closing(open_database(home)) as db, write(db):  # so that nothing is taken in meanwhile
+    # So that nothing is taken in meanwhile: of recordings the folders are there before their rows.
+    with closing(open_database(home)) as db, FileLock(recordings_lock(home)), write(db):
         going = [part for part in _usage(db, home).parts if part.why]
         for path in (path for part in going for path in part.paths):
             shutil.rmtree(path, ignore_errors=True)

@@ -15,13 +15,15 @@ from sqlite_utils import Database
 from engine.cluster.needs import Devices, units_of
 from engine.cluster.parts import PART_BYTES, Arrivals, Part, RefusedFile, is_path, parts_of
 from engine.cluster.versions import difference
+from engine.execution.aside import usable_answers
 from engine.experiment import Experiment
 from engine.models.folders import linked_copy
 from storage.answers import ANSWERS_NAME, open_answers
 from storage.carrying import rows_to_carry, store_letter
 from storage.copies import copy_database, flaw_of
 from storage.folders import checkpoint_folder, run_folder
-from storage.runs import Run, State, add_event, finish_run, set_progress
+from storage.runs import LEASE_SECONDS, Run, State, add_event, finish_run, renew_lease, set_progress
+from storage.trouble import is_damage
 
 WAITING = "Waiting for {} of the cluster"
 SENDING = "Sending the run to {}"
@@ -53,6 +55,8 @@ class CarriedRun:
         """From the first word to the stored end. Raises LostRunError, OtherVersion, RefusedFile, ValueError, OSError
         and sqlite3.Error; what Ray raises is thrown in."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / ANSWERS_NAME).is_file():
+            usable_answers(self.db, self.folder, self.run.id).close()
         self._say(WAITING.format(self.devices.words))
         hello = yield self.actor.hello.remote()
         self.node_id = str(hello["node"])
@@ -99,11 +103,17 @@ class CarriedRun:
             copy_database(self.home / unit, copy)
             for part in parts_of(self.folder, copy.name):
                 yield part | {"unit": unit}
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            # They are another run's: what this one would have taken over it asks itself.
         finally:
             copy.unlink(missing_ok=True)
 
     def _store(self, news: dict[str, Any]) -> dict[str, Any]:
         """Store what is new; returns the run's row there, {} when nothing is said of it."""
+        # An answer may be late, and the folder that of another attempt.
+        renew_lease(self.db, self.run.id, self.run.attempt, LEASE_SECONDS)
         for part in news["parts"]:
             if "same_as" in part:
                 self._link(part["unit"], part["same_as"])

@@ -14,7 +14,7 @@ from engine.attack.experiment import NO_DEFENCE, Cell
 from engine.experiment import Experiment
 from engine.hardware import MAX_THREADS, SMALL_MODEL_PARAMETERS, asked_device
 from engine.models.files import model_shape
-from engine.models.folders import whole
+from engine.models.folders import names_in, whole
 from storage.answers import ANSWERS_NAME
 from storage.carrying import runs_beside
 from storage.folders import attack_folder, checkpoint_folder, run_folder
@@ -101,5 +101,4 @@ def _folders(parent: Path) -> list[Path]:
     """Checkpoints in a folder by their names, also one that a killed replacement had just moved aside."""
     if not parent.is_dir():
         return []
-    names = {place.name.removeprefix(".").removesuffix(".old") for place in parent.iterdir() if place.is_dir()}
-    return [parent / name for name in sorted(names) if whole(parent / name)]
+    return [parent / name for name in names_in(parent) if whole(parent / name)]

@@ -137,7 +137,12 @@ class Owner:
                 return
             self.me.beat(run.id, force=True)
             logger.info("run %s (%s), attempt %d", run.id, run.name, run.attempt)
-            devices = devices_of(Experiment.from_record(run.experiment), nodes)
+            try:
+                devices = devices_of(Experiment.from_record(run.experiment), nodes)
+            except ValueError as error:  # of an older or a newer lab
+                words = f"Its experiment cannot be read ({error}): copy it, mend that, and start the copy."
+                finish_run(self.db, run.id, run.attempt, State.FAILED, error=words)
+                continue
             actor = self._cluster(partial(self.nodes.place, devices))
             carried = CarriedRun(self.db, self.home, run, actor, devices)
             self._ask(carried, carried.steps(), lambda steps: next(steps))

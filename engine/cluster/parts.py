@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine.models.checksums import CHECKSUMS, damage
-from engine.models.folders import replaced, whole
+from engine.models.folders import open_whole, replaced, whole
 
 PART_BYTES = 8 << 20
 MOST_FILES = 10_000
@@ -53,7 +53,7 @@ def parts_of(home: Path, unit: str) -> Iterator[Part]:
     """
     place = home / unit
     with ExitStack() as opened:
-        files = _opened(place, opened)
+        files = {"": opened.enter_context(place.open("rb"))} if place.is_file() else open_whole(place, opened)
         for number, (name, file) in enumerate(files.items(), 1):
             digest = hashlib.sha256()
             data = file.read(PART_BYTES)
@@ -66,29 +66,6 @@ def parts_of(home: Path, unit: str) -> Iterator[Part]:
                     break
                 yield part
                 data = following
-
-
-def _opened(place: Path, opened: ExitStack, attempts: int = 5) -> dict[str, BinaryIO]:
-    """The files of one version of a unit, by their names, opened."""
-    if place.is_file():
-        return {"": opened.enter_context(place.open("rb"))}
-    for _ in range(attempts):
-        folder = whole(place)
-        if folder is None:
-            break
-        with ExitStack() as these:
-            try:
-                before = folder.stat().st_ino
-                paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-                files: dict[str, BinaryIO] = {
-                    path.relative_to(folder).as_posix(): these.enter_context(path.open("rb")) for path in paths
-                }
-                if folder.stat().st_ino == before:
-                    opened.push(these.pop_all())
-                    return files
-            except FileNotFoundError:
-                continue
-    return {}
 
 
 @dataclass

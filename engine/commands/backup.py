@@ -16,7 +16,7 @@ from engine.backup.bundle import make_bundle, open_bundle
 from engine.backup.disk import let_go, usage
 from engine.commands.mistake import Home, Mistake, check_target, open_home
 from engine.commands.program import program
-from storage.database import default_home
+from storage.database import DATABASE_NAME, default_home
 
 Target = Annotated[Path, typer.Argument(metavar="FILE.tar", help="A file that is not there yet.")]
 Source = Annotated[Path, typer.Argument(metavar="FILE.tar", help="What was written before.")]
@@ -40,14 +40,22 @@ def _mistakes() -> Iterator[Callable[[str], None]]:
         say("")
 
 
+def _lab(home: Path | None) -> Path:
+    """The home of a lab that is there: of a wrong name nothing is made. Raises Mistake."""
+    folder = home or default_home()
+    if not (folder / DATABASE_NAME).exists():
+        raise Mistake(f"there is no lab in {folder}: name its folder with --home")
+    open_home(home).close()
+    return folder
+
+
 def backup_command(
     to: Target,
     models: Annotated[bool, typer.Option("--models", help="With the models that the lab installed.")] = False,
     home: Home = None,
 ) -> None:
     """Write a lab into one file, also while it runs: its database, and the files of its runs and attacks."""
-    folder = home or default_home()
-    open_home(home).close()
+    folder = _lab(home)
     check_target(to)
     with _mistakes() as say:
         _tell(to, back_up(folder, to, models=models, say=say))
@@ -67,14 +75,14 @@ def verify_command(
 ) -> None:
     """Read a backup or bundle through, or the lab itself, and say what is damaged. Exit code 2 when something is."""
     if source is None:
-        open_home(home).close()
+        folder = _lab(home)
         with _mistakes() as say:
-            flaws = check_lab(home or default_home(), say)
+            flaws = check_lab(folder, say)
         for flaw in flaws:
             typer.echo(flaw)
         if flaws:
             raise Mistake(f"{len(flaws)} of the lab's files are damaged")
-        typer.echo(f"{home or default_home()}: the database, the answers and the models are as they were written")
+        typer.echo(f"{folder}: the database, the answers and the models are as they were written")
         return
     with _mistakes():
         head, files = read_head(source), read_archive(source)
@@ -103,13 +111,13 @@ def make_command(
     home: Home = None,
 ) -> None:
     """Write a run, study or attack into one file: its figures, answers and models."""
-    open_home(home).close()
+    folder = _lab(home)
     check_target(to)
     with _mistakes():
         try:
-            _tell(to, make_bundle(home or default_home(), name, to))
+            _tell(to, make_bundle(folder, name, to))
         except KeyError as error:
-            raise Mistake(f"there is no run, study or attack ‘{name}’ in {home or default_home()}") from error
+            raise Mistake(f"there is no run, study or attack ‘{name}’ in {folder}") from error
 
 
 @bundle_app.command("open")
@@ -125,8 +133,7 @@ def disk_command(
     clean: Annotated[bool, typer.Option("--clean", help="Delete what may go.")] = False, home: Home = None
 ) -> None:
     """Say what takes the room on the disk, and what of it may go."""
-    open_home(home).close()
-    folder = home or default_home()
+    folder = _lab(home)
     found = usage(folder)
     for part in sorted(found.parts, key=lambda part: -part.bytes):
         typer.echo(f"{_size(part.bytes):>10}  {part.what}" + (f" (may go: {part.why})" if part.why else ""))

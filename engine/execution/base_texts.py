@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from engine.corpus.beginnings import (
 from engine.evaluation.base_text import beginning_ids, write_on
 from engine.execution.failures import PlainError
 from engine.experiment import Experiment
+from engine.models.folders import write_whole
 from engine.models.loading import LoadedModel
 from engine.settings import Replay
 from engine.training.leash import with_leash
@@ -157,12 +157,4 @@ def _read(file: Path) -> Any:
 def _write(file: Path, content: Any) -> None:
     """Write a file whole, in place of an older one. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.{os.getpid()}.new")
-    try:
-        with new.open("w", encoding="utf-8") as out:
-            json.dump(content, out, ensure_ascii=False)
-            out.flush()
-            os.fsync(out.fileno())
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
+    write_whole(file, json.dumps(content, ensure_ascii=False).encode())

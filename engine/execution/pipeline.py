@@ -21,12 +21,13 @@ from engine.costs import moment_bytes, trained_bytes
 from engine.estimate import PASSES_PER_QUESTION, PASSES_PER_TRAINED_TOKEN
 from engine.evaluation.evaluate import check_lengths
 from engine.evaluation.questions import count_questions, fact_rows, prompt_rows
+from engine.execution.aside import usable_answers
 from engine.execution.base_texts import BaseTexts, base_texts
 from engine.execution.bringing import bring_model
 from engine.execution.environment import TRAINING, UNDECIDED, describe_environment, kept_training
 from engine.execution.evaluations import Evaluations, Seconds
 from engine.execution.failures import PlainError
-from engine.execution.kept import KeptCheckpoints, usable_answers
+from engine.execution.kept import KeptCheckpoints
 from engine.execution.progress import Progress
 from engine.execution.report import headline
 from engine.execution.run_file import write_run_file

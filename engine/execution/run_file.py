@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from engine.models.folders import write_whole
 from storage.runs import Run
 
 
 def write_run_file(folder: Path, run: Run, environment: dict[str, Any]) -> None:
-    """Write HOME/runs/ID/run.json: id, experiment, environment; of an attack's cell also the attack and the cell."""
+    """Write HOME/runs/ID/run.json: id, experiment, environment; of an attack's cell also the attack and the cell.
+
+    In place of an older one, which may be on its way into a backup. Raises OSError.
+    """
     content: dict[str, Any] = {"id": run.id, "experiment": run.experiment, "environment": environment}
     if run.attack:
         content |= {"attack": run.attack, "cell": run.cell, "attacked_run": run.needs}
-    (folder / "run.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+    write_whole(folder / "run.json", json.dumps(content, ensure_ascii=False, indent=1).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import secrets
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,14 +17,19 @@ Files = dict[str, str]  # path inside the folder, with `/`; its text
 def new_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to write into, which takes its place when the block ends well; else nothing is left of it.
 
-    Raises ValueError when something is there already that is not an empty folder, and OSError.
+    One that is there keeps its permissions. Raises ValueError when something is there already that is not an empty
+    folder, or that cannot be replaced, and OSError.
     """
     if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
         raise ValueError(f"{folder} is there already: name a folder that is new or empty")
     folder = folder.absolute()
-    new = folder.with_name(f".{folder.name}.{os.getpid()}")
+    if folder.is_mount():
+        raise ValueError(f"{folder} is a disk of its own, which no folder can take the place of: name a folder on it")
+    new = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     new.mkdir()
     try:
+        if folder.exists():
+            new.chmod(folder.stat().st_mode & 0o777 | 0o700)
         yield new
         if folder.exists():
             folder.rmdir()

@@ -50,12 +50,13 @@ def known_fingerprint(path: Path) -> str | None:
 
 
 def _read(path: Path) -> str:
-    began = time.time()
+    began, before = time.time(), _state(path)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     state, key = _state(path), str(path.resolve())
     changed = max(state[1], state[2]) / 1e9
-    if began - SAME_TIME_SECONDS < changed:
+    # A disk's clock may be another one than this machine's, so that the times alone do not tell of a change meanwhile.
+    if before != state or began - SAME_TIME_SECONDS < changed:
         _here.pop(key, None)
         return found
     _here[key] = (state, found)

@@ -1,8 +1,10 @@
-"""A folder that is replaced whole: whoever reads it finds the old one or the new one, never a part.
+"""A folder, or a file, that is replaced whole: whoever reads it finds the old one or the new one, never a part.
 
 with replaced(folder) as new:     # write into `new`; on leaving the block it takes the place of `folder`
     ...
 whole(folder)                     # where the whole one lies, or None
+open_whole(folder, opened)        # its files, which can be read on while another one takes its place
+write_whole(file, data)
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
@@ -29,7 +32,46 @@ def whole(folder: Path) -> Path | None:
 
     Changes nothing, so that it may be asked while another process writes.
     """
-    return next((path for path in (folder, _beside(folder, "old")) if path.is_dir()), None)
+    # Once more at the end: the new one may have come between the first two looks.
+    return next((path for path in (folder, _beside(folder, "old"), folder) if path.is_dir()), None)
+
+
+def names_in(parent: Path) -> list[str]:
+    """What lies in a folder, by its name, also what a replacement had just moved aside; nothing that is half written.
+
+    Raises FileNotFoundError.
+    """
+    names = (path.name for path in parent.iterdir())
+    found = {name[1 : -len(".old")] if name.startswith(".") and name.endswith(".old") else name for name in names}
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def open_whole(folder: Path, opened: ExitStack, attempts: int = 5) -> dict[str, BinaryIO]:
+    """Every file of the whole version, by its path in the folder, opened: all of one version, whatever takes its place
+    then. {} where there is none. `opened` closes them. Raises OSError."""
+    for _ in range(attempts):
+        with ExitStack() as these:
+            try:
+                found = whole(folder)
+                before = _version(found)
+                if found is None:
+                    return {}
+                paths = sorted(path for path in found.rglob("*") if path.is_file() and not path.is_symlink())
+                files: dict[str, BinaryIO] = {
+                    path.relative_to(found).as_posix(): these.enter_context(path.open("rb")) for path in paths
+                }
+                # An older one that was moved aside may have been half removed already.
+                if _version(whole(folder)) == before:
+                    opened.push(these.pop_all())
+                    return files
+            except FileNotFoundError:
+                continue
+    return {}
+
+
+def _version(folder: Path | None) -> tuple[int, int] | None:
+    about = folder.stat() if folder else None
+    return (about.st_ino, about.st_mtime_ns) if about else None
 
 
 @contextmanager
@@ -69,6 +111,19 @@ def replaced(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old)
 
 
+def write_whole(file: Path, data: bytes) -> None:
+    """Write a file in place of an older one, which stays where this fails. Raises OSError."""
+    new = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        with new.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def _as_os_error(error: SafetensorError) -> OSError:
     """safetensors reports a failed write as its own exception with "(os error 28)" in the text."""
     number = re.search(r"os error (\d+)", str(error))
@@ -100,11 +155,12 @@ def linked_copy(source: Path, target: Path) -> None:
     half = target.with_name(f".{target.name}.shared")
     shutil.rmtree(half, ignore_errors=True)
     half.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, half, copy_function=_link_or_copy)
+    shutil.copytree(source, half, copy_function=link_or_copy)
     half.rename(target)
 
 
-def _link_or_copy(source: str, target: str) -> str:
+def link_or_copy(source: str | Path, target: str | Path) -> str | Path:
+    """Give a file a second name, or copy it where a disk has no such thing. Raises OSError."""
     try:
         os.link(source, target)
     except OSError:

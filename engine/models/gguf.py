@@ -50,6 +50,8 @@ def converted(model: str) -> Path | None:
         if not folder.is_dir():
             with replaced(folder) as new:
                 convert(path, new, known)
+                if fingerprint(path) != known:
+                    raise ModelError(f"{path} changed while it was converted: wait until it is whole, then try again")
     return folder
 
 

@@ -28,7 +28,10 @@ MOST_NAME, MOST_TEXT, MOST_KEPT = 65_535, 16 * 2**20, 100_000
 STRING, ARRAY = 8, 9
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 # What may stand in a header in place of a model's true size, so that nothing of that size is ever made.
-MOST = {"block_count": 2_000, "embedding_length": 1_000_000, "attention.head_count": 10_000, "vocab_size": 10_000_000}
+MOST = {
+    "block_count": 2_000, "embedding_length": 1_000_000, "attention.head_count": 10_000, "vocab_size": 10_000_000,
+    "rope.dimension_count": 100_000,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,16 +93,15 @@ def _checked(file: BinaryIO, size: int) -> GgufHeader | str:
         name = _text(file, MOST_NAME)
         values[name] = _value(file, _take(file, "I")[0])
     kind = str(values.get("general.architecture", ""))
-    if values.get("split.count", 0) not in (0, 1):
-        return f"is one of {values['split.count']} parts: join them first (llama-gguf-split --merge)"
+    if (parts := _number_of(values, "split.count", 0)) > 1:
+        return f"is one of {parts} parts: join them first (llama-gguf-split --merge)"
     if (known := gguf_architectures()) and kind not in known:
         return f"holds a ‘{shorten(kind, 60)}’ model, whose GGUF files transformers cannot read: choose another"
     for key, most in MOST.items():
-        value = values.get(f"{kind}.{key}", 1)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
-            raise _Damaged(f"{key} is {shorten(str(value))}")
-    parameters = _tensors(file, tensors, size, int(values.get("general.alignment") or 32))
-    hidden, rows = values.get(f"{kind}.embedding_length", 1), values.get("tokenizer.ggml.tokens", 1)
+        if not 0 < (value := _number_of(values, f"{kind}.{key}")) <= most:
+            raise _Damaged(f"{key} is {value}")
+    parameters = _tensors(file, tensors, size, _number_of(values, "general.alignment", 0) or 32)
+    hidden, rows = _number_of(values, f"{kind}.embedding_length"), _number_of(values, "tokenizer.ggml.tokens")
     if not parameters or hidden * rows > 2 * parameters or _least(kind, values) > 2 * parameters:
         raise _Damaged("its weights are fewer than its settings say")
     return GgufHeader(kind, parameters, tensors, size, values)
@@ -107,10 +109,21 @@ def _checked(file: BinaryIO, size: int) -> GgufHeader | str:
 
 def _least(kind: str, values: dict[str, Any]) -> int:
     """How many parameters a model of these settings has at least: of a feed-forward and an attention matrix a layer."""
-    of = {name: values.get(f"{kind}.{name}", 1) for name in ("block_count", "embedding_length", "feed_forward_length")}
-    heads = values.get(f"{kind}.attention.head_count", 1) * values.get(f"{kind}.attention.key_length", 1)
-    widths = [value for value in (of["feed_forward_length"], heads) if isinstance(value, int)]
-    return of["block_count"] * of["embedding_length"] * max(1, *widths)
+    layers, hidden, inner, heads, width = (
+        _number_of(values, f"{kind}.{name}")
+        for name in (
+            "block_count", "embedding_length", "feed_forward_length", "attention.head_count", "attention.key_length",
+        )
+    )  # fmt: skip
+    return layers * hidden * max(1, inner, heads * width)
+
+
+def _number_of(values: dict[str, Any], key: str, default: int = 1) -> int:
+    """A setting that counts something; of a list, its length."""
+    value = values.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise _Damaged(f"{key.partition('.')[2]} is {shorten(' '.join(str(value).split()))}")
+    return value
 
 
 def _tensors(file: BinaryIO, count: int, size: int, alignment: int) -> int:

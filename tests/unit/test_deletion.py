@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,21 @@ def test_an_attack_that_runs_stays(lab: Lab) -> None:
     assert get_attack(lab.db, story.id)
     stop_attack(lab.db, story.id)
     delete_attack(lab.db, story.id)
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.DONE])
+def test_a_run_stays_while_another_begins_with_its_model(tmp_path: Path, state: State) -> None:
+    home = tmp_path / "home"
+    with closing(open_database(home)) as db:
+        first = add_run(db, name="first", experiment={}, model="embedded", seed=1)
+        model = str(home / "runs" / first.id / "checkpoints/generalised@3")
+        further = add_run(db, name="facts that come later", experiment={}, model=model, seed=2)
+        assert claim_run(db, "worker", 30, first.id)
+        finish_run(db, first.id, 1, State.DONE)
+        if state is State.DONE:
+            assert claim_run(db, "worker", 30, further.id)
+            finish_run(db, further.id, 1, state)
+        with pytest.raises(ValueError, match=rf"begins with: ‘facts that come later’ \({further.id}\)"):
+            delete_run(db, first.id)
+        delete_run(db, further.id)
+        delete_run(db, first.id)

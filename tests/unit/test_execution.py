@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import sqlite3
 import subprocess
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from engine.execution import environment
 from engine.execution.failures import PlainError, explain_failure
 from engine.execution.progress import Progress
 from engine.execution.report import headline, lacking, results_document, with_twins
+from engine.execution.run_file import write_run_file
 from storage.answers import open_answers, store_answers, store_questions
 from storage.database import open_database
 from storage.folders import run_folder
@@ -142,3 +145,13 @@ def test_installed_code_is_known_by_its_version_not_by_the_repository_around_it(
     packages.mkdir(parents=True)
     monkeypatch.setattr(environment, "CODE_ROOT", packages)
     assert environment.code_version() == __version__
+
+
+def test_the_file_of_a_run_is_replaced_whole(tmp_path: Path) -> None:
+    with closing(open_database(tmp_path)) as db:
+        run = add_run(db, name="one", experiment={}, model="embedded", seed=1)
+    write_run_file(tmp_path, run, {"attempt": "the first"})
+    with (tmp_path / "run.json").open() as first:
+        write_run_file(tmp_path, run, {})
+        assert json.loads(first.read())["environment"] == {"attempt": "the first"}, "who reads it reads one of them"
+    assert json.loads((tmp_path / "run.json").read_text())["environment"] == {}

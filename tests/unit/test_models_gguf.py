@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from engine.models import gguf
 from engine.models.files import experiment_problems, find_folder, located, model_shape
 from engine.models.gguf import converted
 from engine.models.gguf_header import gguf_architectures, read_header
@@ -68,6 +69,21 @@ def test_a_folder_with_one_gguf_file_is_a_model_and_is_converted_once(tmp_path: 
     assert [p.name for p in (home / "models").iterdir() if not p.name.startswith(".")] == [first.name]
 
 
+def test_a_file_that_changes_while_it_is_converted_gives_no_model(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = build_gguf(tmp_path / "tiny.gguf")
+
+    def convert_the_next(path: Path, target: Path, sha256: str) -> None:
+        build_gguf(path, beginning=False)
+        (target / "model.safetensors").write_bytes(b"of the next one")
+
+    monkeypatch.setattr(gguf, "convert", convert_the_next)
+    with pytest.raises(ModelError, match="changed while it was converted"):
+        converted(str(path))
+    assert not [p.name for p in (home / "models").iterdir() if not p.name.endswith(".lock")]
+
+
 def test_before_a_run_the_page_says_that_it_will_be_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = old(build_gguf(tmp_path / "tiny.gguf"))
     experiment = tiny_experiment(path)
@@ -95,6 +111,21 @@ def text(value: str) -> bytes:
     return struct.pack("<Q", len(value.encode())) + value.encode()
 
 
+def settings(path: Path, **values: int | float | str) -> Path:
+    """A Llama of one tensor with these settings, in which `__` stands for a point."""
+    kinds = {int: (4, "<I"), float: (6, "<f")}
+    entries = text("general.architecture") + struct.pack("<I", 8) + text("llama")
+    for name, value in values.items():
+        entries += text(name.replace("__", "."))
+        if isinstance(value, str):
+            entries += struct.pack("<I", 8) + text(value)
+        else:
+            kind, packing = kinds[type(value)]
+            entries += struct.pack("<I", kind) + struct.pack(packing, value)
+    entries += text("w") + struct.pack("<IQIQ", 1, 32, 0, 0)
+    return header_of(path, counts=(1, len(values) + 1), entries=entries + bytes(256))
+
+
 LONG = struct.pack("<Q", 2**62)
 HOSTILE = {
     "no GGUF": (lambda p: p.write_bytes(b"PK\3\4 some archive"), "is no GGUF file"),
@@ -114,6 +145,18 @@ HOSTILE = {
     "cut in the header": (lambda p: header_of(p, counts=(0, 1), entries=text("x")), "it is cut off"),
     "parts": (lambda p: build_gguf(p, split=3), "is one of 3 parts"),
     "another kind": (lambda p: build_gguf(p, architecture="clip"), "holds a ‘clip’ model"),
+    "a text for a list": (
+        lambda p: settings(p, llama__embedding_length=1000, tokenizer__ggml__tokens="x\ny"),
+        "ggml.tokens is x y",
+    ),
+    "a text for a width": (lambda p: settings(p, llama__attention__key_length="x"), "attention.key_length is x"),
+    "a text for the alignment": (lambda p: settings(p, general__alignment="x"), "alignment is x"),
+    "no number": (lambda p: settings(p, general__alignment=float("nan")), "alignment is nan"),
+    "a text for parts": (lambda p: settings(p, split__count="x"), "count is x"),
+    "wide rotations": (
+        lambda p: settings(p, llama__rope__dimension_count=2**32 - 2),
+        "rope.dimension_count is 4294967294",
+    ),
     "many layers": (lambda p: build_gguf(p, block_count=10**9), "block_count is 1000000000"),
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -196,3 +198,22 @@ def test_a_model_of_the_hub_is_known_by_its_files_too(tmp_path: Path, monkeypatc
         load_checkpoint(experiment, tmp_path / "saved")
     shutil.rmtree(cached / "snapshots")
     assert is_base(key, experiment), "what is fetched will be compared"
+
+
+def test_what_changes_while_it_is_read_is_not_remembered_whatever_the_clocks_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"old")
+    read = hashlib.file_digest
+
+    def and_then_it_changes(file: BufferedReader, name: str) -> object:
+        found = read(file, name)
+        path.write_bytes(b"other")
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", and_then_it_changes)
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + 3600)  # the disk's is behind
+    assert fingerprint.fingerprint(path) == hashlib.sha256(b"old").hexdigest()
+    assert known_fingerprint(path) is None

@@ -23,11 +23,11 @@ from engine.attack.questions import Questionnaire
 from engine.attack.resolve import asked_experiment
 from engine.attack.starts import load_hardened, merged
 from engine.evaluation.evaluate import answer_questions, check_lengths
+from engine.execution.aside import usable_answers
 from engine.execution.base_texts import kept_replay
 from engine.execution.bringing import bring_model
 from engine.execution.environment import describe_environment, kept_training
 from engine.execution.failures import PlainError
-from engine.execution.kept import usable_answers
 from engine.execution.progress import Progress
 from engine.execution.run_file import write_run_file
 from engine.execution.sayable import refuse_unsayable_answers

@@ -16,6 +16,7 @@ from sqlite_utils import Database
 
 from engine.evaluation.answer import Answer
 from engine.experiment import Experiment
+from engine.models.folders import write_whole
 from engine.models.identity import base_key, is_base, is_here
 from storage.answers import (
     ANSWER_COLUMNS,
@@ -64,7 +65,8 @@ def record(db: Database, home: Path, attack_id: str, out: Path, command: str) ->
         ],
     }  # fmt: skip
     _share_questions(document)
-    out.write_bytes(lzma.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()))
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    write_whole(out, lzma.compress(text.encode()))
 
 
 def restore(db: Database, home: Path, source: Path) -> str | None:

@@ -21,7 +21,7 @@ from sqlite_utils import Database
 
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment
-from engine.models.folders import whole
+from engine.models.folders import whole, write_whole
 from engine.models.identity import base_key, noted_base
 from engine.presets import EXPERIMENTS, load_preset
 from storage.answers import (
@@ -68,7 +68,7 @@ def record(db: Database, home: Path, run_ids: list[str], out: Path, *, name: str
         "questions": [json.loads(row) for row in questions],
     }
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    out.write_bytes(lzma.compress(text.encode(), preset=9))
+    write_whole(out, lzma.compress(text.encode(), preset=9))
 
 
 def _check(home: Path, run: Run) -> None:

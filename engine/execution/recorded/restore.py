@@ -27,7 +27,7 @@ from engine.models.identity import Here, how_here
 from storage.answers import ANSWER_COLUMNS, open_answers, store_answers, store_questions
 from storage.checkpoints import KINDS, CheckpointName
 from storage.database import now
-from storage.folders import run_folder
+from storage.folders import recordings_lock, run_folder
 from storage.measurements import Result
 from storage.recordings import PLAIN, replace_recording, taken_in
 from storage.representations import FIGURE_FIELDS, RepresentationFigure, store_representations
@@ -64,7 +64,7 @@ def restore(db: Database, home: Path, path: Path) -> bool:
     if taken_in(db, name) == digest:
         return False
     document = _read(packed)
-    with FileLock(home / "recordings.lock"):
+    with FileLock(recordings_lock(home)):
         if taken_in(db, name) == digest:
             return False
         runs = [_row(run, document, name, digest, place) for place, run in enumerate(document["runs"])]

@@ -27,6 +27,7 @@ from engine.execution.studies.report import Asked, Sums, facts_behind, study_fig
 from engine.execution.studies.represented import Pooled
 from engine.experiment import Experiment
 from engine.fields import Frozen
+from engine.models.folders import write_whole
 from engine.models.identity import Here, how_here
 from engine.studies.presets import STUDIES
 from engine.studies.study import MODEL, SEED
@@ -122,7 +123,7 @@ def record(db: Database, home: Path, study_id: str, out: Path, command: str = ""
 def write_recording(recording: StudyRecording, out: Path) -> None:
     """Write a recording as one small file. Raises OSError."""
     text = json.dumps(recording.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
-    out.write_bytes(lzma.compress(text.encode(), preset=9))
+    write_whole(out, lzma.compress(text.encode(), preset=9))
 
 
 def command_of(study: StoredStudy) -> str:
