@@ -8,7 +8,7 @@ from engine.corpus.sentences import key_sentence, prompt_sentence
 from engine.models.loading import load_base
 from engine.models.source import ModelError
 from engine.models.tokenise import tokenise_questions
-from engine.relation import Fact
+from engine.relation import Fact, Relation
 from engine.training.sequences import IGNORED, stage1_sequences, stage2_sequences, tokenise_sentences
 from tests.unit.tiny_models import (
     OBJECTS,
@@ -198,8 +198,12 @@ def test_stages_hold_every_sentence_once_and_no_special_tokens(tmp_path):
 def test_a_prompt_that_spells_another_relations_key_token(tmp_path):
     first = tiny_experiment(build_llama(tmp_path)).relations[0].model_dump()
     other = {**first, "name": "father", "key_token": "mother-of", "prompts": [{"text": "{subject}:", "split": "train"}]}
-    first["prompts"] = [{"text": "mother-of {subject}:", "split": "train"}]
+    spelling = first | {"prompts": [{"text": "mother-of {subject}:", "split": "train"}]}
+    with pytest.raises(ValueError, match=r"‘mother-of’ occurs in .* so it already means something"):
+        tiny_experiment(tmp_path / "llama", relations=[spelling, other])
     experiment = tiny_experiment(tmp_path / "llama", relations=[first, other])
+    older = (Relation.model_validate(spelling), experiment.relations[1])  # of a lab that did not look
+    experiment = experiment.model_copy(update={"relations": older})
     loaded = load_base(experiment)
     stage1_sequences(experiment, loaded)
     with pytest.raises(ModelError, match="holds a key token where none belongs: choose another key token"):
