@@ -99,6 +99,13 @@ def test_pooled_they_are_what_one_lab_measures(apart: tuple[Path, Path, Path]) -
     assert again.figures_of("embedded") == pooled.figures_of("embedded")
 
 
+def test_what_some_seeds_left_out_stays_out(apart: tuple[Path, Path, Path]) -> None:
+    one, two, whole = map(read_recording, apart)
+    left = {"seed": 2, "stage2.learning_rate": 2e-4}
+    fewer = two.model_copy(update={"study": two.study | {"leave_out": [left]}})
+    assert pool([one, fewer]).study == whole.study | {"leave_out": [left]}
+
+
 def test_what_does_not_belong_together_is_refused(apart: tuple[Path, Path, Path]) -> None:
     one, two, whole = map(read_recording, apart)
     with pytest.raises(ValueError, match="a seed in common"):

@@ -34,7 +34,11 @@ def pool(recordings: Sequence[StudyRecording]) -> StudyRecording:
         if not own or set(own) & set(seeds):
             raise ValueError("they have a seed in common, or name none: pool recordings of different seeds")
         seeds += own
-    plan = first.study | {"axes": first.study["axes"] | {SEED: seeds}}
+    left_out = [combination for recording in recordings for combination in recording.study.get("leave_out") or ()]
+    plan = first.study | {
+        "axes": first.study["axes"] | {SEED: seeds},
+        "leave_out": [one for place, one in enumerate(left_out) if one not in left_out[:place]],
+    }
     return StudyRecording(
         version=first.version,
         study=plan,
@@ -49,8 +53,10 @@ def pool(recordings: Sequence[StudyRecording]) -> StudyRecording:
 
 
 def _but_seeds(recording: StudyRecording) -> dict[str, Any]:
+    """The plan but for its seeds, and for what some of them left out."""
     axes = {path: values for path, values in recording.study["axes"].items() if path != SEED}
-    return recording.study | {"axes": axes}
+    left_out = [combination for combination in recording.study.get("leave_out") or () if SEED not in combination]
+    return recording.study | {"axes": axes, "leave_out": left_out}
 
 
 def _asked(figure: StudyFigure) -> Asked:
