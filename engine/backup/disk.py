@@ -18,6 +18,9 @@ from storage.folders import attack_folder, recordings_lock, run_folder
 from storage.runs import State
 from storage.servers import list_servers
 
+# A database that knows nothing at all may be a new one, begun where another was lost: then nothing goes.
+LEFT, UNKNOWN = "left behind", "runs that the database, which has none, does not know"
+
 
 @dataclass(frozen=True, slots=True)
 class Taking:
@@ -94,6 +97,7 @@ def _usage(db: Database, home: Path) -> Usage:
     done = [run_folder(home, run.id) for run in runs if run.state == State.DONE]
     asked = any(server.owner.lives for server in list_servers(db))
     trained = any(run.state in (State.RUNNING, State.STOPPING) for run in runs)
+    left = list(_left(home, {run.id for run in runs}, attacks))
     measure = _Measure()
 
     def part(what: str, paths: Iterable[Path], why: str = "") -> Taking:
@@ -111,7 +115,7 @@ def _usage(db: Database, home: Path) -> Usage:
         part("installed models", [home / "models"]),
         part("bases made ready to be asked", [home / "prepared"], "" if asked else "made again when one is asked"),
         part("what bases wrote", [home / "base_text"], "" if trained else "written again; each run has what it used"),
-        part("left behind", _left(home, {run.id for run in runs}, attacks), "no run and no attack has it"),
+        part(LEFT if runs or attacks else UNKNOWN, left, "no run and no attack has it" if runs or attacks else ""),
         part("all else", [home]),
     ]
     sizes = sorted(((run.id, run.name, _Measure()([run_folder(home, run.id)])) for run in runs), key=lambda r: -r[2])

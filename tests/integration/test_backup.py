@@ -11,7 +11,7 @@ import pytest
 from engine.backup.archive import HEAD, read_archive
 from engine.backup.backup import back_up, restore
 from engine.backup.bundle import make_bundle, open_bundle
-from engine.backup.disk import usage
+from engine.backup.disk import UNKNOWN, usage
 from engine.commands.main import main
 from storage.database import open_database
 from storage.folders import recordings_lock
@@ -188,6 +188,16 @@ def test_what_may_go_goes_and_nothing_else(undisturbed: tuple[Lab, str], backup:
     db.execute("update runs set state = 'running'")
     db.conn.commit()
     assert "what bases wrote" not in {part.what for part in usage(home).parts if part.why}, "a run may be writing there"
+
+
+def test_where_the_database_was_lost_nothing_goes(backup: Path, undisturbed: tuple[Lab, str], tmp_path: Path) -> None:
+    restore(backup, tmp_path / "lab")
+    for path in (tmp_path / "lab").glob("lab.db*"):
+        path.unlink()
+    open_database(tmp_path / "lab").close()
+    assert main(["disk", "--clean", "--home", str(tmp_path / "lab")]) == 0
+    assert (tmp_path / "lab/runs" / undisturbed[1] / "checkpoints/memorised@6/model.safetensors").is_file()
+    assert {part.what: part.why for part in usage(tmp_path / "lab").parts}[UNKNOWN] == ""
 
 
 def test_damage_in_the_lab_is_found_and_told(
