@@ -44,9 +44,15 @@ class Ours:
         if row.where is None:
             return None
         where = table.where | table.columns[column].where | dict(but or {})
-        among = self._among({path: value for path, value in where.items() if path not in row.where})
-        found = [figure for place, figure in among if row.where.items() <= place.items()]
+        its = self._where(row)
+        among = self._among({path: value for path, value in where.items() if path not in its})
+        found = [figure for place, figure in among if its.items() <= place.items()]
         return found[0] if len(found) == 1 else None
+
+    def _where(self, row: Row) -> dict[str, str]:
+        """Where a row is: `otherwise`, where the study has that and not the other."""
+        first, second = row.where or {}, row.otherwise or {}
+        return second if second and not self._among(first) and self._among(second) else first
 
     def _among(self, where: dict[str, str]) -> list[tuple[dict[str, str], Figure]]:
         """The figures that are there: looked through once, not for each row."""
@@ -60,7 +66,7 @@ class Ours:
         axes = table.axes
         if not axes:
             return []
-        known = [table.where | (row.where or {}) for row in table.rows.values()]
+        known = [table.where | self._where(row) for row in table.rows.values()]
         found: list[dict[str, str]] = []
         for more in table.further:
             for column in table.columns.values():

@@ -56,9 +56,13 @@ class Column(Frozen):
 
 
 class Row(Frozen):
-    """Where it was measured, and what was published there, by column. x, series: its place in the chart."""
+    """Where it was measured, and what was published there, by column. x, series: its place in the chart.
+
+    otherwise: where studies have it that have nothing there, since they measure something less.
+    """
 
     where: Where | None = None
+    otherwise: Where | None = None
     x: Line = ""
     series: Line = ""
     published: dict[Line, Annotated[Published, BeforeValidator(_as_value)]] = EMPTY

@@ -312,7 +312,13 @@ def test_a_table_as_csv_says_whose_each_figure_is(tmp_path: Path) -> None:
     assert (first["n"], first["n_facts"], first["model"]) == ("1500", "150", "embedded")
     assert first["command"].endswith("study paper-main") and json.loads(first["seeds"]).keys() == {"0", "1", "2"}
     assert [r for r in rows if r["series"].startswith("k = 10") and not r["published_model"]]
-    methods = list(csv.DictReader(io.StringIO(client.get("/export/paper/methods/figures.csv").text)))
+    address = "/export/paper/methods/figures.csv"
+    real = list(csv.DictReader(io.StringIO(client.get(address).text)))
+    tokens = [r for r in real if (r["x"], r["series"]) == ("10 prompts", "Standard SFT")]
+    assert {r["model"] for r in real if r["value"]} == {"gemma-3-270m"} and all(r["value"] for r in tokens), "otherwise"
+    methods = list(csv.DictReader(io.StringIO(client.get(f"{address}?source=paper-methods-embedded").text)))
+    twice = next(r for r in methods if (r["x"], r["series"]) == ("10 prompts", "Standard SFT") and "tok" in r["column"])
+    assert float(twice["value"]) > 300, "where a study has that, it is the one with twice the tokens"
     assert {r["model"] for r in methods if r["value"]} == {"embedded"} and "about" not in methods[1]["published"]
     assert {r["model"] for r in methods if not r["value"]} <= {""}, "nobody's where nothing was measured"
     for missing in ("attack", "nosuch", "%3Cb%3E"):
