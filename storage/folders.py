@@ -28,6 +28,15 @@ def run_folder(home: Path, run_id: str) -> Path:
     return home / "runs" / run_id
 
 
+def checkpoint_place(home: Path, path: Path) -> str | None:
+    """The place in the lab's home of a run's checkpoint, `runs/3f9a1c2e/checkpoints/generalised@1`, given by its whole
+    path; None for any other path."""
+    checkpoints = path.parent
+    if checkpoints.name != "checkpoints" or checkpoints.parent.parent != home.resolve() / "runs":
+        return None
+    return path.relative_to(home.resolve()).as_posix()
+
+
 def attack_folder(home: Path, attack: str) -> Path:
     """The folder of what the cells of one attack share. Raises ValueError for anything that is not an attack's id."""
     if not attack.isalnum():

@@ -67,7 +67,8 @@ class CarriedRun:
         add_event(self.db, self.run.id, "placed", f"Carried out on the machine {self.host}")
         for parts in _batches(self._parts()):
             yield self.actor.receive.remote(parts)
-        yield self.actor.begin.remote(rows_to_carry(self.db, self.run), self.run.id, self.devices.environment)
+        rows, home = rows_to_carry(self.db, self.run), str(self.home.resolve())
+        yield self.actor.begin.remote(rows, self.run.id, self.devices.environment, home)
         number, over, row = 0, False, dict[str, Any]()
         self.can_ask_again = True
         while not over:

@@ -17,7 +17,7 @@ from engine.models.files import model_shape
 from engine.models.folders import names_in, whole
 from storage.answers import ANSWERS_NAME
 from storage.carrying import runs_beside
-from storage.folders import attack_folder, checkpoint_folder, run_folder
+from storage.folders import attack_folder, checkpoint_folder, checkpoint_place, run_folder
 from storage.runs import Run, get_run
 
 
@@ -69,7 +69,10 @@ def _threads(model: str, most: int) -> int:
 def units_of(db: Database, home: Path, run: Run, experiment: Experiment) -> Iterator[str]:
     """Places, in the lab's home, of what the run begins with: what it has, and what it takes over from others."""
     mine = run_folder(home, run.id)
-    places = [mine / "base_text.json", mine / ANSWERS_NAME, *_folders(mine / "checkpoints"), *_folders(mine / "resume")]
+    places = [mine / "base_text.json", mine / ANSWERS_NAME]
+    if base := checkpoint_place(home, Path(experiment.model)):  # an experiment with facts that come later
+        places.append(home / base)
+    places += [*_folders(mine / "checkpoints"), *_folders(mine / "resume")]
     if run.attack:
         places += _attacked(home, run)
     else:

@@ -43,10 +43,10 @@ class RunOnNode:
         for part in parts:
             self._private().receive(part)
 
-    def begin(self, rows: Rows, run: str, environment: dict[str, str]) -> None:
+    def begin(self, rows: Rows, run: str, environment: dict[str, str], owners_home: str) -> None:
         """Begin to carry out the run of that id."""
         self._asked = time.monotonic()
-        self._private().begin(rows, run, environment)
+        self._private().begin(rows, run, environment, owners_home)
 
     def news(self, number: int, stop: bool) -> dict[str, Any]:
         """What is new since the last question; waits for it a moment. The same number gets the same answer again.

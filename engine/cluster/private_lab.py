@@ -19,6 +19,7 @@ from typing import Any
 from engine.cluster.parts import Arrivals, Part
 from engine.cluster.sending import LOG_BYTES, Sending
 from engine.execution.worker import Worker
+from engine.models.source import CARRIED_HOME
 from storage.carrying import Rows, store_carried, take_letter
 from storage.database import default_home, open_database
 from storage.processes import ProcessName
@@ -53,9 +54,13 @@ class PrivateLab:
         if unit := self._arrivals.take(part):
             logger.info("%s is here", unit)
 
-    def begin(self, rows: Rows, run: str, environment: dict[str, str]) -> None:
-        """Have a worker carry the run out, in a thread; its training process gets this environment."""
+    def begin(self, rows: Rows, run: str, environment: dict[str, str], owners_home: str) -> None:
+        """Have a worker carry the run out, in a thread; its training process gets this environment.
+
+        owners_home: where the files that came have their places in the lab that owns the run.
+        """
         os.environ.update(environment)
+        os.environ[CARRIED_HOME] = json.dumps([owners_home, str(self.home)])
         store_carried(self._db, rows)
         self.run = run
         self._sending = Sending(self.home, run, next((r["attack"] for r in rows["runs"] if r["id"] == run), None))

@@ -8,6 +8,7 @@ resolve_source("Qwen/Qwen2.5-1.5B")
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from engine.models.fingerprint import known_fingerprint
 from engine.models.permitted import is_permitted, not_permitted
 
 EMBEDDED = "embedded"
+# On a machine of a cluster, for the processes of a run: the home of the lab that owns it, and where what came of that
+# lies, as JSON.
+CARRIED_HOME = "ROTE_LAB_CARRIED_HOME"
 EMBEDDED_WEIGHTS = CODE_ROOT / "engine" / "base" / "weights"
 
 
@@ -49,10 +53,19 @@ def local_path(name: str) -> Path | None:
             return installed(name)
         if not is_permitted(name):
             return None
-        path = EMBEDDED_WEIGHTS if name == EMBEDDED else Path(name).expanduser()
+        path = EMBEDDED_WEIGHTS if name == EMBEDDED else _carried(Path(name).expanduser())
         return path if name.strip() and path.exists() else None
     except (OSError, RuntimeError):  # too long for a path, or the home of nobody
         return None
+
+
+def _carried(path: Path) -> Path:
+    """Where it lies on this machine, if it came here with a run; else as it is."""
+    there, here = json.loads(os.environ.get(CARRIED_HOME) or "[null, null]")
+    if there is None or not path.is_relative_to(there):
+        return path
+    came = Path(here) / path.relative_to(there)
+    return came if came.exists() else path
 
 
 def resolve_source(name: str) -> str | Path:

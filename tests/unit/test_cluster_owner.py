@@ -48,7 +48,7 @@ class Machine:
     def say_receive(self, parts: list[Any]) -> None:
         """Nothing is done with them."""
 
-    def say_begin(self, rows: Any, run: str, environment: dict[str, str]) -> None:
+    def say_begin(self, rows: Any, run: str, environment: dict[str, str], owners_home: str) -> None:
         self.run = run
 
     def say_news(self, number: int, stop: bool) -> dict[str, Any]:
