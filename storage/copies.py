@@ -82,7 +82,7 @@ class RunName:
 
 def list_all_runs(db: Database) -> list[RunName]:
     """Every run that there is, oldest first."""
-    return [RunName(*row) for row in db.execute("select id, name, state from runs order by created_at, id")]
+    return [RunName(*row) for row in db.execute("select id, name, state from runs order by created_at, rowid")]
 
 
 def runs_of(db: Database, name: str) -> list[str]:
@@ -93,7 +93,7 @@ def runs_of(db: Database, name: str) -> list[str]:
     """
     rows = db.query(
         "select id, state, attack from runs where :name in (id, study, attack)"
-        " or id in (select needs from runs where attack = :name) order by created_at, id",
+        " or id in (select needs from runs where attack = :name) order by created_at, rowid",
         {"name": name},
     )
     found = list(rows)
@@ -152,7 +152,7 @@ def take_in(db: Database, other: Path) -> Iterator[TakenIn]:
                 if found := db.execute(both).fetchone():
                     raise ValueError(f"{found[0]} is here already, and differs from this one: delete it here first")
             new = {table: _only_there(db, table) for table in DIFFER}
-            runs = [row[0] for row in db.execute("select id from other.runs order by created_at, id")]
+            runs = [row[0] for row in db.execute("select id from other.runs order by created_at, rowid")]
             for table, (owners, column) in TABLES.items():
                 columns = ", ".join(column.name for column in db.table(table).columns if (table, column.name) != EVENT)
                 db.execute(
