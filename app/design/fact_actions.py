@@ -17,7 +17,7 @@ from app.design.questions import Source, no_question, preview, read_choices, rea
 from app.design.show import Shown, problem_list
 from app.design.tabs import Request, facts_digest
 from app.shared.words import sentence
-from engine.checks import Problem
+from engine.checks import Problem, shorten
 from engine.corpus.import_choices import NO_CHOICES, ImportChoices
 from engine.corpus.import_files import MOST_FILES, read_files
 from engine.corpus.importing import ImportedFacts, read_facts
@@ -187,5 +187,7 @@ def _import(
         here = find_relation(draft, request.screen.relation_id)
         place = place_below(here, above) if here and at_place else None
         imports.take_facts(draft, here, imported, name, place, replace)
-    notes = [f"{count:,} facts read.", *(sentence(note) for note in imported.notes)]
+    named = [f"‘{shorten(name, 30)}’" for name in dict.fromkeys(imported.relations) if name]
+    where = f" for {', '.join(named[:5])}{' and others' * (len(named) > 5)}" if named else ""
+    notes = [f"{count:,} facts read{where}.", *(sentence(note) for note in imported.notes)]
     return shown.everything(request.screen) | {"import_report": problem_list([], more=" ".join(notes))}

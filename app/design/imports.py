@@ -30,7 +30,7 @@ def take_facts(
     """Put imported facts into the draft, and what is wrong with them.
 
     A file with a relation column goes to the relations of those names, which are added where there are none; any other
-    to the relation `here`, at `place` (at the end without one).
+    to the relation `here`. Facts of `here` go to `place` (to the end without one).
     """
     by_row: dict[int | None, list[Problem]] = {None: list(imported.general)}
     for problem in imported.in_rows:
@@ -38,7 +38,7 @@ def take_facts(
     names = list(dict.fromkeys(imported.relations))
     for relation_name in names:
         mine = [i for i, of in enumerate(imported.relations) if of == relation_name]
-        relation = here if len(names) == 1 and here else drafts.relation_called(draft, relation_name)
+        relation = drafts.relation_called(draft, relation_name) if relation_name or not here else here
         relation["facts_from"] = "own"
         if replace:
             set_facts(relation, ())

@@ -87,6 +87,20 @@ def test_more_wrong_rows_than_are_listed_are_all_left_out(own: Tab) -> None:
     assert (len(own.draft["relations"][0]["facts"]), errors(own)) == (3, [])
 
 
+def test_a_file_that_names_one_relation_goes_to_it_whatever_is_shown(open_tab: Callable[[], Tab]) -> None:
+    tab = open_tab()
+    answer = upload(tab, "subject,object,relation\nOld Ode,Ann Bee,author\nNew Ode,Cy Dee,author\n")
+    mother, author = tab.draft["relations"]
+    assert (mother["name"], mother["facts_from"], mother["facts"]) == ("mother", "corpus", [])
+    assert (author["name"], [row[1:] for row in author["facts"]]) == (
+        "author", [["Old Ode", "Ann Bee"], ["New Ode", "Cy Dee"]],
+    )  # fmt: skip
+    assert "2 facts read for ‘author’" in answer["import_report"]
+    upload(tab, "subject,object,relation\nEl Eff,Gee Aitch,Mother\n")
+    assert [row[1:] for row in tab.draft["relations"][0]["facts"]] == [["El Eff", "Gee Aitch"]]
+    assert len(tab.draft["relations"]) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "kinds", "taken"),
     [
