@@ -27,6 +27,7 @@ from engine.settings import BARE_TEXT, Evaluation, InContext, KeyTokenRows, Mode
 
 # The checkpoint's name of a base that is asked with the facts in the prompt.
 IN_CONTEXT = "context@0"
+MAX_RELATIONS = 50
 
 
 class Experiment(Frozen, Described):
@@ -49,7 +50,7 @@ class Experiment(Frozen, Described):
     precision: Literal["auto", "float32", "mixed", "bfloat16"] = "auto"
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=50)]
+    relations: Annotated[tuple[Relation, ...], Field(min_length=1, max_length=MAX_RELATIONS)]
     in_context: InContext | None = None
     model_text: ModelText = ModelText()
     key_token_rows: KeyTokenRows = "around the mean"

@@ -23,7 +23,7 @@ from engine.corpus.import_files import MOST_FILES, read_files
 from engine.corpus.importing import ImportedFacts, read_facts
 from engine.corpus.names import generate_facts
 from engine.corpus.resolve import resolve
-from engine.experiment import Experiment
+from engine.experiment import MAX_RELATIONS, Experiment
 from engine.relation import Fact
 
 
@@ -183,6 +183,9 @@ def _import(
         too_many = Problem(f"{count:,} facts are more than the table holds ({MAX_ROWS:,}): split them up")
         report = problem_list([too_many] if count else imported.reading)
         return edit(shown, request) | {"import_report": report}
+    if (found := len(set(imported.relations))) > MAX_RELATIONS:
+        many = f"its column ‘relation’ names {found:,} relations, more than the {MAX_RELATIONS} of an experiment"
+        return edit(shown, request) | {"import_report": problem_list([Problem(f"{many}: name it otherwise")])}
     with changing(shown, request, "the import") as draft:
         here = find_relation(draft, request.screen.relation_id)
         place = place_below(here, above) if here and at_place else None

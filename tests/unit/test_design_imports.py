@@ -101,6 +101,15 @@ def test_a_file_that_names_one_relation_goes_to_it_whatever_is_shown(open_tab: C
     assert len(tab.draft["relations"]) == 2
 
 
+def test_a_file_that_names_more_relations_than_an_experiment_has_is_not_taken(own: Tab) -> None:
+    rows = "\n".join(f"Ann {i},Bee {i},rel {i}" for i in range(1_001))
+    answer = upload(own, f"subject,object,relation\n{rows}\n")
+    assert "names 1,001 relations, more than the 50 of an experiment" in answer["import_report"]
+    assert len(own.draft["relations"]) == 1
+    upload(own, "subject,object,relation\n" + "\n".join(rows.split("\n")[:3]))
+    assert len(own.draft["relations"]) == 4
+
+
 @pytest.mark.parametrize(
     ("text", "kinds", "taken"),
     [
