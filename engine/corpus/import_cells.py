@@ -20,11 +20,12 @@ NOTHING = {"", "nan", "none", "null", "<na>", "n/a", "#n/a", "nat", "[]", "()", 
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 # array(['A', 'B'], dtype=object), set([…]), Index([…], dtype='object'), as numpy, Python 2 and pandas print lists.
 _CALL = re.compile(
-    r"(?:np\.|numpy\.|pd\.|pandas\.)?(?:array|list|tuple|set|frozenset|Index|Series)\((?P<list>.*?)"
-    r"(?P<kind>,\s*(?:dtype|name|length)\s*=\s*[^\[\](){}]*)?\)",
-    re.DOTALL,
+    r"(?:np\.|numpy\.|pd\.|pandas\.)?(?:array|list|tuple|set|frozenset|Index|Series)\((?P<list>.*)\)", re.DOTALL
 )
+_KIND = re.compile(r",\s*(?:dtype|name|length)\s*=")
 _NAME = r"""[uU]?(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+# A name, or the rest of the text from a quotation mark without its pair: to look on from each sign in it takes long.
+_NAME_OR_REST = re.compile(r"""(?P<name>[uU]?(?:"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+'))|["'].*""", re.DOTALL)
 _ITEM = re.compile(
     rf"\s*(?:(?:np\.|numpy\.)?str_\(\s*(?P<wrapped>{_NAME})\s*\)|(?P<name>{_NAME})|(?P<none>nan|None|null|NaN|<NA>))"
     r"(?P<between>\s*[,;|]?\s*)",
@@ -46,7 +47,7 @@ def parse_alternatives(cell: str, least_words: int | None = 1) -> tuple[tuple[st
         return (), f"the list is longer than {MAX_LIST_CHARACTERS:,} characters and was not read: shorten it"
     inside = text
     if call := _CALL.fullmatch(text):
-        inside = call["list"].strip()
+        inside = _without_kind(call["list"]).strip()
     closing = _BRACKETS.get(inside[:1])
     if closing and (call or inside[0] == "[" or re.match(rf"[({{]\s*(?:{_NAME}|[\[({{])", inside)):
         return _bracketed(inside, closing)
@@ -59,8 +60,17 @@ def parse_alternatives(cell: str, least_words: int | None = 1) -> tuple[tuple[st
     return _plain(text, least_words)
 
 
+def _without_kind(text: str) -> str:
+    """What stands in a call's brackets, without a `, dtype=object` at its end.
+
+    It is looked for behind all other brackets alone: to look from every comma to the end takes minutes for a long cell.
+    """
+    kind = _KIND.search(text, max(map(text.rfind, "[](){}")) + 1)
+    return text[: kind.start()] if kind else text
+
+
 def _bracketed(text: str, closing: str) -> tuple[tuple[str, ...], str | None]:
-    if re.search(r"\.\.\.|…", text) and re.search(r"\.\.\.|…", re.sub(_NAME, "", text)):
+    if re.search(r"\.\.\.|…", text) and re.search(r"\.\.\.|…", _but_names(text)):
         message = "the list was cut short with ‘...’ when it was saved, and was not read: save it whole"
         return (), message
     inside = text[1:-1].strip() if text.endswith(closing) else None
@@ -68,11 +78,16 @@ def _bracketed(text: str, closing: str) -> tuple[tuple[str, ...], str | None]:
         return (), None
     names = _quoted(inside) if inside is not None else None
     if names is None:
-        one_kind = re.sub(_NAME, "", text)
+        one_kind = _but_names(text)
         if any(c in one_kind[1:-1] for c in "[({:") or re.search(r"\d", one_kind):
             return (), f"holds more than names and was not read: {CLEAR}"
         return (), f"is not a list of names and was not read: {CLEAR}"
     return names, None
+
+
+def _but_names(text: str) -> str:
+    """The text without the names in quotation marks."""
+    return _NAME_OR_REST.sub(lambda found: "" if found["name"] else found[0], text)
 
 
 def _quoted(text: str) -> tuple[str, ...] | None:

@@ -91,8 +91,9 @@ def test_commas_separate_only_where_names_have_none() -> None:
 
 @pytest.mark.parametrize(
     "cell",
-    ["['" * 40_000, "(" * 90_000, "array(" * 15_000, '"a\\' * 30_000, "[" + "nan," * 24_000, "['a', " + " " * 90_000],
-)
+    ["['" * 40_000, "(" * 90_000, "array(" * 15_000, '"a\\' * 30_000, "[" + "nan," * 24_000, "['a', " + " " * 90_000,
+     "array(" + ", dtype=x" * 11_000, "['" + "\\'" * 45_000],
+)  # fmt: skip
 def test_a_hostile_list_takes_no_time(cell: str) -> None:
     began = time.process_time()
     parse_alternatives(cell)
