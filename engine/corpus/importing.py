@@ -67,8 +67,10 @@ class ImportedFacts:
         if not self.facts:
             return self.reading
         found = list(self.reading)
-        for relation in dict.fromkeys(self.relations):
-            mine = [i for i, name in enumerate(self.relations) if name == relation]
+        places: dict[str, list[int]] = {}
+        for i, relation in enumerate(self.relations):
+            places.setdefault(relation, []).append(i)
+        for mine in places.values():
             rows = [self.rows[i] for i in mine]
             found += checks.check_facts([(self.facts[i].subject, self.facts[i].object) for i in mine], rows)
         return tuple(found)

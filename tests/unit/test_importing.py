@@ -174,3 +174,11 @@ def test_ten_megabytes_take_seconds() -> None:
     imported = read_facts(data)
     assert len(imported.facts) > 4_000
     assert time.process_time() - began < 20, "2 s on an idle machine"
+
+
+def test_a_relation_of_its_own_for_each_row_takes_no_time() -> None:
+    rows = "\n".join(f"Ann {i},Bee {i},rel {i}" for i in range(15_000))
+    imported = read_facts(f"subject,object,relation\n{rows}\n")
+    began = time.process_time()
+    assert len(imported.problems) == 15_000, "each has one fact alone"
+    assert time.process_time() - began < 2, "some tenths of a second on an idle machine"
