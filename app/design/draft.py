@@ -5,6 +5,7 @@
 A relation: {"id", "name", "key_token", "key_template", "facts_from": "corpus" | "own", "generate",
 "names", "subjects_of", "facts": [[id, subject, object]], "alternatives": {id: [name]}, "knew": {id: name},
 "prompts_from", "prompts": {language: {split: lines}}, "options",
+"last_row": the highest id that the lab gave a row,
 "problems": [what an import could not read as it stands, see `app.design.imports`]}.
 """
 

@@ -19,10 +19,14 @@ def set_facts(relation: dict[str, Any], facts: Sequence[Fact]) -> None:
 
 
 def add_facts(relation: dict[str, Any], facts: Sequence[Fact], place: int | None = None) -> list[int]:
-    """Insert facts before the row at `place` (from 0; at the end without one); returns the ids that they got."""
+    """Insert facts before the row at `place` (from 0; at the end without one); returns the ids that they got.
+
+    No id of a row that was removed: another tab may still show that one, and send what is typed into it.
+    """
     relation |= {"facts": typed_rows(relation), "options": []}
     place = len(relation["facts"]) if place is None else place
-    free = max((row[0] for row in relation["facts"]), default=0) + 1
+    free = max((relation.get("last_row", 0), *(row[0] for row in relation["facts"]))) + 1
+    relation["last_row"] = free + len(facts) - 1
     rows: list[list[Any]] = []
     for i, fact in enumerate(facts, free):
         rows.append([i, fact.subject, fact.object])

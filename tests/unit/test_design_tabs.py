@@ -12,6 +12,7 @@ import pytest
 
 from app.design import actions
 from app.design import fact_actions as facts
+from app.design.check import examine
 from app.design.draft import Draft, find_relation
 from app.design.facts_table import FactsEdit, Step
 from app.design.form import FORM_KEYS
@@ -198,6 +199,27 @@ def test_rows_of_two_tabs_are_all_kept(own: Tab, open_tab: Callable[[], Tab]) ->
     assert "the facts" in two.news
     two.rows((2, None, "Y", None))
     assert len(own.draft["relations"][0]["facts"]) == 4
+
+
+def test_what_is_typed_into_a_row_that_is_gone_changes_no_other(own: Tab, open_tab: Callable[[], Tab]) -> None:
+    upload(own, numbered(3))
+    other = open_tab()
+    own.do(facts.take_file, *facts.read_paste("subject,object\nNew A,New B\nNew C,New D\n", True))
+    other.rows((2, 1, None, "Typed"))
+    assert [row[1:] for row in own.draft["relations"][0]["facts"]] == [
+        ["New A", "New B"], ["New C", "New D"], ["", "Typed"],
+    ]  # fmt: skip
+    own.do(facts.clear_facts)
+    upload(own, numbered(1))
+    assert len({row[0] for row in (*other.table, *own.table)}) == len(other.table) + 1
+
+
+def test_a_row_takes_no_remark_of_one_that_was_removed(own: Tab) -> None:
+    upload(own, "subject,object,alternatives\nAnn A,Bo B,\"['x', 'y']\"\nCy C,Di D,\"['x', ...]\"\n")
+    assert [f.problem.row for f in examine(own.draft).errors if f.place.endswith("/import")] == [2]
+    own.rows(removed=(2,))
+    upload(own, "subject,object\nEv E,Fi F\n")
+    assert not [f for f in examine(own.draft).findings if f.place.endswith("/import")]
 
 
 def test_steps_of_the_table_that_come_late_or_twice_are_taken_once(own: Tab) -> None:
