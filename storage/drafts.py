@@ -19,7 +19,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from storage.acting import actor_id
-from storage.database import now, write
+from storage.database import now, storable, write
 from storage.merging import merge
 from storage.runs import Run, add_run, get_run
 
@@ -51,8 +51,8 @@ def valid_id(draft_id: Any) -> bool:
 
 
 def save_draft(db: Database, draft_id: str, body: dict[str, Any]) -> None:
-    """Store the body of that id, in place of the older one."""
-    row = {"id": draft_id, "body": json.dumps(body, ensure_ascii=False), "updated_at": now()}
+    """Store the body of that id, in place of the older one; with a question mark for half of a surrogate pair."""
+    row = {"id": draft_id, "body": storable(json.dumps(body, ensure_ascii=False)), "updated_at": now()}
     with write(db):
         db.table("drafts").insert(row, replace=True)
 

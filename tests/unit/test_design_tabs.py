@@ -114,6 +114,16 @@ def test_of_two_edits_of_one_field_the_later_one_stays_and_both_are_told(open_ta
     assert two.draft["values"]["name"] == "second"
 
 
+def test_half_of_a_surrogate_pair_loses_no_edit(own: Tab) -> None:
+    own.type(name="cut off \ud83d", seed=4)
+    own.rows((1, None, "Ann \ud83d", "Bee"))
+    own.do(facts.take_file, *facts.read_paste("subject,object\nCy \udc00,Dee\n", False))
+    values, relation = own.draft["values"], own.draft["relations"][0]
+    assert (values["name"], values["seed"]) == ("cut off ?", 4)
+    assert [row[1:] for row in relation["facts"]] == [["Ann ?", "Bee"], ["Cy ?", "Dee"]]
+    assert own.fields["name"] == "cut off ?"
+
+
 def test_a_clock_that_is_set_back_drops_nothing(open_tab: Callable[[], Tab], monkeypatch: pytest.MonkeyPatch) -> None:
     one = open_tab()
     one.type(name="before")
