@@ -29,6 +29,7 @@ Start = Literal["base", "memorised", "generalised"]
 Method = Literal["full", "lora"]
 NO_DEFENCE = "none"
 MAX_CELLS = 5_000
+Epochs = Annotated[int, Field(ge=1, le=1000)]
 GRID = Field(min_length=1, max_length=MAX_CELLS)
 Name = Annotated[str, Field(max_length=200)]
 LEAST_HELD_OUT = 5
@@ -47,7 +48,7 @@ class Cell(Frozen):
     defence: Name = NO_DEFENCE
     attack_facts: Annotated[int, Field(ge=0, le=checks.MAX_FACTS)]
     prompts: Count
-    epochs: Annotated[int, Field(ge=1, le=1000)]
+    epochs: Epochs
     learning_rate: Rate
     method: Method = "full"
     seed: Annotated[int, Field(ge=0, lt=2**31)]
@@ -95,7 +96,7 @@ class AttackExperiment(Frozen, Described):
         0, 1, 5, 10, 25, 50,
     )  # fmt: skip
     prompts: Annotated[tuple[Count, ...], GRID] = (10,)
-    epochs: Annotated[tuple[Count, ...], GRID] = (2,)
+    epochs: Annotated[tuple[Epochs, ...], GRID] = (2,)
     learning_rates: Annotated[tuple[Rate, ...], GRID] = (5e-4,)
     methods: Annotated[tuple[Method, ...], GRID] = ("full",)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], GRID] = (0, 1, 2)
