@@ -38,6 +38,11 @@ def resolve_attack(attack: AttackExperiment, base: Experiment) -> AttackExperime
         twin = next((r for r in readings if r.role == control), None)
         if twin is None:
             raise ValueError(f"controls: there is no {control} reading of {relation.name}: write one in ‘readings’")
+        if twin is harmful:
+            raise ValueError(
+                f"controls: ‘{twin.name}’, which is taught, is itself the {control} reading, so that this control "
+                f"would be the attack once more: leave {control} out of the controls, or teach another reading"
+            )
         if (there := len(twin.prompts_of("train", language))) < taught:
             raise ValueError(
                 f"controls: reading ‘{twin.name}’ has {there} train prompts in ‘{language}’, fewer than the "
