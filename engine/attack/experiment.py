@@ -191,6 +191,12 @@ class AttackExperiment(Frozen, Described):
         grid = len(self.facts) * len(self.prompts) * len(self.epochs) * len(self.learning_rates) * len(self.methods)
         if (cells := grid * len(self.seeds) * (1 + len(self.controls) + len(self.defences))) > MAX_CELLS:
             raise ValueError(f"the grid has {cells:,} cells, more than {MAX_CELLS:,}: leave some out")
+        for name in ("facts", "prompts", "epochs", "learning_rates", "methods", "seeds", "controls", "defences"):
+            values = getattr(self, name)
+            # The same cell twice would be measured twice, and its facts be counted twice.
+            if len(set(values)) < len(values):
+                twice = next(value for value in values if values.count(value) > 1)
+                raise ValueError(f"{name}: {twice} is there twice: keep one")
         if len({r.name for r in self.readings}) != len(self.readings):
             raise ValueError("readings: two have the same name")
         if isinstance(self.experiment, dict) and self.run:

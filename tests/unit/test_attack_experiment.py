@@ -178,6 +178,8 @@ def test_the_grid_holds_the_controls_and_every_defence() -> None:
         ({"seeds": list(range(900))}, "more than 5,000"),
         ({"colour": 1}, "colour"),
         ({"reading": "neighbour"}, "‘neighbour’, which is taught, is itself the neutral reading"),
+        ({"seeds": [0, 1, 0]}, "seeds: 0 is there twice: keep one"),
+        ({"defences": ["kl", "kl"]}, "defences: kl is there twice"),
         ({"epochs": [1001]}, "epochs.0: must be less than or equal to 1000"),
         (
             {"reading": "few", "readings": [FEW | {"role": "harmful", "prompts": {**FEW["prompts"], "test": GERMAN}}]},
