@@ -69,7 +69,7 @@ class Study(Frozen, Described):
         if not self.axes and not self.methods:
             raise ValueError("axes: there is none, and no methods: name at least one field and its values")
         for path in (*self.axes, *(path for settings in self.methods.values() for path in settings)):
-            if path in _NO_AXES or path.startswith("evaluation."):
+            if path in _NO_AXES or path.partition(".")[0] == "evaluation":
                 raise ValueError(f"axes: ‘{path}’ cannot be one: the runs of a study differ in how they are trained")
         if METHOD in self.axes:
             raise ValueError(f"axes: ‘{METHOD}’ is the axis of the methods: describe them under methods")

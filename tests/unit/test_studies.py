@@ -149,6 +149,7 @@ def test_mistakes_in_methods_are_said_in_words(described: dict[str, Any], words:
         ({"stage2.facts": [5, 20]}, "with stage2.facts=20: .*at most 19"),
         ({DEPTH: ["deep"]}, "stage1.checkpoint_epochs.0: must be a whole number, not ‘deep’"),
         ({"evaluation.facts": [5]}, "cannot be one"),
+        ({"evaluation": [{"facts": 4}, {"facts": 6}]}, "cannot be one"),
         ({"name": ["a"]}, "cannot be one"),
         ({"seed": [1, 1]}, "has a value twice"),
         ({"seed": []}, "at least one entry"),
