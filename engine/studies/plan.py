@@ -99,7 +99,7 @@ def _planned(study: Study, at: dict[str, Any]) -> PlannedRun:
     data = copy.deepcopy(_base(study, at.get(MODEL)))
     settings = {path: value for path, value in at.items() if path != METHOD} | study.methods.get(at.get(METHOD, ""), {})
     for path, value in settings.items():
-        put(data, path, value)
+        put(data, path, copy.deepcopy(value))  # a later path may change a part of it, for this run alone
     epochs = read_path(data, "stage1.epochs")
     depths = study.axes.get(DEPTH) or ([epochs] if "stage1.epochs" in settings else [])
     deepest = max((int(depth) for depth in depths if str(depth).isdecimal()), default=0)

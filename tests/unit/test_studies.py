@@ -128,6 +128,15 @@ def test_methods_are_an_axis_and_what_one_sets_stays() -> None:
     assert len({run.begins for run in planned}) == 1, "they begin with the same base"
 
 
+def test_what_a_method_changes_of_an_axis_stays_with_its_own_runs() -> None:
+    axes = {"seed": [1, 2], "stage1.replay": [{"share": 0.5}]}
+    methods = {"half": {}, "little": {"stage1.replay.share": 0.2}}
+    planned = planned_runs(Study.from_data({"experiment": BASE, "axes": axes, "methods": methods}))
+    replays = {(run.at["seed"], run.at["method"]): run.experiment.stage1.replay for run in planned}
+    shares = {at: replay.share for at, replay in replays.items() if replay}
+    assert shares == {(1, "half"): 0.5, (1, "little"): 0.2, (2, "half"): 0.5, (2, "little"): 0.2}
+
+
 @pytest.mark.parametrize(
     ("described", "words"),
     [
