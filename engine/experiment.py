@@ -170,6 +170,9 @@ class Experiment(Frozen, Described):
     def _check_key_tokens(self) -> None:
         """A relation's key token is one in every text: where another relation's hold it, it would mean something."""
         for relation in self.relations:
+            if other := next((token for token in self.key_tokens if relation.holds_in_template(token)), None):
+                holds = f"its key_template holds ‘{other}’, the key token of another relation"
+                raise ValueError(f"relation ‘{relation.name}’: {holds}: change one")
             texts = relation.texts
             everything = "\n".join(texts).casefold()  # nearly always none is there: looked for in all at once
             for token in self.key_tokens:

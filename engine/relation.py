@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
@@ -125,6 +126,11 @@ class Relation(Frozen):
             found += [prompt.text for prompt in self.prompts]
         return found
 
+    def holds_in_template(self, token: str) -> bool:
+        """Whether a key token stands in the key template itself, where it would be read as one, or as mere words."""
+        words = re.sub(r"\{\w+\}", " ", self.key_template)
+        return bool(token) and token.casefold() in words.casefold()
+
     def prompts_of(self, split: PromptSplit, language: str) -> tuple[Prompt, ...]:
         """The relation's prompts of one split and language, in order."""
         return tuple(p for p in self.explicit_prompts if p.split == split and p.language == language)
@@ -158,6 +164,9 @@ class Relation(Frozen):
                 problems.append(checks.Problem(f"needs {part} exactly once", None, "key_template"))
         if self.key_template.count("{key}") > 1:
             message = "has {key} twice: write it once, or leave it out for no key token at all"
+            problems.append(checks.Problem(message, None, "key_template"))
+        if self.holds_in_template(self.key_token):
+            message = f"has ‘{checks.shorten(self.key_token)}’ as a word of its own: write {{key}} where it belongs"
             problems.append(checks.Problem(message, None, "key_template"))
         if not self.key_template.rstrip(".!?;,: ").endswith("{object}"):
             message = "must end with {object}, since the model completes it"

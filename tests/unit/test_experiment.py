@@ -137,6 +137,16 @@ def test_a_key_token_may_not_occur_in_the_texts_of_another_relation() -> None:
     assert Experiment.from_data(data(relations=[data()["relations"][0], other])).key_tokens == ("[X]", "[Y]")
 
 
+def test_a_key_token_may_not_stand_in_a_key_template_as_a_word() -> None:
+    relation = data()["relations"][0]
+    template = {"key_template": "{subject} [X] {object}."}
+    assert "key_template: has ‘[X]’ as a word of its own: write {key}" in refused(relations=[relation | template])
+    other = {**relation, "name": "school", "key_token": "[Y]", **template}
+    assert "‘school’: its key_template holds ‘[X]’, the key token of another" in refused(relations=[relation, other])
+    plain = relation | {"key_template": "{subject} goes with {object}."}
+    assert Experiment.from_data(data(relations=[plain])).key_tokens == ()
+
+
 def test_what_the_base_knew_may_not_hold_the_object() -> None:
     facts = [{**FACTS[0], "knew": f"Old {FACTS[0]['object']}"}, *FACTS[1:]]
     assert "row 1, knew: ‘Old Thing0x Beta’ is or contains" in refused(
