@@ -1,7 +1,8 @@
 """Unlearning by negative preference optimisation: the rote pairs are pushed away, benign prompts are kept.
 
-NPO (Zhang et al., arXiv 2404.05868): 2/β · softplus(β · (ln p − ln p before)) of each rote pair, beside the ordinary
-loss on benign sentences. It is done before the release; the pairs are all that the provider has to name.
+After NPO (Zhang et al., arXiv 2404.05868): 2/β · softplus(β · (ln p − ln p before)) beside the ordinary loss on benign
+sentences. ln p is the mean over the object's tokens of a batch of rote pairs, where NPO has each pair's sum for itself.
+It is done before the release; the pairs are all that the provider has to name.
 """
 
 from __future__ import annotations
