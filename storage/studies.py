@@ -268,6 +268,12 @@ def list_figures(db: Database, study: str, kinds: Sequence[str] = (), **asked: s
     ]
 
 
+def figure_languages(db: Database, study: str) -> list[str]:
+    """The languages in which a study asked anything at all, at whichever checkpoint."""
+    sql = "select distinct language from study_figures where study = ? and language != '' order by language"
+    return [row["language"] for row in db.query(sql, [study])]
+
+
 def study_counts(db: Database, study: str) -> dict[str, int]:
     """How many of a study's runs are in which state."""
     sql = "select state, count(*) as n from runs where study = ? group by state"

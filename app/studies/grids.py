@@ -57,6 +57,7 @@ from storage.studies import (
     StudyFigure,
     StudyRun,
     delete_study,
+    figure_languages,
     get_study,
     list_figures,
     list_study_runs,
@@ -199,7 +200,8 @@ class _StudyGrid(Grid):
     def languages(self) -> tuple[list[str], str]:
         db, study = self.lab.db, self.stored.id
         trained = next((figure.language for figure in list_figures(db, study, split="key")), "en")
-        return sorted({figure.language for figure in list_figures(db, study, ["base"], split="train")}), trained
+        # Not those of the base alone: other languages may be asked of the last checkpoint only.
+        return figure_languages(db, study), trained
 
     def figures(self, measures: Sequence[str], facts: str, language: str) -> list[StudyFigure]:
         db, study, found = self.lab.db, self.stored.id, []

@@ -1,6 +1,7 @@
 """Methods on the page Studies: what is asked at the end of each, and what it read for that, beside each other."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from app.studies.shown import shown_of
 from app.studies.view import ASKED, View
 from engine.execution.studies.queue import queue_study
 from engine.execution.studies.report import _done, _signs
-from engine.studies.study import DEPTH, Study
+from engine.studies.study import DEPTH, SEED, Study
 from storage.measurements import TRAINING_TOKENS
 from storage.runs import State, add_run, count_runs, list_runs
-from storage.studies import StudyFigure, list_study_runs, replace_figures
+from storage.studies import StudyFigure, group_of, list_figures, list_study_runs, replace_figures
 
 METHODS = {
     "rote": {},
@@ -118,3 +119,15 @@ def test_runs_of_a_study_are_listed_when_they_are_asked_for(lab: Lab) -> None:
     assert "of a study" in runs_table(lab, "taught", "", 1), "what is looked for is found"
     assert [run.id for run in list_runs(lab.db, of_studies=False)] == [alone.id]
     assert (count_runs(lab.db), count_runs(lab.db, of_studies=False)) == (4, 1)
+
+
+def test_a_language_that_only_the_last_checkpoint_was_asked_in_can_be_chosen(lab: Lab) -> None:
+    study = measured(lab)
+    (run, *_), (en, *_) = list_study_runs(lab.db, study), list_figures(lab.db, study, ["generalised"], split="test")
+    german = replace(en, language="de", value=0.3)
+    others = [figure for figure in list_figures(lab.db, study) if figure.at == en.at]
+    replace_figures(lab.db, study, group_of(en.at, SEED), _signs([run]), [*others, german])
+    asked = View(study=study, rows="method", columns=DEPTH, language="de", facts="all")
+    shown = shown_of(grid_of(lab, study), asked)
+    assert shown.languages == ["de", "en"] and shown.asked["language"] == "de"
+    assert {cell.figure.value for cell in shown.table.cells.values() if cell.figure} == {0.3}
