@@ -41,7 +41,7 @@ def paper_chart(beside: Beside, column: str, model: str) -> dict[str, Any] | Non
     titles = about.measure or table.measure, about.title, table.x_title
     drawn = tuple(name for name, some in zip(whose, (published, ours), strict=True) if some)
     return {
-        "spec": _spec(*titles, table.lines, table.digits_of(column) == 2, xs, series, drawn),
+        "spec": _spec(*titles, about.counted, table.lines, table.digits_of(column), xs, series, drawn),
         "data": {"published": published, "ours": ours},
         "label": f"{', '.join(titles[:2])}: published and ours against {titles[2]}; the table says the same",
     }
@@ -50,9 +50,11 @@ def paper_chart(beside: Beside, column: str, model: str) -> dict[str, Any] | Non
 @one_at_a_time
 @lru_cache(maxsize=64)
 def _spec(
-    measure: str, column: str, x_title: str, lines: bool, shares: bool, xs: tuple[str, ...], series: tuple[str, ...],
-    whose: tuple[str, ...],
+    measure: str, column: str, x_title: str, counted: str, lines: bool, digits: int, xs: tuple[str, ...],
+    series: tuple[str, ...], whose: tuple[str, ...],
 ) -> dict[str, Any]:  # fmt: skip
+    # Cosines and counts have other digits than shares, which have two.
+    shares = digits == 2
     # Joined, what is at one place lies above each other; else each has a place of its own there.
     kind: Literal["point", "band"] = "point" if lines else "band"
     x = alt.X("x:O").title(x_title).sort(None).axis(labelAngle=0, grid=False)
@@ -71,6 +73,7 @@ def _spec(
     base = alt.Chart().encode(x=x, color=colour)
     base = base if lines else base.encode(xOffset=offset)
     published, ours = alt.NamedData(name="published"), alt.NamedData(name="ours")
+    own = share_tips("Ours", counted.capitalize(), ".1%" if shares else f",.{digits}f")
     given = [alt.Tooltip("value:Q").title(PUBLISHED), alt.Tooltip("about:N").title("Given")]
     layers = [
         base.mark_rule(strokeWidth=2)
@@ -80,7 +83,7 @@ def _spec(
         .encode(y=y, shape=shape, tooltip=[*tips, *given])
         .properties(name="published_points", data=published),
         base.mark_point(filled=True, size=80, opacity=1)
-        .encode(y=y, shape=shape, tooltip=[*tips, *share_tips("Ours", "Answers")])
+        .encode(y=y, shape=shape, tooltip=[*tips, *own])
         .properties(name="our_points", data=ours),
     ]
     if lines:

@@ -110,12 +110,15 @@ def _live_chart(spec: dict[str, Any], points: Rows, label: str) -> dict[str, Any
     return {"spec": spec, "data": {"rows": rows}, "label": label}
 
 
-def share_tips(title: str, answers: str) -> list[alt.Tooltip]:
-    """What a mark says of its share: value, interval, and how many `answers` it is made of."""
+def share_tips(title: str, answers: str, form: str = ".1%") -> list[alt.Tooltip]:
+    """What a mark says of its share: value, interval, and how many `answers` it is made of.
+
+    form: how numbers are written (d3-format), for what is no share.
+    """
     return [
-        alt.Tooltip("value:Q").title(title).format(".1%"),
-        alt.Tooltip("low:Q").title("95 % interval from").format(".1%"),
-        alt.Tooltip("high:Q").title("to").format(".1%"),
+        alt.Tooltip("value:Q").title(title).format(form),
+        alt.Tooltip("low:Q").title("95 % interval from").format(form),
+        alt.Tooltip("high:Q").title("to").format(form),
         alt.Tooltip("n:Q").title(answers),
     ]
 

@@ -170,6 +170,24 @@ def test_methods_are_found_by_their_names_and_those_of_ours_alone_stand_below() 
     assert drawn is not None and [row["value"] for row in drawn["data"]["ours"]] == [160]
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "form", "counted"),
+    [
+        ("methods", "test", ".1%", "Answers"),
+        ("methods", "tokens", ",.0f", "Runs"),
+        ("representations", "delta", ",.3f", "Prompts"),
+    ],
+)
+def test_a_chart_tells_tokens_and_cosines_as_what_they_are(name: str, column: str, form: str, counted: str) -> None:
+    ours = Ours(shipped_recordings()[f"paper-{name}-embedded"].figures_of("embedded"))
+    drawn = paper_chart(beside(load_paper().tables[name], ours), column, "embedded")
+    assert drawn is not None
+    (points,) = [layer for layer in drawn["spec"]["layer"] if layer["name"] == "our_points"]
+    tips = {tip["field"]: tip for tip in points["encoding"]["tooltip"]}
+    assert {tips[field]["format"] for field in ("value", "low", "high")} == {form}
+    assert tips["n"]["title"] == counted
+
+
 def test_representations_stand_at_their_checkpoint() -> None:
     table = load_paper().tables["representations"]
 
