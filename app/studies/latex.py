@@ -9,6 +9,8 @@ from storage.measurements import TRAINING_TOKENS
 
 _LATEX = str.maketrans(
     {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+     # In LaTeX's usual encoding of fonts these would be ¡, ¿ and —.
+     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
      **{sign: "\\" + sign for sign in "&%$#_"}}
 )  # fmt: skip
 
@@ -43,7 +45,8 @@ def latex(shown: Shown, view: View) -> str:
 
 
 def _tex(text: str) -> str:
-    return text.translate(_LATEX)
+    # Behind the `\\` of the row before, these would be its options.
+    return ("{}" if text.startswith(("[", "*")) else "") + text.translate(_LATEX)
 
 
 def _cell(cell: Cell) -> str:

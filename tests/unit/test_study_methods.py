@@ -1,6 +1,6 @@
 """Methods on the page Studies: what is asked at the end of each, and what it read for that, beside each other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,19 +39,19 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     made.db.close()
 
 
-def measured(lab: Lab) -> str:
+def measured(lab: Lab, methods: Mapping[str, Mapping[str, object]] = METHODS) -> str:
     experiment = {
         "relations": [{"name": "mother", "key_token": "[X]", "facts": {"generate": 20}}],
         "stage1": {"epochs": 4, "checkpoint_epochs": [2, 4]},
         "stage2": {"facts": 5},
         "evaluation": {"languages": ["en"]},
     }
-    study = queue_study(lab.db, Study.from_data({"name": "m", "experiment": experiment, "methods": METHODS}))
+    study = queue_study(lab.db, Study.from_data({"name": "m", "experiment": experiment, "methods": methods}))
     for run in list_study_runs(lab.db, study):
         lab.db.table("runs").update(run.run, {"state": State.DONE.value, "finished_at": "2026-03-01T10:00:00.000Z"})
     for group, members in _done(lab.db, study).items():
         (run,) = members
-        kind, depth, train, test, tokens = ENDS[run.at["method"]]
+        kind, depth, train, test, tokens = ENDS.get(run.at["method"], ENDS["rote"])
         figures = []
         for at_depth in {depth, depth // 2}:
             for split, value in (("train", train), ("test", test), ("key", 1.0)):
@@ -87,6 +87,13 @@ def test_the_table_has_a_method_a_row_and_what_is_asked_beside_each_other(lab: L
     assert r"taught & 0.70 [0.70, 0.70] & 0.60 [0.60, 0.60] & -- & -- & 1234 \\" in latex(shown, View(study=study))
     report = report_html(grid_of(lab, study), View(study=study))
     assert "What is asked, after all training" in report and "1\u202f234" in report and "123400" not in report
+
+
+def test_latex_reads_the_name_of_a_method_as_text(lab: Lab) -> None:
+    study = measured(lab, {"[2em] rote": {}, "* k < 5 | k > 9": {"stage1.epochs": 6}})
+    text = latex(shown_of(grid_of(lab, study), View(study=study)), View(study=study))
+    # An unguarded [ or * belongs to the row before; < > | are other signs in LaTeX's usual encoding.
+    assert "\n{}[2em] rote & " in text and "\n{}* k \\textless{} 5 \\textbar{} k \\textgreater{} 9 & " in text
 
 
 def test_what_has_no_stage_1_stands_at_every_depth(lab: Lab) -> None:
