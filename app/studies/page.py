@@ -115,7 +115,7 @@ def act_on(lab: Lab, view: View, clicked: dict[str, Any]) -> View:
     if act in ("measure", "facts", "language", "against"):
         return view.but(**{act: value}).cleaned()
     if act == "fix":
-        return view.with_chosen(str(clicked.get("name") or "")[:100], value[:100]).cleaned()
+        return view.with_chosen(str(clicked.get("name") or "")[:100], value[:200]).cleaned()
     if act in ("stop", "retry", "forget"):
         try:
             grid_of(lab, view.study).change(act)
@@ -161,7 +161,7 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
 def put_comparisons(grid: Grid, table: Table, place: str) -> int:
     """Compare the table's figures with that at a place; returns how many that would be where they are too many."""
     first = table.against(place)
-    _, _, column = place.partition("|")
+    _, column = table.place(place)
     cells = [
         cell
         for (_, own), cell in table.cells.items()

@@ -71,8 +71,11 @@ class Table:
 
     def against(self, place: str) -> StudyFigure | None:
         """The figure at a row and a column, by `|`, with which the others are compared."""
-        row, _, column = place.partition("|")
-        return self.cells.get((row, column), Cell()).figure
+        return self.cells.get(self.place(place), Cell()).figure
+
+    def place(self, joined: str) -> tuple[str, str]:
+        """The row and the column that are joined by `|`, which either may hold itself; else empty ones."""
+        return next((place for place in self.cells if "|".join(place) == joined), ("", ""))
 
     def cell(self, row: Value, column: Value) -> Cell:
         """The cell at two values."""

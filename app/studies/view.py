@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Self
+from urllib.parse import unquote
 
 from app.shared.view import PageView, an_id, one_of
 from engine.execution.attacks.as_study import ATTACKED, SETTING
@@ -113,16 +114,19 @@ class View(PageView):
             language=self.language[:40],
             rows=self.rows[:100],
             columns=self.columns[:100],
-            fixed=self.fixed[:1000],
-            against=self.against[:200],
+            fixed=self.fixed[:2000],
+            against=self.against[:401],
             missing=self.missing[:60],
         )
 
     @property
     def chosen(self) -> dict[str, str]:
         """The values of the axes that are neither rows nor columns, as they are shown."""
-        return dict(part.partition("=")[::2] for part in self.fixed.split(";") if "=" in part)
+        pairs = (part.partition("=") for part in self.fixed.split(";") if "=" in part)
+        return {path: unquote(value) for path, _, value in pairs}
 
     def with_chosen(self, path: str, value: str) -> Self:
         """The view with another value of such an axis."""
-        return self.but(fixed=";".join(f"{p}={v}" for p, v in {**self.chosen, path: value}.items()))
+        chosen = {**self.chosen, path: value}
+        # A name may hold what parts the pairs; all else stays readable in the address.
+        return self.but(fixed=";".join(f"{p}={v.replace('%', '%25').replace(';', '%3B')}" for p, v in chosen.items()))

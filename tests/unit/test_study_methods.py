@@ -11,7 +11,7 @@ from app.shared.lab import Lab
 from app.studies.charts import chart_of
 from app.studies.grids import grid_of
 from app.studies.latex import latex
-from app.studies.page import parts_of, put_comparisons
+from app.studies.page import act_on, parts_of, put_comparisons
 from app.studies.report import report_html
 from app.studies.shown import shown_of
 from app.studies.view import ASKED, View
@@ -94,6 +94,17 @@ def test_latex_reads_the_name_of_a_method_as_text(lab: Lab) -> None:
     text = latex(shown_of(grid_of(lab, study), View(study=study)), View(study=study))
     # An unguarded [ or * belongs to the row before; < > | are other signs in LaTeX's usual encoding.
     assert "\n{}[2em] rote & " in text and "\n{}* k \\textless{} 5 \\textbar{} k \\textgreater{} 9 & " in text
+
+
+def test_a_method_of_any_name_can_be_looked_at_and_compared_with(lab: Lab) -> None:
+    hostile = "50 % | k = 5; a=b" + "; c" * 60
+    study = measured(lab, {"rote": {}, hostile: {"stage1.epochs": 6}})
+    view = act_on(lab, View(study=study, columns=ASKED, rows=DEPTH), {"act": "fix", "name": "method", "value": hostile})
+    table = shown_of(grid_of(lab, study), View.of_address(view.address())).table
+    assert [value for axis, value in table.others if axis.path == "method"] == [hostile]
+    table = shown_of(grid_of(lab, study), View(study=study)).table
+    first = table.against(f"{hostile}|Test prompts")
+    assert first and first.at["method"] == hostile
 
 
 def test_what_has_no_stage_1_stands_at_every_depth(lab: Lab) -> None:
