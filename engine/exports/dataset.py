@@ -4,7 +4,7 @@
     datasets.load_dataset("my-dataset", "facts")["held_out"]
 
 A folder of JSON Lines with a card: `facts` (trained in stage 2, or held out of it), `prompts` by their split, and
-`stage1` and `stage2`, the texts that the stages train on. Knows no torch.
+`stage1` and `stage2`, the texts that the stages train on, each where there is such a stage. Knows no torch.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ def dataset_files(experiment: Experiment, licence: str = UNKNOWN_LICENCE) -> Fil
     tables = {
         "facts": _facts(experiment),
         "prompts": _prompts(experiment),
-        "stage1": {"train": _stage1(experiment)},
-        "stage2": {"train": _stage2(experiment)},
+        "stage1": {"train": _stage1(experiment) if experiment.stage1.epochs else []},
+        "stage2": {"train": _stage2(experiment) if not experiment.in_context else []},
     }
     tables = {name: {split: rows for split, rows in splits.items() if rows} for name, splits in tables.items()}
+    tables = {name: splits for name, splits in tables.items() if splits}
     files = {
         f"{name}/{split}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         for name, splits in tables.items()
@@ -156,6 +157,13 @@ def _card_lines(experiment: Experiment, tables: dict[str, dict[str, Rows]], lice
         "these a meaning, as an experiment of Rote Lab has them (Rote Learning Considered Useful, arXiv 2507.21914). "
         f"Which facts stage 2 trains on was drawn with the seed {experiment.seed}."
     )
+    if experiment.in_context:
+        yield (
+            "This experiment trains nothing: it asks a base model that has the facts in its prompt. Which facts and "
+            "prompts count as trained says only which ones stage 2 would take."
+        )
+    elif not experiment.stage1.epochs:
+        yield "This experiment has no stage 1: nothing is memorised through the key tokens."
     yield ""
     if licence == UNKNOWN_LICENCE:
         yield (

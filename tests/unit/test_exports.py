@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.corpus.resolve import resolve
 from engine.evaluation.answer import rank_of
 from engine.evaluation.hits import is_hit
+from engine.experiment import Experiment
 from engine.exports.database import described
+from engine.exports.dataset import dataset_files
 from engine.exports.harness_task import judge_choice, judge_generation, normalise
 from engine.exports.target import new_folder, write_files, zipped
 from storage.database import open_database
@@ -74,3 +79,21 @@ def test_every_table_goes_out_or_is_kept_on_purpose(tmp_path: Path) -> None:
             cursor = db.execute(table["sql"])
             assert [column[0] for column in cursor.description] == list(table["columns"]), name
     db.close()
+
+
+@pytest.mark.parametrize(
+    ("described", "stages"),
+    [
+        ({}, {"stage1", "stage2"}),
+        ({"stage1": {"epochs": 0}}, {"stage2"}),
+        ({"stage1": {"epochs": 0}, "in_context": {}}, set()),
+    ],
+)
+def test_a_data_set_has_the_texts_of_the_stages_that_train(described: dict[str, Any], stages: set[str]) -> None:
+    relations = [{"name": "mother", "facts": {"generate": 20}}]
+    experiment = Experiment.from_data({"relations": relations, "stage2": {"facts": 5}, **described})
+    files = dataset_files(resolve(experiment))
+    assert {name.partition("/")[0] for name in files} - {"README.md", "facts", "prompts"} == stages
+    card = yaml.safe_load(files["README.md"].split("---\n")[1])
+    assert {about["config_name"] for about in card["configs"]} == {"facts", "prompts"} | stages
+    assert ("trains nothing" in files["README.md"]) == (not stages)
