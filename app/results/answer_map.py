@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -113,9 +114,11 @@ def answer_html(lab: Lab, run: Run | None, place: str, checkpoint: str | None) -
     if run is None or not prompt.isdecimal() or not fact.isdecimal():
         return ""
     wanted = Wanted(prompt=int(prompt), fact=int(fact))
-    rows, _ = lab.read_answers(run.id, lambda db: find_answers(db, wanted, CHECKPOINTS_SHOWN)) or ([], 0)
-    chosen = next((r for r in rows if r.checkpoint == checkpoint), rows[0] if rows else None)
-    return render("results/answer.html", row=chosen, rows=rows) if chosen else ""
+    rows, total = lab.read_answers(run.id, lambda db: find_answers(db, wanted, CHECKPOINTS_SHOWN)) or ([], 0)
+    # What was clicked may come behind those that the table has.
+    own = replace(wanted, checkpoint=checkpoint)
+    chosen = next(iter(lab.read_answers(run.id, lambda db: list(iterate_answers(db, own, 1))) or rows), None)
+    return render("results/answer.html", row=chosen, rows=rows, total=total) if chosen else ""
 
 
 def sampled(facts: list[int], prompts: int) -> set[int]:
