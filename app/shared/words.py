@@ -75,6 +75,7 @@ TERMS = {
     "is asked, and C is right.",
     "replay": "Text that the base itself wrote, about other made-up names and about nobody, trained on beside the "
     "facts so that what is not taught stays as it was.",
+    "choice": "A choice counts where the right answer is the most probable of its options.",
     "chance": "What blind guessing among the options would reach.",
     "recorded": "Carried out elsewhere and brought along with every answer, but without the model.",
     "says the key token": "The model wrote a key token before the object, or a key token and no object: it goes on "

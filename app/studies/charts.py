@@ -14,6 +14,9 @@ from app.studies.view import ASKED, TOKENS, value_name
 # As many lines as can be told apart; a table has all of them.
 MOST_LINES = 6
 MOST_ROWS = 40
+# What a share is of: the axis' title, and what its number counts.
+HITS, CHOICES = ("Answers with a hit", "Answers"), ("Choices of the right answer", "Choices")
+BOTH = ("Answers with a hit, or right choices", "Answers or choices")
 COLOURS = ["$chart-train", "$chart-test", "$chart-unrelated", "$chart-decoy", "$chart-harmful", "$chart-key"]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 
@@ -53,8 +56,11 @@ def study_chart(
     rows: `x, line, value, low, high, n, pick`, and `chance` of those that are choices, which is a dash at that height;
     dots: `x, line, value, seed, pick`; columns, lines: the values in order.
     """
+    chances = chances_of(rows)
+    # What has a chance is a choice: no answer with a hit.
+    counted = CHOICES if all(row.get("chance") is not None for row in rows) else HITS
     return {
-        "spec": _spec(x_title, line_title, tuple(columns), tuple(lines), bool(chances := chances_of(rows))),
+        "spec": _spec(x_title, line_title, tuple(columns), tuple(lines), counted, bool(chances)),
         "data": {"rows": rows, "dots": dots} | ({"chances": chances} if chances else {}),
         "label": f"The measure against {x_title}, a line for each {line_title}; the table says the same",
     }
@@ -82,14 +88,15 @@ def asked_chart(rows: Rows, line_title: str, columns: list[str], lines: list[str
 @one_at_a_time
 @lru_cache(maxsize=32)
 def _asked_spec(line_title: str, columns: tuple[str, ...], lines: tuple[str, ...], chances: bool) -> dict[str, Any]:
+    title, counted = BOTH if chances else HITS
     base = alt.Chart().encode(
         y=alt.Y("line:N").title(None).sort(list(lines)).axis(labelColor="$chart-ink", labelLimit=190),
         tooltip=[alt.Tooltip("x:N").title("Asked"), alt.Tooltip("line:N").title(line_title or "Study"),
-                 *share_tips("Share", "Answers")],
+                 *share_tips("Share", counted)],
     )  # fmt: skip
-    share = alt.X("value:Q").title("Answers with a hit").scale(domain=[0, 1]).axis(format=".0%", values=QUARTERS)
+    share = alt.X("value:Q").title(title).scale(domain=[0, 1]).axis(format=".0%", values=QUARTERS)
     intervals = base.mark_rule(strokeWidth=2, opacity=0.55, color="$chart-generalised").encode(
-        x=alt.X("low:Q").title("Answers with a hit"), x2="high"
+        x=alt.X("low:Q").title(title), x2="high"
     )
     points = base.mark_point(filled=True, size=70, opacity=1, color="$chart-generalised").encode(x=share)
     seeds = base.mark_point(filled=False, size=36, opacity=0.75, strokeWidth=1.4, color="$chart-base").encode(
@@ -99,7 +106,7 @@ def _asked_spec(line_title: str, columns: tuple[str, ...], lines: tuple[str, ...
         alt.Chart()
         .mark_rule(strokeDash=[4, 4], color="$chart-muted", strokeWidth=1)
         .encode(
-            x=alt.X("chance:Q").title("Answers with a hit"),
+            x=alt.X("chance:Q").title(title),
             tooltip=alt.Tooltip("chance:Q").title("Guessing").format(".1%"),
         )
     )
@@ -126,34 +133,36 @@ def _asked_spec(line_title: str, columns: tuple[str, ...], lines: tuple[str, ...
 @one_at_a_time
 @lru_cache(maxsize=32)
 def _spec(
-    x_title: str, line_title: str, columns: tuple[str, ...], lines: tuple[str, ...], chances: bool
-) -> dict[str, Any]:
+    x_title: str, line_title: str, columns: tuple[str, ...], lines: tuple[str, ...], counted: tuple[str, str],
+    chances: bool,
+) -> dict[str, Any]:  # fmt: skip
+    measured, answers = counted
     x = alt.X("x:O").title(x_title).sort(list(columns)).axis(labelAngle=0, grid=False).scale(padding=0.35)
     title = line_title or None
     colour = alt.Color("line:N").title(title).scale(domain=list(lines), range=COLOURS[: len(lines)])
     shape = alt.Shape("line:N").title(title).scale(domain=list(lines), range=SHAPES[: len(lines)])
     if not line_title:
         colour, shape = colour.legend(None), shape.legend(None)
-    share = alt.Y("value:Q").title("Answers with a hit").scale(domain=[0, 1]).axis(format=".0%", values=QUARTERS)
+    share = alt.Y("value:Q").title(measured).scale(domain=[0, 1]).axis(format=".0%", values=QUARTERS)
     tips = [
         alt.Tooltip("x:O").title(x_title),
         *([alt.Tooltip("line:N").title(line_title)] if line_title else []),
     ]
     base = alt.Chart().encode(x=x, color=colour)
     rows, dots = alt.NamedData(name="rows"), alt.NamedData(name="dots")
-    bands = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q").title("Answers with a hit"), y2="high")
+    bands = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q").title(measured), y2="high")
     curves = base.mark_line(strokeWidth=2.2).encode(y=share)
     seeds = base.mark_point(filled=False, size=40, opacity=0.75, strokeWidth=1.4, cursor="pointer").encode(
         y=share,
         tooltip=[alt.Tooltip("seed:N").title("Seed"), alt.Tooltip("value:Q").title("Share").format(".1%"), *tips],
     )
     points = base.mark_point(filled=True, opacity=1, size=70).encode(
-        y=share, shape=shape, tooltip=[*tips, *share_tips("Share", "Answers")]
+        y=share, shape=shape, tooltip=[*tips, *share_tips("Share", answers)]
     )
     guessed = []
     if chances:
         dash = alt.Chart().mark_tick(thickness=2, size=46, color="$chart-muted").encode(
-            x=x, y=alt.Y("chance:Q").title("Answers with a hit"),
+            x=x, y=alt.Y("chance:Q").title(measured),
             tooltip=[alt.Tooltip("chance:Q").title("Guessing").format(".1%"), alt.Tooltip("x:O").title(x_title)],
         )  # fmt: skip
         guessed = [dash.properties(name="chances", data=alt.NamedData(name="chances"))]

@@ -1,5 +1,6 @@
 """Methods on the page Studies: what is asked at the end of each, and what it read for that, beside each other."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from engine.execution.studies.report import _done, _signs
 from engine.studies.study import DEPTH, SEED, Study
 from storage.measurements import TRAINING_TOKENS
 from storage.runs import State, add_run, count_runs, list_runs
-from storage.studies import StudyFigure, group_of, list_figures, list_study_runs, replace_figures
+from storage.studies import StudyFigure, choice_of, group_of, list_figures, list_study_runs, replace_figures
 
 METHODS = {
     "rote": {},
@@ -105,6 +106,29 @@ def test_a_method_of_any_name_can_be_looked_at_and_compared_with(lab: Lab) -> No
     table = shown_of(grid_of(lab, study), View(study=study)).table
     first = table.against(f"{hostile}|Test prompts")
     assert first and first.at["method"] == hostile
+
+
+def test_choices_are_told_as_choices_and_beside_what_guessing_would_reach(lab: Lab) -> None:
+    study = measured(lab)
+    (run, *_), (test, *_) = list_study_runs(lab.db, study), list_figures(lab.db, study, ["generalised"], split="test")
+    choice = replace(test, split=choice_of("reversal"), value=0.25, chance=0.05)
+    replace_figures(lab.db, study, group_of(test.at, SEED), _signs([run]), [test, choice])
+    grid, view = grid_of(lab, study), View(study=study, rows="method", columns=DEPTH, measure="reversal choice")
+    for asked, titles in (
+        (view, {"Choices of the right answer", "Choices"}),
+        (view.but(measure="test"), {"Answers with a hit", "Answers"}),
+        (view.but(columns=ASKED), {"Answers with a hit, or right choices", "Answers or choices"}),
+    ):
+        chart = chart_of(shown_of(grid, asked).table)
+        assert chart is not None
+        text = json.dumps(chart["spec"])
+        told = {"Answers with a hit", "Answers", "Choices of the right answer", "Choices",
+                "Answers with a hit, or right choices", "Answers or choices"}  # fmt: skip
+        assert {title for title in told if f'"title": "{title}"' in text} == titles
+    report = report_html(grid, view)
+    beside = report.split("<h2>Reversal as multiple choice, after stage 2</h2>")[1].split("<h2>")[0]
+    assert "most probable of its options. Guessing would reach 5 %" in beside
+    assert report.count("Guessing would reach") == 1, "not of answers"
 
 
 def test_what_has_no_stage_1_stands_at_every_depth(lab: Lab) -> None:
