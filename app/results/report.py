@@ -23,14 +23,16 @@ def report_html(run: Run, rows: list[Result]) -> str:
     """The report of a run, as far as it has come."""
     figures = fig.Figures(run, rows)
     depth = figures.epochs[-1] if figures.epochs else 0
-    pictures = []
-    compared = fig.compared(figures, fig.MAIN, "held_out", depth)
+    # As on the page: where nothing was held out, the trained facts.
+    facts, pictures = figures.usual_facts, []
+    about = {"held_out": "Held-out facts", "trained": "Trained facts"}[facts]
+    compared = fig.compared(figures, fig.MAIN, facts, depth)
     if compared:
         chart = compare_chart(compared, fig.MAIN, None, figures.languages)
-        pictures.append(("Who answers what", f"Held-out facts, {depth} epochs of memorising.", Markup(svg(chart))))
-    if curve := fig.curve(figures, fig.MAIN, "held_out"):
+        pictures.append(("Who answers what", f"{about}, {depth} epochs of memorising.", Markup(svg(chart))))
+    if curve := fig.curve(figures, fig.MAIN, facts):
         picture = Markup(svg(curve_chart(curve, fig.MAIN, None)))
-        pictures.append(("Does deeper memorising help?", "Held-out facts; bands are 95 % intervals.", picture))
+        pictures.append(("Does deeper memorising help?", f"{about}; bands are 95 % intervals.", picture))
     tables = [
         {"metric": metric, "facts": facts, "help": METRIC_HELP.get(metric, ""), "chance": figures.chance(metric),
          "among": figures.among(metric), "chances": figures.reasoning_chances(metric),
@@ -47,7 +49,8 @@ def report_html(run: Run, rows: list[Result]) -> str:
         base_text=Markup(base_text_html(figures)),
         sample=sample_words(run),
         pictures=pictures,
-        twins=fig.twins(figures, "held_out", figures.checkpoints),
+        twins=fig.twins(figures, facts, figures.checkpoints),
+        facts=facts,
         tables=[t for t in tables if t["lines"]],
         checkpoints=figures.checkpoints,
         relations=run.experiment.get("relations", []),

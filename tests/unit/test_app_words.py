@@ -53,6 +53,15 @@ ROWS = [
 ]
 
 
+def test_a_report_draws_trained_facts_where_none_were_held_out(run: Run) -> None:
+    rows = [replace(r, facts="trained") for r in ROWS]
+    aloud = [replace(r, metric="generation_accuracy_unaided", value=0, low=0, high=0) for r in rows]
+    report = report_html(run, rows + aloud)
+    assert report.count("<svg") == 2 and "The key token said aloud" in report
+    assert "Trained facts, 20 epochs of memorising." in report and "eld-out facts" not in report
+    assert "Held-out facts, 20 epochs of memorising." in report_html(run, ROWS)
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "0 s"), (59.4, "59 s"), (185, "3 min 5 s"), (1500, "25 min"), (7800, "2 h 10 min"), (400000, "4 days")],
