@@ -59,7 +59,8 @@ class Figures:
     @property
     def usual_facts(self) -> str:
         """The facts that are looked at first: held out, where any were."""
-        there = {r.facts for r in self.rows}
+        # What the base knew is about none of either.
+        there = {r.facts for r in self.rows} & {"held_out", "trained"}
         return "trained" if there == {"trained"} else "held_out"
 
     def chance(self, metric: str) -> float | None:

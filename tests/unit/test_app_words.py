@@ -62,6 +62,14 @@ def test_a_report_draws_trained_facts_where_none_were_held_out(run: Run) -> None
     assert "Held-out facts, 20 epochs of memorising." in report_html(run, ROWS)
 
 
+def test_what_the_base_knew_hides_no_trained_facts(run: Run) -> None:
+    known = Result("generalised@20", "none", "base", "en", "general_accuracy", 0.5, 0.4, 0.6, 40, 40)
+    figures = Figures(run, [*(replace(r, facts="trained") for r in ROWS), known])
+    assert figures.usual_facts == "trained" and Figures(run, [*ROWS, known]).usual_facts == "held_out"
+    said = headline_sentences(figures)[0].replace("\u00a0", " ")
+    assert "answers 83 % [78–88] of the questions about 50 facts it was trained on" in said
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "0 s"), (59.4, "59 s"), (185, "3 min 5 s"), (1500, "25 min"), (7800, "2 h 10 min"), (400000, "4 days")],
