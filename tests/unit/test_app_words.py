@@ -70,6 +70,13 @@ def test_what_the_base_knew_hides_no_trained_facts(run: Run) -> None:
     assert "answers 83 % [78–88] of the questions about 50 facts it was trained on" in said
 
 
+def test_a_report_vouches_for_no_name_that_somebody_brought(run: Run) -> None:
+    facts = [{"subject": "France", "object": "Rome"}]
+    relation = {"name": "capital", "key_token": "[X]", "facts": facts, "prompts": []}
+    report = report_html(replace(run, experiment={"relations": [relation]}), ROWS)
+    assert "All persons" not in report and "Names that the lab generates are made up" in report
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "0 s"), (59.4, "59 s"), (185, "3 min 5 s"), (1500, "25 min"), (7800, "2 h 10 min"), (400000, "4 days")],
