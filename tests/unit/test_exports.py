@@ -12,15 +12,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.shared.words import BASE_TEXT_METRICS
 from engine.corpus.resolve import resolve
 from engine.evaluation.answer import rank_of
 from engine.evaluation.hits import is_hit
+from engine.evaluation.summary import METRICS
 from engine.experiment import Experiment
 from engine.exports.database import described
 from engine.exports.dataset import dataset_files
 from engine.exports.harness_task import judge_choice, judge_generation, normalise
 from engine.exports.target import new_folder, write_files, zipped
 from storage.database import open_database
+from storage.measurements import SECONDS, TRAINING_TOKENS
+from storage.studies import ALL_FACTS
 
 # Tables that stay in the lab: what is private to people, machines and processes, or only steers them.
 KEPT_IN = {
@@ -97,3 +101,19 @@ def test_a_data_set_has_the_texts_of_the_stages_that_train(described: dict[str, 
     card = yaml.safe_load(files["README.md"].split("---\n")[1])
     assert {about["config_name"] for about in card["configs"]} == {"facts", "prompts"} | stages
     assert ("trains nothing" in files["README.md"]) == (not stages)
+
+
+def test_every_measure_and_its_unit_is_described() -> None:
+    """A number whose column says another unit is read as that."""
+    columns = {name: table["columns"] for name, table in described()["tables"].items()}
+    for word in (*(metric for metric, _ in METRICS if "probability" not in metric), *BASE_TEXT_METRICS):
+        assert word.removesuffix("_unaided") in columns["results"]["metric"], word
+    assert "nats" in columns["results"]["value"] and "tokens" in columns["results"]["n"]
+    assert "none" in columns["results"]["facts"] and "context@0" in columns["results"]["checkpoint"]
+    for word in ("loss", "replay loss", "probe", SECONDS, TRAINING_TOKENS):
+        assert word in columns["measurements"]["series"], word
+    assert "seconds or tokens" in columns["measurements"]["value"]
+    figures = columns["study_figures"]
+    assert "context" in figures["kind"] and ALL_FACTS in figures["facts"] and TRAINING_TOKENS in figures["split"]
+    assert all(word in figures["value"] for word in ("choices", "tokens a fact", "cosine"))
+    assert "for each seed" not in figures["n_facts"]
