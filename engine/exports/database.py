@@ -28,7 +28,7 @@ from storage.folders import run_folder
 
 TABLES = Path(__file__).with_name("tables.yaml")
 DATABASE, METADATA = "lab.db", "metadata.json"
-# Numbers among the columns, by name; what is in neither is text.
+# Numbers among the columns, by name; what is in neither, nor in a table's own `whole`, is text.
 WHOLE = {
     "seed", "attempt", "n", "n_facts", "options_least", "options_most", "trained", "hit", "choice_rank",
     "choice_options", "step", "depth", "position",
@@ -100,7 +100,8 @@ def metadata(tables: dict[str, Any]) -> dict[str, Any]:
 def _make(out: Database, name: str, table: dict[str, Any]) -> Table:
     """The empty table with all its columns and references; an index for each of these."""
     references = table.get("references", {})
-    kinds = {c: int if c in WHOLE else float if c in REAL else str for c in table["columns"]}
+    whole = WHOLE | set(table.get("whole", ()))
+    kinds = {c: int if c in whole else float if c in REAL else str for c in table["columns"]}
     made = out.table(name)
     made.create(kinds, pk=table.get("key"), foreign_keys=[(c, other, "id") for c, other in references.items()])
     for column in references:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,13 @@ from engine.evaluation.answer import rank_of
 from engine.evaluation.hits import is_hit
 from engine.evaluation.summary import METRICS
 from engine.experiment import Experiment
-from engine.exports.database import described
+from engine.exports.database import DATABASE, described, export_database
 from engine.exports.dataset import dataset_files
 from engine.exports.harness_task import judge_choice, judge_generation, normalise
 from engine.exports.target import new_folder, write_files, zipped
 from storage.database import open_database
 from storage.measurements import SECONDS, TRAINING_TOKENS
+from storage.runs import add_event, add_run
 from storage.studies import ALL_FACTS
 
 # Tables that stay in the lab: what is private to people, machines and processes, or only steers them.
@@ -117,3 +120,14 @@ def test_every_measure_and_its_unit_is_described() -> None:
     assert "context" in figures["kind"] and ALL_FACTS in figures["facts"] and TRAINING_TOKENS in figures["split"]
     assert all(word in figures["value"] for word in ("choices", "tokens a fact", "cosine"))
     assert "for each seed" not in figures["n_facts"]
+
+
+def test_events_come_in_their_order(tmp_path: Path) -> None:
+    with closing(open_database(tmp_path / "home")) as db:
+        run = add_run(db, name="one", experiment={"relations": []}, model="embedded", seed=0)
+        for number in range(12):
+            add_event(db, run.id, "note", str(number))
+    export_database(tmp_path / "home", tmp_path / "out")
+    with closing(sqlite3.connect(tmp_path / "out" / DATABASE)) as out:
+        said = out.execute("select message from events where kind = 'note' order by id").fetchall()
+    assert [int(number) for (number,) in said] == list(range(12))
