@@ -72,7 +72,8 @@ def figure_rows(grid: Grid) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
     axes = list(dict.fromkeys(path for figure in figures for path in figure.at))
     rows = [
         {
-            **{path: figure.at.get(path, "") for path in axes},
+            # None, not an empty text: that would make texts of the numbers of all the others in Parquet.
+            **{path: figure.at.get(path) for path in axes},
             **{name: getattr(figure, name) for name in FIGURES},
             "seeds": json.dumps(figure.seeds),
         }

@@ -6,7 +6,7 @@ import pytest
 
 from app.attack.figures import Attacks
 from app.shared.lab import Lab
-from app.studies.exports import written
+from app.studies.exports import figure_rows, written
 from app.studies.grids import grid_of
 from app.studies.page import act_on, opened, parts_of, put_comparisons
 from app.studies.shown import shown_of
@@ -115,3 +115,10 @@ def test_it_is_opened_stopped_and_taken_away_as_a_study_is(lab: Lab, attack: str
     assert attack_counts(lab.db, attack)["cancelled"] == 1
     act_on(lab, view, {"act": "retry"})
     assert attack_counts(lab.db, attack)["queued"] == 1
+
+
+def test_a_cell_that_is_not_trained_leaves_numbers_of_the_others_numbers(lab: Lab, attack: str) -> None:
+    """Parquet writes a column with an empty text in it as text."""
+    _, rows = figure_rows(grid_of(lab, attack))
+    for axis, kind in (("learning_rate", float), ("epochs", int), ("prompts", int)):
+        assert {type(row[axis]) for row in rows} == {kind, type(None)}, axis
