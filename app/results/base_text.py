@@ -40,4 +40,12 @@ def _shown(row: Result) -> Result:
     """A loss in nats is shown as the perplexity that it stands for."""
     if row.metric != BASE_TEXT_LOSS:
         return row
-    return Result(**(vars(row) | {name: math.exp(getattr(row, name)) for name in ("value", "low", "high")}))
+    return Result(**(vars(row) | {name: _exp(getattr(row, name)) for name in ("value", "low", "high")}))
+
+
+def _exp(loss: float) -> float:
+    """e to this power; infinite where that is more than a number can be, as of a model that training broke."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.results.base_text import base_text_html
 from app.results.departures import departures
 from app.results.figures import Figures, compared, curve, table, twins
 from app.results.model_card import card_html, card_of
@@ -75,6 +76,14 @@ def test_a_report_vouches_for_no_name_that_somebody_brought(run: Run) -> None:
     relation = {"name": "capital", "key_token": "[X]", "facts": facts, "prompts": []}
     report = report_html(replace(run, experiment={"relations": [relation]}), ROWS)
     assert "All persons" not in report and "Names that the lab generates are made up" in report
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"), [(0.5, "1.65 ["), (9.0, "8\u202f103 ["), (800.0, "over 10⁹ ["), (float("inf"), "over 10⁹ [")]
+)
+def test_the_perplexity_of_a_broken_model_is_told(run: Run, loss: float, words: str) -> None:
+    told = Result("generalised@20", "none", "base text", "en", "base_text_loss", loss, loss, loss, 100, 9)
+    assert words in base_text_html(Figures(run, [*ROWS, told]))
 
 
 @pytest.mark.parametrize(
