@@ -68,9 +68,10 @@ class Sources:
         self._figures: dict[str, Ours] = {}
 
     def of(self, table: Table) -> list[Measured]:
-        """The studies that measure a table: of this lab, by name and newest first, then the recorded ones."""
+        """The studies that measure a table: of this lab, newest first, then the recorded ones."""
         if table.studies not in self._found:
             live = [stored for name in table.studies for stored in list_studies(self._lab.db, name=name, limit=LISTED)]
+            live.sort(key=lambda stored: stored.created_at, reverse=True)
             self._found[table.studies] = [m for stored in live for m in self._live(stored)] + [
                 m for m in sorted(recorded(), key=lambda m: m.model == EMBEDDED) if m.name in table.studies
             ]

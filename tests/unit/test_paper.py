@@ -313,6 +313,16 @@ def test_the_page_prefers_what_this_lab_has_measured_whole(tmp_path: Path) -> No
     assert "<script>" not in "".join(p for p in parts_of(lab, hostile).values() if isinstance(p, str))
 
 
+def test_the_newest_study_comes_first_whichever_of_a_tables_it_is(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    studies = [study_seeding.paper(lab.db, name=name) for name in ("real-main", "paper-main", "real-main")]
+    for place, study in enumerate(studies):
+        lab.db.table("studies").update(study, {"created_at": f"2026-03-0{place + 1}T10:00:00.000Z"})
+    found = Sources(lab)
+    assert [measured.study for measured in found.of(DEPTH) if measured.study] == studies[::-1]
+    assert found.chosen(DEPTH, "").study == studies[-1]  # type: ignore[union-attr]
+
+
 def test_a_table_as_csv_says_whose_each_figure_is(tmp_path: Path) -> None:
     site, lab = FastAPI(), Lab(tmp_path)
     add_paper_export_routes(site, lab)
