@@ -6,6 +6,7 @@ import io
 import sqlite3
 import zipfile
 from contextlib import closing
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from app.shared.words import BASE_TEXT_METRICS
 from engine.corpus.resolve import resolve
@@ -23,6 +25,7 @@ from engine.experiment import Experiment
 from engine.exports.database import DATABASE, described, export_database
 from engine.exports.dataset import dataset_files
 from engine.exports.harness_task import judge_choice, judge_generation, normalise
+from engine.exports.markdown import plain
 from engine.exports.target import new_folder, write_files, zipped
 from storage.database import open_database
 from storage.measurements import SECONDS, TRAINING_TOKENS
@@ -131,3 +134,13 @@ def test_events_come_in_their_order(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "out" / DATABASE)) as out:
         said = out.execute("select message from events where kind = 'note' order by id").fetchall()
     assert [int(number) for (number,) in said] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- one", "+ one", "* one", "1. one", "12) one", "---", "-", "3.5 is", "-5", "> q", "# h", "| a |",
+     "`x` &copy; <b>", "![a](b)", "a\n- b"],
+)  # fmt: skip
+def test_what_somebody_typed_is_a_paragraph_of_markdown(text: str) -> None:
+    shown = MarkdownIt("commonmark").enable("table").render(plain(text)).strip()
+    assert shown == f"<p>{escape(' '.join(text.split()), quote=False)}</p>"
