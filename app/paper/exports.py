@@ -19,7 +19,7 @@ from engine.paper.tables import Paper, load_paper
 OURS = ("value", "low", "high", "unaided", "n", "n_facts")
 FIELDS = (
     "table", "series", "x", "column", "published", "published_about", "published_words", "published_model",
-    "published_in", *OURS, "seeds", "model", "study", "measured_at", "command",
+    "published_in", *OURS, "n_counts", "seeds", "model", "study", "measured_at", "command",
 )  # fmt: skip
 
 
@@ -52,6 +52,7 @@ def rows_of(paper: Paper, shown: Beside, measured: Measured | None) -> Iterator[
                 row |= {"published_model": table.model, "published_in": f"arXiv {paper.source.arxiv}"}
             if cell.ours is not None and measured is not None:
                 row |= {name: getattr(cell.ours, name) for name in OURS} | {
+                    "n_counts": table.columns[column].counted,
                     "seeds": json.dumps({seed: own["value"] for seed, own in cell.ours.seeds.items()}),
                     "model": measured.model, "study": measured.study or f"recorded, {measured.id}",
                     "measured_at": measured.at, "command": as_called(measured.command),

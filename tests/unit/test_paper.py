@@ -346,6 +346,7 @@ def test_a_table_as_csv_says_whose_each_figure_is(tmp_path: Path) -> None:
     assert {r["model"] for r in real if r["value"]} == {"gemma-3-270m"} and all(r["value"] for r in tokens), "otherwise"
     methods = list(csv.DictReader(io.StringIO(client.get(f"{address}?source=paper-methods-embedded").text)))
     twice = next(r for r in methods if (r["x"], r["series"]) == ("10 prompts", "Standard SFT") and "tok" in r["column"])
+    assert (twice["n"], twice["n_counts"], first["n_counts"]) == ("3", "runs", "answers")
     assert float(twice["value"]) > 300, "where a study has that, it is the one with twice the tokens"
     assert {r["model"] for r in methods if r["value"]} == {"embedded"} and "about" not in methods[1]["published"]
     assert {r["model"] for r in methods if not r["value"]} <= {""}, "nobody's where nothing was measured"
