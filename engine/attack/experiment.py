@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from engine import checks
-from engine.corpus.readings import Reading
+from engine.corpus.readings import BENIGN, Reading
 from engine.description import Described, is_record, read_as
 from engine.experiment import Experiment
 from engine.fields import Count, Frozen, Label, Paragraph, Rate, label
@@ -199,6 +199,11 @@ class AttackExperiment(Frozen, Described):
                 raise ValueError(f"{name}: {twice} is there twice: keep one")
         if len({r.name for r in self.readings}) != len(self.readings):
             raise ValueError("readings: two have the same name")
+        if own := next((r.name for r in self.readings if r.role == "benign" and r.name != BENIGN), None):
+            raise ValueError(
+                f"readings: ‘{own}’ has the role benign, which is the relation’s own meaning: give it another role, or "
+                "change the relation’s prompts in the experiment"
+            )
         if isinstance(self.experiment, dict) and self.run:
             raise ValueError("give either ‘run’ or ‘experiment’")
         return self

@@ -179,6 +179,7 @@ def test_the_grid_holds_the_controls_and_every_defence() -> None:
         ({"colour": 1}, "colour"),
         ({"reading": "neighbour"}, "‘neighbour’, which is taught, is itself the neutral reading"),
         ({"seeds": [0, 1, 0]}, "seeds: 0 is there twice: keep one"),
+        ({"readings": [FEW | {"role": "benign"}]}, "‘few’ has the role benign, which is the relation’s own"),
         ({"defences": ["kl", "kl"]}, "defences: kl is there twice"),
         ({"epochs": [1001]}, "epochs.0: must be less than or equal to 1000"),
         (
