@@ -31,7 +31,7 @@ from engine.models.checksums import CHECKSUMS, damage
 from engine.models.folders import replaced, whole
 from engine.models.identity import check_same_base, noted_base
 from engine.models.key_tokens import set_key_rows
-from engine.models.loading import KEY_ROWS, LoadedModel, save_model
+from engine.models.loading import AS_PUBLISHED, KEY_ROWS, LoadedModel, load_weights, save_model
 from engine.models.source import ModelError
 from engine.training.background import Writer, copied, copied_tensors
 from engine.training.masters import as_kept
@@ -215,9 +215,23 @@ def _restore_weights(folder: Path, loaded: LoadedModel) -> None:
     missing = {name for name, _ in loaded.model.named_parameters()}
     for path in sorted(folder.glob("model*.safetensors")):
         with safe_open(path, "pt") as file, torch.no_grad():
+            if not weights.keys() >= set(file.keys()):
+                return _restore_renamed(folder, loaded)
             # One tensor at a time: a second copy of a large model may not fit beside the first.
             for name in file.keys():  # noqa: SIM118 (no mapping)
                 weights[name].copy_(file.get_tensor(name))
                 missing.discard(name)
     if missing:
         raise KeyError(f"{len(missing)} weights are not stored")
+
+
+@torch.no_grad()
+def _restore_renamed(folder: Path, loaded: LoadedModel) -> None:
+    """Of a kind that transformers stores by other names, or in other pieces, than it has in memory, such as GPT-NeoX
+    and mixtures of experts: only loading it knows how they go together, which takes a second copy."""
+    try:
+        stored = load_weights(folder, AS_PUBLISHED, torch.device("cpu")).causal.state_dict()
+    except ModelError as error:
+        raise KeyError(str(error)) from error
+    for name, weight in loaded.model.state_dict().items():
+        weight.copy_(stored[name])

@@ -21,7 +21,15 @@ from engine.training.loop import (
 )
 from engine.training.loss import labelled_logits
 from engine.training.sequences import TrainingSequence, stage1_sequences, stage2_sequences
-from tests.unit.tiny_models import BUILDERS, SHAPE, build_llama, build_qwen2, tiny_experiment
+from tests.unit.tiny_models import (
+    BUILDERS,
+    SHAPE,
+    build_llama,
+    build_mixtral,
+    build_neox,
+    build_qwen2,
+    tiny_experiment,
+)
 
 LORA = {"method": "lora", "rank": 4, "dropout": 0.3}
 CPU = torch.device("cpu")
@@ -137,6 +145,26 @@ def test_resumed_equals_undisturbed_bit_for_bit(tmp_path, build, tuning, start_f
     resumed = run(fresh, sequences, chosen, start=state)
     assert_same_bits(weights(undisturbed), weights(fresh))
     assert resumed == expected[6:]
+
+
+@pytest.mark.parametrize("build", [build_neox, build_mixtral], ids=["renamed", "in pieces"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_kinds_that_are_stored_otherwise_than_in_memory_resume_too(tmp_path, build, precision):
+    experiment = tiny_experiment(build(tmp_path), precision=precision)
+    undisturbed = prepared(experiment)
+    sequences = stage1_sequences(experiment, undisturbed)
+    expected = run(undisturbed, sequences, settings(), mixed=precision == "bfloat16")
+
+    def save(epoch, trainer):
+        trainer.save(tmp_path / "checkpoint")
+        if epoch == 2:
+            raise StopTraining
+
+    with pytest.raises(StopTraining):
+        run(prepared(experiment), sequences, settings(), mixed=precision == "bfloat16", on_epoch=save)
+    fresh, start = prepared(experiment), load_training_state(tmp_path / "checkpoint")
+    assert run(fresh, sequences, settings(), mixed=precision == "bfloat16", start=start) == expected[6:]
+    assert_same_bits(weights(undisturbed), weights(fresh))
 
 
 def test_bfloat16_trains_and_resumes_in_bfloat16(tmp_path):

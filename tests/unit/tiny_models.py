@@ -15,8 +15,12 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     PreTrainedTokenizerFast,
@@ -134,6 +138,23 @@ def build_phi3(parent: Path, seed: int = 0, **shape: Any) -> Path:
     )
     special = {"bos_token": "<s>", "eos_token": "<|endoftext|>", "unk_token": "<unk>", "pad_token": "<|endoftext|>"}
     return _save(parent / "phi3", Phi3ForCausalLM(config), tokenizer, **special)
+
+
+def build_neox(parent: Path) -> Path:
+    """A GPT-NeoX (Pythia), whose output matrix transformers stores by another name than it has in memory."""
+    tokenizer = byte_level_tokenizer()
+    shape = {name: value for name, value in SHAPE.items() if name != "num_key_value_heads"}
+    torch.manual_seed(0)
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=512, **shape))
+    return _save(parent / "neox", model, tokenizer, eos_token="<|endoftext|>")
+
+
+def build_mixtral(parent: Path) -> Path:
+    """A mixture of three experts, whose matrices transformers stores apart and has in memory as one."""
+    tokenizer = byte_level_tokenizer()
+    torch.manual_seed(0)
+    model = MixtralForCausalLM(MixtralConfig(vocab_size=512, num_local_experts=3, num_experts_per_tok=1, **SHAPE))
+    return _save(parent / "mixtral", model, tokenizer, eos_token="<|endoftext|>")
 
 
 BUILDERS = {"llama": build_llama, "qwen2": build_qwen2, "phi3": build_phi3}
