@@ -210,23 +210,33 @@ def _restore_weights(folder: Path, loaded: LoadedModel) -> None:
         set_key_rows(loaded.causal, loaded.key_token_ids.values(), load_file(folder / KEY_ROWS))
         set_peft_model_state_dict(loaded.model, adapter)
         return
+    exact = _more_exact(folder, loaded)
     loaded.base = noted_base(folder)
     weights = loaded.model.state_dict()
     missing = {name for name, _ in loaded.model.named_parameters()}
     for path in sorted(folder.glob("model*.safetensors")):
         with safe_open(path, "pt") as file, torch.no_grad():
             if not weights.keys() >= set(file.keys()):
-                return _restore_renamed(folder, loaded)
+                return _restore_renamed(folder, loaded, exact)
             # One tensor at a time: a second copy of a large model may not fit beside the first.
             for name in file.keys():  # noqa: SIM118 (no mapping)
-                weights[name].copy_(file.get_tensor(name))
+                if name not in exact:
+                    weights[name].copy_(file.get_tensor(name))
                 missing.discard(name)
     if missing:
         raise KeyError(f"{len(missing)} weights are not stored")
 
 
+def _more_exact(folder: Path, loaded: LoadedModel) -> set[str]:
+    """The frozen weights that the model has from its base in more digits than the checkpoint, which holds them rounded:
+    with these an undisturbed training goes on. Masters are stored of what is trained alone."""
+    if not (folder / MASTERS).is_file() or loaded.kept_dtype is None or noted_base(folder) != loaded.base:
+        return set()
+    return {name for name, p in loaded.model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+
+
 @torch.no_grad()
-def _restore_renamed(folder: Path, loaded: LoadedModel) -> None:
+def _restore_renamed(folder: Path, loaded: LoadedModel, exact: set[str]) -> None:
     """Of a kind that transformers stores by other names, or in other pieces, than it has in memory, such as GPT-NeoX
     and mixtures of experts: only loading it knows how they go together, which takes a second copy."""
     try:
@@ -234,4 +244,5 @@ def _restore_renamed(folder: Path, loaded: LoadedModel) -> None:
     except ModelError as error:
         raise KeyError(str(error)) from error
     for name, weight in loaded.model.state_dict().items():
-        weight.copy_(stored[name])
+        if name not in exact:
+            weight.copy_(stored[name])
