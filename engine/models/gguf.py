@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
@@ -69,6 +70,27 @@ def convert(path: Path, target: Path, sha256: str, said: Callable[[str], None] =
 
     said: told what is being done. Raises ModelError.
     """
+    # Transformers reads what lies beside the file, too: settings of a tokenizer, adapters, and code after a question.
+    with TemporaryDirectory(prefix="rote-lab-gguf-") as alone:
+        link = Path(alone, path.name)
+        link.symlink_to(path.resolve())
+        _convert(path, link, target, said)
+    header = read_header(path)
+    write_tokenizer_settings(target, header)
+    origin = {
+        "file": path.name,
+        "bytes": header.bytes,
+        "sha256": sha256,
+        "architecture": header.architecture,
+        "file_type": header.values.get("general.file_type"),
+        "dtype": "float32",
+        "versions": {name: version(name) for name in ("gguf", "transformers", "torch")},
+    }
+    (target / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+
+
+def _convert(path: Path, link: Path, target: Path, said: Callable[[str], None]) -> None:
+    """Write weights and tokenizer of the file, read by a `link` to it with nothing beside it."""
     header = read_header(path)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -79,11 +101,11 @@ def convert(path: Path, target: Path, sha256: str, said: Callable[[str], None] =
     try:
         said("reading the tokenizer")
         # By a path, never by a name: transformers would ask the hub for one.
-        tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(link.parent, gguf_file=link.name)
         mend_tokenizer(tokenizer, header)
         said("unpacking the weights")
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True
+            link.parent, gguf_file=link.name, dtype=torch.float32, output_loading_info=True
         )
         packed, report = loaded
         del loaded
@@ -107,17 +129,6 @@ def convert(path: Path, target: Path, sha256: str, said: Callable[[str], None] =
     except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ModelError(f"{path} cannot be read by transformers ({reason}): choose another file") from error
-    write_tokenizer_settings(target, header)
-    origin = {
-        "file": path.name,
-        "bytes": header.bytes,
-        "sha256": sha256,
-        "architecture": header.architecture,
-        "file_type": header.values.get("general.file_type"),
-        "dtype": "float32",
-        "versions": {name: version(name) for name in ("gguf", "transformers", "torch")},
-    }
-    (target / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
 
 
 def mend_tokenizer(tokenizer: Any, header: GgufHeader) -> None:

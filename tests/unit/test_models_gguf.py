@@ -84,6 +84,34 @@ def test_a_file_that_changes_while_it_is_converted_gives_no_model(
     assert not [p.name for p in (home / "models").iterdir() if not p.name.endswith(".lock")]
 
 
+BESIDE = {
+    "tokenizer_config.json": '{"tokenizer_class": "BertTokenizer", "bos_token": "<unused7>"}',
+    "tokenizer.json": "{}",
+    "adapter_config.json": '{"peft_type": "LORA", "base_model_name_or_path": "nobody/nothing", "target_modules": []}',
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_lies_beside_a_file_is_not_read(tmp_path: Path, name: str) -> None:
+    for folder in ("alone", "model", "first", "second"):
+        (tmp_path / folder).mkdir()
+    gguf.convert(build_gguf(tmp_path / "alone" / "tiny.gguf"), tmp_path / "first", "")
+    (tmp_path / "model" / name).write_text(BESIDE[name])
+    gguf.convert(build_gguf(tmp_path / "model" / "tiny.gguf"), tmp_path / "second", "")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def test_nobody_is_asked_whether_code_beside_a_file_may_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", null]}}')
+    (tmp_path / "evil.py").write_text("raise SystemExit('code of a model was run')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    assert converted(str(build_gguf(tmp_path / "tiny.gguf")))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_before_a_run_the_page_says_that_it_will_be_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = old(build_gguf(tmp_path / "tiny.gguf"))
     experiment = tiny_experiment(path)
