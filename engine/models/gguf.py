@@ -20,8 +20,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from engine.models.around import beginning_of
 from engine.models.catalogue import models_folder
 from engine.models.fingerprint import fingerprint
+from engine.models.folder_check import read_tokenizer
 from engine.models.folders import replaced
 from engine.models.gguf_header import GgufHeader, read_header
 from engine.models.source import ModelError, converted_folder, gguf_file
@@ -161,7 +163,10 @@ def mend_tokenizer(tokenizer: Any, header: GgufHeader) -> None:
 
 def write_tokenizer_settings(folder: Path, header: GgufHeader) -> None:
     """Say in tokenizer_config.json whether texts begin and end with a token, which transformers leaves out, and drop
-    the tokens that it added to those of the file: no row of the weights is theirs."""
+    the tokens that it added to those of the file: no row of the weights is theirs.
+
+    Where the file is silent of a beginning that its family needs, so are the settings: `around_of` then gives it.
+    """
     file = folder / "tokenizer.json"
     parts = json.loads(file.read_text(encoding="utf-8"))
     count = header.values["tokenizer.ggml.tokens"]
@@ -176,4 +181,9 @@ def write_tokenizer_settings(folder: Path, header: GgufHeader) -> None:
     passing = {"is_local", "local_files_only", "name_or_path", "extra_special_tokens"}
     foreign = {name for name, value in settings.items() if isinstance(value, str) and value in added}
     settings = {name: value for name, value in settings.items() if name not in passing | foreign}
+    if "tokenizer.ggml.add_bos_token" not in header.values:
+        silent = {name: value for name, value in settings.items() if name != "add_bos_token"}
+        file.write_text(json.dumps(silent), encoding="utf-8")
+        if beginning_of(folder, read_tokenizer(folder / "tokenizer.json")).needed:
+            settings = silent
     file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -11,11 +11,14 @@ import torch
 from transformers import AutoTokenizer
 
 from engine.models import gguf
+from engine.models.around import around_of
 from engine.models.files import experiment_problems, find_folder, located, model_shape
 from engine.models.gguf import converted
 from engine.models.gguf_header import gguf_architectures, read_header
 from engine.models.loading import load_base, load_checkpoint, save_model
 from engine.models.source import ModelError, resolve_source
+from engine.models.tokenise import tokenise
+from engine.settings import ModelText
 from tests.unit.tiny_gguf import build_gguf
 from tests.unit.tiny_models import tiny_experiment
 
@@ -45,6 +48,20 @@ def test_a_gguf_file_becomes_a_folder_that_begins_texts_as_the_file_says(tmp_pat
 def test_a_file_that_adds_no_beginning_gets_none(tmp_path: Path) -> None:
     folder = converted(str(build_gguf(tmp_path / "tiny.gguf", beginning=False)))
     assert AutoTokenizer.from_pretrained(folder)("a").input_ids[0] != 1
+
+
+@pytest.mark.parametrize(
+    ("beginning", "last", "first"), [(None, "<0x0A>", 1), (False, "<0x0A>", None), (None, "x", None)]
+)
+def test_a_file_that_is_silent_of_its_beginning_has_its_familys(
+    tmp_path: Path, beginning: bool | None, last: str, first: int | None
+) -> None:
+    """Llama 3's files say nothing of it, since its own tokenizer's settings do not; llama.cpp adds one all the same."""
+    path = build_gguf(tmp_path / "tiny.gguf", beginning=beginning, last=last)
+    folder = converted(str(path))
+    assert folder and around_of(folder, ModelText()).beginning == ((first,) if first is not None else ())
+    ((ids, _),) = tokenise(load_base(tiny_experiment(path)).tokenizer, ["a"])
+    assert (ids[0] == 1) == (first == 1)
 
 
 def test_the_weights_are_the_files_own(tmp_path: Path) -> None:

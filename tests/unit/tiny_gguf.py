@@ -12,11 +12,15 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 HIDDEN, INNER, LAYERS, HEADS = 16, 32, 2, 2
 
 
-def build_gguf(path: Path, *, beginning: bool = True, architecture: str = "llama", **changed: Any) -> Path:
-    """A Llama of two layers with a byte-level tokenizer of 300 tokens. changed: settings of the header."""
+def build_gguf(path: Path, *, beginning: bool | None = True, architecture: str = "llama", **changed: Any) -> Path:
+    """A Llama of two layers with a byte-level tokenizer of 300 tokens, the last of them `last`.
+
+    beginning: whether texts begin with a token; None says nothing of it. changed: settings of the header.
+    """
     random = np.random.default_rng(0)
     letters = [*bytes_to_unicode().values(), "Ġa"]
     tokens = ["<unk>", "<s>", "</s>", *letters, *(f"<unused{i}>" for i in range(300 - 3 - len(letters)))]
+    tokens[-1] = changed.get("last", tokens[-1])
     kinds = [3, 3, 3, *([1] * len(letters)), *([3] * (300 - 3 - len(letters)))]
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_uint32(f"{architecture}.block_count", changed.get("block_count", LAYERS))
@@ -36,7 +40,8 @@ def build_gguf(path: Path, *, beginning: bool = True, architecture: str = "llama
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    writer.add_add_bos_token(beginning)
+    if beginning is not None:
+        writer.add_add_bos_token(beginning)
     writer.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     if "split" in changed:
         writer.add_uint16("split.count", changed["split"])
