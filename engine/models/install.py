@@ -52,13 +52,14 @@ def remove(name: str) -> bool:
     if name not in INSTALLABLE:
         raise ModelError(f"there is no model ‘{name}’ to remove: choose {' or '.join(INSTALLABLE)}")
     folder = models_folder() / name
-    places = [folder, downloads(name), *(folder.with_name(f".{name}.{end}") for end in ("new", "old"))]
+    places = [folder, downloads(name), *(folder.with_name(f".{name}.{end}") for end in ("new", "old", "gone"))]
     there = [place for place in places if place.exists()]
     if not there:
         return False
     try:
         with FileLock(lock_file(name), timeout=0):
-            gone = folder.with_name(f".{name}.old")  # so that a deletion that is killed leaves no part of a model
+            # So that a deletion that is killed leaves no part of a model: `replaced` puts `.old` back, of this nothing.
+            gone = folder.with_name(f".{name}.gone")
             if folder.exists():
                 shutil.rmtree(gone, ignore_errors=True)
                 folder.rename(gone)

