@@ -1,4 +1,4 @@
-"""Fetches a model from the Hugging Face hub into its cache: settings, tokenizer and safetensors, nothing else of it.
+"""Fetches a model from the Hugging Face hub into its cache: settings, tokenizer, safetensors and terms, nothing else.
 
     fetch("Qwen/Qwen2.5-1.5B", said)          # said("Downloading …", bytes done, bytes of all)
     python -m engine.models.hub NAME          # what that starts: the part that talks to the hub
@@ -36,6 +36,7 @@ from engine import CODE_ROOT
 from engine.models.files import find_folder
 from engine.models.folder_check import check_folder
 from engine.models.installing import Said, silent
+from engine.models.notices import TERMS
 from engine.models.source import MissingError, ModelError, resolve_source
 from engine.models.view import FILES, SETTINGS
 from engine.models.weights import INDEX, WHOLE, weight_parts
@@ -184,7 +185,7 @@ def main() -> int:
 
 def _download(name: str) -> None:
     """Settings first, since the index names the files of weights; then those. Raises what the library raises."""
-    small = [*SETTINGS, *FILES, INDEX]
+    small = [*SETTINGS, *FILES, *TERMS, INDEX]
     folder = Path(snapshot_download(name, allow_patterns=small))
     wanted = [*small, *(weight_parts(folder) or [WHOLE])]
     files = snapshot_download(name, allow_patterns=wanted, dry_run=True)

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from huggingface_hub import HfApi
 
 from engine.models.hub import asked_for, blobs_of
+from engine.models.notices import TERMS
 from engine.models.view import FILES, SETTINGS
 from engine.models.weights import INDEX, WHOLE, weight_parts
 
@@ -39,7 +40,7 @@ def download_size(name: str) -> int:
     if missing := [part for part in weights if part not in files]:
         raise ValueError(f"the hub has no {missing[0]} of {name}")
     total, blobs = 0, blobs_of(name)
-    for wanted in {*SETTINGS, *FILES, INDEX, *weights} & files.keys():
+    for wanted in {*SETTINGS, *FILES, *TERMS, INDEX, *weights} & files.keys():
         file = files[wanted]
         if file.size is None:
             raise ValueError(f"the hub does not tell the size of {wanted} of {name}")

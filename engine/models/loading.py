@@ -33,7 +33,7 @@ from engine.models.adapter_check import ADAPTER_CONFIG, check_adapter
 from engine.models.checksums import check_intact
 from engine.models.device import choose_device, choose_dtype, prepare_cpu
 from engine.models.experts import compute_in_turns
-from engine.models.files import refuse_text
+from engine.models.files import find_folder, refuse_text
 from engine.models.folder_check import check_folder
 from engine.models.folders import whole
 from engine.models.gguf import converted
@@ -152,7 +152,8 @@ def save_model(loaded: LoadedModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     loaded.tokenizer.save_pretrained(folder)
     note_base(folder, loaded.base)
-    copy_notices(loaded.causal.name_or_path or "", folder)
+    source = loaded.causal.name_or_path or ""
+    copy_notices(str(find_folder(source) or source), folder)
     if isinstance(loaded.model, PeftModel):
         loaded.model.save_pretrained(str(folder), save_embedding_layers=False)
         save_file(key_rows(loaded.causal, loaded.key_token_ids.values()), folder / KEY_ROWS)

@@ -12,6 +12,12 @@ from pathlib import Path
 from engine.models.reading import MIB, inside_file
 from engine.models.source import ModelError
 
+# What is fetched of a model of the hub: the names that its terms mostly have.
+TERMS = tuple(
+    f"{name}{ending}"
+    for name in ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
+    for ending in ("", ".md", ".txt", ".html")
+)
 NOTICE = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY|[A-Z]+_TERMS)(\.(md|txt|html))?", re.IGNORECASE)
 MOST_FILES = 20
 

@@ -51,6 +51,7 @@ def test_it_is_what_the_run_will_fetch_to_the_byte(hub: Hub, tmp_path: Path, par
         in_parts(folder)
     for foreign in ("modeling_evil.py", "pytorch_model.bin", "README.md", "other.safetensors"):
         (folder / foreign).write_bytes(b"x" * 1000)
+    (folder / "LICENSE").write_bytes(b"x" * 500)
     size = download_size(NAME)
     assert not (tmp_path / "cache").exists() and hub.sent() == [], "a question downloads nothing"
     assert size == fetched_bytes()

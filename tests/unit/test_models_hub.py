@@ -15,7 +15,7 @@ import torch
 from engine.models import hub as hub_module
 from engine.models.files import find_folder
 from engine.models.hub import fetch, is_fetched, is_to_fetch
-from engine.models.loading import load_base
+from engine.models.loading import load_base, load_checkpoint, save_model
 from engine.models.source import ModelError
 from tests.loopback_hub import Hub, in_parts, made_large
 from tests.unit.tiny_models import tiny_experiment
@@ -51,6 +51,17 @@ def test_a_model_is_downloaded_once_with_nothing_but_what_is_read(hub: Hub, tmp_
     assert len(hub.asked) == before, "what is here is not asked for again"
     own = load_base(tiny_experiment(str(hub.models[NAME])))
     assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), own.model.parameters(), strict=True))
+
+
+def test_the_terms_of_a_model_come_with_it_and_travel_on(hub: Hub, tmp_path: Path) -> None:
+    terms = {"LICENSE.txt": b"some licence", "USE_POLICY.md": b"some policy"}
+    for name, text in terms.items():
+        (hub.models[NAME] / name).write_bytes(text)
+    experiment = tiny_experiment(NAME)
+    save_model(load_base(experiment), tmp_path / "memorised")
+    save_model(load_checkpoint(experiment, tmp_path / "memorised"), tmp_path / "generalised")
+    for folder in (tmp_path / "memorised", tmp_path / "generalised"):
+        assert {name: (folder / name).read_bytes() for name in terms} == terms
 
 
 def test_the_bytes_of_a_slow_download_are_told(hub: Hub, large: int) -> None:
