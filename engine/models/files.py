@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from engine.checks import Problem, invisible_character, shorten
@@ -37,6 +36,7 @@ from engine.models.source import (
     local_path,
 )
 from engine.models.vocabulary import has_meaning, key_token, make_room
+from engine.models.weights import read_weights
 from engine.settings import ModelText
 
 LISTED = "the lab’s list of models"
@@ -288,18 +288,11 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape | None:
 
 
 def _count_weights(folder: Path) -> int:
-    """The number of parameters by the headers of the safetensors files; 0 where there are none that can be read."""
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.name.startswith("adapter"):
-            continue
-        try:
-            inside_file(folder, path.name)
-            with safe_open(path, "numpy") as file:  # numpy has no bfloat16, but only shapes are read
-                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-        except (OSError, SafetensorError, ModelError):
-            return 0
-    return total
+    """The number of parameters by the headers of the files that a loader would read; 0 where they cannot be read."""
+    try:
+        return sum(math.prod(shape) for shape in read_weights(folder).shapes.values())
+    except ModelError:
+        return 0
 
 
 def _read_json(folder: Path) -> dict[str, Any]:

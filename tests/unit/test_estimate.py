@@ -283,6 +283,15 @@ def test_weights_are_counted_whatever_their_format(tmp_path: Path) -> None:
     assert model_shape(str(tmp_path)) is None
 
 
+def test_weights_that_no_loader_reads_do_not_count(tmp_path: Path) -> None:
+    """Some publishers put the same weights beside them once more, in a format of their own."""
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [3, 5], "data_offsets": [0, 30]}}).encode()
+    for name in ("model.safetensors", "consolidated.safetensors"):
+        (tmp_path / name).write_bytes(len(header).to_bytes(8, "little") + header + bytes(30))
+    shape = model_shape(str(tmp_path))
+    assert shape is not None and shape.parameters == 15
+
+
 def test_key_tokens_that_mean_something_already(model: Path) -> None:
     problems = tokenizer_problems(model / "tokenizer.json", ["[X]", "Bee", "⊕", ""])
     assert [str(p) for p in problems] == [
