@@ -96,7 +96,8 @@ def estimate_experiment(
     shape = model_shape(experiment.model)
     first, second = experiment.stage1, experiment.stage2
     sequences1 = [sentence.text for relation in experiment.relations for sentence in stage1_sentences(relation)]
-    sequences2 = [s.text for relation in experiment.relations for s in stage2_sentences(experiment, relation)]
+    shown = () if experiment.in_context else experiment.relations
+    sequences2 = [s.text for relation in shown for s in stage2_sentences(experiment, relation)]
     tokens1, tokens2 = sum(count(sequences1)) * first.epochs, sum(count(sequences2)) * second.epochs
     steps1 = math.ceil(len(sequences1) / first.batch_size) * first.epochs
     steps2 = math.ceil(len(sequences2) / second.batch_size) * second.epochs
@@ -237,6 +238,8 @@ def token_counter(experiment: Experiment) -> tuple[Callable[[list[str]], list[in
 
 def _disk(experiment: Experiment, shape: ModelShape, accelerator: bool) -> int:
     """Bytes at most: the kept checkpoints, and twice what to go on from, whose new one is written beside the old."""
+    if experiment.in_context:
+        return 0
     kept = checkpoint_bytes(experiment, shape, accelerator) * (len(experiment.checkpoints) - 1)
     return kept + 2 * state_bytes(experiment, shape, accelerator)
 
@@ -245,9 +248,12 @@ def training_memory(experiment: Experiment, shape: ModelShape, longest: int, acc
     """Bytes at the peak of training, on each device: weights, gradients, AdamW's two moments, activations and logits.
 
     `longest`: characters of the longest sequence. A guess to a factor of about 1.5; another process's share not
-    included. Activations: some 16 values a token and layer of the hidden size (after Korthikanti et al. 2022).
+    included. Activations: some 16 values a token and layer of the hidden size (after Korthikanti et al. 2022). Of a
+    baseline that trains nothing: the weights.
     """
     width, trained = weight_bytes(experiment, accelerator), trained_parameters(experiment, shape)
+    if experiment.in_context:
+        return int(shape.parameters * width + 500e6)
     if experiment.tuning.method == "full":
         each = trained_bytes(experiment, accelerator)
         fixed = int((shape.parameters + trained) * each + trained * moment_bytes(experiment, accelerator))

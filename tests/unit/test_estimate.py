@@ -283,6 +283,14 @@ def test_weights_are_counted_whatever_their_format(tmp_path: Path) -> None:
     assert model_shape(str(tmp_path)) is None
 
 
+def test_a_baseline_with_the_facts_in_the_prompt_trains_and_keeps_nothing() -> None:
+    tuned = estimate_experiment(experiment("Qwen/Qwen2.5-1.5B"), accelerator=True)
+    asked = experiment("Qwen/Qwen2.5-1.5B", stage1={"epochs": 0}, in_context={})
+    found = estimate_experiment(asked, accelerator=True)
+    assert (found.stage2_tokens, found.stage2_steps, found.disk) == (0, 0, 0)
+    assert found.parameters and tuned.memory and found.memory == int(2 * found.parameters + 500e6) < tuned.memory / 5
+
+
 def test_weights_that_no_loader_reads_do_not_count(tmp_path: Path) -> None:
     """Some publishers put the same weights beside them once more, in a format of their own."""
     header = json.dumps({"a": {"dtype": "BF16", "shape": [3, 5], "data_offsets": [0, 30]}}).encode()
