@@ -94,8 +94,8 @@ def trained_parameters(experiment: Experiment, shape: ModelShape) -> int:
     """How many weights a run trains."""
     if experiment.tuning.method == "full":
         both = {experiment.stage1.embeddings, experiment.stage2.embeddings}
-        frozen = shape.vocabulary * shape.hidden if both == {"key tokens"} else 0
-        return shape.parameters - frozen
+        matrices = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+        return shape.parameters - (matrices if both == {"key tokens"} else 0)
     return int(experiment.tuning.rank * (shape.adapter_sizes or shape.parameters // 100))
 
 

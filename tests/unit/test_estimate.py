@@ -22,7 +22,7 @@ from app.shared.lab import Lab
 from engine.corpus.beginnings import replayed_beginnings
 from engine.corpus.resolve import resolve
 from engine.corpus.sentences import stage1_sentences, stage2_sentences
-from engine.costs import Pace, Work, pace_of, part_seconds
+from engine.costs import Pace, Work, pace_of, part_seconds, trained_parameters
 from engine.estimate import estimate_experiment
 from engine.evaluation.questions import questions_for
 from engine.experiment import Experiment
@@ -289,6 +289,13 @@ def test_a_baseline_with_the_facts_in_the_prompt_trains_and_keeps_nothing() -> N
     found = estimate_experiment(asked, accelerator=True)
     assert (found.stage2_tokens, found.stage2_steps, found.disk) == (0, 0, 0)
     assert found.parameters and tuned.memory and found.memory == int(2 * found.parameters + 500e6) < tuned.memory / 5
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_both_embedding_matrices_are_frozen_where_there_are_two(tied: bool) -> None:
+    shape = ModelShape(1000, "a test", hidden=4, layers=2, vocabulary=50, tied=tied)
+    frozen = experiment(stage1={"embeddings": "key tokens"}, stage2={"facts": 2, "embeddings": "key tokens"})
+    assert trained_parameters(frozen, shape) == 1000 - (200 if tied else 400)
 
 
 def test_weights_that_no_loader_reads_do_not_count(tmp_path: Path) -> None:
