@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from engine.models.around import beginning_of
 from engine.models.catalogue import models_folder
@@ -126,7 +127,7 @@ def _convert(path: Path, link: Path, target: Path, said: Callable[[str], None]) 
         config._name_or_path = ""
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-    except (ModelError, OSError, MemoryError):
+    except (ModelError, OSError, MemoryError, SafetensorError):  # the last of a full disk, as `replaced` says
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__

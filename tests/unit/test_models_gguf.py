@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import signal
 import struct
 from pathlib import Path
 
@@ -123,6 +126,22 @@ def test_nobody_is_asked_whether_code_beside_a_file_may_run(tmp_path: Path, monk
     (tmp_path / "evil.py").write_text("raise SystemExit('code of a model was run')")
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     assert converted(str(build_gguf(tmp_path / "tiny.gguf")))
+
+
+def test_a_full_disk_is_not_the_files_fault(tmp_path: Path, home: Path) -> None:
+    """A limit on the size of files stands for the disk: both reach safetensors as a failed write."""
+    path = build_gguf(tmp_path / "tiny.gguf")
+    previous = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, previous[1]))
+        with pytest.raises(OSError, match="large") as caught:
+            converted(str(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, previous)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caught.value.errno == errno.EFBIG
+    assert not [p for p in (home / "models").iterdir() if not p.name.endswith(".lock")]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
