@@ -92,7 +92,8 @@ def labelled_loss(
 class FrozenHead:
     """A frozen output matrix, `weight` (vocabulary × hidden size), with the rows of the key tokens that are trained.
 
-    rows: (key tokens × hidden size) in place of the matrix's rows `ids`, or None; cap: `final_logit_softcapping`.
+    ids: the key tokens' rows, None where there are none; rows: (key tokens × hidden size) in place of these where they
+    are trained, or None; cap: `final_logit_softcapping`.
     """
 
     weight: torch.Tensor
@@ -112,7 +113,10 @@ class FrozenHead:
             return None
         weight = head.weight.detach().to(torch.bfloat16) if mixed else head.weight.detach()
         cap = getattr(causal.config, "final_logit_softcapping", None)
-        return cls(weight, keys.output if keys else None, keys.ids if keys else None, cap)
+        # Also where they are frozen: what the base said, they do not take part in.
+        rows = sorted(loaded.key_token_ids.values())
+        ids = torch.tensor(rows, device=weight.device) if rows else None
+        return cls(weight, keys.output if keys else None, ids, cap)
 
     def loss(
         self, hidden: torch.Tensor, targets: torch.Tensor, of_base: torch.Tensor | None = None

@@ -55,6 +55,14 @@ def test_of_a_large_matrix_it_is_the_same_part_by_part(tmp_path, monkeypatch, na
     assert [n for n in found if not torch.allclose(found[n], wanted[n], atol=5e-4)] == []
 
 
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_base_never_says_a_key_token_where_its_row_is_frozen_either(tmp_path, monkeypatch, name):
+    lora = tiny_experiment(BUILDERS[name](tmp_path), tuning={"method": "lora", "rank": 4})
+    expected = run(lora, prepared(lora), settings(), leashed(lora))
+    large_from_now_on(monkeypatch)
+    assert run(lora, prepared(lora), settings(), leashed(lora)) == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
 def test_it_begins_at_nothing_and_holds_more_than_words_do():
     experiment, chosen = tiny_experiment("embedded"), settings(epochs=10, embeddings="key tokens", learning_rate=2e-3)
     base, texts = load_base(experiment), leashed(experiment)
