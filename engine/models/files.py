@@ -248,8 +248,9 @@ def model_shape(model: str) -> ModelShape | None:
     if about := PAPER_MODELS.get(model):
         listed = shape_from_config(about.fields)
         return replace(listed, source=LISTED) if listed else None
-    if size := re.search(r"(?<![\d.])(\d+(?:\.\d+)?)([bm])(?![a-z])", model.rpartition("/")[2].lower()):
-        return ModelShape(int(float(size[1]) * {"b": 1e9, "m": 1e6}[size[2]]), "its name")
+    # ‘8x7b’: a mixture of so many experts.
+    if size := re.search(r"(?<![\d.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z])", model.rpartition("/")[2].lower()):
+        return ModelShape(int(int(size[1] or 1) * float(size[2]) * {"b": 1e9, "m": 1e6}[size[3]]), "its name")
     return None
 
 

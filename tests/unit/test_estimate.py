@@ -221,6 +221,7 @@ def test_size_by_name() -> None:
         ("Qwen/Qwen2-1.5B", 1.5e9),
         ("meta-llama/Llama-3.2-1B-Instruct", 1e9),
         ("me/tiny-42m", 42e6),
+        ("mistralai/Mixtral-8x7B-v0.1", 56e9),
     ):
         shape = model_shape(name)
         assert shape is not None and shape.parameters == parameters
