@@ -56,7 +56,7 @@ def test_a_file_that_adds_no_beginning_gets_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("beginning", "last", "first"), [(None, "<0x0A>", 1), (False, "<0x0A>", None), (None, "x", None)]
 )
-def test_a_file_that_is_silent_of_its_beginning_has_its_familys(
+def test_a_file_that_is_silent_of_its_beginning_has_that_of_its_family(
     tmp_path: Path, beginning: bool | None, last: str, first: int | None
 ) -> None:
     """Llama 3's files say nothing of it, since its own tokenizer's settings do not; llama.cpp adds one all the same."""
