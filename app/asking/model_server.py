@@ -10,7 +10,7 @@ from app.shared.render import render
 from engine.serving.client import ServerClient
 from engine.serving.processes.model_process import ModelProcess
 from engine.serving.processes.plans import Backend, default_backend
-from engine.serving.processes.supervisor import DeviceBusy, Supervisor
+from engine.serving.processes.supervisor import DeviceBusy, Stopping, Supervisor
 from engine.serving.served import ServedModel
 
 # Of several servers, the one that a person should hear of first.
@@ -67,13 +67,14 @@ class ModelServer:
         return min(states, key=lambda s: URGENT.index(s.state), default=ServerStatus("off"))
 
     def client_for(self, served: ServedModel) -> ServerClient | None:
-        """A client of a server that has the model, or None while it is on its way, or training has the device.
+        """A client of a server that has the model, or None while it is on its way, training has the device, or the
+        lab is being stopped.
 
         Raises ServingError when it cannot be served.
         """
         try:
             place = self._supervisor.place_now(served)
-        except DeviceBusy:
+        except (DeviceBusy, Stopping):
             return None
         if place is None:
             return None

@@ -43,6 +43,10 @@ class DeviceBusy(ServingError):
     """Training has the device; the question can be asked again when the run has ended."""
 
 
+class Stopping(ServingError):
+    """The lab is being stopped; the question can be asked again in the next one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a model can be asked: address without `/v1`, the model's name there, and which server it is and why.
@@ -103,7 +107,8 @@ class Supervisor:
     def place_now(self, model: ServedModel) -> Place | None:
         """Where the model can be asked, or None while it is on its way there; begins what is needed for it.
 
-        Raises ServingError when it cannot be served (the next call tries again), DeviceBusy while a run trains.
+        Raises ServingError when it cannot be served (the next call tries again), DeviceBusy while a run trains,
+        Stopping after `stop`.
         """
         if model.lost:
             raise ServingError(model.lost)
@@ -189,7 +194,7 @@ class Supervisor:
         """The server of the plan, started if need be; None while there is no room for it."""
         with self._lock:
             if self._stopped:
-                raise ServingError("the lab is being stopped")
+                raise Stopping("the lab is being stopped")
             key = (plan.backend, plan.serves)
             server = self._servers.get(key)
             if server is not None and server.plan.rank is not None and (plan.rank or 0) > server.plan.rank:
