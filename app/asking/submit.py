@@ -112,8 +112,10 @@ def _put(
     lab: Lab, run: Run, kind: str, title: str, questions: list[Question], settings: Settings, columns: Sequence[str]
 ) -> str:
     """Keep the questions and put them to these models, or to base and both stages."""
-    asking = add_asking(lab.db, kind, run.id, run.name, title[:300], settings.model_dump(), questions)
-    _put_to(lab, asking, columns or models_of(lab, run).stages or (f"{run.id}/base",))
+    chosen = columns or models_of(lab, run).stages or (f"{run.id}/base",)
+    with write(lab.db):
+        asking = add_asking(lab.db, kind, run.id, run.name, title[:300], settings.model_dump(), questions)
+        _put_to(lab, asking, chosen)
     return asking
 
 

@@ -34,7 +34,7 @@ from engine.serving.asking.questions import (
 from storage.accounts import add_user
 from storage.acting import NotAllowed, Role, acting_as
 from storage.asking_queue import store_answers
-from storage.askings import Answer, Question, get_asking, list_questions
+from storage.askings import Answer, Question, find_askings, get_asking, list_questions
 from storage.audit import list_entries
 from storage.runs import Run, add_run
 
@@ -179,6 +179,14 @@ def test_what_is_asked_is_kept_with_its_columns(lab: Lab, run: Run, experiment: 
     assert [m["model"] for m in document["models"]] == [f"{run.id}/base"]
     with pytest.raises(AskError, match="There is no run"):
         run_to_ask(lab, "none")
+
+
+@pytest.mark.parametrize("columns", [["no model"], ["gone/base"], ["r/base"] * 13])
+def test_what_is_refused_leaves_no_question_behind(lab: Lab, run: Run, columns: list[str]) -> None:
+    ada = add_user(lab.db, "ada", "", Role.RUNNER).actor
+    with acting_as(ada), pytest.raises(AskError):
+        ask_text(lab, run, "Who?", columns=columns)
+    assert find_askings(lab.db) == ([], 0) and not list_entries(lab.db, search="question")
 
 
 def test_the_audit_has_who_asks_further_models(lab: Lab, run: Run) -> None:
