@@ -267,12 +267,12 @@ class Supervisor:
         written = (folder / "adapter_model.safetensors").stat().st_mtime_ns
         with server.lock, ServerClient(server.url) as client:
             known = server.adapters.pop(name, None)
-            if known is not None and known != written:
-                self._forget(client, name)  # trained again under the same name
             while len(server.adapters) >= vllm_backend.MAX_ADAPTERS:
                 longest_unused, _ = server.adapters.popitem(last=False)
                 self._forget(client, longest_unused)
             if known != written:
+                # Trained again under the same name, or left at a neighbour by a lab before this one.
+                self._forget(client, name)
                 try:
                     client.load_adapter(name, folder)
                 except Refused as error:

@@ -1,0 +1,95 @@
+"""Which servers and adapters there are for a question, over servers that pretend to be vLLM."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.serving.processes.neighbour import VARIABLE
+from engine.serving.processes.supervisor import Supervisor
+from engine.serving.served import ServedModel
+
+
+class PretendedVllm(ThreadingHTTPServer):
+    """Keeps names of adapters as vLLM 0.32 does: each is given once, until it is unloaded. `base`: what it serves."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.base = base
+        self.adapters: dict[str, str] = {}
+        self.loads: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: PretendedVllm
+
+    def do_GET(self) -> None:
+        cards: list[dict[str, Any]] = [{"id": "base", "root": str(self.server.base)}]
+        cards += [{"id": name, "root": path, "parent": "base"} for name, path in self.server.adapters.items()]
+        self.reply(200, {"data": cards} if self.path == "/v1/models" else {})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        adapters, name = self.server.adapters, asked.get("lora_name", asked.get("model"))
+        if self.path == "/v1/load_lora_adapter":
+            if name in adapters:
+                return self.reply(400, {"error": {"message": f"The lora adapter '{name}' has already been loaded."}})
+            adapters[name] = asked["lora_path"]
+            self.server.loads.append(name)
+            return self.reply(200, {})
+        if name not in adapters:
+            return self.reply(404, {"error": {"message": f"The model `{name}` does not exist."}})
+        if self.path == "/v1/unload_lora_adapter":
+            del adapters[name]
+        self.reply(200, {"id": "1", "model": name, "choices": []})
+
+    def reply(self, status: int, body: object) -> None:
+        """Send JSON."""
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing is printed."""
+
+
+@pytest.fixture
+def neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedVllm]:
+    """A vLLM that somebody else runs, and keeps running."""
+    base = tmp_path / "prepared" / "key"
+    base.mkdir(parents=True)
+    with PretendedVllm(base) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv(VARIABLE, server.url)
+        yield server
+        server.shutdown()
+
+
+def adapter(home: Path, name: str) -> ServedModel:
+    folder = home / "runs" / "r1" / "checkpoints" / name
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    base, tokenizer = home / "prepared" / "key", folder / "tokenizer.json"
+    return ServedModel(f"r1/{name}", "r1", name, "adapter", folder, base, tokenizer)
+
+
+def test_the_next_lab_asks_what_the_one_before_it_left_at_a_neighbour(tmp_path: Path, neighbour: PretendedVllm) -> None:
+    model = adapter(tmp_path, "generalised@3")
+    for lab in range(1, 3):
+        place = Supervisor(tmp_path, "auto").place_now(model)
+        assert place is not None and (place.url, place.model) == (neighbour.url, "r1/generalised@3")
+        # What it left may have been trained again since.
+        assert neighbour.loads == ["r1/generalised@3"] * lab
