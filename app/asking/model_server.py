@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from app.shared.render import render
 from engine.serving.client import ServerClient
@@ -52,7 +53,7 @@ class ModelServer:
     def __init__(self, home: Path, backend: Backend | None = None) -> None:
         """`backend`: None takes what the environment says (ROTE_LAB_SERVER), else `auto`."""
         self._supervisor = Supervisor(home, backend or default_backend())
-        self._clients: dict[str, ServerClient] = {}
+        self._clients: dict[tuple[Any, ...], ServerClient] = {}
         self._backends: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -80,9 +81,11 @@ class ModelServer:
             return None
         with self._lock:
             self._backends[place.url] = place.backend
-            if place.url not in self._clients:
-                self._clients[place.url] = ServerClient(place.url, names=place.names)
-            return self._clients[place.url]
+            # At an address that somebody else keeps, another base may have come, with other names.
+            key = (place.url, *sorted(place.names.items()))
+            if key not in self._clients:
+                self._clients[key] = ServerClient(place.url, names=place.names)
+            return self._clients[key]
 
     def backend_of(self, client: ServerClient) -> str:
         """Which server a client speaks to: vllm or embedded."""

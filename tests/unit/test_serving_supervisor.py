@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.asking.model_server import ModelServer
 from engine.serving.processes.neighbour import VARIABLE
 from engine.serving.processes.supervisor import Supervisor
 from engine.serving.served import ServedModel
@@ -93,3 +94,18 @@ def test_the_next_lab_asks_what_the_one_before_it_left_at_a_neighbour(tmp_path: 
         assert place is not None and (place.url, place.model) == (neighbour.url, "r1/generalised@3")
         # What it left may have been trained again since.
         assert neighbour.loads == ["r1/generalised@3"] * lab
+
+
+def test_a_neighbour_that_serves_another_base_now_is_asked_by_that_one_s_names(
+    tmp_path: Path, neighbour: PretendedVllm
+) -> None:
+    models = ModelServer(tmp_path, "auto")
+    for key in ("key", "other"):
+        base = tmp_path / "prepared" / key
+        (tmp_path / "prepared" / f"{key}-empty-adapter").mkdir(parents=True)
+        (tmp_path / "prepared" / f"{key}-empty-adapter" / "adapter_model.safetensors").write_bytes(b"")
+        neighbour.base, neighbour.adapters = base, {}
+        models._supervisor._neighbour._looked = float("-inf")  # type: ignore[union-attr]
+        client = models.client_for(ServedModel(f"base-{key}", "r1", "base", "base", base, base, base / "t.json"))
+        assert client is not None and models.backend_of(client) == "vllm"
+        assert client.complete(f"base-{key}", "Who?").model == f"base-{key}-as-adapter"
