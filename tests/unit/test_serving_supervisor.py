@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,9 +13,14 @@ from typing import Any
 import pytest
 
 from app.asking.model_server import ModelServer
+from engine.serving import traffic
+from engine.serving.processes import room
+from engine.serving.processes import supervisor as supervisor_module
 from engine.serving.processes.neighbour import VARIABLE
+from engine.serving.processes.plans import Plan
 from engine.serving.processes.supervisor import Supervisor
 from engine.serving.served import ServedModel
+from engine.serving.vllm import backend
 
 
 class PretendedVllm(ThreadingHTTPServer):
@@ -109,3 +115,38 @@ def test_a_neighbour_that_serves_another_base_now_is_asked_by_that_one_s_names(
         client = models.client_for(ServedModel(f"base-{key}", "r1", "base", "base", base, base, base / "t.json"))
         assert client is not None and models.backend_of(client) == "vllm"
         assert client.complete(f"base-{key}", "Who?").model == f"base-{key}-as-adapter"
+
+
+class PretendedProcess:
+    """A model server that is ready when the test says so."""
+
+    def __init__(self, home: Path, plan: Plan, *_: Any) -> None:
+        self.plan, self.state, self.url, self.reason = plan, "starting", f"http://{plan.serves}", ""
+        self.port, self.used, self.ready_since, self.part, self.devices = None, 0.0, float("inf"), 0.0, ("cpu",)
+
+    def start(self) -> None:
+        """It is started already."""
+
+    def stop(self) -> None:
+        """It has no processes."""
+
+
+def test_more_bases_than_processes_on_a_processor_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each question ends the server that another one waits for, and none is ever ready."""
+    monkeypatch.setattr(backend, "installed", lambda: "0.32.0 for CPUs")
+    for module in (backend, supervisor_module):
+        monkeypatch.setattr(module, "free_gib", lambda: 16.0)
+    monkeypatch.setattr(supervisor_module, "ModelProcess", PretendedProcess)
+    lab = Supervisor(tmp_path, "vllm")
+    models = [ServedModel(name, name, "generalised@3", "full", tmp_path, tmp_path / name, tmp_path) for name in "abcd"]
+    for _ in range(3):
+        assert [lab.place_now(model) for model in models] == [None] * 4
+    first = lab.servers()
+    assert [server.plan.serves for server in first] == ["a", "b", "c"], "the fourth waits while they start"
+    for server in first:
+        server.state, server.ready_since = "ready", time.monotonic() - room.TURN_SECONDS - 1
+    with traffic.asking("http://a"), traffic.asking("http://b"), traffic.asking("http://c"):
+        assert lab.place_now(models[3]) is None
+        assert lab.servers() == first, "and while they answer"
+    lab.place_now(models[3])
+    assert [server.plan.serves for server in lab.servers()] == ["b", "c", "d"], "the longest unused has had its turn"

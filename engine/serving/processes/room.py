@@ -102,7 +102,7 @@ class Room(Generic[Server]):
             return {device for device, parts in taken.items() if parts + part > ALL_PARTS + ROUNDING}
 
         chosen: list[Server] = []
-        for server in sorted((s for s in there if self._may_leave(s)), key=lambda s: traffic.last_answer(s.url)):
+        for server in sorted((s for s in there if self.may_leave(s)), key=lambda s: traffic.last_answer(s.url)):
             if full(chosen).intersection(server.devices):
                 chosen.append(server)
         if full(chosen):
@@ -115,7 +115,8 @@ class Room(Generic[Server]):
         del self._waiting[key]
         return True
 
-    def _may_leave(self, server: Occupant) -> bool:
+    def may_leave(self, server: Occupant) -> bool:
+        """Whether a server may be ended for another one: it has had its turn, or nobody wants it."""
         if server.state == "failed":
             return True
         if server.state != "ready" or traffic.is_asked(server.url):

@@ -216,17 +216,20 @@ class Supervisor:
             return server
 
     def _has_room(self, plan: Plan) -> bool:
-        """Whether the plan's server may start now. Ends vLLM servers for it, the longest unused first: on a processor
-        where there are too many or too little memory is left, on a GPU by its ledger."""
+        """Whether the plan's server may start now. For it vLLM servers end that have had their turn, the longest
+        unused first: on a processor where there are too many or too little memory is left, on a GPU by its ledger."""
         if plan.backend != "vllm":
             return True
         others = sorted((s for s in self._servers.values() if s.plan.backend == "vllm"), key=lambda s: s.used)
         if not vllm_backend.is_cpu_build():
             return self._gpus.make(plan.serves, plan.part, plan.devices(), others, self._end)
-        tight = free_gib() < vllm_backend.PROCESS_GIB
-        while others and (len(others) >= (self.most_vllm or vllm_backend.MOST_PROCESSES) or tight):
-            self._end(others.pop(0))
-            tight = free_gib() < vllm_backend.PROCESS_GIB
+        most = self.most_vllm or vllm_backend.MOST_PROCESSES
+        while others and (len(others) >= most or free_gib() < vllm_backend.PROCESS_GIB):
+            leaving = next((server for server in others if self._gpus.may_leave(server)), None)
+            if leaving is None:
+                return False
+            others.remove(leaving)
+            self._end(leaving)
         return True
 
     def _end(self, server: ModelProcess) -> None:
