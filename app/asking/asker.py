@@ -11,6 +11,8 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
 
 from app.asking.model_server import ModelServer
 from app.shared.lab import Lab
@@ -155,8 +157,9 @@ class Asker:
         client = self._client(served)
         if run := self.lab.run(asking.run):  # without its run a question is asked all the same, but not ranked
             questions = with_options(Experiment.from_record(run.experiment), asking.relation, questions)
-        for answers in each_step(client, served, questions, Sampling(**asking.settings)):
-            queue.store_answers(db, column.asking, column.model, answers)
+        with self._asking(client):
+            for answers in each_step(client, served, questions, Sampling(**asking.settings)):
+                queue.store_answers(db, column.asking, column.model, answers)
         queue.release_column(db, column.asking, column.model, self.server.backend_of(client))
 
     def _look(self, place: TokenPlace) -> None:
@@ -165,8 +168,10 @@ class Asker:
         if answer is None or answer.error:
             raise _Impossible("there is no answer to look into")
         served = self._served(next(c for c in list_columns(db, place.asking) if c.model == place.model))
+        client = self._client(served)
         try:
-            tokens = alternatives(self._client(served), served, answer, place.place, ALTERNATIVES)
+            with self._asking(client):
+                tokens = alternatives(client, served, answer, place.place, ALTERNATIVES)
         except ValueError as error:
             raise _Impossible(str(error)) from error
         queue.store_alternatives(db, place, tokens)
@@ -182,6 +187,16 @@ class Asker:
         if client is None:
             raise _NotReady
         return client
+
+    @contextmanager
+    def _asking(self, client: ServerClient) -> Iterator[None]:
+        """vLLM holds so many adapters: one that made room for another question's is loaded and asked again."""
+        try:
+            yield
+        except Refused as error:
+            if error.status == HTTPStatus.NOT_FOUND and self.server.backend_of(client) == "vllm":
+                raise ServerUnreachable(str(error)) from error
+            raise
 
 
 class _NotReady(Exception):
@@ -205,6 +220,8 @@ def each_step(
         if questions:
             yield from ask_in_steps(client, served, questions, sampling)
     except (Refused, ValueError) as error:
+        if isinstance(error, Refused) and error.status == HTTPStatus.NOT_FOUND:
+            raise
         if len(questions) == 1:
             yield [Answer(questions[0], served.name, error=sentence(str(error)))]
             return

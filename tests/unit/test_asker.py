@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +15,9 @@ from app.asking.submit import ask_text
 from app.shared.lab import Lab
 from engine.corpus.resolve import resolve
 from engine.presets import load_preset
-from storage.askings import WAITING, list_columns
+from engine.serving.client import Refused, ServerClient
+from engine.serving.served import ServedModel
+from storage.askings import DONE, WAITING, Answer, Question, list_answers, list_columns
 from storage.runs import Run, add_run
 
 
@@ -40,3 +44,34 @@ def test_what_waits_while_the_lab_is_stopped_waits_for_the_next_one(
         assert asker.turn(), "the threads go on until the process ends"
     (column,) = list_columns(lab.db, asking)
     assert (column.state, column.error) == (WAITING, None)
+
+
+class PretendedServer:
+    """What the asker needs of a `ModelServer`: vLLM, always ready."""
+
+    def client_for(self, served: ServedModel) -> ServerClient:
+        """Nobody is asked through it here."""
+        return ServerClient("http://127.0.0.1:9")
+
+    def backend_of(self, client: ServerClient) -> str:
+        """Which server it is."""
+        return "vllm"
+
+
+def test_an_adapter_that_had_to_make_room_is_asked_again(lab: Lab, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = [Refused("The model `r/generalised@1` does not exist.", 404)] * 2
+
+    def ask(_: ServerClient, served: ServedModel, questions: Sequence[Question], *more: Any) -> Iterator[list[Answer]]:
+        if refusals:
+            raise refusals.pop()
+        yield [Answer(question, served.name, "Ana") for question in questions]
+
+    monkeypatch.setattr(asker_module, "NOT_READY_SECONDS", 0.0)
+    monkeypatch.setattr(asker_module, "ask_in_steps", ask)
+    asking = ask_text(lab, run, "Who?", columns=[f"{run.id}/base"])
+    asker = Asker(lab, cast(ModelServer, PretendedServer()))
+    while asker.turn():
+        pass
+    (column,) = list_columns(lab.db, asking)
+    assert (column.state, column.error) == (DONE, None)
+    assert [answer.text for answer in list_answers(lab.db, asking)] == ["Ana"]
