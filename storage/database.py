@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sqlite_utils import Database, Migrations
 
@@ -119,7 +120,13 @@ def connect(path: Path) -> Database:
     except sqlite3.Error:
         connection.close()
         raise
+    # SQLite's own knows the letters of ASCII alone, which searches compare with what Python makes small.
+    connection.create_function("lower", 1, _lower, deterministic=True)
     return Database(connection)
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 @contextmanager

@@ -145,6 +145,13 @@ def test_everything_is_found_again_also_after_its_run_is_gone(db: Database) -> N
         askings.get_asking(db, "no such id")
 
 
+@pytest.mark.parametrize("words", ["Émile Özgür", "émile özgür", "ÉMILE", "ΣΟΦΊΑ", "софия"])
+def test_capitals_of_every_alphabet_are_found(db: Database, words: str) -> None:
+    asking = ask(db, 1, title="Émile Özgür, Σοφία, София")
+    ask(db, 1)
+    assert [row["id"] for row in askings.find_askings(db, words)[0]] == [asking]
+
+
 def test_what_was_asked_before_the_tables_had_their_names_is_kept(tmp_path: Path) -> None:
     old = connect(tmp_path / "lab.db")
     with write(old):
