@@ -139,7 +139,9 @@ def ask_api(lab: Lab, asker: Asker) -> None:
         token = TokenPlace(asking, model, int(number), int(place))
 
         def want() -> None:
-            answer = get_answer(lab.db, asking, model, token.number) if MODEL.fullmatch(model) else None
+            # SQLite takes no number of more than 64 bits.
+            known = MODEL.fullmatch(model) and 0 < number < 2**31
+            answer = get_answer(lab.db, asking, model, token.number) if known else None
             if answer is None or not 0 <= place < len(answer.tokens):
                 raise AskError("There is no answer with a token at this place.")
             want_alternatives(lab.db, token)

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
+from app.ask.api import ask_api
 from app.ask.exports import FIELDS, kept_document, rows_of
 from app.ask.grid import grid_of, near
 from app.ask.page import drawer_html, grid_html
@@ -37,6 +39,7 @@ from storage.asking_queue import store_answers
 from storage.askings import Answer, Question, find_askings, get_asking, list_questions
 from storage.audit import list_entries
 from storage.runs import Run, add_run
+from tests.loops import run_apart
 
 WHO = {"ada": Role.RUNNER, "bo": Role.RUNNER, "vi": Role.VIEWER}
 
@@ -251,3 +254,15 @@ def test_a_near_miss_is_asked_and_the_names_meant_are_offered(lab: Lab, run: Run
     assert "Did you mean" in html and f"subject={name.replace(' ', '+')}" in html
     right, _ = grid_html(lab, view.but(asked=ask_fact(lab, run, name)), asker)
     assert "Did you mean" not in right
+
+
+@pytest.mark.parametrize("number", [10**30, -(10**30), 0])
+def test_a_number_that_no_question_has_is_refused_in_words(
+    lab: Lab, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    functions: dict[str, Any] = {}
+    monkeypatch.setattr("gradio.api", lambda function, **named: functions.update({named["api_name"]: function}))
+    ask_api(lab, Asker(lab, ModelServer(lab.home)))
+    asked = {"asking": "a1", "model": "r1/base", "number": number, "place": 0}
+    with pytest.raises(gr.Error, match="There is no answer with a token at this place"):
+        run_apart(functions["next_token_alternatives"](**asked))
