@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 
 from app.asking.model_server import ModelServer
@@ -213,17 +214,20 @@ def each_step(
     """The answers of each step of asking.
 
     Where the server refuses the lot (one prompt is too long for the model), it is asked in halves, so that one bad
-    question takes none of the others along; the refusal stands in place of its answer. Raises what the server says of
-    the model itself.
+    question takes none of the others along; the refusal stands in place of its answer, or leaves it without its rank.
+    Raises what the server says of the model itself.
     """
+    answered: list[Answer] = []
     try:
         if questions:
-            yield from ask_in_steps(client, served, questions, sampling)
+            for answered in ask_in_steps(client, served, questions, sampling):
+                yield answered
     except (Refused, ValueError) as error:
         if isinstance(error, Refused) and error.status == HTTPStatus.NOT_FOUND:
             raise
         if len(questions) == 1:
-            yield [Answer(questions[0], served.name, error=sentence(str(error)))]
+            kept = replace(answered[0], complete=True) if answered else None
+            yield [kept or Answer(questions[0], served.name, error=sentence(str(error)))]
             return
         if all(_refusal(client, served, question) == str(error) for question in (questions[0], questions[-1])):
             raise _Impossible(str(error)) from error

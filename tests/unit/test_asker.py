@@ -75,3 +75,16 @@ def test_an_adapter_that_had_to_make_room_is_asked_again(lab: Lab, run: Run, mon
     (column,) = list_columns(lab.db, asking)
     assert (column.state, column.error) == (DONE, None)
     assert [answer.text for answer in list_answers(lab.db, asking)] == ["Ana"]
+
+
+def test_an_answer_of_which_only_the_rank_is_refused_stays(lab: Lab, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(_: ServerClient, served: ServedModel, questions: Sequence[Question], *more: Any) -> Iterator[list[Answer]]:
+        yield [Answer(q, served.name, "Ana", log_probability=-1.0, complete=False) for q in questions]
+        raise Refused("prompt 1 with its longest option is longer than the 64 tokens the model reads: shorten it", 400)
+
+    monkeypatch.setattr(asker_module, "ask_in_steps", ask)
+    asking = ask_text(lab, run, "Who?", columns=[f"{run.id}/base"])
+    assert Asker(lab, cast(ModelServer, PretendedServer())).turn()
+    (answer,) = list_answers(lab.db, asking)
+    assert (answer.text, answer.log_probability, answer.error, answer.complete) == ("Ana", -1.0, None, True)
+    assert [column.state for column in list_columns(lab.db, asking)] == [DONE]
