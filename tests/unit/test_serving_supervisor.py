@@ -14,8 +14,9 @@ import pytest
 
 from app.asking.model_server import ModelServer
 from engine.serving import traffic
-from engine.serving.processes import room
+from engine.serving.processes import model_process, room
 from engine.serving.processes import supervisor as supervisor_module
+from engine.serving.processes.model_process import ModelProcess
 from engine.serving.processes.neighbour import VARIABLE
 from engine.serving.processes.plans import Plan
 from engine.serving.processes.supervisor import Supervisor
@@ -150,3 +151,18 @@ def test_more_bases_than_processes_on_a_processor_take_turns(tmp_path: Path, mon
         assert lab.servers() == first, "and while they answer"
     lab.place_now(models[3])
     assert [server.plan.serves for server in lab.servers()] == ["b", "c", "d"], "the longest unused has had its turn"
+
+
+def test_a_server_is_stopped_also_while_its_base_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\npathlib.Path(__file__).with_name('begun').touch()\ntime.sleep(20)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(model_process, "PREPARE", "slow")
+    server = ModelProcess(tmp_path / "home", Plan("vllm", "key", tmp_path / "no base", ("base",), "r1"), "")
+    server.start()
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 10

@@ -225,9 +225,20 @@ class ModelProcess:
         if self.plan.run is None or (there and (there / "config.json").is_file() and not damage(there)):
             return None
         command = [sys.executable, "-m", PREPARE, "--home", str(self.home), "--run", self.plan.run]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=CODE_ROOT)
-        words = done.stderr.strip().splitlines()
-        return None if done.returncode == 0 else f"The base cannot be prepared: {words[-1] if words else 'no reason'}"
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            cwd=CODE_ROOT,
+        ) as process:  # fmt: skip
+            errors = None
+            while errors is None:
+                with suppress(subprocess.TimeoutExpired):
+                    _, errors = process.communicate(timeout=WATCH_POLL_SECONDS)
+                if self._end.is_set():
+                    process.kill()  # a large base takes minutes, for which nobody waits any more
+        if process.returncode == 0:
+            return None
+        words = errors.strip().splitlines()
+        return f"The base cannot be prepared: {words[-1] if words else 'no reason'}"
 
     def _spawn(self, db: Database) -> subprocess.Popen[bytes]:
         self.port = free_port(self._asked_port or self.port)
