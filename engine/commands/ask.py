@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.commands.mistake import Home, RunId, with_run
-from engine.commands.serve import Taken, serving_mistakes
+from engine.commands.serve import Taken, server_words, serving_mistakes
 from engine.corpus.sentences import PLACEHOLDER
 from engine.evaluation.hits import key_token_judge
 from engine.experiment import Experiment
@@ -33,6 +33,7 @@ from storage.servers import list_servers
 
 MOST_CHARACTERS = 40
 NARROWEST = 100
+RUNNING = "the embedded server answered: the lab has one that runs already"
 
 Column = tuple[ServedModel, list[Answer]]
 
@@ -113,12 +114,18 @@ def _ask_all(
         if supervisor is not None:
             supervisor.start()
             typer.echo("starting a model server …", err=True)
+        told = set()
         for model in models:
             place = supervisor.place(model) if supervisor is not None else None
             address = place.url if place else url
             assert address is not None
             with ServerClient(address, names=place.names if place else None) as client:
-                yield model, ask(client, model, questions, sampling)
+                answers = ask(client, model, questions, sampling)
+            words = f"{server_words(place.backend)} answered: {place.reason}" if place else RUNNING
+            if words not in told:
+                told.add(words)
+                typer.echo(words, err=True)
+            yield model, answers
     finally:
         if supervisor is not None:
             supervisor.stop()

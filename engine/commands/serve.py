@@ -60,10 +60,9 @@ def serve(
 
 
 def _announce(url: str, backend: str, reason: str, model: str) -> None:
-    words = "vLLM" if backend == "vllm" else "the embedded server"
     with ServerClient(url) as client:
         names = [card.id for card in client.models()]
-    typer.echo(f"{words} answers at {url}/v1 ({reason}), on this machine only. Models:")
+    typer.echo(f"{server_words(backend)} answers at {url}/v1 ({reason}), on this machine only. Models:")
     for name in names:
         typer.echo(f"  {name}")
     body = json.dumps({"model": model, "prompt": "Hello", "max_tokens": 8, "temperature": 0})
@@ -83,6 +82,11 @@ def _watch(supervisor: Supervisor) -> None:
             if news and news != said:
                 typer.echo(news, err=True)
             said = news if server.state != "ready" else ""
+
+
+def server_words(backend: str) -> str:
+    """What a backend is called in a sentence."""
+    return "vLLM" if backend == "vllm" else "the embedded server"
 
 
 @contextlib.contextmanager

@@ -21,10 +21,12 @@ from app.asking.model_server import ModelServer, ServerStatus
 from app.asking.submit import ask_fact, ask_facts, ask_text, checked_text, put_to, read_settings, run_to_ask
 from app.shared.lab import Lab
 from app.shared.words import sentence
+from engine.commands import ask as ask_module
 from engine.commands.ask import answer_row, answer_table
 from engine.corpus.resolve import resolve
 from engine.experiment import Experiment
 from engine.presets import load_preset
+from engine.serving.asking.ask import Sampling
 from engine.serving.asking.questions import (
     AskError,
     fact_questions,
@@ -33,6 +35,7 @@ from engine.serving.asking.questions import (
     find_relation,
     text_question,
 )
+from engine.serving.processes.supervisor import Place
 from storage.accounts import add_user
 from storage.acting import NotAllowed, Role, acting_as
 from storage.asking_queue import store_answers
@@ -242,6 +245,24 @@ def test_the_terminal_marks_answers_that_say_the_key_token(capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert shown.count("says the key token") == 1
     assert "2 of 2 right, 1 without answers that say the key token" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("running", [None, "http://127.0.0.1:9"])
+def test_the_terminal_says_which_server_answered_and_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, running: str | None
+) -> None:
+    place = Place("http://127.0.0.1:9", "m", "vllm", "vLLM 0.32.0 is installed")
+    supervisor = SimpleNamespace(start=lambda: None, place=lambda model: place, stop=lambda: None)
+    monkeypatch.setattr(ask_module, "_running", lambda *_: running)
+    monkeypatch.setattr(ask_module, "Supervisor", lambda *_: supervisor)
+    monkeypatch.setattr(ask_module, "ask", lambda *_: [])
+    models: list[Any] = ["base", "generalised@3"]
+    assert [model for model, _ in ask_module._ask_all(tmp_path, None, models, [], Sampling())] == models
+    said = capsys.readouterr().err
+    if running:
+        assert said.splitlines() == ["the embedded server answered: the lab has one that runs already"]
+    else:
+        assert said.splitlines()[1:] == ["vLLM answered: vLLM 0.32.0 is installed"]
 
 
 def test_a_near_miss_is_asked_and_the_names_meant_are_offered(lab: Lab, run: Run, experiment: Experiment) -> None:
