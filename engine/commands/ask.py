@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -33,6 +34,7 @@ from storage.servers import list_servers
 
 MOST_CHARACTERS = 40
 NARROWEST = 100
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 RUNNING = "the embedded server answered: the lab has one that runs already"
 
 Column = tuple[ServedModel, list[Answer]]
@@ -208,7 +210,8 @@ def answer_table(questions: Sequence[Question], columns: Sequence[Column]) -> No
 
 def cell(answer: Answer) -> Text:
     """One answer: ✓ or ✗, the text, whether it says the key token, the object's probability and its rank."""
-    text = answer.text.replace("\n", "⏎")
+    # A model may write what a terminal would obey.
+    text = CONTROL.sub("\N{REPLACEMENT CHARACTER}", answer.text.replace("\n", "⏎"))
     text = text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
     words = Text()
     if answer.hit is not None:

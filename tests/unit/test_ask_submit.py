@@ -247,6 +247,14 @@ def test_the_terminal_marks_answers_that_say_the_key_token(capsys: pytest.Captur
     assert "2 of 2 right, 1 without answers that say the key token" in " ".join(shown.split())
 
 
+def test_the_terminal_obeys_nothing_that_a_model_wrote(capsys: pytest.CaptureFixture[str]) -> None:
+    column: Any = SimpleNamespace(checkpoint="base")
+    question = Question("Who is it?")
+    answer_table([question], [(column, [Answer(question, "r/base", "Ana\x1b]0;owned\x07\x9b2J\r東京\nBo")])])
+    shown = capsys.readouterr().out
+    assert "Ana�]0;owned��2J�東京⏎Bo" in shown and not {"\x1b", "\x9b", "\r"} & set(shown)
+
+
 @pytest.mark.parametrize("running", [None, "http://127.0.0.1:9"])
 def test_the_terminal_says_which_server_answered_and_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, running: str | None
