@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,6 +25,9 @@ from engine.serving.client import Refused, ServerClient
 from engine.serving.embedded import residents
 from engine.serving.embedded.adapters import Adapters
 from engine.serving.protocol import Choice, LogProbs
+from engine.serving.served import served_models
+from storage.askings import Question
+from storage.folders import run_folder
 from tests.questions import about_fact
 from tests.unit.serving_home import add_run, models_of, reference, run_row, serving
 from tests.unit.tiny_models import BUILDERS, OBJECTS, SUBJECTS, build_qwen2, tiny_experiment
@@ -44,6 +48,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(home: Path):
     with serving(home) as (found, _):
         yield found
+
+
+def test_the_base_of_a_run_without_a_checkpoint_is_asked(tmp_path: Path) -> None:
+    add_run(tmp_path, "aaaa", build_qwen2(tmp_path / "models"))
+    run = run_row(tmp_path, "aaaa")
+    run_folder(tmp_path, "aaaa").rename(tmp_path / "trained")
+    (base,) = served_models(tmp_path, run)
+    with serving(tmp_path) as (client, _):
+        with pytest.raises(Refused, match="no run on it has begun: ask again once one has"):
+            ask(client, base, [Question("Who?")])
+        shutil.rmtree(tmp_path / "trained" / "checkpoints")
+        (tmp_path / "trained").rename(run_folder(tmp_path, "aaaa"))
+        (answer,) = ask(client, base, [Question("Who?")], Sampling(max_tokens=3))
+    assert answer.tokens and base.tokenizer.is_file()
 
 
 def prompts(home: Path, run: str) -> list[list[int]]:

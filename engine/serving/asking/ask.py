@@ -19,7 +19,7 @@ from engine.serving.asking.ranking import Ranked, rank
 from engine.serving.asking.tokens import Ids, Tokens
 from engine.serving.asking.turns import answering
 from engine.serving.client import MOST_TOKENS, ServerClient, in_parts
-from engine.serving.protocol import SCORE_ANSWERS, TOKEN_ID, Choice
+from engine.serving.protocol import LOAD_BY_NAME, SCORE_ANSWERS, TOKEN_ID, Choice
 from engine.serving.served import ServedModel
 from storage.askings import Answer, Question, Token
 
@@ -47,7 +47,7 @@ def ask_in_steps(
 ) -> Iterator[list[Answer]]:
     """All answers of one model, twice: as soon as they are there, with hit and probability of the object, and again
     with the ranks (once, where there is nothing to rank). Raises ServingError; ValueError for what cannot be asked."""
-    tokens = Tokens.load(served.tokenizer)
+    tokens = _tokens(client, served)
     pairs = _encode(tokens, questions)
     _check_lengths(client, served, questions, pairs)
     known = [place for place, (_, object_) in enumerate(pairs) if object_]
@@ -85,7 +85,7 @@ def alternatives(client: ServerClient, served: ServedModel, answer: Answer, plac
     the likeliest first. Raises ServingError; ValueError for a place beyond the answer."""
     if not 0 <= place <= len(answer.tokens):
         raise ValueError(f"the answer has {len(answer.tokens)} tokens: there is no place {place}")
-    tokens = Tokens.load(served.tokenizer)
+    tokens = _tokens(client, served)
     prompt = _encode(tokens, [answer.question])[0][0]
     fed = [*prompt, *(token.id for token in answer.tokens[:place])]
     reply = client.complete(
@@ -95,6 +95,14 @@ def alternatives(client: ServerClient, served: ServedModel, answer: Answer, plac
     top = (logprobs.top_logprobs[0] if logprobs and logprobs.top_logprobs else None) or {}
     likeliest = sorted(((int(name.removeprefix(TOKEN_ID)), score) for name, score in top.items()), key=lambda x: -x[1])
     return [Token(i, tokens.token_texts(fed, [i])[0], score) for i, score in likeliest[:count]]
+
+
+def _tokens(client: ServerClient, served: ServedModel) -> Tokens:
+    """The model's tokenizer. That of the base of a run without a checkpoint comes with its prepared folder, which the
+    embedded server makes when the base is first asked."""
+    if served.kind == "base" and not served.tokenizer.is_file() and client.offers(LOAD_BY_NAME):
+        client.complete(served.name, [[0]], max_tokens=1)
+    return Tokens.load(served.tokenizer)
 
 
 def _encode(tokens: Tokens, questions: Sequence[Question]) -> list[Pair]:

@@ -173,7 +173,7 @@ class Catalogue:
             experiment = self._experiment(path.parent.name)
             if run_base_key(self.home, path.parent.name, experiment) == key:
                 return experiment
-        raise UnknownModel(f"there is no base ‘{BASE}-{key}’, and no run that would need it")
+        raise UnknownModel(f"there is no base ‘{BASE}-{key}’, and no run on it has begun: ask again once one has")
 
     def _experiment(self, run: str) -> Experiment:
         path = run_folder(self.home, run) / "run.json"
