@@ -79,7 +79,8 @@ class _Queue:
 _CLAIMABLE = "(state = 'waiting' or (state = 'asking' and abs(lease_until - 1800 - ?) > 1800))"
 # The columns take turns: the one that was served the longest ago comes first.
 _COLUMNS = _Queue("asking_columns", ("asking", "model"), "served_at, rowid", "served_at")
-_PLACES = _Queue("asking_alternatives", ("asking", "model", "number", "place"), "rowid")
+# Those that were given back come behind those that were not.
+_PLACES = _Queue("asking_alternatives", ("asking", "model", "number", "place"), "coalesce(lease_until, 0), rowid")
 
 
 def add_column(db: Database, asking: str, run: str, run_name: str, checkpoint: str) -> None:
@@ -191,7 +192,7 @@ def want_alternatives(db: Database, place: TokenPlace) -> None:
     with write(db):
         db.execute(
             """insert into asking_alternatives (asking, model, number, place) values (?, ?, ?, ?)
-            on conflict do update set state = 'waiting', error = null where state = 'failed'""",
+            on conflict do update set state = 'waiting', error = null, lease_until = null where state = 'failed'""",
             astuple(place),
         )
 
@@ -204,7 +205,7 @@ def claim_alternatives(db: Database, lease_seconds: float) -> TokenPlace | None:
 
 def give_back_alternatives(db: Database, place: TokenPlace) -> None:
     """Let a claimed place wait again, since no server answers."""
-    _PLACES.change(db, astuple(place), "state = 'waiting', lease_until = null", (), askings.ASKING)
+    _PLACES.change(db, astuple(place), "state = 'waiting', lease_until = ?", [time.time()], askings.ASKING)
 
 
 def store_alternatives(db: Database, place: TokenPlace, tokens: Iterable[Token], error: str | None = None) -> None:

@@ -101,12 +101,13 @@ class Asker:
         db = self.lab.db
         if not queue.anything_waits(db):
             return False
-        if token := queue.claim_alternatives(db, LOOK_LEASE_SECONDS):
-            self._alternatives(token)
+        token = queue.claim_alternatives(db, LOOK_LEASE_SECONDS)
+        if token and self._alternatives(token):
             return True
+        # Behind a token whose server is on its way, others' questions may have one.
         column = queue.claim_column(db, LEASE_SECONDS)
         if column is None:
-            return False
+            return token is not None
         place = (column.asking, column.model)
         self._held.add(place)
         try:
@@ -126,8 +127,8 @@ class Asker:
 
         self._attempt(lambda: self._ask(column), give_back, lambda words: queue.fail_column(self.lab.db, *place, words))
 
-    def _alternatives(self, place: TokenPlace) -> None:
-        self._attempt(
+    def _alternatives(self, place: TokenPlace) -> bool:
+        return self._attempt(
             lambda: self._look(place),
             lambda _: queue.give_back_alternatives(self.lab.db, place),
             lambda words: queue.store_alternatives(self.lab.db, place, (), words),
@@ -135,13 +136,14 @@ class Asker:
 
     def _attempt(
         self, ask: Callable[[], None], give_back: Callable[[Exception], None], fail: Callable[[str], None]
-    ) -> None:
-        """Do what was claimed, or give it back while no server answers, or let it fail with a sentence."""
+    ) -> bool:
+        """Do what was claimed, or let it fail with a sentence; or give it back while no server answers (False)."""
         try:
             ask()
         except (ServerUnreachable, _NotReady) as error:
             give_back(error)
             self._ending.wait(NOT_READY_SECONDS)
+            return False
         except (ServingError, NotServable, _Impossible) as error:
             fail(sentence(str(error)))
         except sqlite3.Error:
@@ -149,6 +151,7 @@ class Asker:
         except Exception as error:
             log.exception("what waited could not be asked")
             fail(sentence(f"this could not be asked: {error!r}"))
+        return True
 
     def _ask(self, column: Column) -> None:
         db = self.lab.db

@@ -17,7 +17,8 @@ from engine.corpus.resolve import resolve
 from engine.presets import load_preset
 from engine.serving.client import Refused, ServerClient
 from engine.serving.served import ServedModel
-from storage.askings import DONE, WAITING, Answer, Question, list_answers, list_columns
+from storage.asking_queue import TokenPlace, get_alternatives, store_answers, want_alternatives
+from storage.askings import DONE, WAITING, Answer, Question, Token, list_answers, list_columns, list_questions
 from storage.runs import Run, add_run
 
 
@@ -47,11 +48,14 @@ def test_what_waits_while_the_lab_is_stopped_waits_for_the_next_one(
 
 
 class PretendedServer:
-    """What the asker needs of a `ModelServer`: vLLM, always ready."""
+    """What the asker needs of a `ModelServer`: vLLM, ready with all models but those of some runs."""
 
-    def client_for(self, served: ServedModel) -> ServerClient:
+    def __init__(self, *starting: str) -> None:
+        self.starting = starting
+
+    def client_for(self, served: ServedModel) -> ServerClient | None:
         """Nobody is asked through it here."""
-        return ServerClient("http://127.0.0.1:9")
+        return None if served.run in self.starting else ServerClient("http://127.0.0.1:9")
 
     def backend_of(self, client: ServerClient) -> str:
         """Which server it is."""
@@ -88,3 +92,29 @@ def test_an_answer_of_which_only_the_rank_is_refused_stays(lab: Lab, run: Run, m
     (answer,) = list_answers(lab.db, asking)
     assert (answer.text, answer.log_probability, answer.error, answer.complete) == ("Ana", -1.0, None, True)
     assert [column.state for column in list_columns(lab.db, asking)] == [DONE]
+
+
+def test_tokens_of_a_model_that_is_on_its_way_hold_nobody_up(
+    lab: Lab, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = Token(7, "Ana", -0.5)
+    monkeypatch.setattr(asker_module, "NOT_READY_SECONDS", 0.0)
+    monkeypatch.setattr(asker_module, "ask_in_steps", lambda _, served, questions, *more: iter(
+        [[Answer(question, served.name, "Ana") for question in questions]]
+    ))  # fmt: skip
+    monkeypatch.setattr(asker_module, "alternatives", lambda *_: [token])
+    other = add_run(lab.db, name="other", experiment=run.experiment, model="embedded", seed=2)
+    asking = ask_text(lab, run, "Who?", columns=[f"{run.id}/base"])
+    asked_before = ask_text(lab, other, "Who?", columns=[f"{other.id}/base"])
+    for of, kept in ((run.id, asking), (other.id, asked_before)):
+        (question,) = list_questions(lab.db, kept)
+        store_answers(lab.db, kept, f"{of}/base", [Answer(question, "", "Ana", (token,) * 3, complete=False)])
+    for place in range(3):
+        want_alternatives(lab.db, TokenPlace(asked_before, f"{other.id}/base", 1, place))
+    want_alternatives(lab.db, TokenPlace(asking, f"{run.id}/base", 1, 0))
+    asker = Asker(lab, cast(ModelServer, PretendedServer(other.id)))
+    for _ in range(8):
+        asker.turn()
+    assert [column.state for column in list_columns(lab.db, asking)] == [DONE]
+    looked = get_alternatives(lab.db, TokenPlace(asking, f"{run.id}/base", 1, 0))
+    assert looked is not None and (looked.state, looked.tokens) == (DONE, (token,))
