@@ -21,7 +21,7 @@ from app.shared.words import sentence
 from engine.experiment import Experiment
 from engine.serving.asking.ask import Sampling, alternatives, ask_in_steps
 from engine.serving.asking.questions import with_options
-from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
+from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError, TooSlow
 from engine.serving.served import NotServable, ServedModel, served_model
 from storage import asking_queue as queue
 from storage.asking_queue import TokenPlace
@@ -55,6 +55,7 @@ class Asker:
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
         self._held: set[tuple[str, str]] = set()
+        self._turns: dict[tuple[str, str], int] = {}  # of columns whose model is too slow for TURN
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -121,11 +122,21 @@ class Asker:
 
         def give_back(error: Exception) -> None:
             # Waiting for a server that starts is no failure; one that dies again and again is.
-            died = isinstance(error, ServerUnreachable)
+            died = isinstance(error, ServerUnreachable) and not (isinstance(error, TooSlow) and self._halve(column))
             if queue.give_back_column(self.lab.db, *place, counts=died) >= MOST_TRIES:
                 queue.fail_column(self.lab.db, *place, sentence(f"{error} ({MOST_TRIES} times in a row)"))
 
         self._attempt(lambda: self._ask(column), give_back, lambda words: queue.fail_column(self.lab.db, *place, words))
+
+    def _turn_of(self, column: Column) -> int:
+        """How many questions of a column are asked in one turn."""
+        return min(self._turns.get((column.asking, column.model), TURN), column.questions - column.complete)
+
+    def _halve(self, column: Column) -> bool:
+        """Ask fewer questions a turn, where the model was too slow for so many; False where it was one."""
+        asked = self._turn_of(column)
+        self._turns[column.asking, column.model] = max(1, asked // 2)
+        return asked > 1
 
     def _alternatives(self, place: TokenPlace) -> bool:
         return self._attempt(
@@ -156,7 +167,7 @@ class Asker:
     def _ask(self, column: Column) -> None:
         db = self.lab.db
         asking = get_asking(db, column.asking)
-        questions = queue.unanswered(db, column.asking, column.model, TURN)
+        questions = queue.unanswered(db, column.asking, column.model, self._turn_of(column))
         served = self._served(column)
         client = self._client(served)
         if run := self.lab.run(asking.run):  # without its run a question is asked all the same, but not ranked

@@ -55,6 +55,10 @@ class ServerUnreachable(ServingError):
     """Nothing answers at the address, or the server ended in the middle of an answer: it may be asked again later."""
 
 
+class TooSlow(ServerUnreachable):
+    """The server took the question, and its answer did not come in time: fewer at once may be answered."""
+
+
 class Refused(ServingError):
     """The server says what is wrong with the request; asking again changes nothing. `status`: the HTTP status."""
 
@@ -167,7 +171,8 @@ class ServerClient:
         try:
             reply = self._http.request(method, path, content=content, headers=headers, **more)
         except httpx.TimeoutException as error:
-            raise ServerUnreachable(f"the model server at {self.base_url} does not answer in time") from error
+            kind = TooSlow if body is not None and isinstance(error, httpx.ReadTimeout) else ServerUnreachable
+            raise kind(f"the model server at {self.base_url} does not answer in time") from error
         except httpx.HTTPError as error:
             raise ServerUnreachable(
                 f"the model server at {self.base_url} is not running, or ended in the middle of the answer"

@@ -11,11 +11,11 @@ import pytest
 from app.asking import asker as asker_module
 from app.asking.asker import Asker
 from app.asking.model_server import ModelServer
-from app.asking.submit import ask_text
+from app.asking.submit import ask_facts, ask_text
 from app.shared.lab import Lab
 from engine.corpus.resolve import resolve
 from engine.presets import load_preset
-from engine.serving.client import Refused, ServerClient
+from engine.serving.client import Refused, ServerClient, TooSlow
 from engine.serving.served import ServedModel
 from storage.asking_queue import TokenPlace, get_alternatives, store_answers, want_alternatives
 from storage.askings import DONE, WAITING, Answer, Question, Token, list_answers, list_columns, list_questions
@@ -118,3 +118,25 @@ def test_tokens_of_a_model_that_is_on_its_way_hold_nobody_up(
     assert [column.state for column in list_columns(lab.db, asking)] == [DONE]
     looked = get_alternatives(lab.db, TokenPlace(asking, f"{run.id}/base", 1, 0))
     assert looked is not None and (looked.state, looked.tokens) == (DONE, (token,))
+
+
+def test_a_model_that_is_too_slow_for_so_many_questions_is_asked_fewer(
+    lab: Lab, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def ask(_: ServerClient, served: ServedModel, questions: Sequence[Question], *more: Any) -> Iterator[list[Answer]]:
+        asked.append(len(questions))
+        if len(questions) > 30:
+            raise TooSlow("the model server at http://127.0.0.1:9 does not answer in time")
+        yield [Answer(question, served.name, "Ana") for question in questions]
+
+    monkeypatch.setattr(asker_module, "NOT_READY_SECONDS", 0.0)
+    monkeypatch.setattr(asker_module, "ask_in_steps", ask)
+    asking = ask_facts(lab, run, "", columns=[f"{run.id}/base"])
+    asker = Asker(lab, cast(ModelServer, PretendedServer()))
+    while asker.turn():
+        pass
+    (column,) = list_columns(lab.db, asking)
+    assert (column.state, column.error, column.answered) == (DONE, None, 100)
+    assert asked == [100, 50, 25, 25, 25, 25]

@@ -22,7 +22,7 @@ from engine.models.identity import NOTE, base_key
 from engine.models.loading import save_model
 from engine.models.source import ModelError
 from engine.serving import prepared
-from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError
+from engine.serving.client import Refused, ServerClient, ServerUnreachable, ServingError, TooSlow
 from engine.serving.embedded import residents
 from engine.serving.listening import PortInUse, take_port
 from engine.serving.processes.supervisor import Supervisor
@@ -359,8 +359,11 @@ def test_a_server_that_is_gone_or_another_program() -> None:
     with take_port(0) as taken:
         port = taken.getsockname()[1]
         client = ServerClient(f"http://127.0.0.1:{port}", timeout=0.3)
-        with pytest.raises(ServerUnreachable, match="does not answer in time"):
+        with pytest.raises(ServerUnreachable, match="does not answer in time") as silent:
             client.models()
+        assert silent.type is ServerUnreachable
+        with pytest.raises(TooSlow, match="does not answer in time"):
+            client.complete("base", [[5]])
         client.close()
     with ServerClient(f"http://127.0.0.1:{port}/v1/") as client, pytest.raises(ServerUnreachable, match="not running"):
         client.health()
