@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -55,6 +56,7 @@ class Asker:
         self._ending = threading.Event()
         self._threads: list[threading.Thread] = []
         self._held: set[tuple[str, str]] = set()
+        self._died: Counter[TokenPlace] = Counter()  # servers, each time that this was asked
         self._turns: dict[tuple[str, str], int] = {}  # of columns whose model is too slow for TURN
 
     def start(self) -> None:
@@ -124,7 +126,7 @@ class Asker:
             # Waiting for a server that starts is no failure; one that dies again and again is.
             died = isinstance(error, ServerUnreachable) and not (isinstance(error, TooSlow) and self._halve(column))
             if queue.give_back_column(self.lab.db, *place, counts=died) >= MOST_TRIES:
-                queue.fail_column(self.lab.db, *place, sentence(f"{error} ({MOST_TRIES} times in a row)"))
+                queue.fail_column(self.lab.db, *place, _again_and_again(error))
 
         self._attempt(lambda: self._ask(column), give_back, lambda words: queue.fail_column(self.lab.db, *place, words))
 
@@ -139,11 +141,18 @@ class Asker:
         return asked > 1
 
     def _alternatives(self, place: TokenPlace) -> bool:
-        return self._attempt(
-            lambda: self._look(place),
-            lambda _: queue.give_back_alternatives(self.lab.db, place),
-            lambda words: queue.store_alternatives(self.lab.db, place, (), words),
-        )
+        def give_back(error: Exception) -> None:
+            self._died[place] += isinstance(error, ServerUnreachable)
+            if self._died[place] < MOST_TRIES:
+                queue.give_back_alternatives(self.lab.db, place)
+            else:
+                fail(_again_and_again(error))
+
+        def fail(words: str) -> None:
+            del self._died[place]
+            queue.store_alternatives(self.lab.db, place, (), words)
+
+        return self._attempt(lambda: self._look(place), give_back, fail)
 
     def _attempt(
         self, ask: Callable[[], None], give_back: Callable[[Exception], None], fail: Callable[[str], None]
@@ -189,6 +198,7 @@ class Asker:
                 tokens = alternatives(client, served, answer, place.place, ALTERNATIVES)
         except ValueError as error:
             raise _Impossible(str(error)) from error
+        del self._died[place]
         queue.store_alternatives(db, place, tokens)
 
     def _served(self, column: Column) -> ServedModel:
@@ -212,6 +222,10 @@ class Asker:
             if error.status == HTTPStatus.NOT_FOUND and self.server.backend_of(client) == "vllm":
                 raise ServerUnreachable(str(error)) from error
             raise
+
+
+def _again_and_again(error: Exception) -> str:
+    return sentence(f"{error} ({MOST_TRIES} times in a row)")
 
 
 class _NotReady(Exception):

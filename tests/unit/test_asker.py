@@ -15,9 +15,15 @@ from app.asking.submit import ask_facts, ask_text
 from app.shared.lab import Lab
 from engine.corpus.resolve import resolve
 from engine.presets import load_preset
-from engine.serving.client import Refused, ServerClient, TooSlow
+from engine.serving.client import Refused, ServerClient, ServerUnreachable, TooSlow
 from engine.serving.served import ServedModel
-from storage.asking_queue import TokenPlace, get_alternatives, store_answers, want_alternatives
+from storage.asking_queue import (
+    TokenPlace,
+    get_alternatives,
+    release_column,
+    store_answers,
+    want_alternatives,
+)
 from storage.askings import DONE, WAITING, Answer, Question, Token, list_answers, list_columns, list_questions
 from storage.runs import Run, add_run
 
@@ -140,3 +146,27 @@ def test_a_model_that_is_too_slow_for_so_many_questions_is_asked_fewer(
     (column,) = list_columns(lab.db, asking)
     assert (column.state, column.error, column.answered) == (DONE, None, 100)
     assert asked == [100, 50, 25, 25, 25, 25]
+
+
+def test_a_token_that_ends_the_server_again_and_again_is_given_up(
+    lab: Lab, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(*_: Any) -> list[Token]:
+        asked.append(1)
+        raise ServerUnreachable("the model server ended in the middle of the answer")
+
+    asked: list[int] = []
+    monkeypatch.setattr(asker_module, "NOT_READY_SECONDS", 0.0)
+    monkeypatch.setattr(asker_module, "alternatives", look)
+    asking, model = ask_text(lab, run, "Who?", columns=[f"{run.id}/base"]), f"{run.id}/base"
+    (question,) = list_questions(lab.db, asking)
+    store_answers(lab.db, asking, model, [Answer(question, "", "Ana", (Token(7, "Ana", -0.5),))])
+    release_column(lab.db, asking, model, "vllm")
+    place = TokenPlace(asking, model, 1, 0)
+    want_alternatives(lab.db, place)
+    asker = Asker(lab, cast(ModelServer, PretendedServer()))
+    for _ in range(10):
+        asker.turn()
+    looked = get_alternatives(lab.db, place)
+    assert looked is not None and looked.error is not None and "(6 times in a row)" in looked.error
+    assert len(asked) == 6
