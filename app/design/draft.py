@@ -5,6 +5,7 @@
 A relation: {"id", "name", "key_token", "key_template", "facts_from": "corpus" | "own", "generate",
 "names", "subjects_of", "facts": [[id, subject, object]], "alternatives": {id: [name]}, "knew": {id: name},
 "prompts_from", "prompts": {language: {split: lines}}, "options",
+"written_options": those that a description has for facts that are generated,
 "last_row": the highest id that the lab gave a row,
 "problems": [what an import could not read as it stands, see `app.design.imports`]}.
 """
@@ -87,6 +88,7 @@ def _relation_from(relation: Relation, relation_id: str) -> dict[str, Any]:
         "prompts_from": relation.prompts if isinstance(relation.prompts, str) else "own",
         "prompts": {},
         "options": [],
+        "written_options": [] if own else list(relation.options),
     }
     if own:
         set_facts(draft, relation.explicit_facts)
@@ -233,6 +235,8 @@ def _relation_data(relation: dict[str, Any]) -> dict[str, Any]:
             for i, s, o in typed_rows(relation)
         ]
         data["options"] = relation["options"]
+    elif written := relation.get("written_options"):
+        data["options"] = written
     data["prompts"] = relation["prompts_from"]
     if relation["prompts_from"] == "own":
         data["prompts"] = [

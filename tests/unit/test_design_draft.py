@@ -70,6 +70,15 @@ def test_a_prompt_with_a_bar_stays_one() -> None:
     assert again.relations[0].facts == experiment.relations[0].facts
 
 
+def test_options_written_for_generated_facts_stay() -> None:
+    relation = {"name": "mother", "facts": {"generate": 4}, "options": ["Bee Dee", "Eve Gee"]}
+    experiment = Experiment.from_data({"relations": [relation], "stage2": {"facts": 1}})
+    draft = drafts.from_experiment(experiment)
+    assert Experiment.from_data(drafts.to_data(draft)) == experiment
+    type_into(draft, relation__facts_from="own")
+    assert "Bee Dee" not in str(drafts.to_data(draft))
+
+
 def test_new_drafts_are_ready_and_k_fits_until_it_is_touched() -> None:
     draft = drafts.new_draft()
     assert examine(draft).errors == ()
