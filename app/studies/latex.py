@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.studies.shown import Shown
-from app.studies.table import Cell
+from app.studies.table import Cell, Table
 from app.studies.view import ASKED, View, value_name
 from storage.measurements import TRAINING_TOKENS
 
@@ -16,7 +16,7 @@ _LATEX = str.maketrans(
 
 
 def latex(shown: Shown, view: View) -> str:
-    """The table as a LaTeX `tabular` that needs no package; its measure and settings stand in a comment."""
+    """The table as a LaTeX `tabular` that needs no package; measure, settings and numbers of answers are comments."""
     table = shown.table
     fixed = [f"{axis.name} {value_name(value)}" for axis, value in table.others if axis.values != ("",)]
     grid = shown.grid
@@ -31,6 +31,7 @@ def latex(shown: Shown, view: View) -> str:
     return "\n".join(
         [
             f"% {' '.join(grid.stored.name.split())}: {', '.join(told)}; 95 % intervals, facts being the unit",
+            *_counts(table),
             rf"\begin{{tabular}}{{l{'r' * len(table.columns.values)}}}",
             r"\hline",
             rf" & \multicolumn{{{len(table.columns.values)}}}{{c}}{{{_tex(table.columns.name)}}} \\",
@@ -42,6 +43,22 @@ def latex(shown: Shown, view: View) -> str:
             "",
         ]
     )
+
+
+def _counts(table: Table) -> list[str]:
+    """How many answers, facts and seeds the cells stand on: of some, seeds may still be under way."""
+    rows = {row: [_count(table.cell(row, column)) for column in table.columns.values] for row in table.rows.values}
+    if len(every := {count for counts in rows.values() for count in counts}) == 1:
+        return [f"% each: {every.pop()}"]
+    return [f"% {' '.join(value_name(row).split())}: {' | '.join(counts)}" for row, counts in rows.items()]
+
+
+def _count(cell: Cell) -> str:
+    figure = cell.figure
+    if figure is None:
+        return "nothing yet"
+    seeds = f"seeds {' '.join(map(str, figure.seeds))}"
+    return seeds if figure.split == TRAINING_TOKENS else f"n = {figure.n}, {figure.n_facts} facts, {seeds}"
 
 
 def _tex(text: str) -> str:

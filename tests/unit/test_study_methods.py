@@ -85,7 +85,10 @@ def test_the_table_has_a_method_a_row_and_what_is_asked_beside_each_other(lab: L
     }  # fmt: skip
     chart = chart_of(shown.table)
     assert chart is not None and {row["x"] for row in chart["data"]["rows"]} == {"Train prompts", "Test prompts"}
-    assert r"taught & 0.70 [0.70, 0.70] & 0.60 [0.60, 0.60] & -- & -- & 1234 \\" in latex(shown, View(study=study))
+    text = latex(shown, View(study=study))
+    assert r"taught & 0.70 [0.70, 0.70] & 0.60 [0.60, 0.60] & -- & -- & 1234 \\" in text
+    twenty = "n = 20, 20 facts, seeds 0"
+    assert f"% taught: {twenty} | {twenty} | nothing yet | nothing yet | seeds 0" in text
     report = report_html(grid_of(lab, study), View(study=study))
     assert "What is asked, after all training" in report and "1\u202f234" in report and "123400" not in report
 
