@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlite_utils import Database
 
-from storage.acting import actor_id, check_may_change, may_change
-from storage.audit import addition, change
-from storage.database import now, write
+from storage.acting import may_change
+from storage.database import write
 from storage.deletion import asked_now
-from storage.runs import ENDED, State, add_event, request_stop, retry_run
+from storage.grids import (
+    ATTACK,
+    GridRun,
+    add_grid,
+    changing,
+    grid_counts,
+    read_rows,
+    read_runs,
+    replan_grid,
+    retry_grid,
+    stop_grid,
+)
+from storage.runs import ENDED, State
 
 RESULT_FIELDS = (
     "reading", "role", "checkpoint", "facts", "split", "language", "metric", "value", "low", "high", "n", "n_facts",
 )  # fmt: skip
-_JSON = ("cell", "progress", "headline")
+NewCell = tuple[dict[str, Any], str, dict[str, Any]]  # what it does, the base run it needs, that run's experiment
 
 
 @dataclass(frozen=True)
@@ -62,61 +71,27 @@ def add_attack(
     *,
     name: str,
     experiment: dict[str, Any],
-    cells: Iterable[tuple[dict[str, Any], str, dict[str, Any]]],
+    cells: Iterable[NewCell],
     recorded: dict[str, Any] | None = None,
 ) -> str:
-    """Queue an attack; a cell is (what it does, the base run it needs, that run's experiment). Returns its id."""
-    attack, owner, planned = secrets.token_hex(4), actor_id(), list(cells)
-    with addition(db, "started", "attack", attack, name, runs=len(planned)):
-        plan = json.dumps(experiment, ensure_ascii=False)
-        origin = json.dumps(recorded, ensure_ascii=False) if recorded else None
-        row = {"id": attack, "name": name, "experiment": plan, "created_at": now(), "recorded": origin,
-               "owner": owner}  # fmt: skip
-        db.table("attacks").insert(row)
-        for place, cell in enumerate(planned):
-            _add_cell(db, attack, name, place, owner, *cell)
-    return attack
+    """Queue an attack and its cells. Returns its id."""
+    origin = json.dumps(recorded, ensure_ascii=False) if recorded else None
+    return add_grid(db, ATTACK, name=name, plan=experiment, runs=[_queued(name, c) for c in cells], recorded=origin)
 
 
-def _add_cell(
-    db: Database,
-    attack: str,
-    name: str,
-    place: int,
-    owner: str | None,
-    cell: dict[str, Any],
-    needs: str,
-    base: dict[str, Any],
-) -> None:
-    run = secrets.token_hex(4)
-    db.table("runs").insert(
-        {"id": run, "name": name, "experiment": json.dumps(base, ensure_ascii=False), "model": base["model"],
-         "seed": cell["seed"], "created_at": now(), "attack": attack, "cell": json.dumps(cell),
-         "cell_place": place, "needs": needs, "owner": owner}
-    )  # fmt: skip
-    add_event(db, run, "queued", "Queued")
+def _queued(name: str, new: NewCell) -> GridRun:
+    cell, needs, base = new
+    return GridRun(name, base, cell["seed"], cell, needs)
 
 
-def replan_attack(
-    db: Database,
-    attack: str,
-    experiment: dict[str, Any],
-    cells: Iterable[str | tuple[dict[str, Any], str, dict[str, Any]]],
-) -> int:
+def replan_attack(db: Database, attack: str, experiment: dict[str, Any], cells: Iterable[str | NewCell]) -> int:
     """Give an attack a wider plan. Its cells in their order: the runs of those that are there, and new ones, which are
     queued as in `add_attack`. Returns how many are new."""
-    added = 0
-    with write(db):
-        whole = get_attack(db, attack)
-        check_may_change("this attack", whole.owner)
-        db.table("attacks").update(attack, {"experiment": json.dumps(experiment, ensure_ascii=False)})
-        for place, cell in enumerate(cells):
-            if isinstance(cell, str):
-                db.table("runs").update(cell, {"cell_place": place})
-            else:
-                _add_cell(db, attack, whole.name, place, whole.owner, *cell)
-                added += 1
-    return added
+    name = get_attack(db, attack).name
+    runs: list[GridRun | tuple[str, dict[str, Any]]] = [
+        (cell, {}) if isinstance(cell, str) else _queued(name, cell) for cell in cells
+    ]
+    return replan_grid(db, ATTACK, attack, experiment, runs)
 
 
 def add_recorded_attack(
@@ -168,27 +143,18 @@ def count_attacks(db: Database) -> int:
 
 def list_cells(db: Database, attack: str) -> list[AttackCell]:
     """The cells of an attack in the order of its grid."""
-    return _cells(db, "attack = ? order by cell_place", attack)
+    return [AttackCell(**row) for row in read_runs(db, ATTACK, attack)]
 
 
 def cells_like(db: Database, cell: dict[str, Any]) -> list[AttackCell]:
     """The done cells of any attack that do the same, newest first; what they do it to may differ."""
-    return _cells(db, "cell = ? and state = 'done' order by created_at desc, rowid desc", json.dumps(cell))
-
-
-def _cells(db: Database, condition: str, value: str) -> list[AttackCell]:
-    columns = "id as run, state, cell, needs, progress, headline, error, started_at, finished_at"
-    rows = db.query(f"select {columns} from runs where {condition}", [value])
-    return [
-        AttackCell(**row | {"state": State(row["state"])} | {name: json.loads(row[name]) for name in _JSON})
-        for row in rows
-    ]
+    condition = "cell = ? and state = 'done' order by created_at desc, rowid desc"
+    return [AttackCell(**row) for row in read_rows(db, condition, json.dumps(cell))]
 
 
 def attack_counts(db: Database, attack: str) -> dict[str, int]:
     """How many cells are in each state."""
-    sql = "select state, count(*) as n from runs where attack = ? group by state"
-    return {row["state"]: row["n"] for row in db.query(sql, [attack])}
+    return grid_counts(db, ATTACK, attack)
 
 
 def base_runs(db: Database, attack: str) -> list[str]:
@@ -246,14 +212,7 @@ def _results(db: Database, condition: str, *values: str) -> list[dict[str, Any]]
 
 def stop_attack(db: Database, attack: str) -> None:
     """Ask every cell that has not ended to stop. Raises KeyError, and NotAllowed for somebody else's."""
-    with _changing(db, "stopped", attack):
-        for cell in list_cells(db, attack):
-            request_stop(db, cell.run)
-
-
-def _changing(db: Database, act: str, attack: str, queues: bool = False) -> AbstractContextManager[None]:
-    whole = get_attack(db, attack)
-    return change(db, act, "attack", attack, whole.name, whole.owner, queues)
+    stop_grid(db, ATTACK, attack)
 
 
 def retry_attack(db: Database, attack: str) -> None:
@@ -263,18 +222,16 @@ def retry_attack(db: Database, attack: str) -> None:
     Raises KeyError, and NotAllowed for somebody else's, and as `add_run`.
     """
     needed = "select id, owner from runs where id in (select needs from runs where attack = ?)"
-    bases = {run for run, owner in db.execute(needed, [attack]) if may_change(owner)}
-    with _changing(db, "took up again", attack, queues=True):
-        cells = [cell for cell in list_cells(db, attack) if cell.state in (State.FAILED, State.CANCELLED)]
-        for run in (*dict.fromkeys(c.needs for c in cells if c.needs in bases), *(c.run for c in cells)):
-            with suppress(KeyError):  # a base run that is gone: the cell says so
-                retry_run(db, run)
+    mine = {run for run, owner in db.execute(needed, [attack]) if may_change(owner)}
+    stuck = [cell for cell in list_cells(db, attack) if cell.state in (State.FAILED, State.CANCELLED)]
+    # One that is gone is skipped: the cell says so.
+    retry_grid(db, ATTACK, attack, before=dict.fromkeys(cell.needs for cell in stuck if cell.needs in mine))
 
 
 def delete_attack(db: Database, attack: str) -> None:
     """Delete an attack with its cells. Raises KeyError, or ValueError while a cell waits or runs, or is being asked,
     and NotAllowed for somebody else's."""
-    with _changing(db, "deleted", attack):
+    with changing(db, ATTACK, "deleted", attack):
         cells = list_cells(db, attack)
         if any(cell.state not in ENDED for cell in cells):
             raise ValueError("an attack cannot be deleted while one of its cells waits or runs: stop it first")

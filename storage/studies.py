@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlite_utils import Database
 
-from storage.acting import actor_id, check_may_change
-from storage.audit import addition, change
-from storage.database import now, write
-from storage.runs import State, add_event, request_stop, retry_run
+from storage.database import write
+from storage.grids import (
+    STUDY,
+    GridRun,
+    add_grid,
+    changing,
+    grid_counts,
+    read_runs,
+    replan_grid,
+    retry_grid,
+    stop_grid,
+)
+from storage.runs import State
 
 
 @dataclass(frozen=True)
@@ -104,12 +111,17 @@ class NewRun:
 
 def add_study(db: Database, *, name: str, plan: dict[str, Any], runs: Iterable[NewRun]) -> str:
     """Queue a study and its runs. Returns its id. Raises NotAllowed as `add_run`."""
-    study, owner, planned = secrets.token_hex(4), actor_id(), list(enumerate(runs))
-    with addition(db, "started", "study", study, name, runs=len(planned)):
-        row = {"id": study, "name": name, "plan": json.dumps(plan, ensure_ascii=False), "created_at": now()}
-        db.table("studies").insert(row | {"owner": owner})
-        _add_runs(db, study, owner, planned, {})
-    return study
+    first: dict[str, str] = {}
+    return add_grid(db, STUDY, name=name, plan=plan, runs=[_queued(run, first) for run in runs])
+
+
+def _queued(new: NewRun, first: dict[str, str]) -> GridRun:
+    """The run for the queue. first: by what it memorises, the run that makes stage 1, to which this one is added where
+    it is the first."""
+    cell = {"at": new.at, "memorises": new.memorises, "begins": new.begins}
+    run = GridRun(new.name, new.experiment, new.experiment["seed"], cell, first.get(new.memorises))
+    first.setdefault(new.memorises, run.id)
+    return run
 
 
 def replan_study(
@@ -117,42 +129,15 @@ def replan_study(
 ) -> int:
     """Give a study a wider plan. Its runs in their order: the ids of those that are there, with where they stand now,
     as there may be more axes, and new ones, which are queued. Returns how many are new."""
-    with write(db):
-        owner = get_study(db, study).owner
-        check_may_change("this study", owner)
-        db.table("studies").update(study, {"plan": json.dumps(plan, ensure_ascii=False)})
-        new = []
-        for place, run in enumerate(runs):
-            if isinstance(run, NewRun):
-                new.append((place, run))
-            else:
-                known, at = run
-                sql = "update runs set cell_place = ?, cell = json_set(cell, '$.at', json(?)) where id = ?"
-                db.execute(sql, [place, json.dumps(at), known])
-        _add_runs(db, study, owner, new, _first_of_each(db, study))
-    return len(new)
+    first = _first_of_each(db, study)
+    order = [_queued(run, first) if isinstance(run, NewRun) else (run[0], {"at": run[1]}) for run in runs]
+    return replan_grid(db, STUDY, study, plan, order)
 
 
 def _first_of_each(db: Database, study: str) -> dict[str, str]:
     """By what it memorises, the run of a study that has stage 1 or will make it."""
     rows = db.query("select id, cell from runs where study = ? and needs is null order by cell_place", [study])
     return {json.loads(row["cell"])["memorises"]: row["id"] for row in rows}
-
-
-def _add_runs(
-    db: Database, study: str, owner: str | None, runs: list[tuple[int, NewRun]], first: dict[str, str]
-) -> None:
-    for place, new in runs:
-        run = secrets.token_hex(4)
-        needs = first.setdefault(new.memorises, run)
-        db.table("runs").insert(
-            {"id": run, "name": new.name, "experiment": json.dumps(new.experiment, ensure_ascii=False),
-             "model": new.experiment["model"], "seed": new.experiment["seed"], "created_at": now(), "study": study,
-             "cell": json.dumps({"at": new.at, "memorises": new.memorises, "begins": new.begins}),
-             "cell_place": place,
-             "needs": None if needs == run else needs, "owner": owner}
-        )  # fmt: skip
-        add_event(db, run, "queued", "Queued")
 
 
 def get_study(db: Database, study: str) -> StoredStudy:
@@ -189,21 +174,9 @@ def _study(row: dict[str, Any]) -> StoredStudy:
 
 def list_study_runs(db: Database, study: str) -> list[StudyRun]:
     """The runs of a study in the order of its plan."""
-    sql = (
-        "select id as run, state, json_extract(cell, '$.at') as at, needs, progress, error, started_at, finished_at"
-        " from runs where study = ? order by cell_place"
-    )
-    return [
-        StudyRun(
-            **{
-                **row,
-                "state": State(row["state"]),
-                "at": json.loads(row["at"]),
-                "progress": json.loads(row["progress"]),
-            }
-        )
-        for row in db.query(sql, [study])
-    ]
+    # What they memorise and begin with is long, and wanted by nobody here.
+    rows = read_runs(db, STUDY, study, "json_extract(cell, '$.at')")
+    return [StudyRun(at=row.pop("cell"), **{k: v for k, v in row.items() if k != "headline"}) for row in rows]
 
 
 def done_like(db: Database, study: str, key: str, value: str) -> list[str]:
@@ -276,33 +249,22 @@ def figure_languages(db: Database, study: str) -> list[str]:
 
 def study_counts(db: Database, study: str) -> dict[str, int]:
     """How many of a study's runs are in which state."""
-    sql = "select state, count(*) as n from runs where study = ? group by state"
-    return {row["state"]: row["n"] for row in db.query(sql, [study])}
-
-
-def _changing(db: Database, act: str, study: str, queues: bool = False) -> AbstractContextManager[None]:
-    whole = get_study(db, study)
-    return change(db, act, "study", study, whole.name, whole.owner, queues)
+    return grid_counts(db, STUDY, study)
 
 
 def retry_study(db: Database, study: str) -> None:
     """Queue those runs again that failed or were cancelled. Raises KeyError, and NotAllowed for somebody else's, and
     as `add_run`."""
-    with _changing(db, "took up again", study, queues=True):
-        for run in list_study_runs(db, study):
-            if run.state in (State.FAILED, State.CANCELLED):
-                retry_run(db, run.run)
+    retry_grid(db, STUDY, study)
 
 
 def stop_study(db: Database, study: str) -> None:
     """Cancel what is queued, ask what runs to stop. Raises KeyError, and NotAllowed for somebody else's."""
-    with _changing(db, "stopped", study):
-        for run in list_study_runs(db, study):
-            request_stop(db, run.run)
+    stop_grid(db, STUDY, study)
 
 
 def delete_study(db: Database, study: str) -> None:
     """Forget the study; its runs stay, as runs of their own. Raises KeyError, and NotAllowed for somebody
     else's."""
-    with _changing(db, "forgot", study):
+    with changing(db, STUDY, "forgot", study):
         db.execute("delete from studies where id = ?", [study])

@@ -15,7 +15,8 @@ from sqlite_utils import Database
 from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import ATTACKS
 from engine.attack.tables import ASKED, SETTING, costs, curve, detection
-from engine.commands.here import carry_out_here, carry_out_on, check_cluster
+from engine.commands.grid import carry_out_grid
+from engine.commands.here import check_cluster
 from engine.commands.mistake import (
     Home,
     Mistake,
@@ -27,16 +28,16 @@ from engine.commands.mistake import (
     read_description,
     write_json,
 )
-from engine.commands.program import program
 from engine.description import override
 from engine.evaluation.summary import UNAIDED
 from engine.execution.attacks.queue import GRID as WIDENED
 from engine.execution.attacks.queue import queue_attack, widen_attack
 from engine.execution.attacks.recording import record as write_recording
 from engine.execution.attacks.report import attack_document
-from storage.attacks import attack_counts, base_runs, get_attack, list_attack_results, list_cells
+from storage.attacks import get_attack, list_attack_results, list_cells
 from storage.database import default_home
-from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run, get_run
+from storage.grids import ATTACK
+from storage.runs import State
 
 
 def attack(
@@ -72,7 +73,7 @@ def attack(
     if queue_only:
         typer.echo(attack_id)
         return
-    _work(db, folder, attack_id, on)
+    carry_out_grid(db, folder, ATTACK, attack_id, on, _words)
     if results is not None:
         write_json(results, attack_document(db, folder, attack_id))
     failed = [c for c in list_cells(db, attack_id) if c.state is not State.DONE]
@@ -113,34 +114,8 @@ def _command(db: Database, attack_id: str, source: str, overrides: list[str] | N
     return shlex.join(["python", "-m", "engine", "attack", source, *(w for s in settings for w in ("--set", s))])
 
 
-def _work(db: Database, home: Path, attack_id: str, on: str | None) -> None:
-    """Carry out what is left of the attack, in this process or on the cluster at an address, beside what workers do;
-    ends when all of it has."""
-
-    def claim(worker: str) -> Run | None:
-        waiting = [run for run in base_runs(db, attack_id) if get_run(db, run).state not in ENDED]
-        bases = (claim_run(db, worker, LEASE_SECONDS, run) for run in waiting)
-        return next(filter(None, bases), None) or claim_run(db, worker, LEASE_SECONDS, attack=attack_id)
-
-    def ended() -> bool:
-        return all(State(state) in ENDED for state in attack_counts(db, attack_id))
-
-    def shown(db: Database) -> tuple[float, str]:
-        cells = list_cells(db, attack_id)
-        done = sum(cell.state is State.DONE for cell in cells)
-        running = next((cell.cell for cell in cells if cell.state is State.RUNNING), None)
-        words = f"cell {_words(running)}" if running else "memorising" if done == 0 else ""
-        return done / len(cells), f"{done} of {len(cells)} cells done; {words}".rstrip("; ")
-
-    go_on = f"go on with: {program()} attack {attack_id}"
-    if on is None:
-        carry_out_here(db, home, ended=ended, claim=claim, shown=shown, go_on=go_on)
-    else:
-        carry_out_on(on, home, ended=ended, claim=claim, shown=shown, go_on=f"{go_on} --on {on}")
-
-
 def _words(cell: dict[str, Any]) -> str:
-    return f"‘{cell['reading']}’, {cell['attack_facts']} facts, {cell['control']}, defence {cell['defence']}"
+    return f"cell ‘{cell['reading']}’, {cell['attack_facts']} facts, {cell['control']}, defence {cell['defence']}"
 
 
 def _unaided(figure: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlite_utils import Database
 
-from engine.commands.here import carry_out_here, carry_out_on, check_cluster
+from engine.commands.grid import carry_out_grid
+from engine.commands.here import check_cluster
 from engine.commands.mistake import (
     Home,
     Mistake,
@@ -26,7 +27,6 @@ from engine.commands.mistake import (
     read_description,
     write_json,
 )
-from engine.commands.program import program
 from engine.evaluation.questions import KEY_SPLIT
 from engine.execution.studies import recording
 from engine.execution.studies.pooling import pool
@@ -38,9 +38,10 @@ from engine.studies.plan import PlannedRun, planned_runs
 from engine.studies.presets import STUDIES
 from engine.studies.study import DEPTH, METHOD, MODEL, SEED, Study, set_axis
 from storage.database import default_home
+from storage.grids import STUDY
 from storage.measurements import TRAINING_TOKENS
-from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run
-from storage.studies import ALL_FACTS, StudyFigure, choice_of, get_study, list_study_runs, study_counts
+from storage.runs import State
+from storage.studies import ALL_FACTS, StudyFigure, choice_of, get_study, list_study_runs
 
 # The columns of the table in a terminal: the checkpoint's kind, the split.
 COLUMNS = {
@@ -110,7 +111,7 @@ def study(
     if queue_only:
         typer.echo(study_id)
         return
-    _work(db, folder, study_id, on)
+    carry_out_grid(db, folder, STUDY, study_id, on, lambda cell: _words(cell["at"]))
     figures = study_figures(db, folder, study_id)
     if results is not None:
         write_json(results, {"study": get_study(db, study_id).plan, "rows": [asdict(figure) for figure in figures]})
@@ -164,33 +165,6 @@ def _read(db: Database, source: str, study_id: str | None, axes: list[str]) -> S
         for assignment in axes:
             set_axis(data, assignment)
         return Study.from_data(data)
-
-
-def _work(db: Database, home: Path, study_id: str, on: str | None) -> None:
-    """Carry out what is left of the study, in this process or on the cluster at an address, beside whatever workers do;
-    ends when all of it has."""
-
-    def claim(worker: str) -> Run | None:
-        waiting = (run.run for run in list_study_runs(db, study_id) if run.state not in ENDED)
-        return next(filter(None, (claim_run(db, worker, LEASE_SECONDS, run) for run in waiting)), None)
-
-    def ended() -> bool:
-        return all(State(state) in ENDED for state in study_counts(db, study_id))
-
-    def shown(db: Database) -> tuple[float, str]:
-        counts = study_counts(db, study_id)
-        total, done = sum(counts.values()), counts.get("done", 0)
-        running = next((r for r in list_study_runs(db, study_id) if r.state is State.RUNNING), None)
-        words = f"{done} of {total} runs done"
-        if running is None:
-            return done / total, words
-        return (done + running.progress.get("fraction", 0)) / total, f"{words}; {_words(running.at)}"
-
-    go_on = f"go on with: {program()} study {study_id}"
-    if on is None:
-        carry_out_here(db, home, ended=ended, claim=claim, shown=shown, go_on=go_on)
-    else:
-        carry_out_on(on, home, ended=ended, claim=claim, shown=shown, go_on=f"{go_on} --on {on}")
 
 
 def _words(at: dict[str, Any]) -> str:

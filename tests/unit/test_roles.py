@@ -37,7 +37,16 @@ from storage.drafts import DraftStore, new_draft_id
 from storage.folders import run_folder
 from storage.run_queue import move_first, set_priority
 from storage.runs import State, add_run, get_run, request_stop, retry_run
-from storage.studies import NewRun, add_study, delete_study, get_study, replan_study, retry_study, stop_study
+from storage.studies import (
+    NewRun,
+    add_study,
+    delete_study,
+    get_study,
+    list_study_runs,
+    replan_study,
+    retry_study,
+    stop_study,
+)
 
 WHO = {"owner": Role.RUNNER, "other": Role.RUNNER, "viewer": Role.VIEWER, "admin": Role.ADMIN}
 PLAN: dict[str, Any] = {"model": "m", "seed": 0}
@@ -80,6 +89,16 @@ def of_all_ended(db: Database, thing: str) -> str:
     return thing
 
 
+def wider(db: Database, study: str) -> int:
+    there = [(run.run, run.at) for run in list_study_runs(db, study)]
+    return replan_study(db, study, {"name": "wider"}, [*there, NewRun("cell", PLAN, {"seed": 7}, "7", "b")])
+
+
+def wider_attack(db: Database, attack: str) -> int:
+    there = [cell.run for cell in list_cells(db, attack)]
+    return replan_attack(db, attack, {"name": "wider"}, [*there, ({"seed": 7, "kind": "attack"}, "gone", PLAN)])
+
+
 Make = Callable[[Database], str]
 Act = Callable[[Database, str], Any]
 # What can be done with what is somebody's: how it is made, what is done, how the audit calls it.
@@ -91,6 +110,8 @@ CHANGES: dict[str, tuple[Make, Act, str, str]] = {
     "stop a study": (study_of, stop_study, "stopped", "study"),
     "go on with a study": (lambda db: of_all_ended(db, study_of(db)), retry_study, "took up again", "study"),
     "forget a study": (study_of, delete_study, "forgot", "study"),
+    "make a study wider": (study_of, lambda db, study: wider(db, study), "made wider", "study"),
+    "make an attack wider": (attack_of, lambda db, attack: wider_attack(db, attack), "made wider", "attack"),
     "stop an attack": (attack_of, stop_attack, "stopped", "attack"),
     "go on with an attack": (lambda db: of_all_ended(db, attack_of(db)), retry_attack, "took up again", "attack"),
     "delete an attack": (lambda db: of_all_ended(db, attack_of(db)), delete_attack, "deleted", "attack"),
@@ -266,6 +287,9 @@ def test_what_is_taken_up_again_counts_as_well(db: Database, people: dict[str, A
         retry_study(db, study)
         with pytest.raises(NotAllowed, match="2 do, and this would be 1 more"):
             retry_run(db, run)
+        with pytest.raises(NotAllowed, match="2 do, and this would be 1 more"):
+            wider(db, study)
+        assert len(list_study_runs(db, study)) == 2
         stop_study(db, study)
         run_folder(tmp_path, run).mkdir(parents=True)
         (run_folder(tmp_path, run) / "weights").write_bytes(b"x" * 600_000)
