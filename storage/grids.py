@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from sqlite_utils import Database
 
 from storage.acting import actor_id
 from storage.audit import addition, change
-from storage.database import now
+from storage.database import now, write
 from storage.runs import ENDED, State, add_event, request_stop, retry_run
 
 
@@ -88,6 +88,19 @@ def replan_grid(
                     db.execute(sql, [f"$.{name}", json.dumps(value), known])
         _queue(db, kind, grid, owner, new)
     return len(new)
+
+
+class _Undone(Exception):
+    """Ends a transaction that was only to tell what it would do."""
+
+
+def would_be_new(db: Database, widen: Callable[[], int]) -> int:
+    """What `widen` would return, which queues what is new and here nothing. Raises what it raises."""
+    new = 0
+    with suppress(_Undone), write(db):
+        new = widen()
+        raise _Undone
+    return new
 
 
 def _queue(db: Database, kind: Kind, grid: str, owner: str | None, runs: Iterable[tuple[int, GridRun]]) -> None:

@@ -1,22 +1,33 @@
-"""The form for a study of one's own: its description as text, what it would run, and its start."""
+"""The form for a study of one's own, or for one that is made wider: its description as text, what it would run, and its
+start."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any
 
 import gradio as gr
 
 from app.shared.frame import html
 from app.shared.lab import Lab
 from app.shared.render import duration, part
+from app.studies.grids import grid_of
 from engine.execution.studies.queue import queue_study
 from engine.studies.cost import study_cost
 from engine.studies.plan import planned_runs
 from engine.studies.study import Study
+from storage.grids import would_be_new
 
 MOST_CHARACTERS = 200_000
 # Writing out thousands of experiments takes the better part of a minute: nobody waits for that while typing.
 MOST_TOLD = 300
+GONE = "This study is no longer there."
+SHOW = """() => {
+  const form = document.getElementById("study-form");
+  form?.scrollIntoView({ behavior: "smooth", block: "start" });
+  form?.querySelector("textarea")?.focus({ preventScroll: true });
+}"""
 EXAMPLE = """\
 name: how many prompts
 experiment: quick
@@ -28,17 +39,23 @@ axes:
 
 @dataclass(frozen=True)
 class StudyForm:
-    """The form's components."""
+    """The form's components. widens: the id of the study or attack that is made wider; empty for a new one. opened:
+    another text each time that it is to be looked at."""
 
+    frame: gr.Accordion
+    widens: gr.Textbox
+    opened: gr.Textbox
     text: gr.Textbox
     tell: gr.Button
     start: gr.Button
+    add: gr.Button
     told: gr.HTML
 
 
 def study_form() -> StudyForm:
     """Build the form, folded."""
-    with gr.Accordion("A study of my own", open=False, elem_classes="for-runners"):
+    widens, opened = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
+    with gr.Accordion("A study of my own", open=False, elem_id="study-form", elem_classes="for-runners") as frame:
         text = gr.Textbox(
             EXAMPLE,
             label="Its description (YAML)",
@@ -50,19 +67,40 @@ def study_form() -> StudyForm:
         with gr.Row(elem_classes="quiet-row"):
             tell = gr.Button("Say what it would run", size="sm", scale=0, min_width=190)
             start = gr.Button("Start it in the background", size="sm", variant="primary", scale=0, min_width=210)
+            add = gr.Button("", size="sm", variant="primary", scale=0, min_width=210, visible=False)
         told = html()
-    return StudyForm(text, tell, start, told)
+    opened.change(None, js=SHOW)
+    return StudyForm(frame, widens, opened, text, tell, start, add, told)
 
 
-def tell_study(text: str | None) -> str:
+def widening(lab: Lab, study: str) -> dict[str, Any]:
+    """What becomes of the form's components when a study is to be made wider. Raises KeyError."""
+    grid = grid_of(lab, study)
+    name = grid.stored.name if len(grid.stored.name) <= 40 else grid.stored.name[:39] + "…"
+    return {
+        "frame": gr.Accordion(f"Make “{name}” wider", open=True),
+        "widens": study,
+        "text": grid.yaml(),
+        "opened": token_hex(4),
+        "start": gr.Button("Start it as a new study", variant="secondary", visible=not grid.is_attack),
+        "add": gr.Button(f"Add what is new to “{name}”", visible=True),
+        "told": "",
+    }
+
+
+def tell_study(lab: Lab, text: str | None, widens: str | None) -> str:
     """What the described study would run, or what is wrong with it, as HTML."""
     try:
-        study = Study.from_text(text or "")
-        if study.most_runs > MOST_TOLD:
-            return part("studies/plan", count=study.most_runs, cost=None, time="", runs=[], more=0)
-        planned = planned_runs(study)
+        return _told_wider(lab, text or "", widens) if widens else _told(text or "")
     except ValueError as error:
         return part("studies/problem", words=str(error))
+
+
+def _told(text: str) -> str:
+    study = Study.from_text(text)
+    if study.most_runs > MOST_TOLD:
+        return part("studies/plan", count=study.most_runs, cost=None, time="", runs=[], more=0)
+    planned = planned_runs(study)
     cost = study_cost(planned, study.keeps)
     time = ""
     if cost.seconds:
@@ -72,6 +110,21 @@ def tell_study(text: str | None) -> str:
     return part("studies/plan", count=cost.runs, cost=cost, time=time, runs=shown, more=len(planned) - len(shown))
 
 
+def _told_wider(lab: Lab, text: str, widens: str, queued: bool = False) -> str:
+    try:
+        grid = grid_of(lab, widens)
+        there = sum(grid.counts().values())
+        new = grid.widen(text) if queued else would_be_new(lab.db, lambda: grid.widen(text))
+    except KeyError:
+        raise ValueError(GONE) from None
+    return part("studies/wider", study=grid.stored.name, there=there, new=new, queued=queued)
+
+
 def start_study(lab: Lab, text: str | None) -> str:
     """Queue the described study; returns its id. Raises ValueError with a sentence."""
     return queue_study(lab.db, Study.from_text(text or ""))
+
+
+def widen_by(lab: Lab, text: str | None, widens: str | None) -> str:
+    """Queue what the description has more than the study; returns what was done. Raises ValueError with a sentence."""
+    return _told_wider(lab, text or "", widens or "", queued=True)

@@ -36,6 +36,8 @@ from engine.execution.attacks.as_study import (
     hits_by_seed_and_fact,
     setting_of,
 )
+from engine.execution.attacks.queue import widen_attack
+from engine.execution.studies.queue import widen_study
 from engine.execution.studies.report import compare_figures, study_figures, update_figures
 from engine.studies.compare import Comparison, compare
 from engine.studies.presets import STUDIES
@@ -127,6 +129,10 @@ class Grid(ABC):
     @abstractmethod
     def yaml(self) -> str:
         """Its description."""
+
+    @abstractmethod
+    def widen(self, described: str) -> int:
+        """Queue what a wider description has more; returns how many runs. Raises ValueError, KeyError, NotAllowed."""
 
     @abstractmethod
     def change(self, act: str) -> None:
@@ -227,6 +233,9 @@ class _StudyGrid(Grid):
     def yaml(self) -> str:
         return Study.from_record(self.stored.plan).to_yaml()
 
+    def widen(self, described: str) -> int:
+        return widen_study(self.lab.db, self.stored.id, Study.from_text(described))
+
     def change(self, act: str) -> None:
         {"stop": stop_study, "retry": retry_study, "forget": delete_study}[act](self.lab.db, self.stored.id)
 
@@ -300,6 +309,9 @@ class _AttackGrid(Grid):
 
     def yaml(self) -> str:
         return AttackExperiment.from_record(self.plan).to_yaml()
+
+    def widen(self, described: str) -> int:
+        return widen_attack(self.lab.db, self.stored.id, AttackExperiment.from_text(described))
 
     def change(self, act: str) -> None:
         change = {"stop": stop_attack, "retry": retry_attack}.get(act)

@@ -17,7 +17,7 @@ from app.shared.render import duration, moment, part, render
 from app.shared.vega import vega_chart
 from app.shared.view import noted, sign_of
 from app.studies.charts import chart_of, most_lines
-from app.studies.form import start_study, study_form, tell_study
+from app.studies.form import GONE, start_study, study_form, tell_study, widen_by, widening
 from app.studies.grids import Grid, grid_of
 from app.studies.shown import shown_of
 from app.studies.table import Table, waiting_words
@@ -33,6 +33,8 @@ BUSY_SECONDS, IDLE_SECONDS = 3.0, 20.0
 LISTED = 50
 MOST_COMPARED = 60
 HEAD = '<link rel="stylesheet" href="/lab/studies.css">'
+# What of the form changes when a study is to be made wider.
+FORM = ("frame", "widens", "opened", "text", "start", "add", "told")
 PARTS = ("top", "choosers", "chart", "table")
 
 
@@ -81,12 +83,33 @@ def studies_page(lab: Lab) -> None:
         shown = opened(lab, shown)
         return shown.model_dump_json(), said, *draw(shown, before)
 
+    def add(text: str | None, before: str | None, described: str | None, widens: str | None) -> tuple[Any, ...]:
+        shown = View.of_page(text)
+        try:
+            said = widen_by(lab, described, widens)
+            shown = shown if shown.study == widens else View(study=widens or "")
+        except ValueError as error:
+            said = part("studies/problem", words=str(error))
+        shown = opened(lab, shown)
+        return shown.model_dump_json(), said, *draw(shown, before)
+
+    def write_down(event: gr.EventData, text: str | None) -> tuple[Any, ...]:
+        """Into the form, what is to be made wider."""
+        clicked, study = told_by(event), View.of_page(text).study
+        try:
+            changed = widening(lab, study) if clicked.get("act") == "widen" else {}
+        except KeyError:
+            changed = {"told": part("studies/problem", words=GONE)}
+        return tuple(changed.get(name, gr.skip()) for name in FORM)
+
     drawn = [seen, top, choosers, chart, table, timer]
     gr.on(None, open_page, outputs=[view, problem, *drawn], **QUIET)
     for block in (top, choosers, table):
         block.act(act, [view, seen], [view, problem, *drawn], **QUIET)
     timer.tick(tick, [view, seen], drawn, **QUIET)
-    form.tell.click(tell_study, [form.text], [form.told], **QUIET)
+    top.act(write_down, [view], [getattr(form, name) for name in FORM], **QUIET)
+    form.tell.click(lambda text, widens: tell_study(lab, text, widens), [form.text, form.widens], [form.told], **QUIET)
+    form.add.click(add, [view, seen, form.text, form.widens], [view, form.told, *drawn], **QUIET)
     form.start.click(start, [view, seen, form.text], [view, form.told, *drawn], **QUIET)
 
 
@@ -120,7 +143,7 @@ def act_on(lab: Lab, view: View, clicked: dict[str, Any]) -> View:
         try:
             grid_of(lab, view.study).change(act)
         except KeyError:
-            raise ValueError("This study is no longer there.") from None
+            raise ValueError(GONE) from None
     return view
 
 

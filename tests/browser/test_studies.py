@@ -108,7 +108,27 @@ def test_a_study_of_ones_own_is_told_before_it_is_started(page: Page, address: s
     expect(page.get_by_text("0 of 2 runs done")).to_be_visible()
     assert page.evaluate("window.pwned") is None
     db = open_database(studies_home)
+    mine = list_studies(db)[0].id
     assert list_studies(db)[0].name == "mine"
+
+    page.get_by_role("button", name="Make it wider").click()
+    expect(page.get_by_role("button", name="Add what is new to “mine”")).to_be_in_viewport()
+    expect(text).to_have_value(re.compile("stage2.facts:"))
+    tell.click()
+    expect(page.locator(".study-plan")).to_contain_text("Nothing of this is new in “mine”")
+    described = text.input_value()
+    wider = Study.from_text(described).model_dump(mode="json") | {"axes": {"stage2.facts": [2, 3, 4]}}
+    text.fill(Study.from_data(wider).to_yaml())
+    tell.click()
+    expect(page.locator(".study-plan")).to_contain_text("1 run would be added to “mine”, whose 2 stay as they are")
+    assert study_counts(db, mine) == {"queued": 2}
+    page.get_by_role("button", name="Add what is new to “mine”").click()
+    expect(page.get_by_text("0 of 3 runs done")).to_be_visible()
+    expect(page.locator(".study-plan")).to_contain_text("1 run of “mine” now waits")
+    text.fill(described)
+    page.get_by_role("button", name="Add what is new to “mine”").click()
+    expect(page.get_by_role("alert")).to_contain_text("1 run would no longer be part of it")
+    assert study_counts(db, mine) == {"queued": 3} and page.evaluate("window.pwned") is None
     delete_study(db, list_studies(db)[0].id)
     db.close()
 

@@ -156,7 +156,7 @@ def test_made_wider_it_computes_what_is_new_and_pools_its_seeds(peaceful: tuple[
     lab, study = peaceful
     before = {run.run: run.finished_at for run in list_study_runs(lab.db, study)}
     axes = PLAN["axes"] | {"seed": [0, 1], "stage2.facts": [2]}
-    with pytest.raises(ValueError, match="1 runs would no longer be part of it"):
+    with pytest.raises(ValueError, match="1 run would no longer be part of it"):
         widen_study(lab.db, study, Study.from_data(PLAN | {"axes": axes}))
     wider = Study.from_data(PLAN | {"axes": PLAN["axes"] | {"seed": [0, 1]}})
     assert widen_study(lab.db, study, wider) == 2

@@ -23,6 +23,7 @@ from engine.experiment import Experiment
 from engine.relation import Relation
 from storage import attacks, runs
 from storage.database import open_database
+from storage.grids import would_be_new
 from storage.runs import State
 
 BASE: dict[str, Any] = {
@@ -267,6 +268,9 @@ def test_an_attack_is_made_wider_and_measures_only_what_is_new(db) -> None:
         return AttackExperiment.from_data(plan | changes)
 
     seeds = [*plan["seeds"], max(plan["seeds"]) + 1]
+    stored = [list(db[table].rows) for table in ("runs", "attacks", "events")]
+    would = would_be_new(db, lambda: widen_attack(db, attack, wider(seeds=seeds)))
+    assert would > 0 and stored == [list(db[table].rows) for table in ("runs", "attacks", "events")]
     added = widen_attack(db, attack, wider(seeds=seeds, facts=[*plan["facts"], smaller], defences=["kl", "refusals"]))
     cells = attacks.list_cells(db, attack)
     assert added == len(cells) - len(there) > 0
@@ -280,6 +284,7 @@ def test_an_attack_is_made_wider_and_measures_only_what_is_new(db) -> None:
     for changes, words in (
         ({"seeds": seeds[:1], "defences": ["kl", "refusals"]}, "cells would no longer be part of it"),
         ({"seeds": seeds, "facts": [*now["facts"], 20], "defences": ["kl", "refusals"]}, "other facts or readings"),
+        ({"seeds": [*seeds, 99], "ask": 1}, "^ask: only the grid can be made wider"),
     ):
         with pytest.raises(ValueError, match=words):
             widen_attack(db, attack, AttackExperiment.from_data(now | changes))

@@ -41,8 +41,8 @@ def queue_attack(db: Database, attack: AttackExperiment) -> str:
 def widen_attack(db: Database, attack_id: str, wider: AttackExperiment) -> int:
     """Queue those cells of a wider plan that an attack does not have yet; returns how many they are.
 
-    Raises KeyError when there is no such attack, ValueError when the plan leaves out what was planned before, or would
-    have had it measured otherwise.
+    Raises KeyError when there is no such attack, ValueError when the plan leaves out what was planned before, would
+    have had it measured otherwise, or changes more than its grid.
     """
     with write(db):
         attack = get_attack(db, attack_id)
@@ -50,8 +50,9 @@ def widen_attack(db: Database, attack_id: str, wider: AttackExperiment) -> int:
             raise ValueError("a recorded attack has no models here: measure it again, as wide as it is to be")
         there = {Cell.model_validate(c.cell): c for c in list_cells(db, attack_id)}
         planned = AttackExperiment.from_record(attack.experiment)
-        same = {name: getattr(planned, name) for name in AttackExperiment.model_fields if name not in GRID}
-        resolved, bases = _planned(db, AttackExperiment.from_data(wider.model_dump() | same), there)
+        if beyond := _changed(planned, wider) - set(GRID):
+            raise ValueError(f"{', '.join(sorted(beyond))}: only the grid can be made wider: {', '.join(GRID)}")
+        resolved, bases = _planned(db, wider, there)
         cells = list(resolved.cells())
         if lost := there.keys() - set(cells):
             raise ValueError(
@@ -60,6 +61,11 @@ def widen_attack(db: Database, attack_id: str, wider: AttackExperiment) -> int:
         _refuse_other_questions(db, planned, resolved, there)
         todo = [there[c].run if c in there else (c.model_dump(mode="json"), *bases[c.seed]) for c in cells]
         return replan_attack(db, attack_id, resolved.model_dump(mode="json"), todo)
+
+
+def _changed(planned: AttackExperiment, wider: AttackExperiment) -> set[str]:
+    before, after = planned.model_dump(mode="json"), wider.model_dump(mode="json")
+    return {name for name in before if before[name] != after[name]}
 
 
 def _refuse_other_questions(

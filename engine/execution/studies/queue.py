@@ -64,7 +64,10 @@ def widen_study(db: Database, study_id: str, wider: Study) -> int:
             there.setdefault(run.differs, []).append((stored.run, run))
         lost = sum(len(runs) for differs, runs in there.items() if differs not in planned)
         if lost:
-            raise ValueError(f"{lost} runs would no longer be part of it: leave all that is planned in, and add to it")
+            these = "run" if lost == 1 else "runs"
+            raise ValueError(
+                f"{lost} {these} would no longer be part of it: leave all that is planned in, and add to it"
+            )
         order: list[tuple[str, dict[str, Any]] | NewRun] = []
         for differs, run in planned.items():
             before = there.get(differs, [])
