@@ -3,6 +3,7 @@ start."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
@@ -12,7 +13,7 @@ import gradio as gr
 from app.shared.frame import html
 from app.shared.lab import Lab
 from app.shared.render import duration, part
-from app.studies.grids import grid_of
+from app.studies.grids import Grid, grid_of
 from engine.execution.studies.queue import queue_study
 from engine.studies.cost import study_cost
 from engine.studies.plan import planned_runs
@@ -80,12 +81,19 @@ def widening(lab: Lab, study: str) -> dict[str, Any]:
     return {
         "frame": gr.Accordion(f"Make “{name}” wider", open=True),
         "widens": study,
-        "text": grid.yaml(),
+        "text": gr.Textbox(_grid_first(grid), info="Add values to the grid: what is there is not run again."),
         "opened": token_hex(4),
         "start": gr.Button("Start it as a new study", variant="secondary", visible=not grid.is_attack),
         "add": gr.Button(f"Add what is new to “{name}”", visible=True),
         "told": "",
     }
+
+
+def _grid_first(grid: Grid) -> str:
+    """Its description, in which what can be added to comes before what is long."""
+    blocks = re.split(r"^(?=[a-z_0-9]+:)", grid.yaml(), flags=re.MULTILINE)
+    first = ("name", *grid.axes_fields)
+    return "".join(sorted(blocks, key=lambda block: block.partition(":")[0] not in first))
 
 
 def tell_study(lab: Lab, text: str | None, widens: str | None) -> str:

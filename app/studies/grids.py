@@ -36,7 +36,7 @@ from engine.execution.attacks.as_study import (
     hits_by_seed_and_fact,
     setting_of,
 )
-from engine.execution.attacks.queue import widen_attack
+from engine.execution.attacks.queue import GRID, widen_attack
 from engine.execution.studies.queue import widen_study
 from engine.execution.studies.report import compare_figures, study_figures, update_figures
 from engine.studies.compare import Comparison, compare
@@ -81,7 +81,8 @@ class Grid(ABC):
     """Runs with their places on axes, and their figures. `stored` names and describes it.
 
     measures: by name, as in app/studies/view.py; the first is the usual one. facts: which facts may be asked about.
-    usual: paths of axes, see `app.studies.table.table_of`. page: where one of its runs is looked at.
+    usual: paths of axes, see `app.studies.table.table_of`. page: where one of its runs is looked at. axes_fields: what
+    in its description names the grid.
     """
 
     measures: ClassVar[Mapping[str, Measure]]
@@ -89,6 +90,7 @@ class Grid(ABC):
     usual: ClassVar[tuple[str, ...]]
     page: ClassVar[str]
     is_attack: ClassVar[bool]
+    axes_fields: ClassVar[tuple[str, ...]]
     recorded = False  # whether it was measured elsewhere, and has no models here
 
     def __init__(self, lab: Lab, stored: StoredStudy) -> None:
@@ -182,7 +184,7 @@ class _StudyGrid(Grid):
     """A study's."""
 
     measures, facts, usual = MEASURES, FACTS, (DEPTH, METHOD, "stage2.facts")
-    page, is_attack = "/results", False
+    page, is_attack, axes_fields = "/results", False, ("axes", "methods", "leave_out")
 
     def runs(self) -> list[StudyRun]:
         update_figures(self.lab.db, self.lab.home, self.stored.id)
@@ -256,7 +258,7 @@ class _AttackGrid(Grid):
     """An attack's."""
 
     measures, facts, usual = ATTACK_MEASURES, ATTACK_FACTS, (ATTACK_SIZE, SETTING)
-    page, is_attack = "/run", True
+    page, is_attack, axes_fields = "/run", True, GRID
 
     def __init__(self, lab: Lab, attack: Attack) -> None:
         described = {"description": attack.experiment.get("description", "")}
