@@ -21,6 +21,7 @@ import uvicorn
 
 from app.asking.model_server import ModelServer
 from app.server.first_start import bring_recorded_attacks, bring_recorded_runs, queue_first_run
+from app.server.memory import use_few_arenas
 from app.server.sign_in import Access, NotSafe, Provider, access, provider
 from app.server.uploads import make_uploads
 from app.server.worker_process import Workers
@@ -186,6 +187,7 @@ def serve(
     that are started beside it, None for none; `outside`: of processes that ask the hub for the sizes of models; `tls`:
     settings of uvicorn for https; `openid`, `passwords`: see `build_site`; `cluster`: the address of one that carries
     out the runs, through one worker."""
+    use_few_arenas()
     make_uploads(home)
     from app.site import build_site  # loads Gradio, which reads `QUIET` from the environment
 
