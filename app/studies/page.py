@@ -83,6 +83,9 @@ def studies_page(lab: Lab) -> None:
         shown = opened(lab, shown)
         return shown.model_dump_json(), said, *draw(shown, before)
 
+    def tell(described: str | None, widens: str | None) -> str:
+        return tell_study(lab, described, widens)
+
     def add(text: str | None, before: str | None, described: str | None, widens: str | None) -> tuple[Any, ...]:
         shown = View.of_page(text)
         try:
@@ -108,7 +111,7 @@ def studies_page(lab: Lab) -> None:
         block.act(act, [view, seen], [view, problem, *drawn], **QUIET)
     timer.tick(tick, [view, seen], drawn, **QUIET)
     top.act(write_down, [view], [getattr(form, name) for name in FORM], **QUIET)
-    form.tell.click(lambda text, widens: tell_study(lab, text, widens), [form.text, form.widens], [form.told], **QUIET)
+    form.tell.click(tell, [form.text, form.widens], [form.told], **QUIET)
     form.add.click(add, [view, seen, form.text, form.widens], [view, form.told, *drawn], **QUIET)
     form.start.click(start, [view, seen, form.text], [view, form.told, *drawn], **QUIET)
 

@@ -239,7 +239,7 @@ def test_a_runner_names_no_folder_of_the_machine(lab: Lab, db: Database, tmp_pat
     (tmp_path / "config.json").write_text("{}")
     for model in (str(tmp_path), "/etc", "gpt2"):
         described = f"name: by ada\nexperiment: quick\naxes: {{seed: [0], model: ['{model}']}}\n"
-        for function in ("studies_page.<locals>.start", "tell_study"):
+        for function in ("studies_page.<locals>.start", "studies_page.<locals>.tell"):
             values = {2: described} if "start" in function else {0: described}
             answer = told_as_text(lab.click("ada", function, values=values))
             if "start" in function:
