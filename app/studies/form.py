@@ -121,6 +121,9 @@ def _told(text: str) -> str:
 def _told_wider(lab: Lab, text: str, widens: str, queued: bool = False) -> str:
     try:
         grid = grid_of(lab, widens)
+        # Planned within a transaction, for which others would wait.
+        if not queued and not grid.is_attack and (most := Study.from_text(text).most_runs) > MOST_TOLD:
+            return part("studies/plan", count=most, cost=None, time="", runs=[], more=0)
         there = sum(grid.counts().values())
         new = grid.widen(text) if queued else would_be_new(lab.db, lambda: grid.widen(text))
     except KeyError:
