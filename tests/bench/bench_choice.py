@@ -11,7 +11,8 @@ plain sequences as well as they can be done (equal shapes together, logits only 
 without its tokenising.
 
 Ends with status 1 when ours answers less than 10 times (of a `--model`: 4 times) the questions a second of the two
-peers named without a dot, or when log-probabilities differ by more than 1e-4. Ratios are medians over the rounds.
+peers named without a dot, or when log-probabilities differ by more than 1e-4 (of a `--model`: 1e-3). Ratios are medians
+over the rounds.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from engine.models.source import EMBEDDED_WEIGHTS
 from engine.models.tokenise import tokenise_questions
 from tests.unit.tiny_models import build_qwen2
 
-NEEDED, NEEDED_OF_LARGE, AGREE = 10.0, 4.0, 1e-4
+NEEDED, NEEDED_OF_LARGE = 10.0, 4.0
+AGREE, AGREE_OF_LARGE = 1e-4, 1e-3  # of sums of logarithms, in float32
 HARNESS_BATCH = 100
 OURS, NAIVE, HARNESS = "option trees (ours)", "each option its own sequence", "lm-evaluation-harness"
 
@@ -103,7 +105,8 @@ def harness_scorers(
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=HARNESS_BATCH, device="cpu", add_bos_token=False)
+    begins = ids[0][1][0][0] == tokenizer.bos_token_id
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=HARNESS_BATCH, device="cpu", add_bos_token=begins)
     requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(texts)]
 
     def from_text() -> np.ndarray:
@@ -124,7 +127,7 @@ def main() -> int:
     parser.add_argument("--without-harness", action="store_true")
     parser.add_argument("--model")
     settings = parser.parse_args()
-    needed = NEEDED_OF_LARGE if settings.model else NEEDED
+    needed, agree = (NEEDED_OF_LARGE, AGREE_OF_LARGE) if settings.model else (NEEDED, AGREE)
     with tempfile.TemporaryDirectory() as folder:
         loaded, experiment = load(Path(folder), settings.model)
         torch.set_num_threads(cpu_threads())
@@ -148,8 +151,8 @@ def main() -> int:
             f"{name:32} {statistics.median(values):8.1f} questions a second ({min(values):.1f} to {max(values):.1f})"
             f"   ours is {ratio:.1f} times as fast   largest difference {difference:.1e}"
         )
-        passed &= difference <= AGREE and (name not in (NAIVE, HARNESS) or ratio >= needed)
-    print("passed" if passed else f"failed: needed {needed:.0f} x and at most {AGREE}")
+        passed &= difference <= agree and (name not in (NAIVE, HARNESS) or ratio >= needed)
+    print("passed" if passed else f"failed: needed {needed:.0f} x and at most {agree}")
     return 0 if passed else 1
 
 

@@ -58,12 +58,14 @@ def generated(model: Any, pairs: Sequence[Pair], tokens: int, ends: Sequence[int
     return answers
 
 
-def harness(loaded: LoadedModel, asked: Sequence[str], tokens: int) -> Callable[[], Answers]:
-    """lm-evaluation-harness's `hf` model, through its own request interface."""
+def harness(loaded: LoadedModel, asked: Sequence[str], tokens: int, begins: bool) -> Callable[[], Answers]:
+    """lm-evaluation-harness's `hf` model, through its own requests. begins: prompts are behind the beginning token."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    lm = HFLM(pretrained=loaded.causal, tokenizer=loaded.tokenizer, batch_size=BATCH, device="cpu")
+    lm = HFLM(
+        pretrained=loaded.causal, tokenizer=loaded.tokenizer, batch_size=BATCH, device="cpu", add_bos_token=begins
+    )
     greedy = {"until": [], "max_gen_toks": tokens, "do_sample": False}
     requests = [Instance("generate_until", {}, (text, greedy), i) for i, text in enumerate(asked)]
     return lambda: [str(answer).strip() for answer in lm.generate_until(requests, disable_tqdm=True)]
@@ -88,7 +90,8 @@ def ways_to_answer(
 
     ways = {GENERATE: lambda: texts(generated(model, pairs, tokens, ends)), OURS: ours}
     if with_harness:
-        ways[HARNESS] = harness(loaded, [q.text for q in asked], tokens)
+        begins = pairs[0][0][0] == loaded.tokenizer.bos_token_id
+        ways[HARNESS] = harness(loaded, [q.text for q in asked], tokens, begins)
     return ways
 
 
