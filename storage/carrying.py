@@ -41,8 +41,13 @@ def runs_beside(db: Database, run: Run) -> list[str]:
         return [run.needs] if run.needs and _rows(db, "select id from runs where id = ?", run.needs) else []
     if not run.study or not run.cell:
         return []
+    stage1 = run.experiment.get("stage1", {})
+    depths = stage1.get("checkpoint_epochs") or [stage1.get("epochs")]
+    kept = {"memorises": [f"memorised@{epoch}" for epoch in depths], "begins": None}
     found = [
-        other for key in ("memorises", "begins") for other in done_like(db, run.study, key, run.cell[key])[:MOST_TRIED]
+        other
+        for key, checkpoints in kept.items()
+        for other in done_like(db, run.study, key, run.cell[key], checkpoints)[:MOST_TRIED]
     ]
     return [other for other in dict.fromkeys(found) if other != run.id]
 

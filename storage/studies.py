@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
@@ -98,8 +98,8 @@ class StudyFigure:
 class NewRun:
     """A run to be queued.
 
-    memorises: equal for those that share stage 1; all but the first of them wait for it. begins: equal for those that
-    ask the same base about the same facts.
+    memorises: equal for those that share stage 1; those wait for the first of them that makes their depths, too.
+    begins: equal for those that ask the same base about the same facts. depths: the epochs of stage 1 that are kept.
     """
 
     name: str
@@ -107,37 +107,55 @@ class NewRun:
     at: dict[str, Any]
     memorises: str
     begins: str
+    depths: tuple[int, ...] = ()
+
+
+class KnownRun(NamedTuple):
+    """A run that a study has already, and where it stands now."""
+
+    run: str
+    at: dict[str, Any]
+    depths: tuple[int, ...] = ()
+
+
+# By what it memorises: the runs of a study that make stage 1, and the depths that each of them keeps.
+_Makers = dict[str, list[tuple[str, frozenset[int]]]]
 
 
 def add_study(db: Database, *, name: str, plan: dict[str, Any], runs: Iterable[NewRun]) -> str:
     """Queue a study and its runs. Returns its id. Raises NotAllowed as `add_run`."""
-    first: dict[str, str] = {}
-    return add_grid(db, STUDY, name=name, plan=plan, runs=[_queued(run, first) for run in runs])
+    makers: _Makers = {}
+    return add_grid(db, STUDY, name=name, plan=plan, runs=[_queued(run, makers) for run in runs])
 
 
-def _queued(new: NewRun, first: dict[str, str]) -> GridRun:
-    """The run for the queue. first: by what it memorises, the run that makes stage 1, to which this one is added where
-    it is the first."""
+def _queued(new: NewRun, makers: _Makers) -> GridRun:
+    """The run for the queue; it is added to the makers where none of them makes what it needs of stage 1."""
     cell = {"at": new.at, "memorises": new.memorises, "begins": new.begins}
-    run = GridRun(new.name, new.experiment, new.experiment["seed"], cell, first.get(new.memorises))
-    first.setdefault(new.memorises, run.id)
+    known, depths = makers.setdefault(new.memorises, []), frozenset(new.depths)
+    needs = next((run for run, made in known if depths <= made), None)
+    run = GridRun(new.name, new.experiment, new.experiment["seed"], cell, needs)
+    if needs is None:
+        known.append((run.id, depths))
     return run
 
 
-def replan_study(
-    db: Database, study: str, plan: dict[str, Any], runs: Iterable[tuple[str, dict[str, Any]] | NewRun]
-) -> int:
-    """Give a study a wider plan. Its runs in their order: the ids of those that are there, with where they stand now,
-    as there may be more axes, and new ones, which are queued. Returns how many are new."""
-    first = _first_of_each(db, study)
-    order = [_queued(run, first) if isinstance(run, NewRun) else (run[0], {"at": run[1]}) for run in runs]
-    return replan_grid(db, STUDY, study, plan, order)
+def replan_study(db: Database, study: str, plan: dict[str, Any], runs: Iterable[KnownRun | NewRun]) -> int:
+    """Give a study a wider plan. Its runs in their order: those that are there, with where they stand now, as there may
+    be more axes, and new ones, which are queued. Returns how many are new."""
+    order = list(runs)
+    makers = _makers(db, study, [run for run in order if isinstance(run, KnownRun)])
+    planned = [_queued(run, makers) if isinstance(run, NewRun) else (run.run, {"at": run.at}) for run in order]
+    return replan_grid(db, STUDY, study, plan, planned)
 
 
-def _first_of_each(db: Database, study: str) -> dict[str, str]:
-    """By what it memorises, the run of a study that has stage 1 or will make it."""
+def _makers(db: Database, study: str, known: Iterable[KnownRun]) -> _Makers:
     rows = db.query("select id, cell from runs where study = ? and needs is null order by cell_place", [study])
-    return {json.loads(row["cell"])["memorises"]: row["id"] for row in rows}
+    memorises = {row["id"]: json.loads(row["cell"])["memorises"] for row in rows}
+    makers: _Makers = {}
+    for run in known:
+        if run.run in memorises:
+            makers.setdefault(memorises[run.run], []).append((run.run, frozenset(run.depths)))
+    return makers
 
 
 def get_study(db: Database, study: str) -> StoredStudy:
@@ -179,10 +197,17 @@ def list_study_runs(db: Database, study: str) -> list[StudyRun]:
     return [StudyRun(at=row.pop("cell"), **{k: v for k, v in row.items() if k != "headline"}) for row in rows]
 
 
-def done_like(db: Database, study: str, key: str, value: str) -> list[str]:
-    """The done runs of a study whose `memorises` or `begins` is this, the oldest first."""
-    sql = "select id from runs where study = ? and state = 'done' and json_extract(cell, ?) = ? order by finished_at"
-    return [row["id"] for row in db.query(sql, [study, f"$.{key}", value])]
+def done_like(db: Database, study: str, key: str, value: str, checkpoints: Collection[str] | None = None) -> list[str]:
+    """The done runs of a study whose `memorises` or `begins` is this, the oldest first.
+
+    checkpoints: only those that have figures of one of these.
+    """
+    sql = "select id from runs where study = ? and state = 'done' and json_extract(cell, ?) = ?"
+    if checkpoints is not None:
+        marks = ", ".join("?" * len(checkpoints))
+        sql += f" and exists (select 1 from results where run = runs.id and checkpoint in ({marks}))"
+    asked = [study, f"$.{key}", value, *(checkpoints or ())]
+    return [row["id"] for row in db.query(f"{sql} order by finished_at", asked)]
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def axis_name(path: str) -> str:
 
 def value_name(value: Any) -> str:
     """A value of an axis as it is shown."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
 class View(PageView):

@@ -15,7 +15,7 @@ from sqlite_utils import Database
 from engine.attack.experiment import AttackExperiment
 from engine.attack.presets import ATTACKS
 from engine.attack.tables import ASKED, SETTING, costs, curve, detection
-from engine.commands.grid import carry_out_grid
+from engine.commands.grid import carry_out_grid, take_up_again
 from engine.commands.here import check_cluster
 from engine.commands.mistake import (
     Home,
@@ -34,7 +34,7 @@ from engine.execution.attacks.queue import GRID as WIDENED
 from engine.execution.attacks.queue import queue_attack, widen_attack
 from engine.execution.attacks.recording import record as write_recording
 from engine.execution.attacks.report import attack_document
-from storage.attacks import get_attack, list_attack_results, list_cells
+from storage.attacks import get_attack, list_attack_results, list_cells, retry_attack
 from storage.database import default_home
 from storage.grids import ATTACK
 from storage.runs import State
@@ -64,6 +64,8 @@ def attack(
     folder = home or default_home()
     db = open_home(folder)
     attack_id = _existing(db, source)
+    if attack_id is not None:
+        take_up_again(db, ATTACK, attack_id, retry_attack)
     if attack_id is not None and overrides:
         _widen(db, attack_id, overrides)
     elif attack_id is None:

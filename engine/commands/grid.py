@@ -1,4 +1,4 @@
-"""Carry out what is left of a grid, a study's or an attack's, with a bar that says how far it is."""
+"""Go on with a grid, a study's or an attack's, and carry out what is left of it, with a bar that says how far it is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import typer
 from sqlite_utils import Database
 
 from engine.commands.here import carry_out_here, carry_out_on
+from engine.commands.mistake import mistakes_in
 from engine.commands.program import program
-from storage.grids import Kind, grid_counts, read_runs, waiting_runs
+from storage.grids import STUDY, Kind, grid_counts, read_runs, waiting_runs
 from storage.runs import ENDED, LEASE_SECONDS, Run, State, claim_run
+
+
+def take_up_again(db: Database, kind: Kind, grid: str, retry: Callable[[Database, str], None]) -> None:
+    """Queue those runs again that were stopped or failed, where there are any, and say so. Raises Mistake."""
+    counts = grid_counts(db, kind, grid)
+    if early := sum(counts.get(state.value, 0) for state in (State.FAILED, State.CANCELLED)):
+        with mistakes_in(grid):
+            retry(db, grid)
+        typer.echo(f"{early} {_things(kind)} that were stopped or failed are queued again", err=True)
+
+
+def _things(kind: Kind) -> str:
+    return "runs" if kind is STUDY else "cells"
 
 
 def carry_out_grid(
@@ -19,7 +34,7 @@ def carry_out_grid(
 ) -> None:
     """Carry it out in this process, or on the cluster at the address `on`, beside whatever workers do; ends when all of
     it has. words: what is told of the run at hand, by its cell. Raises Mistake as `engine.commands.here`."""
-    things = "runs" if kind.name == "study" else "cells"
+    things = _things(kind)
 
     def claim(worker: str) -> Run | None:
         waiting = waiting_runs(db, kind, grid)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlite_utils import Database
 
-from engine.commands.grid import carry_out_grid
+from engine.commands.grid import carry_out_grid, take_up_again
 from engine.commands.here import check_cluster
 from engine.commands.mistake import (
     Home,
@@ -41,7 +41,7 @@ from storage.database import default_home
 from storage.grids import STUDY
 from storage.measurements import TRAINING_TOKENS
 from storage.runs import State
-from storage.studies import ALL_FACTS, StudyFigure, choice_of, get_study, list_study_runs
+from storage.studies import ALL_FACTS, StudyFigure, choice_of, get_study, list_study_runs, retry_study
 
 # The columns of the table in a terminal: the checkpoint's kind, the split.
 COLUMNS = {
@@ -103,6 +103,8 @@ def study(
         with mistakes_in(source):
             _print_plan(described, planned_runs(described))
         return
+    if study_id is not None:
+        take_up_again(db, STUDY, study_id, retry_study)
     with mistakes_in(source):
         if study_id is None:
             study_id = queue_study(db, described)

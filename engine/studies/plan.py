@@ -8,11 +8,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from typing import Any
+
+import yaml
 
 from engine.corpus.resolve import resolve
 from engine.description import put
@@ -20,6 +25,8 @@ from engine.experiment import Experiment
 from engine.presets import load_preset
 from engine.studies.alike import beginning, memorising
 from engine.studies.study import DEPTH, METHOD, MODEL, SEED, Study
+
+LONGEST_PLACE = 60  # characters of a record that is a value of an axis
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class PlannedRun:
         return PlannedRun(self.experiment.model_copy(update={"stage1": stage1}), self.at)
 
 
-def _digest(data: dict[str, Any]) -> str:
+def _digest(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -114,7 +121,34 @@ def _planned(study: Study, at: dict[str, Any]) -> PlannedRun:
     data |= {"name": f"{study.name}: {words}"[:80] if words else study.name, "description": ""}
     experiment = resolve(Experiment.from_data(data))
     dumped = experiment.model_dump(mode="json")
-    return PlannedRun(experiment, {path: at[path] if path == METHOD else read_path(dumped, path) for path in at})
+    told = {path: value if path == METHOD else _place(dumped, path, value) for path, value in at.items()}
+    return PlannedRun(experiment, told)
+
+
+def _place(resolved: dict[str, Any], path: str, given: Any) -> str | int | float | bool | None:
+    """Where a run stands on an axis: the field's value, or, where that is no single one, what was given, in short.
+
+    Facts are given as a number to generate, and listed once they are.
+    """
+    with suppress(KeyError, IndexError, ValueError, TypeError):
+        value = read_path(resolved, path)
+        if value is None or isinstance(value, (str, int, float)):
+            return value
+    if isinstance(given, str):
+        # A study's text is not read into numbers yet.
+        return next((kind(given) for kind in (int, float) if _is(kind, given)), given)
+    if given is None or isinstance(given, (int, float)):
+        return given
+    words = yaml.safe_dump(given, default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf).strip()
+    words = re.sub(r"'([-+.\d]+)'", r"\1", words)  # numbers that were not read yet
+    return words if len(words) <= LONGEST_PLACE else f"{words[:LONGEST_PLACE]}… {_digest(given)[:4]}"
+
+
+def _is(kind: type[int] | type[float], text: str) -> bool:
+    try:
+        return math.isfinite(kind(text))
+    except ValueError:
+        return False
 
 
 def _base(study: Study, model: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from engine.commands.program import program
 from engine.commands.run import read_experiment
 from storage.attacks import list_cells
 from storage.database import open_database
+from storage.grids import ATTACK, STUDY, Kind, grid_counts, stop_grid
 from storage.runs import Run, State, count_runs, get_run
 from storage.workers import list_workers
 
@@ -161,6 +162,28 @@ def test_an_attack_is_widened_by_its_id(tmp_path: Path, capsys: pytest.CaptureFi
         == "python -m engine attack story --set 'facts=[0, 5, 10]' --set 'defences=[\"replay\"]'"
     )
     assert _command(db, attack, "mine.yaml", ["seeds=[3]"]) == "python -m engine attack mine.yaml --set 'seeds=[3]'"
+
+
+@pytest.mark.parametrize(("described", "kind"), [("study paper-main", STUDY), ("attack story", ATTACK)])
+def test_what_was_stopped_goes_on_by_its_id(
+    described: str, kind: Kind, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = ["--home", str(tmp_path), "--queue"]
+    assert main([*described.split(), *home]) == 0
+    grid = capsys.readouterr().out.strip()
+    db = open_database(tmp_path)
+    stop_grid(db, kind, grid)
+    planned = grid_counts(db, kind, grid)
+    assert planned.keys() == {"cancelled"}
+    if kind is STUDY:
+        assert main(["study", grid, "--plan", *home]) == 0
+        assert grid_counts(db, kind, grid) == planned, "it only tells"
+    capsys.readouterr()
+    assert main([kind.name, grid, *home]) == 0
+    assert f"{planned['cancelled']} {'runs' if kind is STUDY else 'cells'} that were stopped" in capsys.readouterr().err
+    assert grid_counts(db, kind, grid) == {"queued": planned["cancelled"]}
+    assert main([kind.name, grid, *home]) == 0
+    assert "queued again" not in capsys.readouterr().err
 
 
 def test_a_models_folder_is_found_from_wherever_a_worker_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

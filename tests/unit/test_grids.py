@@ -14,7 +14,7 @@ from storage.attacks import add_attack, cells_like, list_cells, replan_attack
 from storage.database import open_database
 from storage.grids import ATTACK, STUDY, waiting_runs
 from storage.runs import add_run, request_stop
-from storage.studies import NewRun, add_study, list_study_runs, replan_study
+from storage.studies import KnownRun, NewRun, add_study, list_study_runs, replan_study
 
 EXPERIMENT: dict[str, Any] = {"model": "m", "seed": 0}
 
@@ -53,7 +53,7 @@ def test_a_study_waits_for_runs_of_its_own_in_the_order_of_its_plan(db: Database
 def test_a_wider_study_says_anew_where_runs_stand_and_shares_what_is_there(db: Database) -> None:
     study = add_study(db, name="grid", plan={}, runs=[new("a", k=1)])
     (first,) = list_study_runs(db, study)
-    there = (first.run, {"k": 1, "template": None})
+    there = KnownRun(first.run, {"k": 1, "template": None})
     assert replan_study(db, study, {}, [new("a", k=2, template=None), there]) == 1
     added, kept = list_study_runs(db, study)
     assert kept.run == first.run and kept.at == {"k": 1, "template": None} and added.needs == first.run

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import lzma
+import shlex
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +38,7 @@ from engine.paper.claims import Verdict, ceiling, change, judge, level, order, p
 from engine.paper.representations import published_checkpoints
 from engine.paper.tables import Claim, Published, Table, load_paper
 from engine.studies.presets import STUDIES
+from engine.studies.study import set_axis
 from storage.database import open_database
 from storage.studies import StudyFigure, list_studies
 from tests.browser import study_seeding
@@ -366,6 +369,13 @@ def test_a_study_that_is_not_done_cannot_be_recorded(tmp_path: Path, capsys: pyt
     plan = stored.plan | {"axes": stored.plan["axes"] | {"seed": ["0", "1"]}}
     wider = type(stored)(stored.id, stored.name, plan, stored.created_at)
     assert command_of(wider) == "python -m engine study paper-main --axis 'seed=[0, 1]'"
+    odd = {"seed": [0, 1, 2], "relations.0.key_template": ["{subject} [X] {object}.", None, "no, thanks"]}
+    said = command_of(type(stored)(stored.id, stored.name, stored.plan | {"axes": stored.plan["axes"] | odd}, ""))
+    again: dict[str, Any] = {"axes": {}}
+    for _, assignment in itertools.pairwise(shlex.split(said)[4:]):
+        if assignment != "--axis":
+            set_axis(again, assignment)
+    assert again["axes"] == {"relations.0.key_template": odd["relations.0.key_template"]}
     on = stored.plan | {"axes": stored.plan["axes"] | {"model": ["gemma-3-270m"]}}
     assert command_of(type(stored)(stored.id, stored.name, on, "")).endswith("--model gemma-3-270m")
     own = type(stored)(stored.id, "mine", stored.plan, stored.created_at)

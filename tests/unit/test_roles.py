@@ -38,6 +38,7 @@ from storage.folders import run_folder
 from storage.run_queue import move_first, set_priority
 from storage.runs import State, add_run, get_run, request_stop, retry_run
 from storage.studies import (
+    KnownRun,
     NewRun,
     add_study,
     delete_study,
@@ -90,7 +91,7 @@ def of_all_ended(db: Database, thing: str) -> str:
 
 
 def wider(db: Database, study: str) -> int:
-    there = [(run.run, run.at) for run in list_study_runs(db, study)]
+    there = [KnownRun(run.run, run.at) for run in list_study_runs(db, study)]
     return replan_study(db, study, {"name": "wider"}, [*there, NewRun("cell", PLAN, {"seed": 7}, "7", "b")])
 
 

@@ -238,7 +238,9 @@ def test_runs_wait_for_the_one_that_memorises_for_them(db) -> None:
     following = runs.claim_run(db, "w", 30)
     assert following is not None and following.needs == firsts[0].run
     assert claimed[0].cell is not None
-    assert studies.done_like(db, study_id, "memorises", claimed[0].cell["memorises"]) == [firsts[0].run]
+    memorises = claimed[0].cell["memorises"]
+    assert studies.done_like(db, study_id, "memorises", memorises) == [firsts[0].run]
+    assert not studies.done_like(db, study_id, "memorises", memorises, ["memorised@3"]), "it has nothing of that depth"
     assert studies.study_counts(db, study_id) == {"done": 1, "running": 2, "queued": 5}
     studies.stop_study(db, study_id)
     assert studies.study_counts(db, study_id) == {"done": 1, "stopping": 2, "cancelled": 5}
@@ -259,8 +261,9 @@ def test_a_study_is_made_wider_and_runs_only_what_is_new(db) -> None:
     depths = {run.run: Experiment.from_record(runs.get_run(db, run.run).experiment).branch_epochs for run in stored}
     assert {depths[run.run] for run in added if run.at["seed"] < 2} == {(3,)}, "a depth more is looked at alone"
     assert {depths[run.run] for run in added if run.at["seed"] == 2} == {(2, 3, 4)}
-    first = next(run.run for run in stored if run.at["seed"] == 0 and run.needs is None)
-    assert {run.needs for run in added if run.at["seed"] == 0} == {first}
+    first, *others = [run for run in added if run.at["seed"] == 0]
+    assert first.needs is None, "none of those before makes the depth that is new"
+    assert others and {run.needs for run in others} == {first.run}, "it is made once"
     assert widen_study(db, study_id, study(**wider)) == 0, "nothing twice"
     with pytest.raises(ValueError, match="runs would no longer be part of it"):
         widen_study(db, study_id, study(**(wider | {"seed": [0, 2]})))
@@ -276,6 +279,28 @@ def test_what_is_there_takes_its_place_on_an_axis_that_comes_later(db) -> None:
     assert {run.at["stage2.batch_size"] for run in stored if run.run in there} == {usual}
     assert {run.at["stage2.batch_size"] for run in stored if run.run not in there} == {usual + 1}
     assert len({studies.group_of(run.at, "seed") for run in stored}) == len(stored) // len(AXES["seed"])
+
+
+def test_runs_of_other_settings_use_the_stage_1_that_is_there(db) -> None:
+    study_id = queue_study(db, study(**AXES))
+    there = {run.run for run in studies.list_study_runs(db, study_id)}
+    usual = Experiment.from_record(runs.get_run(db, next(iter(there))).experiment).stage2.batch_size
+    widen_study(db, study_id, study(**AXES, **{"stage2.batch_size": [usual, usual + 1]}))
+    added = [run for run in studies.list_study_runs(db, study_id) if run.run not in there]
+    assert added and {run.needs for run in added} <= there
+
+
+def test_records_and_numbers_of_facts_are_values_of_axes() -> None:
+    axes = {"relations.0.facts.generate": [60, "80"], "stage1.replay": [None, {"share": "0.5"}], "tuning": [
+        {"method": "full"}, {"method": "lora", "rank": 8}]}  # fmt: skip
+    planned = planned_runs(Study.from_data({"axes": axes}))
+    places = {path: list(dict.fromkeys(run.at[path] for run in planned)) for path in axes}
+    assert places == {
+        "relations.0.facts.generate": [60, 80],
+        "stage1.replay": [None, "{share: 0.5}"],
+        "tuning": ["{method: full}", "{method: lora, rank: 8}"],
+    }
+    assert {len(run.experiment.relations[0].explicit_facts) for run in planned} == {60, 80}
 
 
 def test_the_shipped_studies_can_be_planned() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlite_utils import Database
 
 from engine.checks import refuse
@@ -16,6 +14,7 @@ from engine.studies.study import Study
 from storage.database import write
 from storage.runs import State, get_run
 from storage.studies import (
+    KnownRun,
     NewRun,
     add_study,
     get_study,
@@ -68,10 +67,10 @@ def widen_study(db: Database, study_id: str, wider: Study) -> int:
             raise ValueError(
                 f"{lost} {these} would no longer be part of it: leave all that is planned in, and add to it"
             )
-        order: list[tuple[str, dict[str, Any]] | NewRun] = []
+        order: list[KnownRun | NewRun] = []
         for differs, run in planned.items():
             before = there.get(differs, [])
-            order += [(run_id, run.at) for run_id, _ in before]
+            order += [KnownRun(run_id, run.at, other.experiment.stage1.saved_epochs) for run_id, other in before]
             looked_at = {epoch for _, other in before for epoch in other.experiment.branch_epochs}
             if missing := set(run.experiment.branch_epochs) - looked_at:
                 order.append(_new(run.at_depths(missing) if before else run))
@@ -93,4 +92,7 @@ def _checked(study: Study) -> list[PlannedRun]:
 
 def _new(planned: PlannedRun) -> NewRun:
     experiment = planned.experiment
-    return NewRun(experiment.name, experiment.model_dump(mode="json"), planned.at, planned.memorises, planned.begins)
+    return NewRun(
+        experiment.name, experiment.model_dump(mode="json"), planned.at, planned.memorises, planned.begins,
+        experiment.stage1.saved_epochs,
+    )  # fmt: skip

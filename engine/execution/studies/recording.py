@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import lzma
+import re
 import shlex
 from collections.abc import Mapping
 from datetime import datetime
@@ -134,11 +135,22 @@ def command_of(study: StoredStudy) -> str:
     others = (field for field in preset if field not in ("name", "description", "axes"))
     if any((study.plan.get(field) or None) != (preset[field] or None) for field in others):
         return "python -m engine study FILE.yaml"
-    axes = [(path, values) for path, values in study.plan["axes"].items() if list(values) != preset["axes"].get(path)]
+    # A study's text is not read into numbers: the values that were given on the command line are.
+    axes = [
+        (path, values)
+        for path, values in study.plan["axes"].items()
+        if list(map(str, values)) != list(map(str, preset["axes"].get(path, ())))
+    ]
     if [path for path, _ in axes] == [MODEL] and len(axes[0][1]) == 1:
-        return f"python -m engine study {study.name} --model {axes[0][1][0]}"
-    told = [word for path, values in axes for word in ("--axis", f"{path}=[{', '.join(map(str, values))}]")]
+        return shlex.join(["python", "-m", "engine", "study", study.name, "--model", str(axes[0][1][0])])
+    told = [word for path, values in axes for word in ("--axis", f"{path}=[{', '.join(map(_in_yaml, values))}]")]
     return shlex.join(["python", "-m", "engine", "study", study.name, *told])
+
+
+def _in_yaml(value: Any) -> str:
+    """A value as `set_axis` reads it: JSON is YAML, and numbers need no quotes, whether they were read yet or not."""
+    is_number = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?([eE][-+]?\d+)?", value)
+    return value if is_number else json.dumps(value, ensure_ascii=False)
 
 
 def _seconds(runs: list[Run]) -> dict[str, float]:

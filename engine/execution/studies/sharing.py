@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +37,26 @@ def link_memorised(db: Database, folder: Path, run: Run, experiment: Experiment)
 
     What is there stays; a flaw in a linked one is found where it is used. The others' folders lie beside `folder`.
     """
-    for other in _others(db, run, "memorises"):
+    names = [f"memorised@{epoch}" for epoch in experiment.stage1.saved_epochs]
+    for other in _others(db, run, "memorises", has=lambda other: _has_one(folder.with_name(other), names)):
         if linked := _link(folder, other, experiment):
             words = f"Stage 1 was done in run {other.id}, which memorised the same: epoch {', '.join(linked)}"
             add_event(db, run.id, "shared", words)
 
 
-def _others(db: Database, run: Run, key: str) -> list[Run]:
+def _others(
+    db: Database, run: Run, key: str, checkpoint: str | None = None, has: Callable[[str], bool] = lambda _: True
+) -> list[Run]:
+    """Some runs that are done, are alike in this, and have figures of the checkpoint and what `has` asks for."""
     if not run.study or not run.cell:
         return []
-    found = [other for other in done_like(db, run.study, key, run.cell[key]) if other != run.id]
-    return [get_run(db, other) for other in found[:MOST_TRIED]]
+    found = done_like(db, run.study, key, run.cell[key], checkpoint and [checkpoint])
+    return [get_run(db, other) for other in islice((x for x in found if x != run.id and has(x)), MOST_TRIED)]
+
+
+def _has_one(folder: Path, checkpoints: Iterable[str]) -> bool:
+    """Whether the models of one of the checkpoints are still there."""
+    return any(whole(checkpoint_folder(folder, name)) for name in checkpoints)
 
 
 def _link(folder: Path, other: Run, experiment: Experiment) -> list[str]:
@@ -70,7 +81,7 @@ def shared_answers(db: Database, folder: Path, run: Run, experiment: Experiment,
     wanted = {(q.prompt, q.fact): q for q in questions_for(experiment, checkpoint)}
     answers: dict[tuple[int, int], Answer] = {}
     knew: list[dict[str, Any]] = []
-    for other in _others(db, run, "begins" if kind == BASE else "memorises"):
+    for other in _others(db, run, "begins" if kind == BASE else "memorises", checkpoint):
         theirs = Experiment.from_record(other.experiment)
         if knowing(theirs) == knowing(experiment) and not knew:
             rows = list_results(db, other.id)
@@ -88,7 +99,7 @@ def take_represented(
     kind, texts = CheckpointName.parse(checkpoint).kind, sampled_texts(experiment)
     if kind not in (BASE, "memorised") or not texts:
         return False
-    for other in _others(db, run, "begins" if kind == BASE else "memorises"):
+    for other in _others(db, run, "begins" if kind == BASE else "memorises", checkpoint):
         place = folder.with_name(other.id)
         if (place / ANSWERS_NAME).is_file():
             with closing(open_answers(place)) as theirs:
