@@ -25,7 +25,8 @@ LOOK_SECONDS = 20.0
 HEAD = '<link rel="stylesheet" href="/lab/paper.css">'
 MARKS = {
     Verdict.AGREES: ("✓", "agrees"), Verdict.WEAKER: ("↘", "partly"), Verdict.STRONGER: ("↗", "partly"),
-    Verdict.CONTRADICTS: ("✕", "contradicts"), Verdict.UNDECIDED: ("≈", "undecided"), Verdict.MISSING: ("–", "missing"),
+    Verdict.CONTRADICTS: ("✕", "contradicts"), Verdict.ABSENT: ("○", "contradicts"),
+    Verdict.UNDECIDED: ("≈", "undecided"), Verdict.MISSING: ("–", "missing"),
 }  # fmt: skip
 
 
@@ -115,8 +116,9 @@ def head(
 
 def below(name: str, table: Table, shown: Beside, measured: Measured | None) -> str:
     """The table itself."""
-    shipped = table.study if table.study in STUDIES.names() else ""
+    shown_one = measured.name if measured else ""  # what is shown is what is run again
+    shipped = next((study for study in (shown_one, table.study) if study in STUDIES.names()), "")
     return render(
         "paper/table.html", name=name, table=table, shown=shown, measured=measured, groups=by_series(shown.lines),
-        further=by_series(shown.further), study=shipped, runs=STUDIES.load(shipped).most_runs if shipped else 0,
+        further=by_series(shown.further), study=STUDIES.load(shipped) if shipped else None, again=shipped == shown_one,
     )  # fmt: skip

@@ -15,11 +15,13 @@ from engine.models.identity import Here
 from engine.models.source import EMBEDDED
 from engine.paper.beside import Ours
 from engine.paper.tables import Table
-from engine.studies.study import MODEL
+from engine.studies.study import MODEL, SEED
 from storage.runs import ENDED, State
 from storage.studies import StoredStudy, list_figures, list_studies, study_counts, study_models, study_training
 
 LISTED = 20
+# A measurement of fewer seeds does not take the place of one that has as many.
+ENOUGH_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Measured:
     """A study on one of its models.
 
     id: as the address names it. at: when it was recorded, or queued. study: its id in this lab, '' for a recorded one.
-    done, total: its runs. here: how a recorded one's model is on this machine. seconds: of all runs of a recorded one.
-    method: in how many prompts stage 2 shows a fact, and what of the training is not the paper's, in sentences.
+    done, total: its runs. seeds: how many of them. here: how a recorded one's model is on this machine. seconds: of
+    all runs of a recorded one. method: in how many prompts stage 2 shows a fact, and what of the training is not the paper's, in sentences.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Measured:
     study: str = ""
     done: int = 0
     total: int = 0
+    seeds: int = 1
     busy: bool = False
     here: Here | None = None
     hardware: str = ""
@@ -56,7 +59,8 @@ class Measured:
         if not self.study:
             return f"recorded on {self.model}, {self.at[:10]}"
         progress = "" if self.whole else f", {self.done} of {self.total} runs done"
-        return f"this lab, {self.model}, {self.at[:10]} ({self.study}){progress}"
+        few = "" if self.seeds >= ENOUGH_SEEDS else f", {self.seeds} seed{'' if self.seeds == 1 else 's'}"
+        return f"this lab, {self.model}, {self.at[:10]} ({self.study}){few}{progress}"
 
 
 class Sources:
@@ -78,13 +82,14 @@ class Sources:
         return self._found[table.studies]
 
     def chosen(self, table: Table, wanted: str) -> Measured | None:
-        """The one that is wanted, else the newest of this lab that is whole, else a recorded one: a real model's
-        before the embedded base's, where no other weights are here by its name."""
+        """The one that is wanted, else the newest of this lab that is whole and has seeds enough, else a recorded one: a
+        real model's before the embedded base's, where no other weights are here by its name."""
         found = self.of(table)
         suited = (
             [m for m in found if m.id == wanted]
-            or [m for m in found if m.study and m.whole]
+            or [m for m in found if m.study and m.whole and m.seeds >= ENOUGH_SEEDS]
             or [m for m in found if m.here in ("same", "absent")]
+            or [m for m in found if m.study and m.whole]
             or [m for m in found if m.here]
             or [m for m in found if m.done]
         )
@@ -107,6 +112,7 @@ class Sources:
         facts: dict[str, Any] = {
             "name": stored.name, "command": command_of(stored), "at": stored.created_at, "study": stored.id,
             "done": counts.get("done", 0), "total": sum(counts.values()),
+            "seeds": len(stored.plan.get("axes", {}).get(SEED, [0])),
             "busy": any(State(state) not in ENDED for state in counts),
         }  # fmt: skip
         models = study_models(self._lab.db, stored.id)

@@ -14,15 +14,18 @@ from app.shared.frame import html
 from app.shared.lab import Lab
 from app.shared.render import duration, part
 from app.studies.grids import Grid, grid_of
-from engine.execution.studies.queue import queue_study
+from engine.execution.studies.queue import queue_once
 from engine.studies.cost import study_cost
 from engine.studies.plan import planned_runs
+from engine.studies.presets import STUDIES
 from engine.studies.study import Study
 from storage.grids import would_be_new
 
 MOST_CHARACTERS = 200_000
 # Writing out thousands of experiments takes the better part of a minute: nobody waits for that while typing.
 MOST_TOLD = 300
+OWN = "A study of my own"
+ABOUT_AXES = "Any field of the experiment can be an axis, by its path. docs/studies.md has them all."
 GONE = "This study is no longer there."
 SHOW = """() => {
   const form = document.getElementById("study-form");
@@ -40,10 +43,11 @@ axes:
 
 @dataclass(frozen=True)
 class StudyForm:
-    """The form's components. widens: the id of the study or attack that is made wider; empty for a new one. opened:
-    another text each time that it is to be looked at."""
+    """The form's components. begun: what a new study begins with. widens: the id of the study or attack that is made
+    wider; empty for a new one. opened: another text each time that it is to be looked at."""
 
     frame: gr.Accordion
+    begun: gr.Dropdown
     widens: gr.Textbox
     opened: gr.Textbox
     text: gr.Textbox
@@ -56,11 +60,17 @@ class StudyForm:
 def study_form() -> StudyForm:
     """Build the form, folded."""
     widens, opened = gr.Textbox(visible="hidden"), gr.Textbox(visible="hidden")
-    with gr.Accordion("A study of my own", open=False, elem_id="study-form", elem_classes="for-runners") as frame:
+    with gr.Accordion(OWN, open=False, elem_id="study-form", elem_classes="for-runners") as frame:
+        begun = gr.Dropdown(
+            [("A small example", ""), *((name, name) for name in STUDIES.names())],
+            value="",
+            label="Begin with",
+            info="Those that come with the lab measure the tables of the page Paper.",
+        )
         text = gr.Textbox(
             EXAMPLE,
             label="Its description (YAML)",
-            info="Any field of the experiment can be an axis, by its path. docs/studies.md has them all.",
+            info=ABOUT_AXES,
             lines=8,
             max_lines=24,
             max_length=MOST_CHARACTERS,
@@ -71,7 +81,23 @@ def study_form() -> StudyForm:
             add = gr.Button("", size="sm", variant="primary", scale=0, min_width=210, visible=False)
         told = html()
     opened.change(None, js=SHOW)
-    return StudyForm(frame, widens, opened, text, tell, start, add, told)
+    return StudyForm(frame, begun, widens, opened, text, tell, start, add, told)
+
+
+def beginning(preset: str | None) -> dict[str, Any]:
+    """What becomes of the form's components when a new study is to begin with a preset, or with the example."""
+    shipped = preset if preset in STUDIES.names() else ""
+    text = STUDIES.text(shipped) if shipped else EXAMPLE
+    return {
+        "frame": gr.Accordion(OWN, open=True),
+        "begun": shipped,
+        "widens": "",
+        "opened": token_hex(4),
+        "text": gr.Textbox(text, info=ABOUT_AXES),
+        "start": gr.Button("Start it in the background", variant="primary", visible=True),
+        "add": gr.Button("", visible=False),
+        "told": part("studies/counting"),
+    }
 
 
 def widening(lab: Lab, study: str) -> dict[str, Any]:
@@ -80,6 +106,7 @@ def widening(lab: Lab, study: str) -> dict[str, Any]:
     name = grid.stored.name if len(grid.stored.name) <= 40 else grid.stored.name[:39] + "…"
     return {
         "frame": gr.Accordion(f"Make “{name}” wider", open=True),
+        "begun": None,
         "widens": study,
         "text": gr.Textbox(_grid_first(grid), info="Add values to the grid: what is there is not run again."),
         "opened": token_hex(4),
@@ -132,8 +159,8 @@ def _told_wider(lab: Lab, text: str, widens: str, queued: bool = False) -> str:
 
 
 def start_study(lab: Lab, text: str | None) -> str:
-    """Queue the described study; returns its id. Raises ValueError with a sentence."""
-    return queue_study(lab.db, Study.from_text(text or ""))
+    """Queue the described study, if it isn't under way; returns its id. Raises ValueError with a sentence."""
+    return queue_once(lab.db, Study.from_text(text or ""))
 
 
 def widen_by(lab: Lab, text: str | None, widens: str | None) -> str:

@@ -17,10 +17,10 @@ from app.shared.render import duration, moment, part, render
 from app.shared.vega import vega_chart
 from app.shared.view import noted, sign_of
 from app.studies.charts import chart_of, most_lines
-from app.studies.form import GONE, start_study, study_form, tell_study, widen_by, widening
+from app.studies.form import GONE, beginning, start_study, study_form, tell_study, widen_by, widening
 from app.studies.grids import Grid, grid_of
 from app.studies.shown import shown_of
-from app.studies.table import Table, waiting_words
+from app.studies.table import Table, waiting_for, waiting_words
 from app.studies.view import ASKED, View, value_name
 from engine.execution.studies.queue import queue_shipped
 from engine.studies.compare import Comparison
@@ -33,8 +33,8 @@ BUSY_SECONDS, IDLE_SECONDS = 3.0, 20.0
 LISTED = 50
 MOST_COMPARED = 60
 HEAD = '<link rel="stylesheet" href="/lab/studies.css">'
-# What of the form changes when a study is to be made wider.
-FORM = ("frame", "widens", "opened", "text", "start", "add", "told")
+# What of the form changes when a study is to be made wider, or another one begun.
+FORM = ("frame", "begun", "widens", "opened", "text", "start", "add", "told")
 PARTS = ("top", "choosers", "chart", "table")
 
 
@@ -97,20 +97,35 @@ def studies_page(lab: Lab) -> None:
         return shown.model_dump_json(), said, *draw(shown, before)
 
     def write_down(event: gr.EventData, text: str | None) -> tuple[Any, ...]:
-        """Into the form, what is to be made wider."""
-        clicked, study = told_by(event), View.of_page(text).study
+        """Into the form, what is to be made wider, or begun with."""
+        clicked, changed = told_by(event), {}
         try:
-            changed = widening(lab, study) if clicked.get("act") == "widen" else {}
+            if clicked.get("act") == "widen":
+                changed = widening(lab, View.of_page(text).study)
+            elif clicked.get("act") == "begin":
+                changed = beginning(str(clicked.get("value")))
         except KeyError:
             changed = {"told": part("studies/problem", words=GONE)}
         return tuple(changed.get(name, gr.skip()) for name in FORM)
+
+    def tell_begun(described: str | None, widens: str | None) -> Any:
+        return gr.skip() if widens else tell_study(lab, described, widens)
+
+    def begin(preset: str | None) -> tuple[Any, ...]:
+        changed = beginning(preset)
+        return tuple(changed.get(name, gr.skip()) for name in FORM if name not in ("begun", "opened"))
 
     drawn = [seen, top, choosers, chart, table, timer]
     gr.on(None, open_page, outputs=[view, problem, *drawn], **QUIET)
     for block in (top, choosers, table):
         block.act(act, [view, seen], [view, problem, *drawn], **QUIET)
     timer.tick(tick, [view, seen], drawn, **QUIET)
-    top.act(write_down, [view], [getattr(form, name) for name in FORM], **QUIET)
+    written = [getattr(form, name) for name in FORM]
+    top.act(write_down, [view], written, **QUIET)
+    form.opened.change(tell_begun, [form.text, form.widens], [form.told], **QUIET)
+    form.begun.input(
+        begin, [form.begun], [one for one in written if one not in (form.begun, form.opened)], **QUIET
+    ).then(tell_begun, [form.text, form.widens], [form.told], **QUIET)
     form.tell.click(tell, [form.text, form.widens], [form.told], **QUIET)
     form.add.click(add, [view, seen, form.text, form.widens], [view, form.told, *drawn], **QUIET)
     form.start.click(start, [view, seen, form.text], [view, form.told, *drawn], **QUIET)
@@ -175,7 +190,7 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
         asked=shown.asked, table=table, value_name=value_name, beside=table.columns.path == ASKED,
     )  # fmt: skip
     below = render(
-        "studies/table.html", table=table, value_name=value_name, waiting_words=waiting_words, grid=grid, study=study,
+        "studies/table.html", table=table, value_name=value_name, waiting_for=waiting_for, waiting_words=waiting_words, grid=grid, study=study,
         seeds=len({seed for figure in figures for seed in figure.seeds}), total=len(runs),
         view=view, too_many=too_many, most_lines=most_lines(table),
         query=urlencode({k: v for k, v in view.address().items() if v and k != "study"}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -38,10 +37,10 @@ class Axis:
 
 @dataclass
 class Cell:
-    """One place of the table: its figure, else how many of its runs are in which state; and how it compares."""
+    """One place of the table: its figure, the runs that it is of, and how it compares."""
 
     figure: StudyFigure | None = None
-    states: Counter[str] = field(default_factory=Counter)
+    runs: list[StudyRun] = field(default_factory=list)
     compared: Comparison | None = None
 
 
@@ -115,7 +114,7 @@ def table_of(
     for run in runs:
         for what in columns.values if columns.path == ASKED else [""]:
             for spot in places({**run.at, ASKED: what}):
-                cells.setdefault(spot, Cell()).states[run.state.value] += 1
+                cells.setdefault(spot, Cell()).runs.append(run)
     for figure in figures:
         at = {**figure.at, ASKED: (headings or {}).get(figure.split, "")}
         for spot in places(at | {DEPTH: figure.depth} if figure.depth else at):
@@ -128,12 +127,15 @@ def _own(axis: Axis, at: dict[str, Value]) -> tuple[Value, ...]:
     return axis.values if axis.everywhere and axis.path not in at else (at.get(axis.path, ""),)
 
 
+def waiting_for(cell: Cell) -> StudyRun | None:
+    """The run that a place without a figure waits for, or that says why it has none."""
+    states = (State.RUNNING, State.STOPPING, State.QUEUED, State.FAILED, State.CANCELLED, State.DONE)
+    return min(cell.runs, key=lambda run: states.index(run.state), default=None)
+
+
 def waiting_words(cell: Cell) -> str:
     """Why a place of the table has no figure."""
-    for state, words in (
-        (State.RUNNING, "running"), (State.STOPPING, "stopping"), (State.QUEUED, "queued"), (State.FAILED, "failed"),
-        (State.CANCELLED, "cancelled"), (State.DONE, "not asked"),
-    ):  # fmt: skip
-        if cell.states[state.value]:
-            return words
-    return "not planned"
+    run = waiting_for(cell)
+    if run is None:
+        return "not planned"
+    return "not asked" if run.state is State.DONE else run.state.value

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,7 @@ from engine.studies.plan import PlannedRun, planned_runs
 from engine.studies.presets import STUDIES
 from engine.studies.study import DEPTH, METHOD, MODEL, SEED, Study, set_axis
 from storage.database import default_home
-from storage.grids import STUDY
+from storage.grids import STUDY, would_be_new
 from storage.measurements import TRAINING_TOKENS
 from storage.runs import State
 from storage.studies import ALL_FACTS, StudyFigure, choice_of, get_study, list_study_runs, retry_study
@@ -102,6 +103,9 @@ def study(
     if plan_only:
         with mistakes_in(source):
             _print_plan(described, planned_runs(described))
+            if study_id is not None:
+                new = would_be_new(db, partial(widen_study, db, study_id, described))
+                typer.echo(f"{new} of these runs are new in study {study_id}")
         return
     if study_id is not None:
         take_up_again(db, STUDY, study_id, retry_study)

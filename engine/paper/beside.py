@@ -7,7 +7,7 @@ found.figure(table, row, "test")
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.paper.tables import Row, Table, place_of
 
@@ -26,6 +26,10 @@ class Figure(Protocol):
     @property
     def high(self) -> float:
         """Where its 95 % interval ends."""
+
+    @property
+    def seeds(self) -> dict[int, dict[str, Any]]:
+        """Each seed's own `value`."""
 
 
 class Ours:

@@ -4,9 +4,10 @@ Every verdict is made of values and 95 % intervals alone. Two figures are told a
 overlap, which is stricter than a test at 5 % (Schenker and Gentleman 2001). The paper gives no intervals, so its values
 are taken as they stand. A claim about
 
-change   of one row and the next: told apart, in the paper's direction, and by half to twice as much as there
-steady   of one row and the next: they differ by at most NEAR, with both intervals
-level    of one row: at most NEAR from the paper's, or its interval holds it; above its `floor`, where it has one
+change   of one row and the next: told apart, each seed in the paper's direction, and by half to twice as much as there;
+         absent where the intervals leave room for less than half of it
+steady   of one row and the next: they differ by at most the table's `near`, with both intervals
+level    of one row: within `near` of the paper's, or its interval holds it; above its `floor`, where it has one
 ceiling  of one row: the whole interval is at most the ceiling
 order    of several rows: no two of them are told apart the other way round, and some are the paper's
 """
@@ -20,7 +21,6 @@ from itertools import combinations
 from engine.paper.beside import Figure, Ours
 from engine.paper.tables import Claim, Published, Table
 
-NEAR = 0.1
 FACTOR = 2.0
 
 
@@ -31,6 +31,7 @@ class Verdict(StrEnum):
     WEAKER = "the same direction, weaker"
     STRONGER = "the same direction, stronger"
     CONTRADICTS = "contradicts"
+    ABSENT = "not seen here"
     UNDECIDED = "can’t be told apart"
     MISSING = "not measured yet"
 
@@ -65,8 +66,8 @@ def judge(table: Table, claim: Claim, ours: Ours) -> Judged:
     names, values = [table.x_of(row) for row in rows], [value.value for value in there]
     verdict, why = {
         "change": lambda: change(figures, values),
-        "steady": lambda: steady(figures),
-        "level": lambda: level(figures[0], values[0], floor, claim.floor_words),
+        "steady": lambda: steady(figures, table.near),
+        "level": lambda: level(figures[0], values[0], table.near, floor, claim.floor_words),
         "ceiling": lambda: ceiling(figures[0], claim.ceiling),
         "order": lambda: order(names, figures),
     }[claim.rule]()
@@ -81,13 +82,18 @@ def judge(table: Table, claim: Claim, ours: Ours) -> Judged:
 def change(seen: list[Figure], published: list[float | None]) -> tuple[Verdict, str]:
     """Whether two figures differ as the paper's do; where it gives no values, the second is to be higher."""
     first, second = seen
-    if not apart(first, second):
-        return Verdict.UNDECIDED, "the intervals overlap"
-    step = second.value - first.value
     before, after = published
-    if before is None or after is None:
+    there = None if before is None or after is None else after - before
+    if not apart(first, second):
+        most = 0.0 if there is None else first.high - second.low if there < 0 else second.high - first.low
+        if there is None or most * FACTOR >= abs(there):
+            return Verdict.UNDECIDED, "the intervals overlap"
+        return Verdict.ABSENT, f"by {most:.2g} at most"
+    step = second.value - first.value
+    if not _seeds_agree(first, second, step):
+        return Verdict.UNDECIDED, "not in each seed"
+    if there is None:
         return (Verdict.AGREES, "") if step > 0 else (Verdict.CONTRADICTS, "")
-    there = after - before
     if step * there < 0:
         return Verdict.CONTRADICTS, ""
     if abs(step) * FACTOR < abs(there):
@@ -95,23 +101,31 @@ def change(seen: list[Figure], published: list[float | None]) -> tuple[Verdict, 
     return (Verdict.STRONGER, "") if abs(step) > FACTOR * abs(there) else (Verdict.AGREES, "")
 
 
-def steady(seen: list[Figure]) -> tuple[Verdict, str]:
-    """Whether two figures are the same: with both intervals they differ by at most NEAR."""
+def _seeds_agree(first: Figure, second: Figure, step: float) -> bool:
+    """Whether each seed that both have goes the way that all of them go together."""
+    both = first.seeds.keys() & second.seeds.keys()
+    return all((second.seeds[seed]["value"] - first.seeds[seed]["value"]) * step > 0 for seed in both)
+
+
+def steady(seen: list[Figure], near: float) -> tuple[Verdict, str]:
+    """Whether two figures are the same: with both intervals they differ by at most `near`."""
     first, second = seen
-    if max(second.high - first.low, first.high - second.low) <= NEAR:
+    if max(second.high - first.low, first.high - second.low) <= near:
         return Verdict.AGREES, ""
     if apart(first, second):
         return Verdict.CONTRADICTS, ""
-    return Verdict.UNDECIDED, f"they may differ by more than {NEAR}"
+    return Verdict.UNDECIDED, f"they may differ by more than {near:g}"
 
 
-def level(seen: Figure, published: float | None, floor: Figure | None, floor_words: str) -> tuple[Verdict, str]:
+def level(
+    seen: Figure, published: float | None, near: float, floor: Figure | None, floor_words: str
+) -> tuple[Verdict, str]:
     """Whether a figure is as high as the paper's, and above a floor of ours."""
     if floor is not None and not apart(seen, floor):
         return Verdict.UNDECIDED, f"the interval overlaps that {floor_words}"
     if floor is not None and seen.value < floor.value:
         return Verdict.CONTRADICTS, ""
-    if published is None or abs(seen.value - published) <= NEAR or seen.low <= published <= seen.high:
+    if published is None or abs(seen.value - published) <= near or seen.low <= published <= seen.high:
         return Verdict.AGREES, ""
     return (Verdict.WEAKER, "") if seen.value < published else (Verdict.STRONGER, "")
 

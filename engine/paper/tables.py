@@ -96,7 +96,7 @@ class Table(Frozen):
     """A table or figure of the paper.
 
     study: the shipped study that measures it here; others: further ones, of other models. chart: the column that is
-    drawn first. digits: behind the point.
+    drawn first. digits: behind the point. near: how far two figures may lie apart and be called the same.
     lines: whether the chart joins what is of one `series`. further: what, of a figure, a row of ours alone
     has. link: a page of ours instead.
     """
@@ -109,6 +109,7 @@ class Table(Frozen):
     others: tuple[Line, ...] = ()
     measure: Line = ""
     digits: int = 2
+    near: float = 0.1
     lines: bool = False
     x_title: Line = ""
     x: Line = ""

@@ -9,7 +9,7 @@ import json
 import lzma
 import shlex
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,11 @@ class Seen:
     value: float
     low: float
     high: float
+    seeds: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-def seen(value: float, off: float = 0.02) -> Seen:
-    return Seen(value, value - off, value + off)
+def seen(value: float, off: float = 0.02, *own: float) -> Seen:
+    return Seen(value, value - off, value + off, {seed: {"value": one} for seed, one in enumerate(own)})
 
 
 def figure(value: float, *, depth: int = 20, off: float = 0.02, kind: str = "generalised", split: str = "test",
@@ -78,6 +79,13 @@ def figure(value: float, *, depth: int = 20, off: float = 0.02, kind: str = "gen
         (seen(0.50, 0.2), seen(0.80, 0.2), [0.35, 0.98], Verdict.UNDECIDED),
         (seen(0.30), seen(0.60), [0.3, None], Verdict.AGREES),
         (seen(0.60), seen(0.30), [0.3, None], Verdict.CONTRADICTS),
+        (seen(0.00, 0.006), seen(0.00, 0.006), [0.0, 0.26], Verdict.ABSENT),
+        (seen(0.30, 0.05), seen(0.34, 0.05), [0.1, 0.4], Verdict.ABSENT),
+        (seen(0.30, 0.05), seen(0.36, 0.05), [0.1, 0.4], Verdict.UNDECIDED),
+        (seen(0.34, 0.05), seen(0.30, 0.05), [0.4, 0.1], Verdict.ABSENT),
+        (seen(0.30, 0.05), seen(0.34, 0.05), [0.1, None], Verdict.UNDECIDED),
+        (seen(0.14, 0.02, 0.1, 0.2), seen(0.92, 0.02, 0.9, 0.94), [0.35, 0.98], Verdict.AGREES),
+        (seen(0.14, 0.02, 0.0, 0.3), seen(0.92, 0.02, 1.0, 0.29), [0.35, 0.98], Verdict.UNDECIDED),
     ],
 )
 def test_a_change_has_a_direction_and_a_size(
@@ -98,13 +106,14 @@ def test_a_change_has_a_direction_and_a_size(
     ],
 )
 def test_a_level_is_near_the_papers_and_above_its_floor(value: Seen, floor: Seen | None, verdict: Verdict) -> None:
-    assert level(value, 0.75, floor, "before")[0] is verdict
+    assert level(value, 0.75, 0.1, floor, "before")[0] is verdict
 
 
 def test_what_stays_and_what_is_near_nothing() -> None:
-    assert steady([seen(0.50), seen(0.52)])[0] is Verdict.AGREES
-    assert steady([seen(0.50), seen(0.80)])[0] is Verdict.CONTRADICTS
-    assert steady([seen(0.50, 0.1), seen(0.52, 0.1)])[0] is Verdict.UNDECIDED
+    assert steady([seen(0.50), seen(0.52)], 0.1)[0] is Verdict.AGREES
+    assert steady([seen(0.50), seen(0.52)], 0.05)[0] is Verdict.UNDECIDED
+    assert steady([seen(0.50), seen(0.80)], 0.1)[0] is Verdict.CONTRADICTS
+    assert steady([seen(0.50, 0.1), seen(0.52, 0.1)], 0.1)[0] is Verdict.UNDECIDED
     assert ceiling(seen(0.03), 0.1)[0] is Verdict.AGREES
     assert ceiling(seen(0.30), 0.1)[0] is Verdict.CONTRADICTS
     assert ceiling(seen(0.10), 0.1)[0] is Verdict.UNDECIDED

@@ -34,18 +34,22 @@ def queue_study(db: Database, study: Study) -> str:
     return add_study(db, name=study.name, plan=study.model_dump(mode="json"), runs=runs)
 
 
-def queue_shipped(db: Database, name: str) -> str:
-    """Queue a study that comes with the lab, or go on with one of its name that is under way; returns its id.
+def queue_once(db: Database, study: Study) -> str:
+    """Queue a study, or go on with the same one where it is under way; returns its id. Raises ValueError as
+    `queue_study`."""
+    plan = study.model_dump(mode="json")
+    # Two clicks, or two people, want it once. Another study may have its name.
+    for stored in list_studies(db, name=study.name):
+        if stored.plan == plan and {State.QUEUED, State.RUNNING} & study_counts(db, stored.id).keys():
+            return stored.id
+    return queue_study(db, study)
 
-    Raises ValueError as `queue_study`, and when none of that name comes with the lab.
-    """
+
+def queue_shipped(db: Database, name: str) -> str:
+    """`queue_once` a study that comes with the lab. Raises ValueError as that does, and when there is none so called."""
     if name not in STUDIES.names():
         raise ValueError("There is no such study.")
-    # Two clicks, or two people, want it once.
-    for study in list_studies(db, name=name):
-        if {State.QUEUED, State.RUNNING} & study_counts(db, study.id).keys():
-            return study.id
-    return queue_study(db, STUDIES.load(name))
+    return queue_once(db, STUDIES.load(name))
 
 
 def widen_study(db: Database, study_id: str, wider: Study) -> int:
