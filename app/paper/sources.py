@@ -30,7 +30,8 @@ class Measured:
 
     id: as the address names it. at: when it was recorded, or queued. study: its id in this lab, '' for a recorded one.
     done, total: its runs. seeds: how many of them. here: how a recorded one's model is on this machine. seconds: of
-    all runs of a recorded one. method: in how many prompts stage 2 shows a fact, and what of the training is not the paper's, in sentences.
+    all runs of a recorded one. method: in how many prompts stage 2 shows a fact, and what of the training is not the
+    paper's, in sentences.
     """
 
     id: str
@@ -82,8 +83,8 @@ class Sources:
         return self._found[table.studies]
 
     def chosen(self, table: Table, wanted: str) -> Measured | None:
-        """The one that is wanted, else the newest of this lab that is whole and has seeds enough, else a recorded one: a
-        real model's before the embedded base's, where no other weights are here by its name."""
+        """The one that is wanted, else the newest of this lab that is whole and has seeds enough, else a recorded one:
+        a real model's before the embedded base's, where no other weights are here by its name."""
         found = self.of(table)
         suited = (
             [m for m in found if m.id == wanted]
@@ -130,7 +131,8 @@ def recorded() -> list[Measured]:
     return [
         Measured(
             id=_id(file, place), name=recording.name, model=model.name, command=recording.command, at=recording.at,
-            done=recording.runs, total=recording.runs, here=here_now(f"study {file} {place}", model.here),
+            done=recording.runs, total=recording.runs, seeds=len(recording.study["axes"].get(SEED, [0])),
+            here=here_now(f"study {file} {place}", model.here),
             hardware=hardware_of(recording.environment), seconds=recording.seconds.get("whole", 0.0),
             method=method_of(model.experiment, recording.study),
         )

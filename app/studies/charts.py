@@ -152,7 +152,7 @@ def _spec(
     rows, dots = alt.NamedData(name="rows"), alt.NamedData(name="dots")
     bands = base.mark_area(opacity=0.12).encode(y=alt.Y("low:Q").title(measured), y2="high")
     curves = base.mark_line(strokeWidth=2.2).encode(y=share)
-    seeds = base.mark_point(filled=False, size=40, opacity=0.75, strokeWidth=1.4, cursor="pointer").encode(
+    seeds = base.mark_point(filled=False, size=40, opacity=0.75, strokeWidth=1.4).encode(
         y=share,
         tooltip=[alt.Tooltip("seed:N").title("Seed"), alt.Tooltip("value:Q").title("Share").format(".1%"), *tips],
     )

@@ -190,7 +190,8 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
         asked=shown.asked, table=table, value_name=value_name, beside=table.columns.path == ASKED,
     )  # fmt: skip
     below = render(
-        "studies/table.html", table=table, value_name=value_name, waiting_for=waiting_for, waiting_words=waiting_words, grid=grid, study=study,
+        "studies/table.html", table=table, value_name=value_name, waiting_for=waiting_for, waiting_words=waiting_words,
+        grid=grid, study=study,
         seeds=len({seed for figure in figures for seed in figure.seeds}), total=len(runs),
         view=view, too_many=too_many, most_lines=most_lines(table),
         query=urlencode({k: v for k, v in view.address().items() if v and k != "study"}),

@@ -81,7 +81,7 @@ def study(
     ] = None,
     with_: Annotated[
         list[Path] | None,
-        typer.Option("--with", metavar="FILE.json.xz", help="Of a recording: others, of other seeds, to make it one."),
+        typer.Option("--with", metavar="FILE.json.xz", help="To a recording: others, of other seeds or methods."),
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what it would run.")] = False,
     queue_only: Annotated[bool, typer.Option("--queue", help="Leave the work to a worker; print the id.")] = False,
@@ -129,7 +129,7 @@ def study(
 
 
 def _pool(sources: list[Path], out: Path | None) -> None:
-    """Write recordings of the same study with other seeds as one. Raises Mistake."""
+    """Write recordings of the same study with other seeds or methods as one. Raises Mistake."""
     if out is None or len(sources) == 1:
         raise Mistake(f"{sources[0]} is a recording: give it others (--with) and a file for all of them (--record)")
     found = []

@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.server.first_start import MARK
+from engine.studies.presets import STUDIES
 from engine.studies.study import Study
 from storage.database import open_database
 from storage.studies import delete_study, list_studies, study_counts
@@ -45,10 +46,18 @@ def choose(page: Page, label: str, option: str) -> None:
 def test_a_study_is_started_and_looked_at(page: Page, address: str, studies_home: Path) -> None:
     page.goto(f"{address}/studies")
     expect(page.get_by_role("heading", name="No studies yet")).to_be_visible()
-    page.get_by_role("button", name="Start “paper-main”").click()
+    page.get_by_role("button", name="Look at “paper-main”").click()
+    form = page.locator("#study-form")
+    expect(form.get_by_label("Its description (YAML)")).to_have_value(STUDIES.text("paper-main"))
+    expect(form.get_by_label("Begin with")).to_have_value("paper-main")
+    expect(form.locator(".study-plan")).to_contain_text(re.compile(r"18 runs, .* [\d.]+ GB at most"))
+    assert not list_studies(open_database(studies_home)), "looked at is not started"
+    form.get_by_role("button", name="Start it in the background").click()
     expect(page.get_by_text("0 of 18 runs done")).to_be_visible()
     table = page.locator(".study-table table")
     expect(table.locator("tbody td")).to_have_text(["queued"] * 12)
+    waits = table.locator("tbody td a").first.get_attribute("href") or ""
+    assert re.fullmatch(r"/run\?run=[0-9a-f]{8}", waits), "a place without a figure opens what it waits for"
     expect(page.locator(".filling")).to_contain_text("Waits for a worker: none is running")
     assert "study=" in page.url
 
@@ -129,6 +138,14 @@ def test_a_study_of_ones_own_is_told_before_it_is_started(page: Page, address: s
     page.get_by_role("button", name="Add what is new to “mine”").click()
     expect(page.get_by_role("alert")).to_contain_text("1 run would no longer be part of it")
     assert study_counts(db, mine) == {"queued": 3} and page.evaluate("window.pwned") is None
+
+    begun = page.get_by_label("Begin with")
+    begun.click()
+    page.get_by_role("option", name="paper-reasoning").click()
+    expect(text).to_have_value(STUDIES.text("paper-reasoning"))
+    expect(page.locator(".study-plan")).to_contain_text("12 runs")
+    expect(page.get_by_role("button", name="Add what is new")).to_have_count(0)
+    expect(page.get_by_role("button", name="A study of my own")).to_be_visible()
     delete_study(db, list_studies(db)[0].id)
     db.close()
 

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import lzma
+import re
 import shlex
 import shutil
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from app.paper.table import beside
 from app.paper.view import View
 from app.shared.lab import Lab
 from engine.commands.main import main
+from engine.execution.studies.queue import queue_once, queue_study
 from engine.execution.studies.recording import (
     DAMAGE,
     SHIPPED,
@@ -38,7 +40,7 @@ from engine.paper.claims import Verdict, ceiling, change, judge, level, order, p
 from engine.paper.representations import published_checkpoints
 from engine.paper.tables import Claim, Published, Table, load_paper
 from engine.studies.presets import STUDIES
-from engine.studies.study import set_axis
+from engine.studies.study import Study, set_axis
 from storage.database import open_database
 from storage.studies import StudyFigure, list_studies
 from tests.browser import study_seeding
@@ -323,6 +325,27 @@ def test_the_page_prefers_what_this_lab_has_measured_whole(tmp_path: Path) -> No
         assert words not in embedded
     hostile = View(sources="depth=<script>;x;=;languages", columns="depth=__proto__").cleaned()
     assert "<script>" not in "".join(p for p in parts_of(lab, hostile).values() if isinstance(p, str))
+
+
+def test_a_study_of_one_seed_or_of_other_settings_takes_nobodys_place(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    shipped = STUDIES.load("paper-main").model_dump()
+    one = shipped | {"axes": shipped["axes"] | {"seed": [0]}}
+    few = queue_study(lab.db, Study.from_data(one))
+    again, _ = queue_once(lab.db, Study.from_data(one)), act_on(lab, View(), {"act": "start", "value": "paper-main"})
+    assert again == few, "two clicks"
+    assert len(list_studies(lab.db, name="paper-main")) == 2, "another study has its name"
+    study_seeding.finish(lab.db, few, 6)
+    chosen = Sources(lab).chosen(DEPTH, "")
+    assert chosen is not None and not chosen.study and chosen.seeds >= 3
+    assert Sources(lab).chosen(DEPTH, few).label.endswith(f"({few}), 1 seed")  # type: ignore[union-attr]
+
+
+def test_what_is_shown_is_what_the_button_measures_again(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    button = re.compile(r'data-act="start" data-value="([^"]+)" data-confirm="[^"]*, (\d+) runs')
+    for address, study, runs in (("", "real-main", "6"), ("depth=paper-main-embedded", "paper-main", "18")):
+        assert button.findall(parts_of(lab, View(sources=address))["depth_table"]) == [(study, runs)]
 
 
 def test_the_newest_study_comes_first_whichever_of_a_tables_it_is(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Recordings of the same study with other seeds, made one: the figures of a lab that had all of them."""
+"""Recordings of the same study with other seeds or methods, made one: the figures of a lab that had all of them."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,18 @@ EXPERIMENT = {
 CHECKPOINTS = ("base", "memorised@2", "generalised@2")
 
 
-def answered(db: Database, home: Path, seeds: list[int]) -> str:
-    """A study of two rates whose runs are done, with answers drawn by seed and rate."""
+METHODS: dict[str, Any] = {
+    "rote": {},
+    "no key token": {"relations.0.key_template": "{subject} {object}."},
+    "stage 2 alone": {"stage1.epochs": 0},
+}
+
+
+def answered(db: Database, home: Path, seeds: list[int], methods: Sequence[str]) -> str:
+    """A study of two rates whose runs are done, with answers drawn by seed, rate and method."""
     axes = {"seed": seeds, "stage2.learning_rate": [1e-4, 2e-4]}
-    study = queue_study(db, Study.from_data({"name": "rates", "experiment": EXPERIMENT, "axes": axes}))
+    described = {"name": "rates", "experiment": EXPERIMENT, "axes": axes}
+    study = queue_study(db, Study.from_data(described | {"methods": {name: METHODS[name] for name in methods}}))
     for run in list_study_runs(db, study):
         chance = random.Random(f"{run.at}")
         folder = run_folder(home, run.run)
@@ -68,11 +77,11 @@ def answered(db: Database, home: Path, seeds: list[int]) -> str:
     return study
 
 
-def recorded(folder: Path, seeds: list[int]) -> Path:
+def recorded(folder: Path, seeds: list[int], methods: Sequence[str] = ()) -> Path:
     folder.mkdir()
     out = folder / "rates.json.xz"
     with closing(open_database(folder)) as db:
-        record(db, folder, answered(db, folder, seeds), out)
+        record(db, folder, answered(db, folder, seeds, methods), out)
     return out
 
 
@@ -99,6 +108,23 @@ def test_pooled_they_are_what_one_lab_measures(apart: tuple[Path, Path, Path]) -
     assert again.figures_of("embedded") == pooled.figures_of("embedded")
 
 
+def test_methods_that_were_measured_later_are_put_beside_the_others(tmp_path: Path) -> None:
+    one, two, whole, other = (
+        read_recording(recorded(tmp_path / str(place), seeds, methods))
+        for place, (seeds, methods) in enumerate([
+            ([0, 1], ["rote", "stage 2 alone"]), ([0, 1], ["no key token"]),
+            ([0, 1], ["rote", "stage 2 alone", "no key token"]), ([2], ["no key token"]),
+        ])
+    )  # fmt: skip
+    found = pool([one, two])
+    assert found.study == whole.study and found.runs == whole.runs == 12
+    assert sorted(found.figures_of("embedded"), key=repr) == sorted(whole.figures_of("embedded"), key=repr)
+    with pytest.raises(ValueError, match="a method in common"):
+        pool([whole, two])
+    with pytest.raises(ValueError, match="in their seeds and in their methods"):
+        pool([one, other])
+
+
 def test_what_some_seeds_left_out_stays_out(apart: tuple[Path, Path, Path]) -> None:
     one, two, whole = map(read_recording, apart)
     left = {"seed": 2, "stage2.learning_rate": 2e-4}
@@ -114,7 +140,7 @@ def test_what_does_not_belong_together_is_refused(apart: tuple[Path, Path, Path]
     with pytest.raises(ValueError, match="different studies"):
         pool([one, other])
     elsewhere = two.model_copy(update={"models": (two.models[0].model_copy(update={"base": "0" * 12}),)})
-    with pytest.raises(ValueError, match="different weights"):
+    with pytest.raises(ValueError, match="different weights of"):
         pool([one, elsewhere])
     bare = two.model_copy(update={"figures": tuple({**f, "made_of": None} for f in two.figures)})
     bare = bare.model_copy(

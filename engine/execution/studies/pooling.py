@@ -1,4 +1,5 @@
-"""Recordings of the same study with other seeds as one: measured on several machines, or one after the other.
+"""Recordings of the same study with other seeds, or other methods, as one: measured on several machines, or one after
+the other.
 
     pool([read_recording(Path("mine.json.xz")), read_recording(Path("theirs.json.xz"))])
 
@@ -10,35 +11,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.execution.studies.recording import MADE_OF, StudyRecording, command_of, figure_of, recorded_figure
+from engine.execution.studies.recording import (
+    MADE_OF,
+    RecordedModel,
+    StudyRecording,
+    command_of,
+    figure_of,
+    recorded_figure,
+    same_key,
+)
 from engine.execution.studies.report import Asked, pooled_figure
 from engine.execution.studies.represented import Pooled, pooled
-from engine.studies.study import SEED
+from engine.experiment import Experiment
+from engine.models.identity import is_base, is_here
+from engine.studies.study import METHOD, SEED
 from storage.studies import StoredStudy, StudyFigure, group_of
 
 
 def pool(recordings: Sequence[StudyRecording]) -> StudyRecording:
-    """One recording of all the seeds.
+    """One recording of all the seeds, or of all the methods.
 
-    Raises ValueError where they are not of the same study but for their seeds, have a seed in common, stand on
-    different weights, or were made by a lab that kept no sums.
+    Raises ValueError where they are not of the same study but for their seeds or their methods, measured the same
+    thing, stand on different weights, or were made by a lab that kept no sums.
     """
     first = recordings[0]
-    seeds: list[int] = []
     for recording in recordings:
-        if _but_seeds(recording) != _but_seeds(first):
-            raise ValueError("they are of different studies: pool recordings that differ in nothing but their seeds")
-        if {(m.name, m.base) for m in recording.models} != {(m.name, m.base) for m in first.models}:
-            raise ValueError("they stand on different weights: pool recordings of the same models")
-        own = list(map(int, recording.study["axes"].get(SEED, ())))
-        if not own or set(own) & set(seeds):
-            raise ValueError("they have a seed in common, or name none: pool recordings of different seeds")
-        seeds += own
+        if _common(recording) != _common(first):
+            raise ValueError(
+                "they are of different studies: pool recordings that differ in nothing but their seeds or their methods"
+            )
+        if [m.name for m in recording.models] != [m.name for m in first.models]:
+            raise ValueError("they are of different models: pool recordings of the same ones")
+        for one, other in zip(first.models, recording.models, strict=True):
+            _check_weights(one, other)
+    plan = first.study | {"axes": first.study["axes"] | {SEED: _seeds(first)}}
+    if all(sorted(_seeds(recording)) == sorted(_seeds(first)) for recording in recordings):
+        plan["methods"] = _methods(recordings)
+    elif all(recording.study.get("methods") == first.study.get("methods") for recording in recordings):
+        plan["axes"][SEED] = _once([seed for recording in recordings for seed in _seeds(recording)], "seed")
+    else:
+        raise ValueError("they differ in their seeds and in their methods: pool those of the same methods first")
     left_out = [combination for recording in recordings for combination in recording.study.get("leave_out") or ()]
-    plan = first.study | {
-        "axes": first.study["axes"] | {SEED: seeds},
-        "leave_out": [one for place, one in enumerate(left_out) if one not in left_out[:place]],
-    }
+    plan["leave_out"] = [one for place, one in enumerate(left_out) if one not in left_out[:place]]
     return StudyRecording(
         version=first.version,
         study=plan,
@@ -52,11 +66,41 @@ def pool(recordings: Sequence[StudyRecording]) -> StudyRecording:
     )
 
 
-def _but_seeds(recording: StudyRecording) -> dict[str, Any]:
-    """The plan but for its seeds, and for what some of them left out."""
+def _common(recording: StudyRecording) -> dict[str, Any]:
+    """The plan but for its seeds, its methods, and what is left out of some of those."""
     axes = {path: values for path, values in recording.study["axes"].items() if path != SEED}
-    left_out = [combination for combination in recording.study.get("leave_out") or () if SEED not in combination]
-    return recording.study | {"axes": axes, "leave_out": left_out}
+    left_out = [one for one in recording.study.get("leave_out") or () if not {SEED, METHOD} & one.keys()]
+    return recording.study | {"axes": axes, "leave_out": left_out, "methods": None}
+
+
+def _check_weights(one: RecordedModel, other: RecordedModel) -> None:
+    """Raises ValueError unless both stand on the same weights."""
+    if one.base == other.base:
+        return
+    # The key of a base stands for its key tokens, too. Where those differ, both are held against what lies here.
+    kept = [(Experiment.from_record(model.experiment), model.base) for model in (one, other)]
+    lie_here = all(is_here(experiment) and is_base(key, experiment) for experiment, key in kept)
+    if same_key(one.experiment, other.experiment) or not lie_here:
+        raise ValueError(
+            f"they stand on different weights of ‘{one.name}’, or on others than lie here: pool recordings of the same "
+            "ones, on a machine where they are"
+        )
+
+
+def _seeds(recording: StudyRecording) -> list[int]:
+    return list(map(int, recording.study["axes"].get(SEED, ())))
+
+
+def _methods(recordings: Sequence[StudyRecording]) -> dict[str, Any]:
+    named = [(name, fields) for recording in recordings for name, fields in recording.study.get("methods", {}).items()]
+    _once([name for name, _ in named], "method")
+    return dict(named)
+
+
+def _once(values: list[Any], what: str) -> list[Any]:
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"they have a {what} in common, or name none: pool recordings of different {what}s")
+    return values
 
 
 def _asked(figure: StudyFigure) -> Asked:

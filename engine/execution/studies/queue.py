@@ -46,7 +46,7 @@ def queue_once(db: Database, study: Study) -> str:
 
 
 def queue_shipped(db: Database, name: str) -> str:
-    """`queue_once` a study that comes with the lab. Raises ValueError as that does, and when there is none so called."""
+    """`queue_once` a study that comes with the lab. Raises ValueError as that does, and where none is called so."""
     if name not in STUDIES.names():
         raise ValueError("There is no such study.")
     return queue_once(db, STUDIES.load(name))

@@ -172,12 +172,12 @@ def _models(home: Path, runs: list[Run]) -> list[dict[str, Any]]:
         experiment = Experiment.from_record(run.experiment)
         base = base_of(run_folder(home, run.id), experiment)
         first = found.setdefault(run.model, {"name": run.model, "base": base, "experiment": run.experiment})
-        if first["base"] != base and _same_key(first["experiment"], run.experiment):
+        if first["base"] != base and same_key(first["experiment"], run.experiment):
             raise ValueError(f"its runs stand on different weights of ‘{run.model}’: run the study again")
     return list(found.values())
 
 
-def _same_key(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def same_key(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two experiments differ in nothing that the key of their base stands for beside the weights."""
 
     def stands_for(experiment: dict[str, Any]) -> list[Any]:
