@@ -13,16 +13,13 @@ from huggingface_hub import constants
 from app.design.hub_sizes import HubSizes
 from app.design.shorter import Suggestion, suggestions
 from app.shared.lab import Lab
-from app.shared.render import duration, moment
-from engine.costs import Pace, pace_of
+from app.shared.render import duration
 from engine.estimate import Estimate, estimate_experiment
+from engine.execution.paces import earlier_paces
 from engine.experiment import Experiment
 from engine.hardware import device_gib, serving_device, visible_gpus
 from engine.settings import Tuning
-from storage.measurements import SECONDS, list_measurements
-from storage.runs import State, get_run, list_runs
 
-EARLIER_RUNS = 5
 LORA = {"tuning": Tuning(method="lora"), "devices": 1}
 EIGHT_BITS = {"an optimizer of 8 bits": {"tuning": Tuning(optimizer="adamw 8-bit"), "devices": 1}}
 # What of a run's time is said to be its largest part.
@@ -45,7 +42,7 @@ class Told:
 
 def estimate_for(lab: Lab, resolved: Experiment, sizes: HubSizes) -> Told:
     """The estimate of a resolved experiment."""
-    estimate = partial(estimate_experiment, paces=_paces(lab, resolved))
+    estimate = partial(estimate_experiment, paces=earlier_paces(lab.db, resolved))
     found = estimate(resolved)
     rows = estimate_words(found, len(resolved.checkpoints))
     rows += [_memory(resolved, found, estimate), *_disk(lab, found), *_download(sizes.bytes_of(resolved.model))]
@@ -154,35 +151,3 @@ def _size(parameters: int) -> str:
 
 def _bytes(number: int) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"
-
-
-def _paces(lab: Lab, experiment: Experiment) -> list[Pace]:
-    """Those of the newest finished runs of the same model, method and precision."""
-    paces: list[Pace] = []
-    for run in list_runs(lab.db, limit=50, state=State.DONE.value, made_here=True):
-        if run.model == experiment.model and (pace := _pace(lab, run.id, experiment)):
-            paces.append(pace)
-        if len(paces) == EARLIER_RUNS:
-            break
-    return paces
-
-
-_known_paces: dict[str, tuple[tuple[str, str], Pace | None]] = {}
-
-
-def _pace(lab: Lab, run_id: str, experiment: Experiment) -> Pace | None:
-    """The pace of a finished run, if it was trained in the same way. A finished run does not change."""
-    if run_id not in _known_paces:
-        run = get_run(lab.db, run_id)
-        try:
-            past = Experiment.from_record(run.experiment)
-            guessed = estimate_experiment(past).guessed
-        except ValueError:
-            return None
-        took = {row["stage"]: row["value"] for row in list_measurements(lab.db, run_id, SECONDS)}
-        if not took and run.started_at and run.finished_at:  # of before parts were measured
-            took = {"all": (moment(run.finished_at) - moment(run.started_at)).total_seconds()}
-        sound = run.attempt == 1 and guessed and sum(took.values()) > 0
-        _known_paces[run_id] = ((past.tuning.method, past.precision), pace_of(guessed, took) if sound else None)
-    way, pace = _known_paces[run_id]
-    return pace if way == (experiment.tuning.method, experiment.precision) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.shared.frame import html
 from app.shared.lab import Lab
 from app.shared.render import duration, part
 from app.studies.grids import Grid, grid_of
+from engine.execution.paces import earlier_paces
 from engine.execution.studies.queue import queue_once
 from engine.studies.cost import study_cost
 from engine.studies.plan import planned_runs
@@ -126,21 +128,22 @@ def _grid_first(grid: Grid) -> str:
 def tell_study(lab: Lab, text: str | None, widens: str | None) -> str:
     """What the described study would run, or what is wrong with it, as HTML."""
     try:
-        return _told_wider(lab, text or "", widens) if widens else _told(text or "")
+        return _told_wider(lab, text or "", widens) if widens else _told(lab, text or "")
     except ValueError as error:
         return part("studies/problem", words=str(error))
 
 
-def _told(text: str) -> str:
+def _told(lab: Lab, text: str) -> str:
     study = Study.from_text(text)
     if study.most_runs > MOST_TOLD:
         return part("studies/plan", count=study.most_runs, cost=None, time="", runs=[], more=0)
     planned = planned_runs(study)
-    cost = study_cost(planned, study.keeps)
+    cost = study_cost(planned, study.keeps, partial(earlier_paces, lab.db))
     time = ""
     if cost.seconds:
         least, middle, most = map(duration, cost.seconds)
-        time = f"about {middle} ({least} to {most})"
+        basis = "by earlier runs" if cost.from_earlier_runs else "a rough guess for this machine"
+        time = f"about {middle} ({least} to {most}), {basis}"
     shown = [(run.at, run.experiment.branch_epochs) for run in planned[:12]]
     return part("studies/plan", count=cost.runs, cost=cost, time=time, runs=shown, more=len(planned) - len(shown))
 

@@ -29,6 +29,7 @@ from engine.commands.mistake import (
     write_json,
 )
 from engine.evaluation.questions import KEY_SPLIT
+from engine.execution.paces import earlier_paces
 from engine.execution.studies import recording
 from engine.execution.studies.pooling import pool
 from engine.execution.studies.queue import queue_study, widen_study
@@ -102,7 +103,7 @@ def study(
     described = _read(db, source, study_id, changed)
     if plan_only:
         with mistakes_in(source):
-            _print_plan(described, planned_runs(described))
+            _print_plan(db, described, planned_runs(described))
             if study_id is not None:
                 new = would_be_new(db, partial(widen_study, db, study_id, described))
                 typer.echo(f"{new} of these runs are new in study {study_id}")
@@ -182,15 +183,16 @@ def _depths(run: PlannedRun) -> str:
     return f"; depths {', '.join(map(str, depths))}" if any(depths) else ""
 
 
-def _print_plan(study: Study, runs: list[PlannedRun]) -> None:
-    cost = study_cost(runs, study.keeps)
+def _print_plan(db: Database, study: Study, runs: list[PlannedRun]) -> None:
+    cost = study_cost(runs, study.keeps, partial(earlier_paces, db))
     typer.echo(
         f"{cost.runs} runs, which memorise {cost.memorised} times and generalise {cost.generalised} times; "
         f"{cost.bases} times a base is asked"
     )
     if cost.seconds and cost.disk:
         least, middle, most = (f"{seconds / 60:.0f}" for seconds in cost.seconds)
-        typer.echo(f"about {middle} minutes ({least} to {most}), {cost.disk / 1e9:.1f} GB at most")
+        basis = "by earlier runs" if cost.from_earlier_runs else "a rough guess for this machine"
+        typer.echo(f"about {middle} minutes ({least} to {most}), {basis}; {cost.disk / 1e9:.1f} GB at most")
     for run in runs:
         typer.echo(f"  {_words(run.at)}{_depths(run)}")
 

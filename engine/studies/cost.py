@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine.costs import Pace
 from engine.estimate import Estimate, estimate_experiment
 from engine.evaluation.questions import count_questions
 from engine.experiment import Experiment
@@ -18,6 +19,7 @@ class StudyCost:
     """Counts for a study: `memorised`: trainings of stage 1, `generalised`: of stage 2, `bases`: times a base is asked.
 
     seconds: (at best, most likely, at worst); disk: bytes at most. None where the size of a model is unknown.
+    from_earlier_runs: whether earlier runs corrected each of the times.
     """
 
     runs: int
@@ -26,10 +28,17 @@ class StudyCost:
     bases: int
     seconds: tuple[float, float, float] | None
     disk: int | None
+    from_earlier_runs: bool
 
 
-def study_cost(planned: Sequence[PlannedRun], keeps: Callable[[int], bool] = lambda seed: True) -> StudyCost:
-    """What the runs of a study cost together. keeps: whether the models of a seed stay (`Study.keeps`)."""
+def study_cost(
+    planned: Sequence[PlannedRun], keeps: Callable[[int], bool] = lambda seed: True,
+    paces: Callable[[Experiment], Sequence[Pace]] = lambda experiment: (),
+) -> StudyCost:  # fmt: skip
+    """What the runs of a study cost together.
+
+    keeps: whether the models of a seed stay (`Study.keeps`). paces: of an experiment, those of earlier runs like it.
+    """
     known: dict[str, Estimate] = {}  # seeds differ in names alone
     seconds, disk, passing = [0.0, 0.0, 0.0], 0, 0
     first: set[str] = set()
@@ -37,7 +46,7 @@ def study_cost(planned: Sequence[PlannedRun], keeps: Callable[[int], bool] = lam
     for run in planned:
         key = json.dumps({path: value for path, value in run.at.items() if path != SEED}, sort_keys=True)
         if key not in known:
-            known[key] = estimate_experiment(run.experiment)
+            known[key] = estimate_experiment(run.experiment, paces=paces(run.experiment))
         estimate, shares = known[key], run.memorises in first
         first.add(run.memorises)
         if estimate.seconds is None or estimate.disk is None:
@@ -58,6 +67,7 @@ def study_cost(planned: Sequence[PlannedRun], keeps: Callable[[int], bool] = lam
         bases=len({run.begins for run in planned}),
         seconds=None if unknown else (seconds[0], seconds[1], seconds[2]),
         disk=None if unknown else disk + passing,
+        from_earlier_runs=all(estimate.from_earlier_runs for estimate in known.values()),
     )
 
 
