@@ -17,10 +17,10 @@ from app.shared.render import duration, part
 from app.studies.grids import Grid, grid_of
 from engine.execution.paces import earlier_paces
 from engine.execution.studies.queue import queue_once
-from engine.studies.cost import study_cost
+from engine.studies.cost import cost_by_seed, study_cost
 from engine.studies.plan import planned_runs
 from engine.studies.presets import STUDIES
-from engine.studies.study import Study
+from engine.studies.study import SEED, Study
 from storage.grids import would_be_new
 
 MOST_CHARACTERS = 200_000
@@ -134,18 +134,21 @@ def tell_study(lab: Lab, text: str | None, widens: str | None) -> str:
 
 
 def _told(lab: Lab, text: str) -> str:
-    study = Study.from_text(text)
-    if study.most_runs > MOST_TOLD:
-        return part("studies/plan", count=study.most_runs, cost=None, time="", runs=[], more=0)
-    planned = planned_runs(study)
-    cost = study_cost(planned, study.keeps, partial(earlier_paces, lab.db))
+    study, paces = Study.from_text(text), partial(earlier_paces, lab.db)
+    planned, cost = [], None
+    if study.most_runs <= MOST_TOLD:
+        planned = planned_runs(study)
+        cost = study_cost(planned, study.keeps, paces)
+    elif study.most_runs <= MOST_TOLD * len(study.axes.get(SEED, ())):
+        cost = cost_by_seed(study, paces)
     time = ""
-    if cost.seconds:
+    if cost and cost.seconds:
         least, middle, most = map(duration, cost.seconds)
         basis = "by earlier runs" if cost.from_earlier_runs else "a rough guess for this machine"
         time = f"about {middle} ({least} to {most}), {basis}"
     shown = [(run.at, run.experiment.branch_epochs) for run in planned[:12]]
-    return part("studies/plan", count=cost.runs, cost=cost, time=time, runs=shown, more=len(planned) - len(shown))
+    count = cost.runs if cost else study.most_runs
+    return part("studies/plan", count=count, cost=cost, time=time, runs=shown, more=len(planned) - len(shown))
 
 
 def _told_wider(lab: Lab, text: str, widens: str, queued: bool = False) -> str:

@@ -10,8 +10,8 @@ from engine.costs import Pace
 from engine.estimate import Estimate, estimate_experiment
 from engine.evaluation.questions import count_questions
 from engine.experiment import Experiment
-from engine.studies.plan import PlannedRun
-from engine.studies.study import SEED
+from engine.studies.plan import PlannedRun, planned_runs
+from engine.studies.study import SEED, Study
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,35 @@ class StudyCost:
     seconds: tuple[float, float, float] | None
     disk: int | None
     from_earlier_runs: bool
+
+
+def cost_by_seed(
+    study: Study, paces: Callable[[Experiment], Sequence[Pace]] = lambda experiment: ()
+) -> StudyCost | None:  # fmt: skip
+    """What a study of many seeds costs, planned for the first one alone: seeds differ in names only, and share nothing.
+
+    None where it has no several seeds, or leaves out some of one. Raises ValueError as `planned_runs`.
+    """
+    seeds = study.axes.get(SEED, ())
+    if len(seeds) < 2 or any(SEED in combination for combination in study.leave_out):
+        return None
+    planned = planned_runs(study.model_copy(update={"axes": {**study.axes, SEED: seeds[:1]}}))
+    of_one = study_cost(planned, paces=paces)
+    passing = study_cost(planned, lambda seed: False, paces)
+    count, kept = len(seeds), sum(map(study.keeps, seeds))
+    disk = None
+    if of_one.disk is not None and passing.disk is not None:
+        disk = kept * of_one.disk + (passing.disk if kept < count else 0)
+    seconds = of_one.seconds
+    return StudyCost(
+        runs=count * of_one.runs,
+        memorised=count * of_one.memorised,
+        generalised=count * of_one.generalised,
+        bases=count * of_one.bases,
+        seconds=seconds and (count * seconds[0], count * seconds[1], count * seconds[2]),
+        disk=disk,
+        from_earlier_runs=of_one.from_earlier_runs,
+    )
 
 
 def study_cost(

@@ -12,7 +12,7 @@ from engine.costs import KINDS
 from engine.estimate import estimate_experiment
 from engine.execution.paces import earlier_paces
 from engine.execution.studies.queue import queue_study
-from engine.studies.cost import study_cost
+from engine.studies.cost import cost_by_seed, study_cost
 from engine.studies.plan import planned_runs
 from engine.studies.study import DEPTH, Study
 from storage.database import open_database
@@ -20,6 +20,7 @@ from storage.measurements import SECONDS, add_measurements
 from storage.runs import State
 from storage.studies import list_study_runs
 
+COUNTS = ("runs", "memorised", "generalised", "bases")
 AXES = {DEPTH: [3, 20], "stage2.facts": [10, 50], "stage2.epochs": [1, 8]}
 
 
@@ -77,3 +78,14 @@ def test_earlier_runs_correct_the_time_but_not_those_that_took_a_part_over(tmp_p
     assert known.seconds is not None and known.from_earlier_runs
     assert known.seconds[1] == pytest.approx(3 * rough.seconds[1], rel=0.05)
     assert known.seconds[2] / known.seconds[0] < rough.seconds[2] / rough.seconds[0]
+
+
+@pytest.mark.parametrize("keep", ["all", "first seed", "none"])
+def test_many_seeds_are_planned_as_one(keep: str) -> None:
+    study = Study.from_data({"experiment": "quick", "keep": keep, "axes": AXES | {"seed": [3, 4, 5]}})
+    whole, by_seed = study_cost(planned_runs(study), study.keeps), cost_by_seed(study)
+    assert by_seed is not None and whole.seconds is not None and whole.disk is not None
+    assert by_seed.seconds == pytest.approx(whole.seconds) and by_seed.disk == pytest.approx(whole.disk)
+    assert [getattr(by_seed, name) for name in COUNTS] == [getattr(whole, name) for name in COUNTS]
+    left = Study.from_data(study.model_dump() | {"leave_out": [{"seed": 3, "stage2.facts": 10}]})
+    assert cost_by_seed(left) is None
