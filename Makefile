@@ -135,7 +135,7 @@ test-torchao: $(VENV)/dev $(VENV)/torchao
 # Other people's programs, which open what the lab exports; pyarrow is also what it writes Parquet with.
 exports: $(VENV)/exports
 
-test-exports: $(VENV)/dev $(VENV)/exports
+test-exports: $(VENV)/dev $(VENV)/exports $(VENV)/umap
 	$(BIN)/python -m pytest tests/exports
 
 # For --on: runs carried out on the machines of a cluster, which need it too.
