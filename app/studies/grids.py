@@ -24,6 +24,7 @@ from app.studies.view import (
     SETTING,
     TOKENS,
     View,
+    value_name,
 )
 from engine.attack.experiment import AttackExperiment
 from engine.execution.attacks.as_study import (
@@ -196,7 +197,7 @@ class _StudyGrid(Grid):
     def axes(self, runs: list[StudyRun], figures: list[StudyFigure]) -> list[Axis]:
         plan = self.stored.plan["axes"]
         found = [
-            Axis(path, tuple(dict.fromkeys(run.at[path] for run in runs if path in run.at)))
+            Axis(path, tuple({value_name(run.at[path]): run.at[path] for run in runs if path in run.at}.values()))
             for path in (METHOD, *plan)
             if path not in (SEED, DEPTH)
         ]
