@@ -212,6 +212,9 @@ def claim_run(
                         and (:id is null or id = :id) and (:attack is null or attack = :attack)
                         and (needs is null or needs not in
                             (select id from runs where state in ('queued', 'running', 'stopping')))
+                        and (needs is null or needs not in (select id from runs where state in ('failed', 'cancelled'))
+                            or not exists (select 1 from runs as beside where beside.needs = runs.needs
+                                and beside.id <> runs.id and beside.state in ('running', 'stopping')))
                     order by {TURN} limit 1)
                 returning *""",
                 claim | {"clock": clock, "id": run_id, "attack": attack},

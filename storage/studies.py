@@ -118,7 +118,7 @@ class KnownRun(NamedTuple):
     depths: tuple[int, ...] = ()
 
 
-# By what it memorises: the runs of a study that make stage 1, and the depths that each of them keeps.
+# By what it memorises: the runs of a study that make stage 1, and the depths that are there after each of them.
 _Makers = dict[str, list[tuple[str, frozenset[int]]]]
 
 
@@ -129,13 +129,14 @@ def add_study(db: Database, *, name: str, plan: dict[str, Any], runs: Iterable[N
 
 
 def _queued(new: NewRun, makers: _Makers) -> GridRun:
-    """The run for the queue; it is added to the makers where none of them makes what it needs of stage 1."""
+    """The run for the queue; it is added to the makers where none of them makes what it needs of stage 1. Then it
+    waits for the last of them: after it, whatever any of them made is there."""
     cell = {"at": new.at, "memorises": new.memorises, "begins": new.begins}
     known, depths = makers.setdefault(new.memorises, []), frozenset(new.depths)
     needs = next((run for run, made in known if depths <= made), None)
-    run = GridRun(new.name, new.experiment, new.experiment["seed"], cell, needs)
+    run = GridRun(new.name, new.experiment, new.experiment["seed"], cell, needs or (known[-1][0] if known else None))
     if needs is None:
-        known.append((run.id, depths))
+        known.append((run.id, depths.union(*(made for _, made in known))))
     return run
 
 
@@ -149,12 +150,15 @@ def replan_study(db: Database, study: str, plan: dict[str, Any], runs: Iterable[
 
 
 def _makers(db: Database, study: str, known: Iterable[KnownRun]) -> _Makers:
-    rows = db.query("select id, cell from runs where study = ? and needs is null order by cell_place", [study])
-    memorises = {row["id"]: json.loads(row["cell"])["memorises"] for row in rows}
+    depths = {run.run: frozenset(run.depths) for run in known}
+    memorises = "json_extract(cell, '$.memorises') as memorises"
     makers: _Makers = {}
-    for run in known:
-        if run.run in memorises:
-            makers.setdefault(memorises[run.run], []).append((run.run, frozenset(run.depths)))
+    # In the order in which they were queued: none waits for a later one.
+    for row in db.query(f"select id, needs, {memorises} from runs where study = ? order by rowid", [study]):
+        before = makers.setdefault(row["memorises"], [])
+        waits_for = next((made for run, made in before if run == row["needs"]), frozenset())
+        if (own := depths.get(row["id"])) is not None and not (row["needs"] and own <= waits_for):
+            before.append((row["id"], own | waits_for))
     return makers
 
 

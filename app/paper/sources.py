@@ -14,14 +14,13 @@ from engine.execution.studies.report import update_figures
 from engine.models.identity import Here
 from engine.models.source import EMBEDDED
 from engine.paper.beside import Ours
+from engine.paper.claims import ENOUGH_SEEDS
 from engine.paper.tables import Table
 from engine.studies.study import MODEL, SEED
 from storage.runs import ENDED, State
 from storage.studies import StoredStudy, list_figures, list_studies, study_counts, study_models, study_training
 
 LISTED = 20
-# A measurement of fewer seeds does not take the place of one that has as many.
-ENOUGH_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Sources:
         found = self.of(table)
         suited = (
             [m for m in found if m.id == wanted]
-            or [m for m in found if m.study and m.whole and m.seeds >= ENOUGH_SEEDS]
+            or [m for m in found if m.study and m.whole and self._has_seeds(m)]
             or [m for m in found if m.here in ("same", "absent")]
             or [m for m in found if m.study and m.whole]
             or [m for m in found if m.here]
@@ -107,6 +106,10 @@ class Sources:
             figures = list_figures(self._lab.db, measured.study)
             self._figures[measured.id] = Ours(f for f in figures if f.at.get(MODEL, measured.model) == measured.model)
         return self._figures[measured.id]
+
+    def _has_seeds(self, measured: Measured) -> bool:
+        """Whether each of its figures has seeds enough: some of its runs may have been deleted."""
+        return measured.seeds >= ENOUGH_SEEDS and self.ours(measured).fewest_seeds >= ENOUGH_SEEDS
 
     def _live(self, stored: StoredStudy) -> list[Measured]:
         counts = study_counts(self._lab.db, stored.id)

@@ -16,8 +16,8 @@ from app.shared.lab import Lab
 from app.shared.render import duration, part
 from app.studies.grids import Grid, grid_of
 from engine.execution.paces import earlier_paces
-from engine.execution.studies.queue import queue_once
-from engine.studies.cost import cost_by_seed, study_cost
+from engine.execution.studies.queue import new_runs, queue_once
+from engine.studies.cost import StudyCost, cost_by_seed, study_cost
 from engine.studies.plan import planned_runs
 from engine.studies.presets import STUDIES
 from engine.studies.study import SEED, Study
@@ -141,27 +141,40 @@ def _told(lab: Lab, text: str) -> str:
         cost = study_cost(planned, study.keeps, paces)
     elif study.most_runs <= MOST_TOLD * len(study.axes.get(SEED, ())):
         cost = cost_by_seed(study, paces)
-    time = ""
-    if cost and cost.seconds:
-        least, middle, most = map(duration, cost.seconds)
-        basis = "by earlier runs" if cost.from_earlier_runs else "a rough guess for this machine"
-        time = f"about {middle} ({least} to {most}), {basis}"
     shown = [(run.at, run.experiment.branch_epochs) for run in planned[:12]]
     count = cost.runs if cost else study.most_runs
-    return part("studies/plan", count=count, cost=cost, time=time, runs=shown, more=len(planned) - len(shown))
+    return part("studies/plan", count=count, cost=cost, time=_time(cost), runs=shown, more=len(planned) - len(shown))
+
+
+def _time(cost: StudyCost | None) -> str:
+    """How long it takes and the room that it needs."""
+    if cost is None or not cost.runs:
+        return ""
+    if not cost.seconds or not cost.disk:
+        return "how long it takes is unknown, as the size of a model is"
+    least, middle, most = map(duration, cost.seconds)
+    basis = "by earlier runs" if cost.from_earlier_runs else "a rough guess for this machine"
+    return f"about {middle} ({least} to {most}), {basis}; {cost.disk / 1e9:.1f} GB at most"
 
 
 def _told_wider(lab: Lab, text: str, widens: str, queued: bool = False) -> str:
     try:
         grid = grid_of(lab, widens)
-        # Planned within a transaction, for which others would wait.
         if not queued and not grid.is_attack and (most := Study.from_text(text).most_runs) > MOST_TOLD:
             return part("studies/plan", count=most, cost=None, time="", runs=[], more=0)
         there = sum(grid.counts().values())
-        new = grid.widen(text) if queued else would_be_new(lab.db, lambda: grid.widen(text))
+        time = ""
+        if queued:
+            new = grid.widen(text)
+        elif grid.is_attack:
+            new = would_be_new(lab.db, lambda: grid.widen(text))
+        else:
+            wider = Study.from_text(text)
+            added = new_runs(lab.db, widens, wider)
+            new, time = len(added), _time(study_cost(added, wider.keeps, partial(earlier_paces, lab.db)))
     except KeyError:
         raise ValueError(GONE) from None
-    return part("studies/wider", study=grid.stored.name, there=there, new=new, queued=queued)
+    return part("studies/wider", study=grid.stored.name, there=there, new=new, queued=queued, time=time)
 
 
 def start_study(lab: Lab, text: str | None) -> str:

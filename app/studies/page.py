@@ -191,7 +191,7 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
     )  # fmt: skip
     below = render(
         "studies/table.html", table=table, value_name=value_name, waiting_for=waiting_for, waiting_words=waiting_words,
-        grid=grid, study=study,
+        grid=grid, study=study, took=sum(seconds_of(runs)),
         seeds=len({seed for figure in figures for seed in figure.seeds}), total=len(runs),
         view=view, too_many=too_many, most_lines=most_lines(table),
         query=urlencode({k: v for k, v in view.address().items() if v and k != "study"}),
@@ -231,6 +231,15 @@ def _with_seeds(figure: dict[str, Any]) -> dict[str, Any]:
     return figure | {"seeds": {int(seed): own for seed, own in figure["seeds"].items()}}
 
 
+def seconds_of(runs: list[StudyRun]) -> list[float]:
+    """How long each of the runs took that are done."""
+    return [
+        (moment(run.finished_at) - moment(run.started_at)).total_seconds()
+        for run in runs
+        if run.state is State.DONE and run.started_at and run.finished_at
+    ]
+
+
 def now_words(lab: Lab, runs: list[StudyRun]) -> str:
     """What is run now, and how long the rest will take."""
     left = sum(run.state not in ENDED for run in runs)
@@ -242,9 +251,5 @@ def now_words(lab: Lab, runs: list[StudyRun]) -> str:
     else:
         words = around(lab).words
         said = next((words[run.run] for run in runs if run.run in words), "Waits for its turn")
-    took = [
-        (moment(run.finished_at) - moment(run.started_at)).total_seconds()
-        for run in runs
-        if run.state is State.DONE and run.started_at and run.finished_at
-    ]
+    took = seconds_of(runs)
     return f"{said} · about {duration(left * sum(took) / len(took))} left" if took else said

@@ -32,7 +32,7 @@ from engine.evaluation.questions import KEY_SPLIT
 from engine.execution.paces import earlier_paces
 from engine.execution.studies import recording
 from engine.execution.studies.pooling import pool
-from engine.execution.studies.queue import queue_study, widen_study
+from engine.execution.studies.queue import new_runs, queue_study, widen_study
 from engine.execution.studies.recording import ENDING
 from engine.execution.studies.report import study_figures
 from engine.studies.cost import study_cost
@@ -40,7 +40,7 @@ from engine.studies.plan import PlannedRun, planned_runs
 from engine.studies.presets import STUDIES
 from engine.studies.study import DEPTH, METHOD, MODEL, SEED, Study, set_axis
 from storage.database import default_home
-from storage.grids import STUDY, would_be_new
+from storage.grids import STUDY
 from storage.measurements import TRAINING_TOKENS
 from storage.runs import State
 from storage.studies import ALL_FACTS, StudyFigure, choice_of, get_study, list_study_runs, retry_study
@@ -103,10 +103,12 @@ def study(
     described = _read(db, source, study_id, changed)
     if plan_only:
         with mistakes_in(source):
-            _print_plan(db, described, planned_runs(described))
-            if study_id is not None:
-                new = would_be_new(db, partial(widen_study, db, study_id, described))
-                typer.echo(f"{new} of these runs are new in study {study_id}")
+            if study_id is None:
+                _print_plan(db, described, planned_runs(described))
+            else:
+                new = new_runs(db, study_id, described)
+                typer.echo(f"{len(new)} of its runs are new in study {study_id}:")
+                _print_plan(db, described, new)
         return
     if study_id is not None:
         take_up_again(db, STUDY, study_id, retry_study)
@@ -189,6 +191,8 @@ def _print_plan(db: Database, study: Study, runs: list[PlannedRun]) -> None:
         f"{cost.runs} runs, which memorise {cost.memorised} times and generalise {cost.generalised} times; "
         f"{cost.bases} times a base is asked"
     )
+    if not cost.seconds:
+        typer.echo("how long it takes is unknown, as the size of a model is")
     if cost.seconds and cost.disk:
         least, middle, most = (f"{seconds / 60:.0f}" for seconds in cost.seconds)
         basis = "by earlier runs" if cost.from_earlier_runs else "a rough guess for this machine"

@@ -42,6 +42,11 @@ class Ours:
     def __bool__(self) -> bool:
         return bool(self._places)
 
+    @property
+    def fewest_seeds(self) -> int:
+        """How many seeds the figure has that has the fewest."""
+        return min((len(figure.seeds) for _, figure in self._places), default=0)
+
     def figure(self, table: Table, row: Row, column: str, but: Mapping[str, str] | None = None) -> Figure | None:
         """The figure of a row and column, `but` for what is otherwise; None where there is none, or several that differ
         in an axis that the table has not."""

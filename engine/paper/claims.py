@@ -22,6 +22,7 @@ from engine.paper.beside import Figure, Ours
 from engine.paper.tables import Claim, Published, Table
 
 FACTOR = 2.0
+ENOUGH_SEEDS = 3
 
 
 class Verdict(StrEnum):
@@ -74,9 +75,21 @@ def judge(table: Table, claim: Claim, ours: Ours) -> Judged:
     here = " → ".join(f"{figure.value:.{digits}f}" for figure in figures)
     if claim.rule == "order":
         here = ", ".join(f"{name} {figure.value:.{digits}f}" for name, figure in zip(names, figures, strict=True))
+    if why_seeds := _few_seeds(figures):
+        why = f"{why}; {why_seeds}" if why else why_seeds
     if floor:
         here += f" ({floor.value:.{digits}f} {claim.floor_words})"
     return Judged(claim, verdict, ", ".join(filter(None, (f"{here} here", told))), why)
+
+
+def _few_seeds(figures: list[Figure]) -> str:
+    """That a comparison hangs on fewer seeds than three, in words; figures that name none say nothing of them."""
+    if not any(figure.seeds for figure in figures):
+        return ""
+    both = set.intersection(*(set(figure.seeds) for figure in figures))
+    if len(both) >= ENOUGH_SEEDS:
+        return ""
+    return "no seed in common" if not both else f"on {len(both)} seed{'' if len(both) == 1 else 's'} alone"
 
 
 def change(seen: list[Figure], published: list[float | None]) -> tuple[Verdict, str]:

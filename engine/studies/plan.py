@@ -107,12 +107,12 @@ def _planned(study: Study, at: dict[str, Any]) -> PlannedRun:
     settings = {path: value for path, value in at.items() if path != METHOD} | study.methods.get(at.get(METHOD, ""), {})
     for path, value in settings.items():
         put(data, path, copy.deepcopy(value))  # a later path may change a part of it, for this run alone
-    epochs = read_path(data, "stage1.epochs")
+    epochs = _epochs(data)
     depths = study.axes.get(DEPTH) or ([epochs] if "stage1.epochs" in settings else [])
-    deepest = max((int(depth) for depth in depths if str(depth).isdecimal()), default=0)
-    if "stage1.epochs" not in settings and deepest > epochs:
+    deepest = max((int(str(depth)) for depth in depths if str(depth).isdecimal()), default=0)
+    if "stage1.epochs" not in settings and epochs is not None and deepest > epochs:
         put(data, "stage1.epochs", deepest)  # stage 1 goes as deep as it is looked at
-    none = str(epochs) == "0"  # a study's text is not read into numbers yet
+    none = epochs == 0
     if DEPTH not in settings and (depths or none):
         put(data, DEPTH, None if none else list(depths))
         put(data, "stage2.branch_epochs", None)
@@ -125,12 +125,20 @@ def _planned(study: Study, at: dict[str, Any]) -> PlannedRun:
     return PlannedRun(experiment, told)
 
 
+def _epochs(data: dict[str, Any]) -> int | None:
+    """Those of stage 1; None where they are none, of which the experiment says what is wrong."""
+    with suppress(LookupError, ValueError):
+        given = str(read_path(data, "stage1.epochs"))  # a study's text is not read into numbers yet
+        return int(given) if given.isdecimal() else None
+    return None
+
+
 def _place(resolved: dict[str, Any], path: str, given: Any) -> str | int | float | bool | None:
     """Where a run stands on an axis: the field's value, or, where that is no single one, what was given, in short.
 
     Facts are given as a number to generate, and listed once they are.
     """
-    with suppress(KeyError, IndexError, ValueError, TypeError):
+    with suppress(LookupError, ValueError):
         value = read_path(resolved, path)
         if value is None or isinstance(value, (str, int, float)):
             return value
@@ -159,7 +167,9 @@ def _base(study: Study, model: Any) -> dict[str, Any]:
 
 
 def read_path(data: Any, path: str) -> Any:
-    """The value at a path such as `stage1.epochs` of plain data. Raises KeyError, IndexError, ValueError."""
+    """The value at a path such as `stage1.epochs` of plain data. Raises LookupError, ValueError."""
     for part in path.split("."):
+        if not isinstance(data, (list, dict)):
+            raise KeyError(part)
         data = data[int(part)] if isinstance(data, list) else data[part]
     return data

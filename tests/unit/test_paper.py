@@ -42,7 +42,7 @@ from engine.paper.tables import Claim, Published, Table, load_paper
 from engine.studies.presets import STUDIES
 from engine.studies.study import Study, set_axis
 from storage.database import open_database
-from storage.studies import StudyFigure, list_studies
+from storage.studies import StudyFigure, list_studies, list_study_runs
 from tests.browser import study_seeding
 
 EMBEDDED = SHIPPED / "paper-main-embedded.json.xz"
@@ -134,11 +134,14 @@ def test_an_order_holds_until_two_are_told_apart_the_other_way_round() -> None:
 def test_a_claim_is_a_sentence_made_from_the_numbers() -> None:
     claim = next(c for c in DEPTH.claims if c.words.startswith("Deeper"))
     ours = Ours([figure(0.14, depth=3), figure(0.92), figure(0.5, split="train")])
-    assert judge(DEPTH, claim, ours).sentence == (f"{claim.words}: 0.14 → 0.92 here, 0.35 → 0.98 there: agrees")
+    assert judge(DEPTH, claim, ours).sentence == (
+        f"{claim.words}: 0.14 → 0.92 here, 0.35 → 0.98 there: agrees (on 1 seed alone)"
+    )
     one = next(c for c in DEPTH.claims if c.rule == "level")
     at = {"stage2.facts": 1, "stage2.epochs": 8}
     found = judge(DEPTH, one, Ours([figure(0.44, at=at), figure(0.26, kind="memorised", at=at)]))
-    assert found.sentence.endswith("0.44 (0.26 before stage 2) here, 0.76 there: the same direction, weaker")
+    weaker = "0.44 (0.26 before stage 2) here, 0.76 there: the same direction, weaker (on 1 seed alone)"
+    assert found.sentence.endswith(weaker)
     for lacking in ([], [figure(0.44, at=at)], [figure(0.26, kind="memorised", at=at)]):
         missing = judge(DEPTH, one, Ours(lacking))
         assert (missing.verdict, missing.seen) == (Verdict.MISSING, "0.76 there")
@@ -339,6 +342,18 @@ def test_a_study_of_one_seed_or_of_other_settings_takes_nobodys_place(tmp_path: 
     chosen = Sources(lab).chosen(DEPTH, "")
     assert chosen is not None and not chosen.study and chosen.seeds >= 3
     assert Sources(lab).chosen(DEPTH, few).label.endswith(f"({few}), 1 seed")  # type: ignore[union-attr]
+
+
+def test_a_study_that_lost_runs_takes_nobodys_place(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    stored = study_seeding.paper(lab.db)
+    assert Sources(lab).chosen(DEPTH, "").study == stored  # type: ignore[union-attr]
+    for run in list_study_runs(lab.db, stored)[:-6]:
+        lab.db.execute("delete from runs where id = ?", [run.run])
+    lab.db.conn.commit()
+    study_seeding.finish(lab.db, stored, 6)
+    chosen = Sources(lab).chosen(DEPTH, "")
+    assert chosen is not None and not chosen.study
 
 
 def test_what_is_shown_is_what_the_button_measures_again(tmp_path: Path) -> None:

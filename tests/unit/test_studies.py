@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.commands.main import main
-from engine.execution.studies.queue import queue_study, widen_study
+from engine.execution.studies.queue import queue_once, queue_study, widen_study
 from engine.experiment import Experiment
 from engine.studies.alike import beginning, knowing, memorising
 from engine.studies.plan import planned_runs
@@ -262,11 +264,21 @@ def test_a_study_is_made_wider_and_runs_only_what_is_new(db) -> None:
     assert {depths[run.run] for run in added if run.at["seed"] < 2} == {(3,)}, "a depth more is looked at alone"
     assert {depths[run.run] for run in added if run.at["seed"] == 2} == {(2, 3, 4)}
     first, *others = [run for run in added if run.at["seed"] == 0]
-    assert first.needs is None, "none of those before makes the depth that is new"
+    assert before[first.needs or ""] == ({"seed": 0, "stage2.facts": 2, "stage2.epochs": 1}, None), "after stage 1"
     assert others and {run.needs for run in others} == {first.run}, "it is made once"
+    there = {run.run for run in stored}
+    assert widen_study(db, study_id, study(**(wider | {"stage2.facts": [2, 5, 9]}))) == 3 * 2
+    last = [run for run in studies.list_study_runs(db, study_id) if run.run not in there and run.at["seed"] == 0]
+    assert {run.needs for run in last} == {first.run}, "which two have made between them"
+    wider |= {"stage2.facts": [2, 5, 9]}
+    stored = studies.list_study_runs(db, study_id)
     assert widen_study(db, study_id, study(**wider)) == 0, "nothing twice"
     with pytest.raises(ValueError, match="runs would no longer be part of it"):
         widen_study(db, study_id, study(**(wider | {"seed": [0, 2]})))
+    with pytest.raises(ValueError, match="epoch 2, 3 of stage 1 would no longer be part of it"):
+        widen_study(db, study_id, study(**(wider | {DEPTH: [4]})))
+    with pytest.raises(ValueError, match="a stage 1 of 9 epochs is another training"):
+        widen_study(db, study_id, study(**(wider | {DEPTH: [2, 3, 4, 9]})))
     assert len(studies.list_study_runs(db, study_id)) == len(stored)
 
 
@@ -301,6 +313,44 @@ def test_records_and_numbers_of_facts_are_values_of_axes() -> None:
         "tuning": ["{method: full}", "{method: lora, rank: 8}"],
     }
     assert {len(run.experiment.relations[0].explicit_facts) for run in planned} == {60, 80}
+
+
+def test_parts_of_an_experiment_are_values_of_methods() -> None:
+    methods = {"short": {"stage1": {"epochs": "2"}}, "usual": {"stage1": {}}}
+    planned = planned_runs(Study.from_data({"experiment": BASE, "methods": methods}))
+    assert planned[0].experiment.stage1.epochs == 2
+    deep = planned_runs(Study.from_data({"experiment": BASE, "methods": methods, "axes": {DEPTH: [2, 4]}}))
+    assert {run.experiment.stage1.epochs for run in deep if run.at["method"] == "short"} == {4}
+    for wrong in (1, [], "x"):
+        with pytest.raises(ValueError, match="with stage1="):
+            planned_runs(Study.from_data({"experiment": BASE, "axes": {"stage1": [wrong]}}))
+
+
+def test_two_people_at_once_want_the_same_study_once(tmp_path: Path) -> None:
+    open_database(tmp_path).close()
+
+    def start(_: int) -> str:
+        with closing(open_database(tmp_path)) as own:
+            return queue_once(own, study())
+
+    with ThreadPoolExecutor(4) as threads:
+        found = set(threads.map(start, range(4)))
+    with closing(open_database(tmp_path)) as db:
+        assert len(found) == 1 and len(studies.list_studies(db)) == 1
+        runs.claim_run(db, "w", 30.0)
+        studies.stop_study(db, found.copy().pop())
+        assert queue_once(db, study()) in found, "one that is stopping is under way"
+
+
+def test_where_stage_1_failed_one_of_those_that_wait_makes_it(db) -> None:
+    queue_study(db, study(**(AXES | {"seed": [0]})))
+    maker = runs.claim_run(db, "one", 30.0)
+    assert maker is not None and runs.claim_run(db, "two", 30.0) is None
+    runs.finish_run(db, maker.id, maker.attempt, State.FAILED, error="the disk is full")
+    second = runs.claim_run(db, "one", 30.0)
+    assert second is not None and runs.claim_run(db, "two", 30.0) is None, "not all of them at once"
+    runs.finish_run(db, second.id, second.attempt, State.DONE)
+    assert runs.claim_run(db, "two", 30.0) is not None
 
 
 def test_the_shipped_studies_can_be_planned() -> None:

@@ -132,6 +132,20 @@ def test_what_some_seeds_left_out_stays_out(apart: tuple[Path, Path, Path]) -> N
     assert pool([one, fewer]).study == whole.study | {"leave_out": [left]}
 
 
+def test_what_some_methods_left_out_stays_out_of_them_alone(tmp_path: Path) -> None:
+    one, two = (
+        read_recording(recorded(tmp_path / name, [0, 1], [name])) for name in ("rote", "no key token")
+    )  # fmt: skip
+    left = {"seed": 1, "stage2.learning_rate": 2e-4}
+    fewer = two.model_copy(update={"study": two.study | {"leave_out": [left]}})
+    assert pool([one, fewer]).study["leave_out"] == [{**left, "method": "no key token"}]
+    both = one.model_copy(update={"study": one.study | {"leave_out": [left]}})
+    assert pool([both, fewer]).study["leave_out"] == [left]
+    empty = two.model_copy(update={"figures": tuple({**f, "made_of": {}} for f in two.figures)})
+    with pytest.raises(ValueError, match="older lab"):
+        pool([one, empty])
+
+
 def test_what_does_not_belong_together_is_refused(apart: tuple[Path, Path, Path]) -> None:
     one, two, whole = map(read_recording, apart)
     with pytest.raises(ValueError, match="a seed in common"):

@@ -24,7 +24,7 @@ from engine.execution.studies.report import Asked, pooled_figure
 from engine.execution.studies.represented import Pooled, pooled
 from engine.experiment import Experiment
 from engine.models.identity import is_base, is_here
-from engine.studies.study import METHOD, SEED
+from engine.studies.study import METHOD, SEED, Study
 from storage.studies import StoredStudy, StudyFigure, group_of
 
 
@@ -44,15 +44,15 @@ def pool(recordings: Sequence[StudyRecording]) -> StudyRecording:
             raise ValueError("they are of different models: pool recordings of the same ones")
         for one, other in zip(first.models, recording.models, strict=True):
             _check_weights(one, other)
-    plan = first.study | {"axes": first.study["axes"] | {SEED: _seeds(first)}}
+    plan = first.study | {"axes": dict(first.study["axes"])}
     if all(sorted(_seeds(recording)) == sorted(_seeds(first)) for recording in recordings):
-        plan["methods"] = _methods(recordings)
+        by, plan["methods"] = METHOD, _methods(recordings)
     elif all(recording.study.get("methods") == first.study.get("methods") for recording in recordings):
-        plan["axes"][SEED] = _once([seed for recording in recordings for seed in _seeds(recording)], "seed")
+        by, plan["axes"][SEED] = SEED, _once([seed for recording in recordings for seed in _seeds(recording)], "seed")
     else:
         raise ValueError("they differ in their seeds and in their methods: pool those of the same methods first")
-    left_out = [combination for recording in recordings for combination in recording.study.get("leave_out") or ()]
-    plan["leave_out"] = [one for place, one in enumerate(left_out) if one not in left_out[:place]]
+    plan["leave_out"] = _left_out(recordings, by)
+    Study.from_data(plan)
     return StudyRecording(
         version=first.version,
         study=plan,
@@ -70,7 +70,7 @@ def _common(recording: StudyRecording) -> dict[str, Any]:
     """The plan but for its seeds, its methods, and what is left out of some of those."""
     axes = {path: values for path, values in recording.study["axes"].items() if path != SEED}
     left_out = [one for one in recording.study.get("leave_out") or () if not {SEED, METHOD} & one.keys()]
-    return recording.study | {"axes": axes, "leave_out": left_out, "methods": None}
+    return recording.study | {"axes": axes, "leave_out": left_out, "methods": bool(recording.study.get("methods"))}
 
 
 def _check_weights(one: RecordedModel, other: RecordedModel) -> None:
@@ -97,6 +97,17 @@ def _methods(recordings: Sequence[StudyRecording]) -> dict[str, Any]:
     return dict(named)
 
 
+def _left_out(recordings: Sequence[StudyRecording], by: str) -> list[dict[str, Any]]:
+    """What is left out of all of them; what only some leave out, for their own seeds or methods (`by`) alone."""
+    found: list[dict[str, Any]] = []
+    for recording in recordings:
+        own = _seeds(recording) if by == SEED else list(recording.study.get("methods", {}))
+        for left in recording.study.get("leave_out") or ():
+            everywhere = by in left or all(left in (other.study.get("leave_out") or ()) for other in recordings)
+            found += [left] if everywhere else [{**left, by: one} for one in own]
+    return [left for place, left in enumerate(found) if left not in found[:place]]
+
+
 def _once(values: list[Any], what: str) -> list[Any]:
     if not values or len(set(values)) < len(values):
         raise ValueError(f"they have a {what} in common, or name none: pool recordings of different {what}s")
@@ -113,7 +124,7 @@ def _together(recordings: Sequence[StudyRecording]) -> list[list[dict[str, Any]]
     for recording in recordings:
         for data in recording.figures:
             figure = figure_of(data)
-            if MADE_OF not in data:
+            if not data.get(MADE_OF):
                 raise ValueError("one was made by an older lab, without the sums of its facts: measure it again")
             found.setdefault((group_of(figure.at, SEED), _asked(figure)), []).append(dict(data))
     return list(found.values())
