@@ -321,7 +321,8 @@ def test_parts_of_an_experiment_are_values_of_methods() -> None:
     assert planned[0].experiment.stage1.epochs == 2
     deep = planned_runs(Study.from_data({"experiment": BASE, "methods": methods, "axes": {DEPTH: [2, 4]}}))
     assert {run.experiment.stage1.epochs for run in deep if run.at["method"] == "short"} == {4}
-    for wrong in (1, [], "x"):
+    no_records: tuple[object, ...] = (1, [], "x")
+    for wrong in no_records:
         with pytest.raises(ValueError, match="with stage1="):
             planned_runs(Study.from_data({"experiment": BASE, "axes": {"stage1": [wrong]}}))
 
