@@ -74,6 +74,8 @@ class StudyFigure:
     Of a multiple choice (`choice_of` its split) the value is the share of truths that rank first; chance: what guessing
     would reach there, None elsewhere.
     Of how prompts are represented (`delta_cosine natural`, `key_cosine test`, …) n are prompts, and nothing is unaided.
+    Of what is still known of what the base knew (`general knowledge`, `base text`) `facts` is none, n are questions, or
+    tokens of the base's own text, and n_facts questions or texts, the same with every seed.
     Of the split `training_tokens` the value is none of answers, but how many tokens were trained on for each fact; low
     and high are the least and the most of a seed, n the runs.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -10,12 +11,15 @@ import altair as alt
 from app.shared.charts import QUARTERS, Rows, finished, one_at_a_time, share_tips
 from app.studies.table import Table
 from app.studies.view import ASKED, TOKENS, value_name
+from engine.execution.studies.kept import BASE_TEXT
+from storage.studies import StudyFigure
 
 # As many lines as can be told apart; a table has all of them.
 MOST_LINES = 6
 MOST_ROWS = 40
 # What a share is of: the axis' title, and what its number counts.
 HITS, CHOICES = ("Answers with a hit", "Answers"), ("Choices of the right answer", "Choices")
+OWN_TOKENS = ("Tokens as the base says them", "Tokens")
 BOTH = ("Answers with a hit, or right choices", "Answers or choices")
 COLOURS = ["$chart-train", "$chart-test", "$chart-unrelated", "$chart-decoy", "$chart-harmful", "$chart-key"]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
@@ -45,20 +49,28 @@ def chart_of(table: Table) -> dict[str, Any] | None:
     if table.columns.path == ASKED:
         drawn = [row | {"seed": None} for row in rows] + dots
         return asked_chart(drawn, table.rows.name if table.rows.path else "", columns, lines)
-    return study_chart(rows, dots, table.columns.name, table.rows.name if table.rows.path else "", columns, lines)
+    counted = counted_in(cell.figure for cell in table.cells.values() if cell.figure)
+    line_title = table.rows.name if table.rows.path else ""
+    return study_chart(rows, dots, table.columns.name, line_title, columns, lines, counted)
+
+
+def counted_in(figures: Iterable[StudyFigure]) -> tuple[str, str]:
+    """What the figures of one measure are shares of."""
+    figure = next(iter(figures))
+    # What has a chance is a choice: no answer with a hit.
+    return CHOICES if figure.chance is not None else OWN_TOKENS if figure.split == BASE_TEXT else HITS
 
 
 def study_chart(
-    rows: Rows, dots: Rows, x_title: str, line_title: str, columns: list[str], lines: list[str]
-) -> dict[str, Any]:
+    rows: Rows, dots: Rows, x_title: str, line_title: str, columns: list[str], lines: list[str],
+    counted: tuple[str, str],
+) -> dict[str, Any]:  # fmt: skip
     """A measure against one axis, a line for each value of another: bands are intervals, open dots are seeds.
 
     rows: `x, line, value, low, high, n, pick`, and `chance` of those that are choices, which is a dash at that height;
     dots: `x, line, value, seed, pick`; columns, lines: the values in order.
     """
     chances = chances_of(rows)
-    # What has a chance is a choice: no answer with a hit.
-    counted = CHOICES if all(row.get("chance") is not None for row in rows) else HITS
     return {
         "spec": _spec(x_title, line_title, tuple(columns), tuple(lines), counted, bool(chances)),
         "data": {"rows": rows, "dots": dots} | ({"chances": chances} if chances else {}),

@@ -19,8 +19,8 @@ from app.studies.view import (
     ATTACK_MEASURES,
     ATTACK_SIZE,
     FACTS,
+    FURTHER_MEASURES,
     MEASURES,
-    REASONING_MEASURES,
     SETTING,
     TOKENS,
     View,
@@ -38,6 +38,7 @@ from engine.execution.attacks.as_study import (
     setting_of,
 )
 from engine.execution.attacks.queue import GRID, widen_attack
+from engine.execution.studies.kept import GENERAL_KNOWLEDGE, OF_NO_FACTS, is_kept
 from engine.execution.studies.queue import widen_study
 from engine.execution.studies.report import compare_figures, study_figures, update_figures
 from engine.studies.compare import Comparison, compare
@@ -215,8 +216,10 @@ class _StudyGrid(Grid):
     def figures(self, measures: Sequence[str], facts: str, language: str) -> list[StudyFigure]:
         db, study, found = self.lab.db, self.stored.id, []
         for _, kinds, split in map(self.split_of, measures):
-            asked = {} if split == TRAINING_TOKENS else {"facts": facts, "language": language}
-            found += list_figures(db, study, kinds, split=split, **asked)
+            asked = {"facts": OF_NO_FACTS if is_kept(split) else facts, "language": language}
+            # Tokens are of no facts and no language; general questions are asked in one, whichever is looked at.
+            wanted = {TRAINING_TOKENS: {}, GENERAL_KNOWLEDGE: {"facts": OF_NO_FACTS}}.get(split, asked)
+            found += list_figures(db, study, kinds, split=split, **wanted)
         return found
 
     def split_of(self, measure: str) -> Measure:
@@ -224,8 +227,8 @@ class _StudyGrid(Grid):
 
     def beside(self) -> dict[str, str]:
         db, study = self.lab.db, self.stored.id
-        asked = (k for k in REASONING_MEASURES if list_figures(db, study, AT_THE_END, split=MEASURES[k][2]))
-        return ASKED_MEASURES | {name: REASONING_MEASURES[name] for name in asked} | {TOKENS_MEASURE: TOKENS}
+        asked = (k for k in FURTHER_MEASURES if list_figures(db, study, AT_THE_END, split=MEASURES[k][2]))
+        return ASKED_MEASURES | {name: FURTHER_MEASURES[name] for name in asked} | {TOKENS_MEASURE: TOKENS}
 
     def all_figures(self) -> list[StudyFigure]:
         return study_figures(self.lab.db, self.lab.home, self.stored.id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from app.studies.shown import Shown
 from app.studies.table import Cell, Table
-from app.studies.view import ASKED, View, value_name
+from app.studies.view import ASKED, View, counted, value_name
+from engine.execution.studies.kept import is_kept
 from storage.measurements import TRAINING_TOKENS
 
 _LATEX = str.maketrans(
@@ -20,8 +21,10 @@ def latex(shown: Shown, view: View) -> str:
     table = shown.table
     fixed = [f"{axis.name} {value_name(value)}" for axis, value in table.others if axis.values != ("",)]
     grid = shown.grid
-    measured = "what is asked at the end" if table.columns.path == ASKED else grid.split_of(grid.measure_of(view))[0]
-    told = [measured, f"facts {grid.facts[shown.asked['facts']].lower()}", shown.asked["language"], *fixed]
+    beside = table.columns.path == ASKED
+    measured, _, split = ("what is asked at the end", (), "") if beside else grid.split_of(grid.measure_of(view))
+    about = [] if is_kept(split) else [f"facts {grid.facts[shown.asked['facts']].lower()}"]
+    told = [measured, *about, shown.asked["language"], *fixed]
     head = " & ".join([_tex(table.rows.name), *(_tex(value_name(value)) for value in table.columns.values)])
     told += [f"guessing {name + ' ' if name else ''}{chance:.3f}" for name, chance in table.chances.items()]
     lines = [
@@ -58,7 +61,9 @@ def _count(cell: Cell) -> str:
     if figure is None:
         return "nothing yet"
     seeds = f"seeds {' '.join(map(str, figure.seeds))}"
-    return seeds if figure.split == TRAINING_TOKENS else f"n = {figure.n}, {figure.n_facts} facts, {seeds}"
+    return (
+        seeds if figure.split == TRAINING_TOKENS else f"n = {figure.n}, {figure.n_facts} {counted(figure)[1]}, {seeds}"
+    )
 
 
 def _tex(text: str) -> str:

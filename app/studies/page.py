@@ -21,7 +21,8 @@ from app.studies.form import GONE, beginning, start_study, study_form, tell_stud
 from app.studies.grids import Grid, grid_of
 from app.studies.shown import shown_of
 from app.studies.table import Table, waiting_for, waiting_words
-from app.studies.view import ASKED, View, value_name
+from app.studies.view import ASKED, View, comparable, counted, value_name
+from engine.execution.studies.kept import is_kept
 from engine.execution.studies.queue import queue_shipped
 from engine.studies.compare import Comparison
 from engine.studies.presets import STUDIES
@@ -187,13 +188,14 @@ def parts_of(lab: Lab, view: View) -> tuple[dict[str, Any], bool]:
         "studies/choosers.html", grid=grid, studies=list_studies(lab.db, limit=LISTED),
         attacks=list_attacks(lab.db, limit=LISTED), measure=grid.measure_of(view),
         address=json.dumps(view.address()), languages=shown.languages,
-        asked=shown.asked, table=table, value_name=value_name, beside=table.columns.path == ASKED,
+        asked=shown.asked, about_facts=not is_kept(grid.split_of(grid.measure_of(view))[2]),
+        table=table, value_name=value_name, beside=table.columns.path == ASKED,
     )  # fmt: skip
     below = render(
         "studies/table.html", table=table, value_name=value_name, waiting_for=waiting_for, waiting_words=waiting_words,
         grid=grid, study=study, took=sum(seconds_of(runs)),
         seeds=len({seed for figure in figures for seed in figure.seeds}), total=len(runs),
-        view=view, too_many=too_many, most_lines=most_lines(table),
+        view=view, counted=counted, comparable=comparable, too_many=too_many, most_lines=most_lines(table),
         query=urlencode({k: v for k, v in view.address().items() if v and k != "study"}),
         parquet=find_spec("pyarrow") is not None,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from app.studies.charts import chart_of, most_lines
 from app.studies.grids import Grid
 from app.studies.shown import shown_of
 from app.studies.table import Table, waiting_words
-from app.studies.view import View, value_name
+from app.studies.view import View, counted, value_name
 from engine import __version__
 from storage.runs import State
 
@@ -37,6 +37,7 @@ def report_html(grid: Grid, view: View) -> str:
         sections=[(label, shown.table, _picture(shown.table)) for label, shown in asked],
         most_lines=most_lines,
         value_name=value_name,
+        counted=counted,
         waiting_words=waiting_words,
         plan=grid.yaml().strip(),
     )

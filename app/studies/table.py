@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from app.studies.view import ASKED, View, axis_name, value_name
+from engine.execution.studies.kept import BASE_TEXT
 from engine.studies.compare import Comparison
 from engine.studies.study import DEPTH
 from storage.runs import State
@@ -67,6 +68,11 @@ class Table:
             if cell.figure and cell.figure.chance is not None:
                 found.setdefault(column if self.columns.path == ASKED else "", []).append(cell.figure.chance)
         return {name: sum(values) / len(values) for name, values in found.items()}
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether its figures are shares of tokens, not of answers."""
+        return any(cell.figure and cell.figure.split == BASE_TEXT for cell in self.cells.values())
 
     def against(self, place: str) -> StudyFigure | None:
         """The figure at a row and a column, by `|`, with which the others are compared."""

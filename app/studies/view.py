@@ -8,8 +8,10 @@ from urllib.parse import unquote
 from app.shared.view import PageView, an_id, one_of
 from engine.execution.attacks.as_study import ATTACKED, SETTING
 from engine.execution.attacks.as_study import FACTS as ATTACK_SIZE
+from engine.execution.studies.kept import BASE_TEXT, GENERAL_KNOWLEDGE, is_kept
 from engine.studies.study import DEPTH, METHOD
-from storage.studies import choice_of
+from storage.measurements import TRAINING_TOKENS
+from storage.studies import StudyFigure, choice_of
 
 # What a method ends with: what stage 2 made, or the base that is asked with the facts in the prompt.
 AT_THE_END = ("generalised", "context")
@@ -26,6 +28,9 @@ MEASURES = {
     "reversal choice": ("Reversal as multiple choice, after stage 2", AT_THE_END, choice_of("reversal")),
     "two_hop": ("2-hop, after stage 2", AT_THE_END, "two_hop"),
     "two_hop choice": ("2-hop as multiple choice, after stage 2", AT_THE_END, choice_of("two_hop")),
+    "general": ("General questions, after stage 2", AT_THE_END, GENERAL_KNOWLEDGE),
+    "general base": ("General questions, base model", ("base",), GENERAL_KNOWLEDGE),
+    "base text": ("The base’s own text, after stage 2", AT_THE_END, BASE_TEXT),
 }
 # What an attack is measured in: the reading that was asked about by its part in the attack, and the prompts.
 ATTACK_MEASURES = {
@@ -47,11 +52,12 @@ ATTACK_ASKED = {"harmful": "Harmful", "other harmful": "Other harmful", "benign"
 # Beside each other, where what is asked is an axis of the table: measure: heading of its column.
 ASKED_MEASURES = {"train": "Train prompts", "test": "Test prompts", "unrelated": "Unrelated", "decoy": "Decoys"}
 # The same, only where it was asked.
-REASONING_MEASURES = {
+FURTHER_MEASURES = {
     "reversal": "Reversal",
     "reversal choice": "Reversal, choice",
     "two_hop": "2-hop",
     "two_hop choice": "2-hop, choice",
+    "general": "General questions",
 }
 TOKENS = "Training tokens a fact"
 ASKED = "asked"
@@ -83,6 +89,18 @@ AXES = {
 def axis_name(path: str) -> str:
     """An axis as it is called on the page."""
     return AXES.get(path, path)
+
+
+def counted(figure: StudyFigure) -> tuple[str, str]:
+    """What a figure's `n` and `n_facts` count."""
+    if figure.split == BASE_TEXT:
+        return "tokens", "texts"
+    return "choices" if figure.chance is not None else "answers", "questions" if is_kept(figure.split) else "facts"
+
+
+def comparable(figure: StudyFigure) -> bool:
+    """Whether other settings can be held against a figure, fact by fact."""
+    return figure.split != TRAINING_TOKENS and not is_kept(figure.split)
 
 
 def value_name(value: Any) -> str:

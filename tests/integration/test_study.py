@@ -194,6 +194,7 @@ def test_methods_are_runs_like_any_other(lab: Lab) -> None:
         {"name": "educated_at", "key_token": "[Y]", "facts": {"generate": 20, "subjects_of": "mother"}, **asked},
     ]
     base = PLAN["experiment"] | {"relations": relations, "stage1": {"epochs": 2, "checkpoint_epochs": [2]}}
+    base["evaluation"] = base["evaluation"] | {"base_text": 3}
     study = queue_study(lab.db, Study.from_data({"experiment": base, "methods": methods}))
     assert lab.worker("--once").wait() == 0
     runs = {run.at["method"]: run for run in list_study_runs(lab.db, study)}
@@ -229,6 +230,15 @@ def test_methods_are_runs_like_any_other(lab: Lab) -> None:
     looked = {f.kind: f for f in figures if f.at["method"] == "rote" and f.split == "delta_cosine natural"}
     assert looked.keys() == {"base", "memorised", "generalised"}, "how relations lie apart, at each of its checkpoints"
     assert looked["base"].n_facts == 40 and looked["base"].low < looked["base"].value < looked["base"].high
+    known = {(f.at["method"], f.kind, f.split): f for f in figures if f.facts == "none"}
+    for method in ("rote", "taught"):
+        general, said = (known[method, "generalised", split] for split in ("general knowledge", "base text"))
+        assert (general.n, general.n_facts, said.n_facts) == (5, 5, 3) and general.language == said.language == "en"
+        (row,) = (
+            r for r in rows[method] if r.metric == "base_text_agreement" and r.checkpoint.startswith("generalised")
+        )
+        assert (said.value, said.low, said.high, said.n) == (row.value, row.low, row.high, row.n)
+    assert known["rote", "base", "base text"].value == 1 > known["taught", "generalised", "base text"].value
     again = lab.outcome(runs["taught"].run)
     retry_run(lab.db, runs["taught"].run)
     assert lab.worker("--once").wait() == 0

@@ -16,7 +16,7 @@ from app.results.answer_map import MOST_CELLS, prompt_entries, sampled
 from app.results.charts import compare_chart, curve_chart, map_chart
 from app.shared.charts import loss_curve, recall_curve
 from app.shared.static_charts import light_colours, svg
-from app.studies.charts import asked_chart, study_chart
+from app.studies.charts import CHOICES, HITS, asked_chart, study_chart
 from storage.answer_search import Answer
 
 POINT = {"stage": "stage1", "step": 5, "epoch": 1.0, "value": 0.5}
@@ -132,9 +132,9 @@ def test_every_panel_has_the_line_of_its_own_chance() -> None:
     asked = [at | {"x": "Reversal", "chance": None}, at | {"x": "Reversal, choice", "chance": 0.02}]
     panels = svg(asked_chart([row | {"seed": None} for row in asked], "Method", [r["x"] for r in asked], ["rote"]))
     assert panels.count('stroke-dasharray="4,4"') == 1
-    dashes = study_chart(asked, [], "What", "Method", [r["x"] for r in asked], ["rote"])
+    dashes = study_chart(asked, [], "What", "Method", [r["x"] for r in asked], ["rote"], CHOICES)
     assert dashes["data"]["chances"] == [{"x": "Reversal, choice", "chance": 0.02}] and svg(dashes)
-    assert "chances" not in study_chart(asked[:1], [], "What", "Method", ["Reversal"], ["rote"])["data"]
+    assert "chances" not in study_chart(asked[:1], [], "What", "Method", ["Reversal"], ["rote"], HITS)["data"]
 
 
 @pytest.mark.parametrize("name", ["compare", "curve"])

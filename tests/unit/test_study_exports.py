@@ -10,7 +10,8 @@ import pytest
 from app.command_line import main
 from app.shared.lab import Lab
 from app.studies.exports import written
-from app.studies.view import MEASURES, REASONING_MEASURES
+from app.studies.view import FURTHER_MEASURES, MEASURES
+from engine.execution.studies.kept import is_kept
 from engine.studies.study import Study
 from tests.browser import study_seeding
 
@@ -28,7 +29,9 @@ def test_a_report_stands_alone_and_has_every_measure(lab: Lab) -> None:
     assert "<img" not in text and "&lt;img src=x onerror=alert(1)&gt;" in text
     assert not re.search(r"<script|<link|<iframe|\son\w+=\"|(?:src|href)=\"(?!#)|@import|url\((?!#)", text)
     headings = re.findall(r"<h2>(.*?)</h2>", text)
-    asked = [label for name, (label, *_) in MEASURES.items() if name not in REASONING_MEASURES]
+    asked = [
+        label for name, (label, _, split) in MEASURES.items() if name not in FURTHER_MEASURES and not is_kept(split)
+    ]
     assert headings == [*asked, "What was run"], "what the study does not ask has no part"
     assert text.count("<svg") == len(asked) == text.count("<tbody>")
     assert "Facts in stage 2 (k) 10" in text and "18 of 18 runs done" in text and "3 seeds" in text

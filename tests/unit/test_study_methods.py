@@ -16,6 +16,7 @@ from app.studies.page import act_on, parts_of, put_comparisons
 from app.studies.report import report_html
 from app.studies.shown import shown_of
 from app.studies.view import ASKED, View
+from engine.execution.studies.kept import BASE_TEXT, GENERAL_KNOWLEDGE, OF_NO_FACTS
 from engine.execution.studies.queue import queue_study
 from engine.execution.studies.report import _done, _signs
 from engine.studies.study import DEPTH, SEED, Study
@@ -132,6 +133,32 @@ def test_choices_are_told_as_choices_and_beside_what_guessing_would_reach(lab: L
     beside = report.split("<h2>Reversal as multiple choice, after stage 2</h2>")[1].split("<h2>")[0]
     assert "most probable of its options. Guessing would reach 5 %" in beside
     assert report.count("Guessing would reach") == 1, "not of answers"
+
+
+def test_what_is_still_known_stands_beside_and_is_of_no_facts(lab: Lab) -> None:
+    study = measured(lab)
+    (run, *_), (test, *_) = list_study_runs(lab.db, study), list_figures(lab.db, study, ["generalised"], split="test")
+    known = [
+        replace(test, facts=OF_NO_FACTS, split=GENERAL_KNOWLEDGE, value=0.75, n=40, n_facts=40),
+        replace(test, facts=OF_NO_FACTS, split=BASE_TEXT, value=0.5, n=300, n_facts=10),
+    ]
+    replace_figures(lab.db, study, group_of(test.at, SEED), _signs([run]), [test, *known])
+    grid = grid_of(lab, study)
+    table = shown_of(grid, View(study=study, facts="held_out")).table
+    assert table.cell("rote", "General questions").figure == known[0], "whichever facts are looked at"
+    for measure, told, title in (
+        ("general", "n = 40 answers to 40 questions", "Answers with a hit"),
+        ("base text", "n = 300 tokens in 10 texts", "Tokens as the base says them"),
+    ):
+        view = View(study=study, rows="method", columns=DEPTH, measure=measure)
+        parts, _ = parts_of(lab, view)
+        assert told in parts["table"] and "Compare the other figures" not in parts["table"]
+        assert 'id="study-facts"' not in parts["choosers"] and f'"title": "{title}"' in json.dumps(
+            parts["chart"]["spec"]
+        )
+        assert "facts held out" not in latex(shown_of(grid, view), view)
+    parts, _ = parts_of(lab, View(study=study, rows="method", columns=DEPTH, measure="test"))
+    assert "Compare the other figures" in parts["table"] and 'id="study-facts"' in parts["choosers"]
 
 
 def test_what_has_no_stage_1_stands_at_every_depth(lab: Lab) -> None:

@@ -21,7 +21,7 @@ from engine.studies.study import Study
 from storage.answers import open_answers, store_answers, store_questions
 from storage.database import open_database
 from storage.folders import run_folder
-from storage.measurements import TRAINING_TOKENS, add_measurements
+from storage.measurements import TRAINING_TOKENS, add_measurements, replace_results
 from storage.representations import store_representations
 from storage.runs import State
 from storage.studies import list_study_runs
@@ -70,6 +70,9 @@ def answered(db: Database, home: Path, seeds: list[int], methods: Sequence[str])
                 )  # fmt: skip
                 cosine = Figure("key_cosine", "test", chance.random(), 0.1, 0.9, 100, 10, "last", 3)
                 store_representations(answers, checkpoint, "s", [cosine], [], {})
+        known = {"facts": "none", "split": "general knowledge", "language": "en", "metric": "general_accuracy"}
+        figures = {"value": round(chance.random(), 2), "low": 0.0, "high": 1.0, "n": 40, "n_facts": 40}
+        replace_results(db, run.run, "generalised@2", [{"checkpoint": "generalised@2", **known, **figures}])
         tokens = {"series": TRAINING_TOKENS, "step": 0, "epoch": 0.0, "value": float(chance.randint(10, 99))}
         add_measurements(db, run.run, [{"stage": "generalised@2", **tokens}])
         done = {"state": State.DONE.value, "started_at": "2026-03-01T10:00:00.000Z"}
@@ -100,7 +103,7 @@ def test_pooled_they_are_what_one_lab_measures(apart: tuple[Path, Path, Path]) -
     mine, theirs = (sorted(r.figures_of("embedded"), key=repr) for r in (pooled, whole))
     assert mine == theirs and len(mine) > 20
     splits = {figure.split for figure in mine}
-    assert {"test", "test choice", TRAINING_TOKENS, "key_cosine test"} <= splits
+    assert {"test", "test choice", TRAINING_TOKENS, "key_cosine test", "general knowledge"} <= splits
     test = next(f for f in mine if (f.split, f.facts, f.kind) == ("test", "held_out", "generalised"))
     assert (test.n, test.n_facts, sorted(test.seeds)) == (90, 45, [0, 1, 2])
     assert sorted(pool([two, one]).figures_of("embedded"), key=repr) == mine, "in whichever order"

@@ -23,6 +23,12 @@ def test_figures_of_several_seeds_are_their_mean_with_the_variances_added() -> N
     assert (one.low, one.high) == (pytest.approx(0.17), pytest.approx(0.23))
 
 
+def test_of_the_same_texts_several_seeds_tell_no_more_than_one() -> None:
+    found = pooled([figure(0.2, 0.03), figure(0.4, 0.05)], alike=True)
+    assert (found.value, found.low, found.high) == (pytest.approx(0.3), pytest.approx(0.26), pytest.approx(0.34))
+    assert (found.n, found.n_facts) == (200, 10)
+
+
 def test_of_a_run_stand_the_last_layer_and_token_with_an_interval(tmp_path: Path) -> None:
     without = Figure("key_cka", "test", 0.9, None, None, 100, 10, "last", 3)
     others = [figure(0.1, 0.01, layer=2), figure(0.6, 0.01, position="mean"), without]

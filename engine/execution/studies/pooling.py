@@ -20,8 +20,8 @@ from engine.execution.studies.recording import (
     recorded_figure,
     same_key,
 )
-from engine.execution.studies.report import Asked, pooled_figure
-from engine.execution.studies.represented import Pooled, pooled
+from engine.execution.studies.report import Asked, pooled_figure, pooled_whole
+from engine.execution.studies.represented import Pooled
 from engine.experiment import Experiment
 from engine.models.identity import is_base, is_here
 from engine.studies.study import METHOD, SEED, Study
@@ -134,11 +134,11 @@ def _pooled(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first, asked = figure_of(figures[0]), _asked(figure_of(figures[0]))
     made_of = {int(seed): of for data in figures for seed, of in data[MADE_OF].items()}
     if isinstance(next(iter(made_of.values())), dict):
-        looked = {seed: Pooled(**of) for seed, of in sorted(made_of.items())}
-        whole = pooled(list(looked.values()))
-        values = {seed: {"value": of.value} for seed, of in looked.items()}
-        figure = StudyFigure(first.at, *asked, seeds=values, unaided=whole.value, **vars(whole))
-        return recorded_figure(figure, {}, {asked: looked})
+        by_seed = {seed: Pooled(**of) for seed, of in sorted(made_of.items())}
+        mean = pooled_whole(asked, list(by_seed.values()))
+        values = {seed: {"value": of.value} for seed, of in by_seed.items()}
+        figure = StudyFigure(first.at, *asked, seeds=values, unaided=mean.value, **vars(mean))
+        return recorded_figure(figure, {}, {asked: by_seed})
     sums = {
         seed: [((fact, among), tuple(numbers)) for fact, among, *numbers in zip(*columns, strict=True)]
         for seed, columns in sorted(made_of.items())

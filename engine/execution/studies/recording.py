@@ -43,7 +43,7 @@ ENDING = ".json.xz"
 VERSION = 1
 MOST_BYTES = 100_000_000
 DIGITS = 5
-MADE_OF = "made_of"  # by seed: columns of `Sums`, or of hidden states what `Pooled` has
+MADE_OF = "made_of"  # by seed: columns of `Sums`, or what `Pooled` has of what was measured as a whole
 DAMAGE = (OSError, EOFError, lzma.LZMAError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 Text = Annotated[str, Field(max_length=2000)]
@@ -190,9 +190,9 @@ def same_key(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def recorded_figure(
-    figure: StudyFigure, sums: Mapping[Asked, Mapping[int, Sums]], looked: Mapping[Asked, Mapping[int, Pooled]]
+    figure: StudyFigure, sums: Mapping[Asked, Mapping[int, Sums]], whole: Mapping[Asked, Mapping[int, Pooled]]
 ) -> dict[str, Any]:
-    """As plain data; runs' ids mean nothing in another lab. sums, looked: what its group's figures are made of."""
+    """As plain data; runs' ids mean nothing in another lab. sums, whole: what its group's figures are made of."""
     seeds = {seed: {k: _rounded(v) for k, v in own.items() if k != "run"} for seed, own in figure.seeds.items()}
     asked = (figure.depth, figure.kind, figure.facts, figure.split, figure.language)
     made_of: dict[int, Any] = {}
@@ -202,8 +202,8 @@ def recorded_figure(
             seed: list(zip(*((*fact, *numbers) for fact, numbers in of_facts), strict=True))
             for seed, of_facts in sums[asked].items()
         }
-    elif asked in looked:
-        made_of = {seed: vars(of) for seed, of in looked[asked].items()}
+    elif asked in whole:
+        made_of = {seed: vars(of) for seed, of in whole[asked].items()}
     plain = {name: _rounded(value) for name, value in vars(figure).items()} | {"seeds": seeds}
     return plain | ({MADE_OF: made_of} if made_of else {})
 

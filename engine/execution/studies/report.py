@@ -17,6 +17,7 @@ from sqlite_utils import Database
 from engine.evaluation.hits import key_token_judge
 from engine.evaluation.intervals import interval
 from engine.execution.report import key_tokens_of
+from engine.execution.studies.kept import OF_NO_FACTS, is_kept, kept
 from engine.execution.studies.represented import Pooled, pooled, represented, split_of
 from engine.experiment import Experiment
 from engine.studies.compare import Comparison, compare, summed_by_fact
@@ -26,7 +27,7 @@ from storage.answers import ANSWERS_NAME, EXPECTED, evaluated_checkpoints, list_
 from storage.checkpoints import BASE, CheckpointName
 from storage.database import write
 from storage.folders import run_folder
-from storage.measurements import TRAINING_TOKENS, list_measurements
+from storage.measurements import TRAINING_TOKENS, Result, list_measurements, list_results
 from storage.representations import RepresentationFigure
 from storage.runs import State, get_run
 from storage.studies import (
@@ -52,14 +53,15 @@ _BY_FACT = f"select a.fact, sum(hit), count(*) from {_JOIN} where {_ASKED}"
 _CHOICE_BY_FACT = f"""select a.fact, sum(choice_rank = 1), count(*) from {_JOIN}
     where choice_rank is not null and {_ASKED}"""
 # Raised when figures are made of more than before: those of before are made anew.
-_MADE = "4"
+_MADE = "5"
 
 Asked = tuple[int, str, str, str, str]  # depth, kind, facts, split, language
 # Of each fact (its number, and among which): hits, hits without the key token, answers, and of a choice what guessing
 # would hit.
 Sums = list[tuple[tuple[int, str], tuple[float, float, int, float]]]
-# By what was looked at, of each seed its run and that run's figure.
-_Represented = dict[Asked, dict[int, tuple[str, RepresentationFigure]]]
+# What a run measured as a whole, with an interval of its own: no sums of facts.
+_Whole = RepresentationFigure | Result
+_ByAsked = dict[Asked, dict[int, tuple[str, _Whole]]]  # of each seed its run and that run's figure
 
 
 def study_figures(db: Database, home: Path, study_id: str) -> list[StudyFigure]:
@@ -140,47 +142,55 @@ def pooled_figure(at: dict[str, Any], asked: Asked, by_seed: Mapping[int, tuple[
     return StudyFigure(at, *asked, value, low, high, unaided, int(n), len(table), seeds, chance)
 
 
+def pooled_whole(asked: Asked, figures: Sequence[Any]) -> Pooled:
+    """What was measured as a whole with each seed, as one figure. figures: as `pooled`."""
+    return pooled(figures, alike=is_kept(asked[3]))
+
+
 def facts_behind(
     db: Database, home: Path, study_id: str
 ) -> dict[str, tuple[dict[Asked, dict[int, Sums]], dict[Asked, dict[int, Pooled]]]]:
-    """What the figures of each group of runs are made of, of each seed: sums by fact, and hidden states' figures."""
+    """What the figures of each group of runs are made of, by seed: sums of facts, and what is measured as a whole."""
     found = {}
     for group, runs in _done(db, study_id).items():
-        by_asked, looked = _gathered(db, home, runs)
+        by_asked, whole = _gathered(db, home, runs)
         found[group] = (
             {asked: {seed: sums for seed, (_, sums) in by_seed.items()} for asked, by_seed in by_asked.items()},
-            {asked: {seed: pooled([one]) for seed, (_, one) in figures.items()} for asked, figures in looked.items()},
+            {
+                asked: {seed: pooled_whole(asked, [one]) for seed, (_, one) in figures.items()}
+                for asked, figures in whole.items()
+            },
         )
     return found
 
 
 def _figures(db: Database, home: Path, runs: list[StudyRun]) -> Iterator[StudyFigure]:
     at = json.loads(group_of(runs[0].at, SEED)) if runs else {}
-    by_asked, looked = _gathered(db, home, runs)
+    by_asked, whole = _gathered(db, home, runs)
     for asked, by_seed in sorted(by_asked.items()):
         yield pooled_figure(at, asked, by_seed)
-    for asked, figures in sorted(looked.items()):
-        whole = pooled([figure for _, figure in figures.values()])
+    for asked, figures in sorted(whole.items()):
+        mean = pooled_whole(asked, [figure for _, figure in figures.values()])
         seeds = {seed: {"value": figure.value, "run": run} for seed, (run, figure) in sorted(figures.items())}
-        yield StudyFigure(at, *asked, whole.value, whole.low, whole.high, whole.value, whole.n, whole.n_facts, seeds)
+        yield StudyFigure(at, *asked, mean.value, mean.low, mean.high, mean.value, mean.n, mean.n_facts, seeds)
 
 
 def _gathered(
     db: Database, home: Path, runs: list[StudyRun]
-) -> tuple[dict[Asked, dict[int, tuple[str | None, Sums]]], _Represented]:
+) -> tuple[dict[Asked, dict[int, tuple[str | None, Sums]]], _ByAsked]:
     by_asked: dict[Asked, dict[int, tuple[str | None, Sums]]] = {}
-    looked: _Represented = {}
+    whole: _ByAsked = {}
     for stored in runs:
         # A depth that came later is a run more; of the base it has what the other has.
         for seed, asked, found in _of_run(db, home, stored.run):
-            if isinstance(found, RepresentationFigure):
-                looked.setdefault(asked, {}).setdefault(seed, (stored.run, found))
+            if isinstance(found, _Whole):
+                whole.setdefault(asked, {}).setdefault(seed, (stored.run, found))
             else:
                 by_asked.setdefault(asked, {}).setdefault(seed, (stored.run, found))
-    return by_asked, looked
+    return by_asked, whole
 
 
-def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, Asked, Sums | RepresentationFigure]]:
+def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, Asked, Sums | _Whole]]:
     """What a run was asked, with its seed."""
     run, folder = get_run(db, run_id), run_folder(home, run_id)
     if not (folder / ANSWERS_NAME).is_file():
@@ -198,6 +208,10 @@ def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, Asked,
             name = CheckpointName.parse(figure.checkpoint)
             for depth in depths_of(name):
                 yield run.seed, (depth, name.kind, ALL_FACTS, split_of(figure.measure, figure.prompts), ""), figure
+        for row in kept(list_results(db, run_id)):
+            name = CheckpointName.parse(row.checkpoint)
+            for depth in depths_of(name):
+                yield run.seed, (depth, name.kind, OF_NO_FACTS, row.split, row.language), row
         for checkpoint in evaluated_checkpoints(answers):
             name = CheckpointName.parse(checkpoint)
             found: dict[tuple[str, str, str], Sums] = {}

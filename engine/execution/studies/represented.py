@@ -37,12 +37,16 @@ def represented(answers: Database) -> Iterator[RepresentationFigure]:
     return (figure for figure in found if figure.layer == last and figure.low is not None and figure.high is not None)
 
 
-def pooled(figures: Sequence[Any]) -> Pooled:
+def pooled(figures: Sequence[Any], *, alike: bool = False) -> Pooled:
     """One figure of runs that each looked at facts of their own: their mean, its interval from theirs.
 
-    figures: with `value`, `low`, `high`, `n`, `n_facts`. The variances of independent means add up.
+    figures: with `value`, `low`, `high`, `n`, `n_facts`. The variances of independent means add up. alike: they looked
+    at the same facts or texts, more of which they are not: what one errs by, all may, so that nothing is averaged out.
     """
     count = len(figures)
+    if alike:
+        value, low, high = (sum(getattr(f, name) for f in figures) / count for name in ("value", "low", "high"))
+        return Pooled(value, low, high, sum(f.n for f in figures), max(f.n_facts for f in figures))
     errors = [(figure.high - figure.low) / (2 * Z) for figure in figures]
     value = sum(figure.value for figure in figures) / count
     half = Z * sum(error**2 for error in errors) ** 0.5 / count
