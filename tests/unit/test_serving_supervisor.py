@@ -121,8 +121,9 @@ def test_a_neighbour_that_serves_another_base_now_is_asked_by_that_one_s_names(
 class PretendedProcess:
     """A model server that is ready when the test says so."""
 
-    def __init__(self, home: Path, plan: Plan, *_: Any) -> None:
-        self.plan, self.state, self.url, self.reason = plan, "starting", f"http://{plan.serves}", ""
+    def __init__(self, home: Path, plan: Plan, reason: str, *_: Any) -> None:
+        self.plan, self.state, self.url, self.reason = plan, "starting", f"http://{plan.serves}", reason
+        self.id, self.message, self.begun = f"{id(self)}", "", time.monotonic()
         self.port, self.used, self.ready_since, self.part, self.devices = None, 0.0, float("inf"), 0.0, ("cpu",)
 
     def start(self) -> None:
@@ -151,6 +152,38 @@ def test_more_bases_than_processes_on_a_processor_take_turns(tmp_path: Path, mon
         assert lab.servers() == first, "and while they answer"
     lab.place_now(models[3])
     assert [server.plan.serves for server in lab.servers()] == ["b", "c", "d"], "the longest unused has had its turn"
+
+
+def test_where_vllm_did_not_start_the_embedded_server_answers_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One model whose vLLM failed keeps no other one from it, and itself not for ever."""
+    monkeypatch.setattr(backend, "installed", lambda: "0.32.0 for CPUs")
+    for module in (backend, supervisor_module):
+        monkeypatch.setattr(module, "free_gib", lambda: 16.0)
+    monkeypatch.setattr(supervisor_module, "ModelProcess", PretendedProcess)
+    lab, clock = Supervisor(tmp_path, "auto"), [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    broken, sound = (
+        ServedModel(f"base-{key}", key, "base", "base", tmp_path, tmp_path / key, tmp_path) for key in ("a", "b")
+    )
+
+    def asked(model: ServedModel) -> list[tuple[str, str]]:
+        lab.place_now(model)
+        return [(server.plan.backend, server.plan.serves) for server in lab.servers()]
+
+    assert asked(broken) == [("vllm", "a")]
+    (failed,) = lab.servers()
+    clock[0] += 90
+    failed.state, failed.message = "failed", "CUDA out of memory"
+    assert asked(broken) == []
+    assert asked(broken) == [("embedded", "")]
+    assert "tried again after 15 min: CUDA out of memory" in lab.servers()[0].reason
+    assert asked(sound) == [("embedded", ""), ("vllm", "b")], "another base has nothing to do with it"
+    clock[0] += 899
+    assert ("vllm", "a") not in asked(broken)
+    clock[0] += 2
+    assert ("vllm", "a") in asked(broken)
 
 
 def test_a_server_is_stopped_also_while_its_base_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

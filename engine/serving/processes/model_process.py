@@ -65,7 +65,7 @@ class ModelProcess:
         self.port = self._asked_port = port
         self.adapters: OrderedDict[str, int] = OrderedDict()  # name → when its file was written; the oldest use first
         self.lock = threading.Lock()  # of the adapters
-        self.used = time.monotonic()
+        self.begun = self.used = time.monotonic()
         self.ready_since = float("inf")
         self.devices = plan.devices()
         self.id = ""

@@ -36,6 +36,8 @@ from storage.devices import run_on_device
 from storage.servers import left_servers, remove_server
 
 POLL_SECONDS = 0.05
+# Where vLLM failed, `auto` tries it again after so long; at least ten times as long as it took to fail.
+AFTER_FAILURE_SECONDS = 600.0
 END_LEFT_SECONDS = 5.0
 
 
@@ -61,6 +63,14 @@ class Place:
     names: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why vLLM does not serve a base or a full checkpoint, and until when it is not tried again."""
+
+    reason: str
+    until: float
+
+
 class Supervisor:
     """Starts servers as questions need them, and ends them all in `stop`."""
 
@@ -81,7 +91,7 @@ class Supervisor:
         self._port = port
         self._neighbour = Neighbour.named(self.home)
         self._servers: dict[tuple[str, str], ModelProcess] = {}
-        self._vllm_failed = ""
+        self._failed: dict[str, _Failure] = {}
         self._gpus: Room[ModelProcess] = Room()
         self._lock = threading.RLock()
         self._stopped = False
@@ -172,9 +182,11 @@ class Supervisor:
             return None
 
     def _choose(self, model: ServedModel) -> Choice:
-        if self._vllm_failed and self.backend == "auto":
-            return Choice("embedded", self._vllm_failed)
-        running = self._servers.get(("vllm", model.name if model.kind == "full" else model.base))
+        serves = model.name if model.kind == "full" else model.base
+        failure = self._failed.get(serves)
+        if failure is not None and time.monotonic() < failure.until:
+            return Choice("embedded", failure.reason)
+        running = self._servers.get(("vllm", serves))
         if running is not None and running.state != "failed" and self.backend == "auto":
             return Choice("vllm", running.reason)  # its own memory must not speak against it
         return choose(self.backend, model)
@@ -244,7 +256,10 @@ class Supervisor:
                 with closing(open_database(self.home)) as db:
                     remove_server(db, server.id)
         if plan.backend == "vllm" and self.backend == "auto":
-            self._vllm_failed = f"vLLM did not start: {server.message}"
+            clock = time.monotonic()
+            pause = max(AFTER_FAILURE_SECONDS, 10 * (clock - server.begun))
+            words = f"vLLM did not start, and is tried again after {pause / 60:.0f} min: {server.message}"
+            self._failed[plan.serves] = _Failure(words, clock + pause)
             return
         raise ServingError(server.message)
 
