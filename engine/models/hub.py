@@ -19,10 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+from filelock import Timeout as LockTimeout
 from huggingface_hub import constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -72,10 +74,42 @@ def is_to_fetch(model: str) -> bool:
 
 
 def fetch(name: str, said: Said = silent, pauses: tuple[float, ...] = PAUSES) -> Path:
-    """The folder of a model in the hub's cache, downloaded where it is not there.
+    """The folder of a model in the hub's cache, downloaded where it is not there; once, whoever else wants it.
 
     said: told some three times a second; may raise, which ends the download. Raises ModelError, one sentence.
     """
+    if not is_fetched(name):
+        with _turn(name, said):
+            _fetch(name, said, pauses)
+    if missing := _missing(name):
+        raise ModelError(f"the hub does not have all that ‘{name}’ needs, so choose another model ({missing})")
+    folder = find_folder(name)
+    assert folder is not None
+    return folder
+
+
+@contextlib.contextmanager
+def _turn(name: str, said: Said) -> Iterator[None]:
+    """While nobody else in the lab downloads the model: two would fetch it twice, and drop each other's parts."""
+    file = Path(constants.HF_HUB_CACHE, ".locks", blobs_of(name).parent.name, "rote-lab.lock")
+    lock = FileLock(file)
+    # Where nothing can be written, the download itself says why.
+    with contextlib.suppress(OSError, NotImplementedError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=0)
+            except LockTimeout:
+                said("Another run downloads the model", 0, 0)
+                time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(name: str, said: Said, pauses: tuple[float, ...]) -> None:
+    """Download the model unless it is there. Raises ModelError."""
     for pause in (*pauses, None):
         if is_fetched(name):
             break
@@ -88,11 +122,6 @@ def fetch(name: str, said: Said = silent, pauses: tuple[float, ...] = PAUSES) ->
         while time.monotonic() < end:
             said("The connection to the hub was lost: trying again", 0, 0)
             time.sleep(min(POLL_SECONDS, pause))
-    if missing := _missing(name):
-        raise ModelError(f"the hub does not have all that ‘{name}’ needs, so choose another model ({missing})")
-    folder = find_folder(name)
-    assert folder is not None
-    return folder
 
 
 def _try(name: str, said: Said) -> tuple[str, bool]:

@@ -7,6 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -144,6 +147,52 @@ def test_ended_by_whoever_waits_it_leaves_no_part_and_begins_again(hub: Hub, lar
     hub.bytes_a_second = 0
     fetch(NAME)
     assert parts_of_files(tmp_path / "cache") == [new]
+
+
+def test_two_who_want_the_same_model_download_it_once(hub: Hub, large: int) -> None:
+    hub.bytes_a_second = large // 2
+    said: dict[str, list[str]] = {"first": [], "second": []}
+    begun = threading.Event()
+
+    def told(who: str, words: str) -> None:
+        said[who].append(words)
+        if words.startswith("Downloading"):
+            begun.set()
+
+    def get(who: str) -> Path:
+        if who == "second":
+            assert begun.wait(30)
+        return fetch(NAME, lambda words, *_: told(who, words))
+
+    with ThreadPoolExecutor(2) as people:
+        first, second = people.map(get, said)
+    assert first == second and len(hub.sent()) == 1
+    assert set(said["second"]) == {"Another run downloads the model"}
+
+
+def test_where_the_first_who_wanted_it_stops_the_second_downloads_it(hub: Hub, large: int) -> None:
+    hub.bytes_a_second = large // 2
+    begun = threading.Event()
+
+    class Enough(Exception):
+        """What a person's Stop raises."""
+
+    def stop(words: str, done: int, total: int) -> None:
+        if done:
+            begun.set()
+            time.sleep(1)  # in which the other one waits
+            raise Enough
+
+    def get() -> Path:
+        assert begun.wait(30)
+        hub.bytes_a_second = 0
+        return fetch(NAME)
+
+    with ThreadPoolExecutor(1) as person:
+        second = person.submit(get)
+        with pytest.raises(Enough):
+            fetch(NAME, stop)
+        assert (second.result() / "model.safetensors").stat().st_size == large
 
 
 @pytest.mark.parametrize(
