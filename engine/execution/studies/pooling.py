@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engine.execution.studies.averages import Whole, average
 from engine.execution.studies.recording import (
     MADE_OF,
     RecordedModel,
@@ -20,8 +21,7 @@ from engine.execution.studies.recording import (
     recorded_figure,
     same_key,
 )
-from engine.execution.studies.report import Asked, pooled_figure, pooled_whole
-from engine.execution.studies.represented import Pooled
+from engine.execution.studies.report import Asked, averaged_figure, pooled_figure
 from engine.experiment import Experiment
 from engine.models.identity import is_base, is_here
 from engine.studies.study import METHOD, SEED, Study
@@ -134,11 +134,12 @@ def _pooled(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first, asked = figure_of(figures[0]), _asked(figure_of(figures[0]))
     made_of = {int(seed): of for data in figures for seed, of in data[MADE_OF].items()}
     if isinstance(next(iter(made_of.values())), dict):
-        by_seed = {seed: Pooled(**of) for seed, of in sorted(made_of.items())}
-        mean = pooled_whole(asked, list(by_seed.values()))
+        # Older labs did not say which facts it was: each seed's own.
+        by_seed = {seed: Whole(**{"among": str(seed), **of}) for seed, of in sorted(made_of.items())}
         values = {seed: {"value": of.value} for seed, of in by_seed.items()}
-        figure = StudyFigure(first.at, *asked, seeds=values, unaided=mean.value, **vars(mean))
-        return recorded_figure(figure, {}, {asked: by_seed})
+        return recorded_figure(
+            averaged_figure(first.at, asked, average(list(by_seed.values())), values), {}, {asked: by_seed}
+        )
     sums = {
         seed: [((fact, among), tuple(numbers)) for fact, among, *numbers in zip(*columns, strict=True)]
         for seed, columns in sorted(made_of.items())

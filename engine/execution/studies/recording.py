@@ -24,8 +24,8 @@ from sqlite_utils import Database
 
 from engine.execution.recorded.record import base_of
 from engine.execution.report import key_tokens_of
+from engine.execution.studies.averages import Whole
 from engine.execution.studies.report import Asked, Sums, facts_behind, study_figures
-from engine.execution.studies.represented import Pooled
 from engine.experiment import Experiment
 from engine.fields import Frozen
 from engine.models.folders import write_whole
@@ -43,7 +43,7 @@ ENDING = ".json.xz"
 VERSION = 1
 MOST_BYTES = 100_000_000
 DIGITS = 5
-MADE_OF = "made_of"  # by seed: columns of `Sums`, or what `Pooled` has of what was measured as a whole
+MADE_OF = "made_of"  # by seed: columns of `Sums`, or what `Whole` has of what was measured as a whole
 DAMAGE = (OSError, EOFError, lzma.LZMAError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 Text = Annotated[str, Field(max_length=2000)]
@@ -190,7 +190,7 @@ def same_key(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def recorded_figure(
-    figure: StudyFigure, sums: Mapping[Asked, Mapping[int, Sums]], whole: Mapping[Asked, Mapping[int, Pooled]]
+    figure: StudyFigure, sums: Mapping[Asked, Mapping[int, Sums]], whole: Mapping[Asked, Mapping[int, Whole]]
 ) -> dict[str, Any]:
     """As plain data; runs' ids mean nothing in another lab. sums, whole: what its group's figures are made of."""
     seeds = {seed: {k: _rounded(v) for k, v in own.items() if k != "run"} for seed, own in figure.seeds.items()}

@@ -17,8 +17,9 @@ from sqlite_utils import Database
 from engine.evaluation.hits import key_token_judge
 from engine.evaluation.intervals import interval
 from engine.execution.report import key_tokens_of
-from engine.execution.studies.kept import OF_NO_FACTS, is_kept, kept
-from engine.execution.studies.represented import Pooled, pooled, represented, split_of
+from engine.execution.studies.averages import Whole, average
+from engine.execution.studies.kept import OF_NO_FACTS, kept
+from engine.execution.studies.represented import represented, split_of
 from engine.experiment import Experiment
 from engine.studies.compare import Comparison, compare, summed_by_fact
 from engine.studies.study import SEED
@@ -59,9 +60,7 @@ Asked = tuple[int, str, str, str, str]  # depth, kind, facts, split, language
 # Of each fact (its number, and among which): hits, hits without the key token, answers, and of a choice what guessing
 # would hit.
 Sums = list[tuple[tuple[int, str], tuple[float, float, int, float]]]
-# What a run measured as a whole, with an interval of its own: no sums of facts.
-_Whole = RepresentationFigure | Result
-_ByAsked = dict[Asked, dict[int, tuple[str, _Whole]]]  # of each seed its run and that run's figure
+_ByAsked = dict[Asked, dict[int, tuple[str, Whole]]]  # of each seed its run and that run's figure
 
 
 def study_figures(db: Database, home: Path, study_id: str) -> list[StudyFigure]:
@@ -142,24 +141,21 @@ def pooled_figure(at: dict[str, Any], asked: Asked, by_seed: Mapping[int, tuple[
     return StudyFigure(at, *asked, value, low, high, unaided, int(n), len(table), seeds, chance)
 
 
-def pooled_whole(asked: Asked, figures: Sequence[Any]) -> Pooled:
-    """What was measured as a whole with each seed, as one figure. figures: as `pooled`."""
-    return pooled(figures, alike=is_kept(asked[3]))
+def averaged_figure(at: dict[str, Any], asked: Asked, mean: Whole, seeds: dict[int, dict[str, Any]]) -> StudyFigure:
+    """The figure of what was measured as a whole, by its average over the seeds."""
+    return StudyFigure(at, *asked, mean.value, mean.low, mean.high, mean.value, mean.n, mean.n_facts, seeds)
 
 
 def facts_behind(
     db: Database, home: Path, study_id: str
-) -> dict[str, tuple[dict[Asked, dict[int, Sums]], dict[Asked, dict[int, Pooled]]]]:
+) -> dict[str, tuple[dict[Asked, dict[int, Sums]], dict[Asked, dict[int, Whole]]]]:
     """What the figures of each group of runs are made of, by seed: sums of facts, and what is measured as a whole."""
     found = {}
     for group, runs in _done(db, study_id).items():
         by_asked, whole = _gathered(db, home, runs)
         found[group] = (
             {asked: {seed: sums for seed, (_, sums) in by_seed.items()} for asked, by_seed in by_asked.items()},
-            {
-                asked: {seed: pooled_whole(asked, [one]) for seed, (_, one) in figures.items()}
-                for asked, figures in whole.items()
-            },
+            {asked: {seed: own for seed, (_, own) in figures.items()} for asked, figures in whole.items()},
         )
     return found
 
@@ -170,9 +166,8 @@ def _figures(db: Database, home: Path, runs: list[StudyRun]) -> Iterator[StudyFi
     for asked, by_seed in sorted(by_asked.items()):
         yield pooled_figure(at, asked, by_seed)
     for asked, figures in sorted(whole.items()):
-        mean = pooled_whole(asked, [figure for _, figure in figures.values()])
         seeds = {seed: {"value": figure.value, "run": run} for seed, (run, figure) in sorted(figures.items())}
-        yield StudyFigure(at, *asked, mean.value, mean.low, mean.high, mean.value, mean.n, mean.n_facts, seeds)
+        yield averaged_figure(at, asked, average([figure for _, figure in figures.values()]), seeds)
 
 
 def _gathered(
@@ -183,14 +178,14 @@ def _gathered(
     for stored in runs:
         # A depth that came later is a run more; of the base it has what the other has.
         for seed, asked, found in _of_run(db, home, stored.run):
-            if isinstance(found, _Whole):
+            if isinstance(found, Whole):
                 whole.setdefault(asked, {}).setdefault(seed, (stored.run, found))
             else:
                 by_asked.setdefault(asked, {}).setdefault(seed, (stored.run, found))
     return by_asked, whole
 
 
-def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, Asked, Sums | _Whole]]:
+def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, Asked, Sums | Whole]]:
     """What a run was asked, with its seed."""
     run, folder = get_run(db, run_id), run_folder(home, run_id)
     if not (folder / ANSWERS_NAME).is_file():
@@ -207,11 +202,12 @@ def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, Asked,
         for figure in represented(answers):
             name = CheckpointName.parse(figure.checkpoint)
             for depth in depths_of(name):
-                yield run.seed, (depth, name.kind, ALL_FACTS, split_of(figure.measure, figure.prompts), ""), figure
+                split = split_of(figure.measure, figure.prompts)
+                yield run.seed, (depth, name.kind, ALL_FACTS, split, ""), _whole(figure, among)
         for row in kept(list_results(db, run_id)):
             name = CheckpointName.parse(row.checkpoint)
             for depth in depths_of(name):
-                yield run.seed, (depth, name.kind, OF_NO_FACTS, row.split, row.language), row
+                yield run.seed, (depth, name.kind, OF_NO_FACTS, row.split, row.language), _whole(row, OF_NO_FACTS)
         for checkpoint in evaluated_checkpoints(answers):
             name = CheckpointName.parse(checkpoint)
             found: dict[tuple[str, str, str], Sums] = {}
@@ -229,3 +225,8 @@ def _of_run(db: Database, home: Path, run_id: str) -> Iterator[tuple[int, Asked,
             for depth in depths_of(name):
                 for asked, sums in found.items():
                     yield run.seed, (depth, name.kind, *asked), sums
+
+
+def _whole(figure: RepresentationFigure | Result, among: str) -> Whole:
+    assert figure.low is not None and figure.high is not None
+    return Whole(figure.value, figure.low, figure.high, figure.n, figure.n_facts, among)
