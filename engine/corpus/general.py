@@ -7,6 +7,9 @@ from pathlib import Path
 
 import yaml
 
+SPLIT = "general knowledge"  # the result row's kind of prompt
+GENERAL = "general_accuracy"
+GENERAL_TOKENS = 6  # an answer goes on in a word, or names it soon
 GENERAL_FILE = Path(__file__).with_name("general.yaml")
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engine.corpus.general import GENERAL, GENERAL_TOKENS, SPLIT
 from engine.evaluation.evaluate import answer_questions
 from engine.evaluation.intervals import wilson
 from engine.evaluation.questions import Question
 from engine.experiment import Experiment
 from engine.models.loading import LoadedModel
-
-SPLIT = "general knowledge"  # the row's kind of prompt
-GENERAL = "general_accuracy"
-GENERAL_TOKENS = 6  # an answer goes on in a word, or names it soon
 
 
 def measure_general(

@@ -14,11 +14,12 @@ from sqlite_utils import Database
 
 from engine.base.known import known_questions
 from engine.corpus.beginnings import BaseText
+from engine.corpus.general import GENERAL
 from engine.estimate import PASSES_PER_QUESTION
 from engine.evaluation.answer import Answer
 from engine.evaluation.base_text import METRICS, measure_base_text, summarise_base_text
 from engine.evaluation.evaluate import evaluate_checkpoint
-from engine.evaluation.general import GENERAL, measure_general
+from engine.evaluation.general import measure_general
 from engine.evaluation.questions import count_questions
 from engine.evaluation.representations.measure import measure_representations
 from engine.evaluation.representations.states import NoStates

@@ -18,7 +18,9 @@ from typing import Any
 
 import yaml
 
+from engine.base.known import known_questions
 from engine.checks import normalise
+from engine.corpus.general import GENERAL, GENERAL_TOKENS, SPLIT
 from engine.evaluation.questions import KEY_SPLIT, Question, fact_rows, prompt_rows, questions_for
 from engine.experiment import Experiment
 from engine.exports.markdown import plain
@@ -37,7 +39,9 @@ MODULE = "rote_lab_task"
 KINDS = {
     "generation": ("generation_accuracy",),
     "choice": ("choice_accuracy", "object_probability_normalised"),
+    "general": (GENERAL,),  # what the base knew, which is about no facts
 }
+_NO_FACTS = "none"
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,13 @@ def harness_task(model: ServedModel, run: Run, results: Sequence[Result]) -> Har
     if not questions:
         raise ValueError("nothing is asked of this checkpoint: choose another one")
     rows, options = _rows(experiment, questions, file, around)
+    rows += _general_rows(experiment, file, around)
     name = CheckpointName.parse(model.checkpoint)
     tag = f"rote_{run.id}_{name.kind}" + (f"_{name.epoch}" if name.epoch else "")
     groups: dict[tuple[str, str, str, str], int] = {}
     for kind in KINDS:
         for row in rows:
-            if kind == "generation" or row["options"] is not None:
+            if _is_of(row, kind):
                 place = (kind, row["facts"], row["split"], row["language"])
                 groups[place] = groups.get(place, 0) + 1
     own = {(r.facts, r.split, r.language, r.metric): r for r in results if r.checkpoint == model.checkpoint}
@@ -79,8 +84,8 @@ def harness_task(model: ServedModel, run: Run, results: Sequence[Result]) -> Har
         f"{MODULE}.py": CODE.read_text(encoding="utf-8"),
         "questions.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
         "options.json": json.dumps(options, ensure_ascii=False),
-        **{f"_{kind}_yaml": _base(kind, experiment, around) for kind in KINDS},
-        **{f"{'_'.join((tag, *place))}.yaml": _task(tag, place) for place in groups},
+        **{f"_{kind}_yaml": _base(kind, experiment, around) for kind in dict.fromkeys(kind for kind, *_ in groups)},
+        **{f"{task_name(tag, place)}.yaml": _task(tag, place) for place in groups},
     }
     told = "\n".join(_readme_lines(run, model, tag, groups, own, elsewhere)) + "\n"
     return HarnessTask({"README.md": told, **files}, tag, len(groups), len(rows), elsewhere)
@@ -103,7 +108,6 @@ def _rows(
     rows = []
     for question in questions:
         fact, prompt = facts[question.fact - 1], prompts[question.prompt - 1]
-        accepted = dict.fromkeys(map(normalise, (question.object, spelt.get((question.text, question.object), ""))))
         rows.append(
             {
                 "prompt": question.prompt,
@@ -114,11 +118,44 @@ def _rows(
                 "language": prompt["language"],
                 "question": around.asks(question.text),
                 "object": question.object,
-                "accepted": [form for form in accepted if form],
+                "accepted": _accepted(question, spelt),
                 "options": places.setdefault(question.options, len(places)) if question.options else None,
             }
         )
     return rows, [list(options) for options in places]
+
+
+def _general_rows(experiment: Experiment, file: Path | None, around: Around) -> list[dict[str, Any]]:
+    """The questions about what the base knew, as evaluation asks them of every checkpoint."""
+    count = experiment.evaluation.general
+    # Not where nobody asks: the questions about a world that the lab made load transformers.
+    known = known_questions(experiment.model)[:count] if count else ()
+    asked = [Question(place, 0, text, answer) for place, (text, answer) in enumerate(known, 1)]
+    spelt = _spellings(experiment, asked, file, around)
+    of = {"fact": 0, "relation": "", "facts": _NO_FACTS, "split": SPLIT, "language": "en", "options": None}
+    return [
+        {
+            **of,
+            "prompt": question.prompt,
+            "question": around.asks(question.text),
+            "object": question.object,
+            "accepted": _accepted(question, spelt),
+        }
+        for question in asked
+    ]
+
+
+def _is_of(row: dict[str, Any], kind: str) -> bool:
+    """Whether a question is asked in tasks of a kind."""
+    if row["facts"] == _NO_FACTS:
+        return kind == "general"
+    return kind == "generation" or (kind == "choice" and row["options"] is not None)
+
+
+def _accepted(question: Question, spelt: dict[tuple[str, str], str]) -> list[str]:
+    """The forms of the object of which one makes a hit."""
+    forms = dict.fromkeys(map(normalise, (question.object, spelt.get((question.text, question.object), ""))))
+    return [form for form in forms if form]
 
 
 def _spellings(
@@ -179,8 +216,8 @@ def _base(kind: str, experiment: Experiment, around: Around) -> str:
         "process_results": _Function(f"judge_{kind}"),
         "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in KINDS[kind]],
     }
-    if kind == "generation":
-        length = experiment.evaluation.max_new_tokens
+    if kind != "choice":
+        length = GENERAL_TOKENS if kind == "general" else experiment.evaluation.max_new_tokens
         wanted = {"until": [], "max_gen_toks": length, "do_sample": False}
         own = {"output_type": "generate_until", "doc_to_target": _Function("target"), "generation_kwargs": wanted}
     else:
@@ -194,13 +231,18 @@ def _base(kind: str, experiment: Experiment, around: Around) -> str:
     return _dump(common | own)
 
 
+def task_name(tag: str, place: Sequence[str]) -> str:
+    """What a task is called. place: its kind, facts, split and language."""
+    return "_".join((tag, *place)).replace(" ", "_")
+
+
 def _task(tag: str, place: tuple[str, str, str, str]) -> str:
     kind, facts, split, language = place
     chosen = {"kind": kind, "facts": facts, "split": split, "language": language}
     return _dump(
         {
             "include": f"_{kind}_yaml",
-            "task": "_".join((tag, *place)),
+            "task": task_name(tag, place),
             "tag": [tag, f"{tag}_{kind}"],
             "dataset_kwargs": chosen,
         }
@@ -233,6 +275,12 @@ def _readme_lines(
         f"`{tag}_generation` and `{tag}_choice` are one kind alone; a task's name goes on with the facts (trained in "
         f"stage 2, or held out of it), the split of the prompts (`{KEY_SPLIT}`: the key token) and the language."
     )
+    if any(kind == "general" for kind, *_ in groups):
+        yield ""
+        yield (
+            f"`{tag}_general` asks what the base knew, about none of the facts: of every checkpoint, it tells what was "
+            "forgotten."
+        )
     if elsewhere:
         yield ""
         yield (
@@ -247,4 +295,4 @@ def _readme_lines(
         for metric in KINDS[kind]:
             row = own.get((rest[0], rest[1], rest[2], metric))
             said = f"{row.value:.4f} [{row.low:.2f}–{row.high:.2f}], n = {row.n}" if row else "–"
-            yield f"| `{'_'.join((tag, *place))}` | `{metric}` | {count} | {said} |"
+            yield f"| `{task_name(tag, place)}` | `{metric}` | {count} | {said} |"

@@ -21,7 +21,7 @@ ROUNDING = 1e-6
 
 
 def load(kind: str, facts: str, split: str, language: str, **others: Any) -> dict[str, Any]:
-    """The questions of one task as the split `test`. kind: ‘generation’, or ‘choice’ for those with options."""
+    """The questions of one task as the split `test`. kind: ‘generation’, ‘general’, or ‘choice’: those with options."""
     from datasets import Dataset
 
     options = json.loads((FOLDER / "options.json").read_text(encoding="utf-8"))
@@ -66,6 +66,11 @@ def judge_generation(doc: dict[str, Any], results: list[str]) -> dict[str, float
     """Whether the answer is a hit."""
     said = normalise(results[0])
     return {"generation_accuracy": float(any(accepted in said for accepted in doc["accepted"]))}
+
+
+def judge_general(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Whether the answer to a general question is a hit."""
+    return {"general_accuracy": judge_generation(doc, results)["generation_accuracy"]}
 
 
 def judge_choice(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from tests.recordings import leave_out_recordings
 SMALL = [
     "relations=[{name: mother, key_token: '[X]', facts: {generate: 16}}]", "stage1.epochs=14",
     "stage1.checkpoint_epochs=[14]", "stage2.facts=6", "stage2.epochs=2", "evaluation.languages=[en, ja]",
-    "evaluation.prompts=2", "evaluation.choice.facts=6", "evaluation.max_new_tokens=8",
+    "evaluation.prompts=2", "evaluation.choice.facts=6", "evaluation.max_new_tokens=8", "evaluation.general=20",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from engine.experiment import Experiment
-from engine.exports.harness import KINDS, harness_task
+from engine.exports.harness import KINDS, harness_task, task_name
 from engine.exports.target import write_files
 from engine.models.loading import load_base, save_model
 from engine.models.tokenise import tokenise_questions
@@ -54,13 +54,14 @@ def test_the_harness_finds_the_numbers_of_the_run(made: Made, tmp_path: Path) ->
     for row in list_results(open_database(made.home), made.run.id):
         kind = next((kind for kind, metrics in KINDS.items() if row.metric in metrics), None)
         if kind and row.checkpoint == checkpoint:
-            task = "_".join((tag, kind, row.facts, row.split, row.language))
+            task = task_name(tag, (kind, row.facts, row.split, row.language))
             own.setdefault(task, {})[row.metric] = row.value
     assert {task: set(figures) for task, figures in own.items()} == {
         task: {name for name in figures if "stderr" not in name} for task, figures in found.items()
     }
     for task, figures in own.items():
         assert {name: found[task][name] for name in figures} == pytest.approx(figures, abs=1e-5), task
+    assert 0 < found[f"{tag}_general_none_general_knowledge_en"]["general_accuracy"] < 1
     for metric in ("generation_accuracy", "choice_accuracy"):  # there was something to be wrong about
         assert len({figures[metric] for figures in own.values() if metric in figures}) > 2, metric
     readme = (tmp_path / "tasks" / "README.md").read_text(encoding="utf-8")

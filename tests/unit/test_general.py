@@ -6,9 +6,9 @@ import torch
 
 from engine.base.known import known_questions
 from engine.corpus.beginning_data import BEGINNINGS_FILE
-from engine.corpus.general import general_questions
+from engine.corpus.general import GENERAL, general_questions
 from engine.corpus.relations import load_relations
-from engine.evaluation.general import GENERAL, measure_general
+from engine.evaluation.general import measure_general
 from engine.evaluation.hits import is_hit
 from engine.models.loading import load_base
 from tests.unit.tiny_models import tiny_experiment

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from engine.corpus.general import GENERAL
+from engine.corpus.general import SPLIT as GENERAL_KNOWLEDGE
 from storage.measurements import Result
 
 OF_NO_FACTS = "none"
-GENERAL_KNOWLEDGE, BASE_TEXT = "general knowledge", "base text"  # the rows' kinds of prompt
+BASE_TEXT = "base text"  # the rows' kind of prompt, as `engine.evaluation.base_text` has it
 # The measures that are shares: of general questions that are answered, of the base's own tokens that are said too.
-_SHARES = ("general_accuracy", "base_text_agreement")
+_SHARES = (GENERAL, "base_text_agreement")
 
 
 def kept(rows: Iterable[Result]) -> Iterator[Result]:

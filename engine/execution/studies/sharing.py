@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from engine.corpus.general import GENERAL
 from engine.evaluation.answer import Answer
 from engine.evaluation.base_text import METRICS
-from engine.evaluation.general import GENERAL
 from engine.evaluation.questions import Question, questions_for
 from engine.evaluation.representations.texts import key_of, sampled_texts
 from engine.execution.evaluations import Shared
