@@ -50,7 +50,10 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 def main(
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Beyond this machine only behind a proxy: see --proxy.")
+        str,
+        typer.Option(
+            help="Address to listen on. Beyond this machine only where people sign in: --accounts, --openid or --proxy."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help=f"Port. By default {DEFAULT_PORT}, or the next free one.")

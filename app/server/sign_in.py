@@ -29,8 +29,8 @@ LOOPBACK: Networks = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network(
 ROUTES = Path("/proc/net/route")
 
 BEYOND = (
-    "The lab listens beyond this machine only where people sign in. Either with accounts of its own: --accounts, and "
-    "the lab's name with --allowed-host. Or at a proxy in front: its address with --proxy, the header in which it "
+    "The lab listens beyond this machine only where people sign in. Either with accounts of its own (--accounts) or "
+    "of an OpenID provider (--openid), and the lab's name with --allowed-host. Or at a proxy in front: its address with --proxy, the header in which it "
     "tells who asks with --user-header (such as X-Forwarded-User), and the lab's name with --allowed-host. Or leave "
     "out --host (see docs/security.md)."
 )

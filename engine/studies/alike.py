@@ -1,11 +1,16 @@
-"""What of an experiment decides what stage 1 makes, and what a checkpoint answers: equal parts need computing once."""
+"""What of an experiment decides what stage 1 makes, and what a checkpoint answers: equal parts need computing once.
+
+And which studies are the same."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from engine.corpus.beginnings import held_out_beginnings, shown_subjects
 from engine.experiment import Experiment
+
+NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 
 
 def memorising(experiment: Experiment) -> dict[str, Any]:
@@ -55,3 +60,14 @@ def knowing(experiment: Experiment) -> dict[str, Any]:
         # What comes near to a prompt is not among the texts that checkpoints are held against.
         "texts": held_out.texts if held_out else (),
     }
+
+
+def as_meant(value: Any) -> Any:
+    """Part of a study's plan, to be compared: `2.0e-4` in its text, and 0.0002 of the command line, mean the same."""
+    if isinstance(value, dict):
+        return {name: as_meant(own) for name, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_meant(own) for own in value]
+    if isinstance(value, (str, int)) and not isinstance(value, bool) and NUMBER.fullmatch(str(value)):
+        return float(value)
+    return value

@@ -343,6 +343,12 @@ def test_two_people_at_once_want_the_same_study_once(tmp_path: Path) -> None:
         assert queue_once(db, study()) in found, "one that is stopping is under way"
 
 
+def test_the_same_study_in_other_words_is_the_same(db) -> None:
+    first = queue_once(db, study(**{"stage2.learning_rate": ["1.0e-4", "2e-5"], "seed": ["0", "1"]}))
+    assert queue_once(db, study(**{"stage2.learning_rate": [0.0001, 0.00002], "seed": [0, 1]})) == first
+    assert queue_once(db, study(**{"stage2.learning_rate": [0.0001, 0.00003], "seed": [0, 1]})) != first
+
+
 def test_where_stage_1_failed_one_of_those_that_wait_makes_it(db) -> None:
     queue_study(db, study(**(AXES | {"seed": [0]})))
     maker = runs.claim_run(db, "one", 30.0)

@@ -12,6 +12,7 @@ from engine.checks import refuse
 from engine.evaluation.sayable import refuse_known
 from engine.experiment import Experiment
 from engine.models.files import experiment_problems, located
+from engine.studies.alike import as_meant
 from engine.studies.plan import PlannedRun, planned_runs
 from engine.studies.presets import STUDIES
 from engine.studies.study import Study
@@ -52,7 +53,7 @@ def queue_once(db: Database, study: Study) -> str:
     with write(db):  # two clicks, or two people, want it once
         for stored in list_studies(db, name=study.name):
             # Another study may have its name.
-            if stored.plan == plan and UNDER_WAY & study_counts(db, stored.id).keys():
+            if as_meant(stored.plan) == as_meant(plan) and UNDER_WAY & study_counts(db, stored.id).keys():
                 return stored.id
         return _add(db, study, runs)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import lzma
-import re
 import shlex
 from collections.abc import Mapping
 from datetime import datetime
@@ -30,6 +29,7 @@ from engine.experiment import Experiment
 from engine.fields import Frozen
 from engine.models.folders import write_whole
 from engine.models.identity import Here, how_here
+from engine.studies.alike import NUMBER, as_meant
 from engine.studies.presets import STUDIES
 from engine.studies.study import MODEL, SEED
 from storage.folders import run_folder
@@ -133,13 +133,13 @@ def command_of(study: StoredStudy) -> str:
         return "python -m engine study FILE.yaml"
     preset = STUDIES.load(study.name).model_dump(mode="json")
     others = (field for field in preset if field not in ("name", "description", "axes"))
-    if any((study.plan.get(field) or None) != (preset[field] or None) for field in others):
+    if any(as_meant(study.plan.get(field) or None) != as_meant(preset[field] or None) for field in others):
         return "python -m engine study FILE.yaml"
-    # A study's text is not read into numbers: the values that were given on the command line are.
+    usual = preset["axes"]
     axes = [
         (path, values)
         for path, values in study.plan["axes"].items()
-        if list(map(str, values)) != list(map(str, preset["axes"].get(path, ())))
+        if as_meant(values) != as_meant(usual.get(path, []))
     ]
     if [path for path, _ in axes] == [MODEL] and len(axes[0][1]) == 1:
         return shlex.join(["python", "-m", "engine", "study", study.name, "--model", str(axes[0][1][0])])
@@ -149,7 +149,7 @@ def command_of(study: StoredStudy) -> str:
 
 def _in_yaml(value: Any) -> str:
     """A value as `set_axis` reads it: JSON is YAML, and numbers need no quotes, whether they were read yet or not."""
-    is_number = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?([eE][-+]?\d+)?", value)
+    is_number = isinstance(value, str) and NUMBER.fullmatch(value)
     return value if is_number else json.dumps(value, ensure_ascii=False)
 
 
