@@ -30,9 +30,9 @@ ROUTES = Path("/proc/net/route")
 
 BEYOND = (
     "The lab listens beyond this machine only where people sign in. Either with accounts of its own (--accounts) or "
-    "of an OpenID provider (--openid), and the lab's name with --allowed-host. Or at a proxy in front: its address with --proxy, the header in which it "
-    "tells who asks with --user-header (such as X-Forwarded-User), and the lab's name with --allowed-host. Or leave "
-    "out --host (see docs/security.md)."
+    "of an OpenID provider (--openid), and the lab's name with --allowed-host. Or at a proxy in front: its address "
+    "with --proxy, the header in which it tells who asks with --user-header (such as X-Forwarded-User), and the lab's "
+    "name with --allowed-host. Or leave out --host (see docs/security.md)."
 )
 SECRET = "ROTE_LAB_OPENID_SECRET"
 ONE_WAY = "--accounts and --user-header are two ways of signing in: choose one."
