@@ -142,7 +142,9 @@ def read_archive(path: Path, into: Path | None = None) -> int:
         _head(path, archive)
         for member in archive:
             if member.name == SUMS:
-                said = dict(_json(archive, member)["sha256"])
+                said = _json(archive, member)["sha256"]
+                if not isinstance(said, dict):
+                    raise tarfile.TarError(f"{SUMS} has no checksums")
                 break
             if not _has_a_place(member, found):
                 raise ValueError(f"{path} is no archive of the lab: ‘{member.name}’ has no place in it")
@@ -163,7 +165,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, "r:") as archive:
             yield archive
-    except (tarfile.TarError, EOFError, KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
+    except (tarfile.TarError, EOFError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, or no archive of the lab ({error})") from error
 
 
@@ -171,17 +173,21 @@ def _head(path: Path, archive: tarfile.TarFile) -> dict[str, Any]:
     first = archive.next()
     if first is None or first.name != HEAD:
         raise ValueError(f"{path} is no archive of the lab")
-    head = dict(_json(archive, first))
+    head = _json(archive, first)
     if head["format"] != FORMAT:
         raise ValueError(f"{path} was written by a newer version of the lab: open it with that one")
     return head
 
 
-def _json(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
+def _json(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+    """A document of the archive. Raises tarfile.TarError where it is damaged."""
     file = archive.extractfile(member)
     if file is None or member.size > MOST_JSON:
         raise tarfile.TarError(f"{member.name} cannot be read")
-    return json.loads(file.read())
+    try:
+        return dict(json.loads(file.read()))
+    except ValueError as error:  # also of text that is not UTF-8
+        raise tarfile.TarError(f"{member.name}: {error}") from error
 
 
 def _has_a_place(member: tarfile.TarInfo, found: dict[str, str]) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from engine.backup import backup
-from engine.backup.archive import HEAD, new_archive, read_archive
+from engine.backup.archive import HEAD, SUMS, new_archive, read_archive
 from engine.backup.backup import back_up, restore
 from engine.backup.disk import let_go
 from engine.commands.main import main
@@ -158,6 +158,22 @@ def test_a_file_that_lies_about_its_length_is_refused(tmp_path: Path, member: Ca
     with pytest.raises(ValueError, match=r"model.safetensors’ has no place in it"):
         read_archive(path, tmp_path / "new")
     assert sum(file.stat().st_size for file in (tmp_path / "new").iterdir()) < 1000
+
+
+@pytest.mark.parametrize("member", [HEAD, SUMS])
+def test_a_document_that_is_no_text_any_more_is_refused_by_the_name_of_the_file(
+    home: Path, tmp_path: Path, member: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    back_up(home, path := tmp_path / "lab.tar")
+    with tarfile.open(path) as archive:
+        place = archive.getmember(member).offset_data + 4
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x80
+    path.write_bytes(data)
+    for words in (["verify", str(path)], ["restore", str(path), "--home", str(tmp_path / "new")]):
+        assert main(words) == 2
+        assert f"{path} is damaged, or no archive of the lab ({member}" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_where_files_have_one_name_each_those_of_two_are_copied(
