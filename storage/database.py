@@ -22,7 +22,7 @@ from sqlite_utils import Database, Migrations
 
 from storage.acting import check_may_run
 from storage.migrations import migrations
-from storage.trouble import DamagedDatabase, UnusableDatabase, damaged, is_damage, say_trouble
+from storage.trouble import DamagedDatabase, NewerDatabase, UnusableDatabase, damaged, is_damage, say_trouble
 
 DATABASE_NAME = "lab.db"
 BUSY_SECONDS = 60
@@ -97,7 +97,7 @@ def _look_at(path: Path, migrations: Migrations) -> None:
         if not applied and (tables := db.table_names()):
             raise DamagedDatabase(damaged(path, f"it holds {', '.join(tables[:3])}"))
         if newer := applied - _known(migrations):
-            raise UnusableDatabase(
+            raise NewerDatabase(
                 f"{path} was used by a newer version of the lab ({', '.join(sorted(newer))}): start that version, or "
                 "name another folder with --home"
             )

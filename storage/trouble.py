@@ -18,6 +18,10 @@ class UnusableDatabase(sqlite3.DatabaseError):
     """A database cannot be used; the message is one sentence that says what to do."""
 
 
+class NewerDatabase(UnusableDatabase):
+    """A newer version of the lab used it."""
+
+
 class DamagedDatabase(UnusableDatabase):
     """It is not merely in use, of a newer lab or not to be written: what it held cannot be read any more."""
 

@@ -28,7 +28,7 @@ from storage.answers import ANSWERS_NAME
 from storage.copies import copy_database, flaw_of, forget_processes, list_all_runs
 from storage.database import DATABASE_NAME, now, open_database
 from storage.folders import run_folder
-from storage.trouble import is_damage
+from storage.trouble import DamagedDatabase, NewerDatabase, is_damage
 
 BACKUP, BUNDLE = "backup", "bundle"
 DATABASE_BESIDE = ("-wal", "-shm", "-journal")  # SQLite's own files beside a database's
@@ -144,8 +144,8 @@ def add_tree(archive: Writer, home: Path, name: str) -> list[str]:
 def restore(path: Path, home: Path) -> dict[str, Any]:
     """Make a lab of a backup in a folder that is new or empty; returns what the archive says of itself.
 
-    Raises ValueError for a damaged archive, which it names, and for a folder with something in it, sqlite3.Error (the
-    backup is of a newer lab) and OSError. Then the folder is as it was.
+    Raises ValueError for an archive that is damaged, or of a newer lab, which it names, and for a folder with something
+    in it, sqlite3.Error and OSError. Then the folder is as it was.
     """
     head = read_head(path)
     if head.get("holds") != BACKUP:
@@ -154,9 +154,20 @@ def restore(path: Path, home: Path) -> dict[str, Any]:
     home.absolute().parent.mkdir(parents=True, exist_ok=True)
     with new_folder(home) as new:
         read_archive(path, new)
-        with closing(open_database(new)) as db:
+        with closing(open_inside(path, new)) as db:
             forget_processes(db)
     return head
+
+
+def open_inside(path: Path, new: Path) -> Database:
+    """The database that an archive had, which was read into a new folder. Raises ValueError, which names the archive,
+    when this version of the lab cannot use it, and sqlite3.Error."""
+    try:
+        return open_database(new)
+    except NewerDatabase as error:
+        raise ValueError(f"{path} was written by a newer version of the lab: open it with that one") from error
+    except DamagedDatabase as error:
+        raise ValueError(f"{path} holds a damaged database: take another copy of it") from error
 
 
 def check_room(needed: int, folder: Path) -> None:

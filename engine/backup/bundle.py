@@ -18,7 +18,7 @@ from sqlite_utils import Database
 
 from engine import __version__
 from engine.backup.archive import new_archive, read_archive, read_head
-from engine.backup.backup import BUNDLE, Written, add_run, add_tree, check_room
+from engine.backup.backup import BUNDLE, Written, add_run, add_tree, check_room, open_inside
 from storage.copies import copy_database, keep_only, runs_of, take_in
 from storage.database import DATABASE_NAME, now, open_database
 from storage.folders import attack_folder, run_folder
@@ -60,8 +60,8 @@ def make_bundle(home: Path, name: str, to: Path) -> Written:
 def open_bundle(path: Path, home: Path) -> Taken:
     """Take what a bundle holds into a lab. What is here already stays as it is.
 
-    Raises ValueError for a damaged bundle, which it names, and when something of the same id is here that is not the
-    same, sqlite3.Error (the bundle is of a newer lab) and OSError. Then nothing was taken in.
+    Raises ValueError for a bundle that is damaged, or of a newer lab, which it names, and when something of the same id
+    is here that is not the same, sqlite3.Error and OSError. Then nothing was taken in.
     """
     head = read_head(path)
     if head.get("holds") != BUNDLE:
@@ -71,7 +71,7 @@ def open_bundle(path: Path, home: Path) -> Taken:
     with TemporaryDirectory(dir=home, prefix=".bundle.") as name, closing(open_database(home)) as db:
         new = Path(name)
         read_archive(path, new)
-        with closing(open_database(new)) as other:
+        with closing(open_inside(path, new)) as other:
             models = tuple(row[0] for row in other.execute("select distinct model from runs order by model"))
             other.execute("pragma journal_mode = delete")
         with take_in(db, new / DATABASE_NAME) as taken:

@@ -26,7 +26,7 @@ from storage.answers import open_answers
 from storage.copies import copy_database
 from storage.database import open_database
 from storage.folders import checkpoint_folder, recordings_lock, run_folder
-from storage.runs import add_run
+from storage.runs import add_run, request_stop
 
 
 @pytest.fixture
@@ -173,6 +173,30 @@ def test_a_document_that_is_no_text_any_more_is_refused_by_the_name_of_the_file(
     for words in (["verify", str(path)], ["restore", str(path), "--home", str(tmp_path / "new")]):
         assert main(words) == 2
         assert f"{path} is damaged, or no archive of the lab ({member}" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_a_database_that_this_version_cannot_use_is_said_of_the_archive(
+    home: Path, tmp_path: Path, newer: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(open_database(home)) as db:
+        (run,) = (row[0] for row in db.execute("select id from runs"))
+        request_stop(db, run)
+    copy_database(home / "lab.db", tmp_path / "lab.db")
+    if newer:
+        with closing(sqlite3.connect(tmp_path / "lab.db")) as there:
+            there.execute("insert into _sqlite_migrations (migration_set, name) values ('lab', 'm999_later')")
+            there.commit()
+    else:
+        (tmp_path / "lab.db").write_bytes(b"garbage" * 1000)
+    said = "was written by a newer version of the lab" if newer else "holds a damaged database"
+    for holds, words in (("backup", ["restore"]), ("bundle", ["bundle", "open"])):
+        path = tmp_path / f"{holds}.tar"
+        with new_archive(path, {"holds": holds, "of": run, "made_at": "", "runs": 1, "models": False}) as archive:
+            archive.add("lab.db", tmp_path / "lab.db")
+        assert main([*words, str(path), "--home", str(tmp_path / "new" if holds == "backup" else home)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {path} {said}: ")
     assert not (tmp_path / "new").exists()
 
 
