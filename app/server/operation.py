@@ -24,6 +24,7 @@ from app.shared.words import STATES
 from engine import __version__
 from engine.hardware import gpu_memory
 from storage.askings import count_waiting
+from storage.database import DATABASE_NAME
 from storage.runs import count_by_state
 from storage.trouble import say_trouble
 
@@ -70,6 +71,7 @@ class Operation:
 
     def _health(self) -> Response:
         try:
+            (self.lab.home / DATABASE_NAME).stat()  # what is open can be read on when the file is gone
             self.lab.db.execute("select count(*) from (select 1 from runs limit 1)").fetchone()
         except Exception as error:
             return JSONResponse({"status": "failing", "reason": say_trouble(error)}, 503)

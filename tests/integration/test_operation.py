@@ -63,6 +63,12 @@ def test_health_is_told_to_everybody_and_nothing_else(tmp_path: Path) -> None:
         for path in ("/metrics", "/healthz/", "/healthz/../metrics", "/runs"):
             (refused,) = ask(here.port, [Asked("GET", path)])
             assert refused.status == 403, path
+        database = home / "lab.db"
+        database.rename(home / "away.db")
+        missing = httpx.get(f"{here.address}/healthz")
+        assert missing.status_code == 503 and f"{database} cannot be used" in missing.json()["reason"]
+        (home / "away.db").rename(database)
+        assert httpx.get(f"{here.address}/healthz").status_code == 200
         with write(open_database(home)) as db:
             db.execute("alter table runs rename to gone")
         failing = httpx.get(f"{here.address}/healthz")
