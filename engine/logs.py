@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import threading
+from types import TracebackType
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -22,6 +25,24 @@ def set_up_logs() -> None:
         names = {"asctime": "at", "levelname": "level", "name": "logger", "process": "pid"}
         form = "%(asctime)s %(levelname)s %(name)s %(process)d %(message)s"
         handler.setFormatter(JsonFormatter(form, rename_fields=names, json_ensure_ascii=False))
+        # What Python itself would print beside the log.
+        logging.captureWarnings(True)
+        sys.excepthook = _log_uncaught
+        threading.excepthook = _log_uncaught_in_thread
     else:
         handler.setFormatter(logging.Formatter(PLAIN))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return sys.__excepthook__(kind, error, trace)
+    logging.getLogger("engine").critical("uncaught: %s", error, exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(what: threading.ExceptHookArgs) -> None:
+    if what.exc_type is SystemExit or what.exc_value is None:
+        return
+    name = what.thread.name if what.thread else "a thread that is gone"
+    about = (what.exc_type, what.exc_value, what.exc_traceback)
+    logging.getLogger("engine").error("uncaught in %s: %s", name, what.exc_value, exc_info=about)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from engine.commands.run import queue_experiment, read_experiment
 from engine.serving.listening import free_port
 from storage.database import open_database, write
 from storage.runs import request_stop
-from tests.integration.lab import Lab
+from tests.integration.lab import ROOT, Lab
 from tests.integration.page import Asked, Here, ask, process, served_here
 
 
@@ -85,3 +87,27 @@ def test_logs_are_json_where_that_is_asked_for(tmp_path: Path, monkeypatch: pyte
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         assert any(words.lower() in line["message"].lower() for line in lines), lines
         assert all({"at", "level", "logger", "pid"} <= line.keys() for line in lines)
+
+
+UNCAUGHT = """
+import logging, threading, warnings
+from engine.logs import set_up_logs
+set_up_logs()
+logging.info("odd \\ud800 \\0 \\x1b[31m \\n two lines %s", {"a": 1})
+warnings.warn("about to end")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+raise ValueError("the end")
+"""
+
+
+def test_what_nobody_catches_is_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROTE_LAB_LOG", "json")
+    done = subprocess.run([sys.executable, "-c", UNCAUGHT], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    odd, warned, in_thread, last = (json.loads(line) for line in done.stderr.splitlines())
+    assert odd["message"].endswith("two lines {'a': 1}")
+    assert warned["level"] == "WARNING" and "about to end" in warned["message"]
+    assert "division by zero" in in_thread["message"] and "ZeroDivisionError" in in_thread["exc_info"]
+    assert "the end" in last["message"] and "ValueError" in last["exc_info"]
