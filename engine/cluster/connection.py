@@ -89,7 +89,7 @@ def _check_asks_for_token(address: str) -> None:
     host, _, port = address.removeprefix(CLIENT).rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANONYMOUS_SECONDS).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name such as `a..b`
         raise ClusterError(_refusal(address, error)) from error
     if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
         return  # who has no certificate gets no answer either

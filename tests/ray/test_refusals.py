@@ -33,6 +33,7 @@ def said(lab: Lab, address: str, code: int = 2, **changed: str | None) -> str:
 def test_no_connection_without_a_token(machines: Machines, lab: Lab, tmp_path: Path) -> None:
     run = lab.queue(SMALLEST)
     assert "is no address of a cluster" in said(lab, "head.example.org")
+    assert said(lab, "ray://head..org:10001").startswith("error: No cluster answers at ray://head..org:10001: ")
     nobody = f"127.0.0.1:{free_port()}"
     assert said(lab, nobody).startswith(f"error: No cluster answers at {nobody}: look whether it runs")
     off = said(lab, machines.address, RAY_AUTH_MODE="disabled")
