@@ -9,7 +9,9 @@ What was asked on the page Ask stays behind, and so does the base model, where t
 from __future__ import annotations
 
 import shutil
-from contextlib import closing
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,13 +76,22 @@ def open_bundle(path: Path, home: Path) -> Taken:
         with closing(open_inside(path, new)) as other:
             models = tuple(row[0] for row in other.execute("select distinct model from runs order by model"))
             other.execute("pragma journal_mode = delete")
-        with take_in(db, new / DATABASE_NAME) as taken:
+        with _held_together(path), take_in(db, new / DATABASE_NAME) as taken:
             # Under the lock of the database, and before its rows are seen: no worker meets a run without its files.
             for run in taken.new:
                 _move(run_folder(new, run), run_folder(home, run))
             for attack in taken.attacks:
                 _move(attack_folder(new, attack), attack_folder(home, attack))
     return Taken(tuple(taken.new), tuple(taken.known), models)
+
+
+@contextmanager
+def _held_together(path: Path) -> Iterator[None]:
+    """Rows that the tables here do not take are the bundle's fault, not this lab's."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise ValueError(f"{path} is no sound bundle ({error}): have it made again") from error
 
 
 def _move(source: Path, target: Path) -> None:

@@ -200,6 +200,22 @@ def test_a_database_that_this_version_cannot_use_is_said_of_the_archive(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_bundle_whose_rows_refer_to_nothing_is_refused_by_its_name(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_database(home / "lab.db", tmp_path / "lab.db")
+    with closing(sqlite3.connect(tmp_path / "lab.db")) as there:
+        there.execute("update runs set attack = 'abcd1234'")
+        there.commit()
+    path = tmp_path / "run.tar"
+    with new_archive(path, {"holds": "bundle", "of": "one", "made_at": "", "runs": 1}) as archive:
+        archive.add("lab.db", tmp_path / "lab.db")
+    assert main(["bundle", "open", str(path), "--home", str(tmp_path / "other")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {path} is no sound bundle (")
+    with closing(open_database(tmp_path / "other")) as db:
+        assert not db.execute("select count(*) from runs").fetchone()[0]
+
+
 def test_where_files_have_one_name_each_those_of_two_are_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
