@@ -42,7 +42,7 @@ def connect(address: str) -> Any:
     """Connect this process to the cluster; returns the module `ray`. Raises ClusterError."""
     check_address(address)
     ray = _ray()
-    _check_asks_for_token(address)
+    check_asks_for_token(address)
     for left in reversed(range(TRIES)):
         try:
             # What the nodes print is theirs; a run's log comes with its messages.
@@ -82,7 +82,7 @@ def _check_token() -> None:
         raise ClusterError(f"There is no token for the cluster: copy its file to {file}, or set {TOKEN}.")
 
 
-def _check_asks_for_token(address: str) -> None:
+def check_asks_for_token(address: str) -> None:
     """Raises ClusterError when the cluster answers who has no token, and when nobody answers: Ray would wait."""
     import grpc  # beside Ray, in requirements-ray.txt
 

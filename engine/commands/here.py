@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from sqlite_utils import Database
 
-from engine.cluster.connection import ClusterError, check_address
+from engine.cluster.connection import ClusterError, check_address, check_asks_for_token
 from engine.commands.mistake import Mistake
 from engine.execution.worker import LeaseKeeper, Registration
 from storage.database import open_database
@@ -58,10 +58,12 @@ def carry_out_here(
 
 
 def check_cluster(address: str | None) -> None:
-    """Refuse, before anything is queued, an address at which nothing could be carried out. Raises Mistake."""
+    """Refuse, before anything is queued, an address at which nothing could be carried out, or nobody answers. Raises
+    Mistake."""
     try:
         if address is not None:
             check_address(address)
+            check_asks_for_token(address)
     except ClusterError as error:
         raise Mistake(str(error)) from error
 

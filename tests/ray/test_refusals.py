@@ -45,6 +45,14 @@ def test_no_connection_without_a_token(machines: Machines, lab: Lab, tmp_path: P
     assert lab.run(run.id).state is State.QUEUED and lab.run(run.id).attempt == 0
 
 
+def test_where_nobody_answers_nothing_is_queued(machines: Machines, lab: Lab) -> None:
+    for words in (["study", "paper-main"], ["run", "quick"]):
+        command = [sys.executable, "-m", "engine", *words, "--home", str(lab.home), "--on", f"127.0.0.1:{free_port()}"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+        assert done.returncode == 2 and "No cluster answers at" in done.stderr
+    assert lab.db.execute("select (select count(*) from runs), (select count(*) from studies)").fetchone() == (0, 0)
+
+
 def test_a_cluster_that_asks_for_no_token_is_refused(lab: Lab, tmp_path: Path) -> None:
     port, client = free_port(), free_port()
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus", "1"]
