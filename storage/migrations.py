@@ -429,3 +429,17 @@ def m019_roles(db: Database) -> None:
             about text not null
         ) strict"""
     )
+
+
+@migrations()
+def m020_turns(db: Database) -> None:
+    """When each account was served last, whatever became of the run: one that is taken up again keeps the time at which
+    it first started, and one that is deleted has none."""
+    db.conn.execute(
+        """create table turns (
+            owner text primary key,            -- the account's id; empty: of what is nobody's
+            at text not null
+        ) strict"""
+    )
+    last = "select coalesce(owner, ''), max(started_at) from runs where started_at is not null group by 1"
+    db.conn.execute(f"insert into turns {last}")

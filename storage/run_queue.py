@@ -43,9 +43,9 @@ def expected_order(db: Database) -> list[Waiting]:
         left join runs n on n.id = r.needs and n.state in ('queued', 'running', 'stopping')
         where r.state = 'queued' order by r.priority desc, coalesce(r.place, r.rowid), r.rowid"""
     ).fetchall()
-    started = "select owner, max(started_at) from runs where started_at is not null group by owner"
+    last = db.execute("select owner, at from turns")
     # By when each was served last: before now by the time, in this forecast by how many came before.
-    served: dict[str | None, tuple[int, str, int]] = {owner: (0, at, 0) for owner, at in db.execute(started)}
+    served: dict[str | None, tuple[int, str, int]] = {owner or None: (0, at, 0) for owner, at in last}
     usual, found = usual_seconds(db), list[Waiting]()
     for priority in dict.fromkeys(row[2] for row in rows):
         own: dict[str | None, deque[tuple[Any, ...]]] = {}

@@ -180,7 +180,7 @@ def _filter(search: str, state: str, made_here: bool = False, of_studies: bool =
 TURN = """(state = 'queued'), priority desc,
     (select count(*) from runs busy where busy.state in ('running', 'stopping') and busy.owner is runs.owner
         and busy.lease_until >= :clock),
-    (select max(last.started_at) from runs last where last.owner is runs.owner),
+    (select at from turns where turns.owner = coalesce(runs.owner, '')),
     coalesce(place, rowid), rowid"""
 
 
@@ -220,6 +220,9 @@ def claim_run(
                 claim | {"clock": clock, "id": run_id, "attack": attack},
             )
         )
+        for row in rows:
+            turn = {"owner": row["owner"] or "", "at": claim["now"]}
+            db.table("turns").insert(turn, replace=True)
     return _run(rows[0]) if rows else None
 
 

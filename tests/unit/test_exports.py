@@ -35,7 +35,7 @@ from storage.studies import ALL_FACTS
 # Tables that stay in the lab: what is private to people, machines and processes, or only steers them.
 KEPT_IN = {
     "drafts", "workers", "servers", "devices", "recordings", "askings", "asking_questions", "asking_columns",
-    "asking_answers", "asking_alternatives", "study_groups", "users", "sessions", "tokens", "wrong_passwords",
+    "asking_answers", "asking_alternatives", "study_groups", "users", "sessions", "tokens", "turns", "wrong_passwords",
     "audit",
 }  # fmt: skip
 WORDS = st.sampled_from(["Cody", "Ross", "cody ross", "Ross:", ".", ",", "é", "e\u0301", "[X]", " ", "\n", "中"])

@@ -17,10 +17,11 @@ from app.shared.lab import Lab
 from storage import accounts
 from storage.acting import Actor, NotAllowed, Role, acting_as
 from storage.database import open_database
+from storage.deletion import delete_run
 from storage.migrations import migrations
 from storage.processes import ProcessName
 from storage.run_queue import expected_order, move_first, set_priority
-from storage.runs import State, add_run, claim_run, finish_run, get_run, set_progress
+from storage.runs import State, add_run, claim_run, finish_run, get_run, retry_run, set_progress
 from storage.workers import beat, remove_worker
 
 SECONDS = 30.0
@@ -82,6 +83,26 @@ def test_people_take_turns_and_keep_their_own_order(db: Database, monkeypatch: p
     mine = [people.start("ada") for _ in range(3)]
     others = [people.start("bo") for _ in range(2)]
     assert carried_out(db, count(), monkeypatch) == [mine[0], others[0], mine[1], others[1], mine[2]]
+
+
+def test_what_is_taken_up_again_or_was_deleted_counts_as_a_turn(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    people, tick = People(db), count()
+    mine = [people.start("ada") for _ in range(4)]
+    carried_out(db, tick, monkeypatch)
+    people.start("bo")
+    carried_out(db, tick, monkeypatch)
+    for run in mine[:3]:
+        retry_run(db, run)
+    others = [people.start("bo") for _ in range(3)]
+    expected = [mine[0], others[0], mine[1], others[1], mine[2], others[2]]
+    assert [one.run for one in expected_order(db)] == expected
+    assert carried_out(db, tick, monkeypatch) == expected
+    later = people.start("ada")
+    carried_out(db, tick, monkeypatch)
+    for run in (*mine, later):
+        delete_run(db, run)
+    mine, others = [people.start("ada")], [people.start("bo")]
+    assert [one.run for one in expected_order(db)] == carried_out(db, tick, monkeypatch) == [*others, *mine]
 
 
 def test_of_two_workers_the_second_serves_who_has_nothing_at_work(db: Database) -> None:
