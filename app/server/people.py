@@ -99,6 +99,8 @@ def _change(lab: Lab, user: User, fields: dict[str, str], passwords: bool) -> di
             accounts.set_quota(lab.db, other, None if runs is None else int(runs), size, user.actor)
         return {"done": f"Saved: {other.name}."}
     if fields["act"] == "remove":
+        if len(accounts.list_users(lab.db)) == 1:
+            raise ValueError(f"{other.name} is the only account: make somebody else an admin first")
         accounts.remove_user(lab.db, other, user.actor)
         # Who signs in elsewhere is known here by that place's word alone.
         again = (

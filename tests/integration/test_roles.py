@@ -255,6 +255,17 @@ def test_a_runner_teaches_a_model_of_the_lab_more(lab: Lab) -> None:
         assert not permitted(other)
 
 
+def test_the_only_account_is_not_removed_on_a_page(tmp_path: Path) -> None:
+    with closing(open_database(tmp_path)) as db:
+        root = accounts.add_user(db, "root", hash_password(PASSWORD), Role.ADMIN)
+        leave_out_recordings(tmp_path)
+    with served_here(tmp_path, Access(accounts=True)) as here:
+        headers = {"Cookie": signed_in(here, "root"), "Sec-Fetch-Site": "same-origin"}
+        answer = httpx.post(f"{here.address}/people", data={"act": "remove", "id": root.id}, headers=headers)
+        assert answer.status_code == 400 and "Root is the only account" in answer.text
+        assert httpx.get(f"{here.address}/people", headers=headers).status_code == 200
+
+
 def test_admins_keep_accounts_on_a_page(lab: Lab, db: Database) -> None:
     cookie = signed_in(lab.here, "root")
     client = httpx.Client(base_url=lab.here.address, headers={"Cookie": cookie, "Sec-Fetch-Site": "same-origin"})
