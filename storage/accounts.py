@@ -251,10 +251,14 @@ def end_other_sessions(db: Database, user: str, but: str) -> None:
         db.execute("delete from sessions where user = ? and hash <> ?", [user, hashed(but)])
 
 
-def revoke_token(db: Database, user: str, hash: str) -> None:
-    """Revoke a token of that account."""
+def revoke_token(db: Database, user: User, hash: str) -> bool:
+    """Revoke a token of that account, and note it; whether it had such a one."""
     with write(db):
-        db.execute("delete from tokens where user = ? and hash = ?", [user, hash])
+        sql = "delete from tokens where user = ? and hash = ? returning name"
+        for (name,) in db.execute(sql, [user.id, hash]).fetchall():
+            note(db, "revoked a token", "account", user.id, name, user.actor)
+            return True
+    return False
 
 
 def seconds_to_wait(db: Database, name: str) -> float:

@@ -219,8 +219,9 @@ def add_accounts(
 
     @site.post(SIGN_OUT)
     async def sign_out(request: Request) -> Response:
-        secret = session_of(request.headers)
+        user, secret = account_of(request), session_of(request.headers)
         await run_sync(lambda: accounts.end_session(lab.db, secret))
+        await run_sync(lambda: note(lab.db, "signed out", "account", user.id, by=user.actor))
         answer = RedirectResponse(SIGN_IN, 303)
         answer.delete_cookie(_cookie(request.headers), secure=not is_local(request.headers), httponly=True)
         return answer
@@ -262,6 +263,7 @@ def add_accounts(
             return await own_page(request, done="The password is changed; other browsers are signed out.")
         if act == "sign out others":
             await run_sync(lambda: accounts.end_other_sessions(lab.db, user.id, secret))
+            await run_sync(lambda: note(lab.db, "signed out elsewhere", "account", user.id, by=user.actor))
             return await own_page(request, done="Other browsers are signed out.")
         if act == "make token":
             name = " ".join(field("name").split())[:LONGEST_NAME]
@@ -272,9 +274,9 @@ def add_accounts(
             await run_sync(lambda: note(lab.db, "made a token", "account", user.id, name, user.actor))
             return await own_page(request, token=token)
         if act == "revoke":
-            await run_sync(lambda: accounts.revoke_token(lab.db, user.id, field("hash")))
-            await run_sync(lambda: note(lab.db, "revoked a token", "account", user.id, by=user.actor))
-            return await own_page(request, done="The token is revoked.")
+            if await run_sync(lambda: accounts.revoke_token(lab.db, user, field("hash"))):
+                return await own_page(request, done="The token is revoked.")
+            return await own_page(request, 400, problem="You have no such token any more.")
         return PlainTextResponse("There is no such action.", 400)
 
     return people

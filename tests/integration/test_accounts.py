@@ -29,6 +29,7 @@ from engine.commands.main import main
 from engine.serving.listening import free_port
 from storage import accounts
 from storage.accounts import list_users
+from storage.audit import list_entries
 from storage.database import open_database
 from tests.integration.lab import ROOT
 from tests.integration.page import Here, process, served_here
@@ -248,10 +249,18 @@ def test_scripts_sign_in_with_a_token_until_it_is_revoked(here: Here, db: Databa
             assert httpx.get(f"{here.address}/runs", headers={"Authorization": wrong}).status_code == 401
         (kept,) = accounts.list_tokens(db, list_users(db)[0].id)
         with browser(here, "bo@lab.example") as other:
-            other.post("/account", data={"act": "revoke", "hash": kept.hash})
+            refused = other.post("/account", data={"act": "revoke", "hash": kept.hash})
+            assert refused.status_code == 400 and "You have no such token any more." in refused.text
+        assert not [entry for entry in list_entries(db) if entry.act == "revoked a token"]
         assert httpx.get(f"{here.address}/runs", headers=bearer).status_code == 200, "nobody else revokes it"
         assert "is revoked" in page.post("/account", data={"act": "revoke", "hash": kept.hash}).text
         assert httpx.get(f"{here.address}/runs", headers=bearer).status_code == 401
+        page.post("/account", data={"act": "sign out others"})
+        page.post("/sign-out")
+    acts = [(entry.name, entry.act, entry.about) for entry in list_entries(db, limit=3)]
+    assert acts == [
+        ("ada", "signed out", ""), ("ada", "signed out elsewhere", ""), ("ada", "revoked a token", "<b>nightly</b> runs"),
+    ]  # fmt: skip
 
 
 def test_no_cache_on_the_way_keeps_what_is_for_those_who_are_signed_in(here: Here) -> None:
