@@ -259,8 +259,10 @@ def test_scripts_sign_in_with_a_token_until_it_is_revoked(here: Here, db: Databa
         page.post("/sign-out")
     acts = [(entry.name, entry.act, entry.about) for entry in list_entries(db, limit=3)]
     assert acts == [
-        ("ada", "signed out", ""), ("ada", "signed out elsewhere", ""), ("ada", "revoked a token", "<b>nightly</b> runs"),
-    ]  # fmt: skip
+        ("ada", "signed out", ""),
+        ("ada", "signed out elsewhere", ""),
+        ("ada", "revoked a token", "<b>nightly</b> runs"),
+    ]
 
 
 def test_no_cache_on_the_way_keeps_what_is_for_those_who_are_signed_in(here: Here) -> None:
