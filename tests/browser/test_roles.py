@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -98,3 +98,19 @@ def test_an_admin_lets_somebody_look_who_then_sees_no_button_that_does_nothing(s
         page.get_by_label("Search").fill("put first")
         page.keyboard.press("Enter")
         expect(page.locator("tbody tr").first).to_contain_text("bo")
+
+
+def test_on_a_phone_the_audit_shows_what_was_done_and_the_header_stays_in_a_line(
+    shared: Here, chromium: Browser
+) -> None:
+    name = "maximiliana.featherstonehaugh@department.of.linguistics.example"
+    with closing(open_database(shared.home)) as db:
+        accounts.add_user(db, name, hash_password(PASSWORD), Role.ADMIN)
+    with person(chromium, shared, name, "/audit") as page:
+        page.set_viewport_size({"width": 390, "height": 844})
+        for row in page.locator("tbody tr").all():
+            for cell in row.locator("td").all():
+                box = cell.bounding_box()
+                assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, (cell.inner_text(), box)
+        brand, theme = page.locator("header .brand").bounding_box(), page.locator("header .theme").bounding_box()
+        assert brand and theme and abs(brand["y"] + brand["height"] / 2 - theme["y"] - theme["height"] / 2) < 3
