@@ -17,7 +17,8 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from sqlite_utils import Database
 
-from app.server.sign_in import Access
+from app.server.sign_in import Access, Provider
+from app.site import build_site
 from engine.commands.main import main
 from engine.corpus.resolve import resolve
 from engine.execution.studies.queue import queue_study
@@ -34,7 +35,7 @@ from storage.runs import add_run, get_run, list_runs, request_stop
 from storage.studies import list_studies, study_counts
 from tests.integration.page import Here, served_here
 from tests.integration.test_accounts import OPEN_TO_ALL
-from tests.integration.test_routes import TABLE, requests_of, statuses
+from tests.integration.test_routes import TABLE, requests_of, routes_of, statuses
 from tests.recordings import leave_out_recordings
 
 PASSWORD = "correct horse battery"
@@ -103,7 +104,7 @@ def signed_in(here: Here, name: str) -> str:
     return answer.headers["set-cookie"].split(";")[0]
 
 
-@pytest.mark.parametrize(("place", "who"), list(enumerate(["", "vi", "ada", "root"])))
+@pytest.mark.parametrize(("place", "who"), [(0, ""), (1, "vi"), (2, "ada"), (2, "bo"), (3, "root")])
 def test_every_route_by_role(lab: Lab, place: int, who: str) -> None:
     headers = {"Origin": lab.here.address, "Sec_Fetch_Site": "same-origin"}
     if who:
@@ -116,6 +117,22 @@ def test_every_route_by_role(lab: Lab, place: int, who: str) -> None:
     own = {route: by_role[place] for route, by_role in OF_ACCOUNTS.items()} | {"POST /sign-out": 303}
     everybody = TABLE if who else dict.fromkeys(TABLE, 401) | OPEN_TO_ALL
     assert told == everybody | own | (NOT_FOR_VIEWERS if who == "vi" else {})
+
+
+def test_every_route_from_another_site_by_somebody_who_is_signed_in(lab: Lab) -> None:
+    cookie = signed_in(lab.here, "root")
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+        told = statuses(lab.here, requests_of(lab.here, Cookie=cookie, Origin=origin), None)
+        assert set(told.values()) == {403}, [route for route, status in told.items() if status != 403]
+    assert httpx.get(f"{lab.here.address}/account", headers={"Cookie": cookie}).status_code == 200
+
+
+def test_a_provider_adds_no_route_that_is_not_in_a_table(tmp_path: Path) -> None:
+    leave_out_recordings(tmp_path)
+    at = Provider("http://127.0.0.1:1", "rote-lab", "secret", ("*",))
+    site = build_site(tmp_path, Access(accounts=True), openid=at, passwords=True)
+    own = {*TABLE, *OF_ACCOUNTS, "POST /sign-out", "GET /sign-in/openid", "GET /sign-in/openid/back"}
+    assert set(routes_of(Here(site, tmp_path, 0))) == own
 
 
 def test_pages_say_whom_they_are_for(lab: Lab) -> None:
