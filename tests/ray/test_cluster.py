@@ -86,6 +86,23 @@ def test_a_study_survives_the_death_of_a_node_with_the_same_table(machines: Mach
     here.close()
 
 
+def test_a_run_of_a_dead_node_goes_on_from_the_checkpoint_that_arrived(machines: Machines, lab: Lab) -> None:
+    run = lab.queue(LONG)
+    owner = lab.worker("--once", "--on", machines.address)
+    wait_until((lab.home / "runs" / run.id / "checkpoints/memorised@1").is_dir, "a checkpoint that arrived")
+    victim = next(node for node in machines.nodes if machines.trains(node))
+    machines.kill(victim)
+    machines.nodes.remove(victim)
+    machines.nodes.append(machines.add())
+    wait_until(lambda: lab.run(run.id).attempt == 2, "the second attempt")
+    wait_until(lambda: "Memorising" in lab.run(run.id).progress.get("message", ""), "its training")
+    told = kinds(lab, run.id)
+    assert told.count("interrupted") == 1 and told.count("placed") == 2 and "resumed" in told, told
+    request_stop(lab.db, run.id)
+    assert owner.wait() == 0
+    assert lab.run(run.id).state is State.CANCELLED
+
+
 def test_a_run_is_seen_live_and_cancelled_through_ray_client(machines: Machines, lab: Lab) -> None:
     run = lab.queue(LONG)
     owner = lab.worker("--once", "--on", machines.client)
