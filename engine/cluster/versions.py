@@ -13,11 +13,14 @@ WORDS = {"lab": "the lab", "python": "Python", "ray": "Ray"}
 # What trains and asks; the page is the owner's alone.
 _ROOMS = ("engine", "storage")
 _CODE = (".py", ".yaml")
+# The embedded base, which `make base` makes again.
+_WEIGHTS, _OF_A_MODEL = "weights", (".safetensors", ".json")
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Those of this machine; of the lab with a fingerprint of its code, since a checkout changes without its number."""
+    """Those of this machine; of the lab with a fingerprint of its code and its embedded base, since a checkout changes
+    without its number."""
     python = ".".join(platform.python_version_tuple()[:2])
     return {"lab": f"{__version__}, code {_fingerprint()}", "python": python, "ray": _version("ray")}
 
@@ -38,7 +41,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for room in _ROOMS:
         for path in sorted((CODE_ROOT / room).rglob("*")):
-            if path.suffix in _CODE:
+            if path.suffix in _CODE or (path.parent.name == _WEIGHTS and path.suffix in _OF_A_MODEL):
                 digest.update(f"{path.relative_to(CODE_ROOT).as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:8]
 

@@ -95,6 +95,17 @@ def test_answers_are_taken_while_others_read_them_and_only_as_the_lab_makes_them
         take_answers(tmp_path / "here", arrived)
 
 
+def test_another_embedded_base_is_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "engine/base/weights"
+    weights.mkdir(parents=True)
+    monkeypatch.setattr("engine.cluster.versions.CODE_ROOT", tmp_path)
+    told = []
+    for model in (b"one", b"one", b"another"):
+        (weights / "model.safetensors").write_bytes(model)
+        told.append(versions.__wrapped__()["lab"])
+    assert told[0] == told[1] != told[2]
+
+
 def test_versions_that_differ_are_said_in_one_sentence() -> None:
     assert difference("node", versions()) == ""
     sentence = difference("node", versions() | {"python": "3.9", "ray": "2.1.0"})
