@@ -112,5 +112,12 @@ def test_on_a_phone_the_audit_shows_what_was_done_and_the_header_stays_in_a_line
             for cell in row.locator("td").all():
                 box = cell.bounding_box()
                 assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, (cell.inner_text(), box)
+        page.goto(f"{shared.address}/people")
+        card = page.locator(".people .card", has_text=name)
+        card.locator("summary").click()
+        for part in (card.locator(".sure p"), card.locator(".sure .button")):
+            box = part.bounding_box()
+            assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, box
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
         brand, theme = page.locator("header .brand").bounding_box(), page.locator("header .theme").bounding_box()
         assert brand and theme and abs(brand["y"] + brand["height"] / 2 - theme["y"] - theme["height"] / 2) < 3
