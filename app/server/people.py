@@ -52,7 +52,7 @@ def add_people(site: FastAPI, lab: Lab, passwords: bool) -> None:
             return PlainTextResponse("This is too long for a form.", 413)
         form = await request.form(max_files=0)
         user = account_of(request)
-        fields = {name: str(form.get(name, "")) for name in ("act", "id", "name", "role", "runs", "gigabytes")}
+        fields = {name: str(form.get(name, "")) for name in ("act", "id", "name", "role", "was", "runs", "gigabytes")}
 
         def carry_out() -> Response:
             try:
@@ -93,7 +93,9 @@ def _change(lab: Lab, user: User, fields: dict[str, str], passwords: bool) -> di
         runs = _number(fields["runs"], MOST_RUNS, "runs")
         gigabytes = _number(fields["gigabytes"], MOST_GIGABYTES, "gigabytes")
         size = None if gigabytes is None else int(gigabytes * 1e9)
-        if (role := _role(fields["role"])) is not other.role:
+        role = _role(fields["role"])
+        # Left as the page showed it, it is not to take back what another admin did meanwhile.
+        if role is not other.role and role.value != fields["was"]:
             accounts.set_role(lab.db, other, role, user.actor)
         if (other.most_runs, other.most_bytes) != (runs and int(runs), size):
             accounts.set_quota(lab.db, other, None if runs is None else int(runs), size, user.actor)

@@ -308,6 +308,9 @@ def test_admins_keep_accounts_on_a_page(lab: Lab, db: Database) -> None:
     assert "Saved: cy@lab.example." in saved.text
     cy = accounts.get_user(db, "cy@lab.example")[0]
     assert (cy.role, cy.most_runs, cy.most_bytes) == (Role.RUNNER, 3, 1_500_000_000)
+    stale = {"act": "save", "id": cy.id, "role": "viewer", "was": "viewer", "runs": "3", "gigabytes": "1.5"}
+    assert "Saved" in client.post("/people", data=stale).text
+    assert accounts.get_user(db, "cy@lab.example")[0].role is Role.RUNNER, "a page that was open before takes none back"
     other = client.post("/people", data={"act": "password", "id": cy.id})
     assert "is signed out everywhere, and has no tokens" in other.text and password not in other.text
     assert "may not sign in any more" in client.post("/people", data={"act": "remove", "id": cy.id}).text
