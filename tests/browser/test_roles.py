@@ -108,6 +108,8 @@ def test_on_a_phone_the_audit_shows_what_was_done_and_the_header_stays_in_a_line
         accounts.add_user(db, name, hash_password(PASSWORD), Role.ADMIN)
     with person(chromium, shared, name, "/audit") as page:
         page.set_viewport_size({"width": 390, "height": 844})
+        page.wait_for_load_state("load")
+        expect(page.locator("tbody tr").first).to_be_visible()
         for row in page.locator("tbody tr").all():
             for cell in row.locator("td").all():
                 box = cell.bounding_box()
