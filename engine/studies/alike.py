@@ -5,12 +5,13 @@ And which studies are the same."""
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Any
 
 from engine.corpus.beginnings import held_out_beginnings, shown_subjects
 from engine.experiment import Experiment
 
-NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
+NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d{1,4})?", re.ASCII)
 
 
 def memorising(experiment: Experiment) -> dict[str, Any]:
@@ -68,6 +69,6 @@ def as_meant(value: Any) -> Any:
         return {name: as_meant(own) for name, own in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_meant(own) for own in value]
-    if isinstance(value, (str, int)) and not isinstance(value, bool) and NUMBER.fullmatch(str(value)):
-        return float(value)
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool) and NUMBER.fullmatch(str(value)):
+        return Decimal(str(value))  # exact: two long seeds are two
     return value

@@ -12,7 +12,7 @@ import pytest
 from engine.commands.main import main
 from engine.execution.studies.queue import queue_once, queue_study, widen_study
 from engine.experiment import Experiment
-from engine.studies.alike import beginning, knowing, memorising
+from engine.studies.alike import as_meant, beginning, knowing, memorising
 from engine.studies.plan import planned_runs
 from engine.studies.presets import STUDIES
 from engine.studies.study import DEPTH, Study
@@ -347,6 +347,8 @@ def test_the_same_study_in_other_words_is_the_same(db) -> None:
     first = queue_once(db, study(**{"stage2.learning_rate": ["1.0e-4", "2e-5"], "seed": ["0", "1"]}))
     assert queue_once(db, study(**{"stage2.learning_rate": [0.0001, 0.00002], "seed": [0, 1]})) == first
     assert queue_once(db, study(**{"stage2.learning_rate": [0.0001, 0.00003], "seed": [0, 1]})) != first
+    assert as_meant({"a": ["1e99999999999999999999", 2**53, True, None]}) != as_meant({"a": [1, 2**53 + 1, 1, 0]})
+    assert as_meant([2**53]) != as_meant([2**53 + 1]) and as_meant(["10", "1e1", 10.0]) == as_meant([10, 10.0, "10"])
 
 
 def test_where_stage_1_failed_one_of_those_that_wait_makes_it(db) -> None:
